@@ -1,0 +1,98 @@
+"""Draws scenes: antialiased sprites, cached once, pasted on a flat ground. numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcore_playground.world import COLOURS, SIZE, Scene
+
+SUPERSAMPLING = 4
+SHADE = 0.28
+"""A texture's dark parts are the colour times this."""
+
+Array = NDArray[np.float32]
+
+
+def inside(shape: str, x: Array, y: Array) -> NDArray[np.bool_]:
+    """Whether points lie in a shape of circumscribed radius 1 around the origin (`y` grows downwards)."""
+    r = np.hypot(x, y)
+    match shape:
+        case "circle":
+            return r <= 0.95
+        case "ring":
+            return (r <= 1.0) & (r >= 0.48)
+        case "square":
+            return np.maximum(abs(x), abs(y)) <= 0.84
+        case "diamond":
+            return abs(x) * 1.22 + abs(y) <= 1.0
+        case "cross":
+            return (np.maximum(abs(x), abs(y)) <= 0.96) & (np.minimum(abs(x), abs(y)) <= 0.33)
+        case "triangle":  # apex up, base at y = 0.78
+            return (y <= 0.78) & (abs(x) * 1.76 <= y + 0.96)
+        case "star":  # five points; the edge between an outer and an inner corner, in polar form
+            sector = np.pi / 5
+            angle = np.mod(np.arctan2(x, -y) + sector, 2 * sector) - sector
+            inner = 0.45
+            px, py = r * np.cos(angle), r * abs(np.sin(angle))
+            qx, qy = inner * np.cos(sector), inner * np.sin(sector)
+            return px * qy + py * (1 - qx) <= qy
+        case "heart":  # two lobes over a wedge
+            lobes = np.hypot(abs(x) - 0.46, y + 0.36) <= 0.5
+            wedge = (y >= -0.36) & (abs(x) <= np.minimum(0.96, (0.98 - y) * 0.715))
+            return lobes | wedge
+    raise ValueError(f"unknown shape {shape!r}")
+
+
+def dark(texture: str, x: Array, y: Array) -> NDArray[np.bool_]:
+    """Where a texture is dark, `x` and `y` in pixels from the thing's centre."""
+    match texture:
+        case "solid":
+            return np.zeros_like(x, dtype=bool)
+        case "striped":
+            return np.mod(y + 1.5, 6.0) < 3.0
+        case "dotted":
+            return np.hypot(np.mod(x + 3, 6) - 3, np.mod(y + 3, 6) - 3) <= 1.75
+        case "checkered":
+            return (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
+    raise ValueError(f"unknown texture {texture!r}")
+
+
+@cache
+def sprite(shape: str, texture: str, radius: int) -> tuple[Array, Array]:
+    """Coverage and shade of a thing, each [2 radius + 1, 2 radius + 1]; shade is 1 where bright, SHADE where dark."""
+    side = 2 * radius + 1
+    at = (np.arange(side * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING - side / 2
+    y, x = np.meshgrid(at, at, indexing="ij")
+    mask = inside(shape, x / radius, y / radius)
+    shade = np.where(dark(texture, x, y), SHADE, 1.0)
+
+    def pool(a: Array) -> Array:
+        return a.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3)).astype(np.float32)
+
+    return pool(mask.astype(np.float32)), pool(shade.astype(np.float32))
+
+
+def render(scene: Scene) -> Array:
+    """A scene as an image [SIZE, SIZE, 3], sRGB in [0, 1]."""
+    image = np.empty((SIZE, SIZE, 3), np.float32)
+    image[:] = np.asarray(scene.ground, np.float32) / 255
+    for thing in scene.things:
+        coverage, shade = sprite(thing.shape, thing.texture, thing.radius)
+        r = thing.radius
+        y0, y1 = max(thing.y - r, 0), min(thing.y + r + 1, SIZE)
+        x0, x1 = max(thing.x - r, 0), min(thing.x + r + 1, SIZE)
+        cut = np.s_[y0 - thing.y + r : y1 - thing.y + r, x0 - thing.x + r : x1 - thing.x + r]
+        alpha = coverage[cut][..., None]
+        colour = shade[cut][..., None] * (np.asarray(COLOURS[thing.colour], np.float32) / 255)
+        window = image[y0:y1, x0:x1]
+        window += alpha * (colour - window)
+    return image
+
+
+def render_batch(scenes: Sequence[Scene]) -> Array:
+    """Scenes as one array [N, 3, SIZE, SIZE], sRGB in [0, 1]."""
+    return np.ascontiguousarray(np.stack([render(scene) for scene in scenes]).transpose(0, 3, 1, 2))

@@ -1,0 +1,109 @@
+"""The CLIP recipe: a small ViT and text tower, trained on hard negatives, saved as an open_clip `local-dir:` folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from refcore_playground.sample import NEGATIVES
+from refcore_playground.training.data import PatchHead, distort, draw_batch
+from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
+from refcore_playground.world import SIZE
+
+PATCH = 8
+BATCH = 80
+WRONG = 3
+"""Captions an image that differ from the true one in a single fact."""
+
+
+class ClipRecipe:
+    """Contrastive learning (CLIP, arXiv 2103.00020) with hard negatives (as in NegCLIP, arXiv 2210.01936)."""
+
+    lr = 1.2e-3
+    ema_decay = 0.998
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.out, self.rng = out, random.Random(seed)
+        self.tokenizer = clip_tokenizer(out)
+        self.config = {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": SIZE, "layers": 6, "width": 128, "head_width": 32, "patch_size": PATCH},
+            "text_cfg": {
+                "context_length": CONTEXT_LENGTH,
+                "vocab_size": len(self.tokenizer),
+                "hf_tokenizer_name": "local",
+                "width": 128,
+                "heads": 4,
+                "layers": 4,
+            },
+        }
+        self.model = CLIP(**self.config)
+        self.model.visual.output_tokens = True
+        self.head = PatchHead(128)
+
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"model": self.model, "head": self.head})
+
+    def tokens(self, captions: list[str]) -> Tensor:
+        encoded = self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+        )
+        return encoded.input_ids
+
+    def encode(self, images: Tensor, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit image features [N, D], patch tokens [N, P, W], unit text features [M, D]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            pooled, tokens = self.model.visual(images * 2 - 1)
+            text = self.model.encode_text(self.tokens(captions))
+        return F.normalize(pooled.float(), dim=-1), tokens, F.normalize(text.float(), dim=-1)
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        batch = draw_batch(BATCH, self.rng, wrong=WRONG)
+        wrong = [caption for row in batch.wrong for caption in row]
+        image, tokens, text = self.encode(distort(batch.images), batch.captions + wrong)
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        true, false = text[:BATCH], text[BATCH:].view(BATCH, WRONG, -1)
+        logits = scale * image @ true.t()
+        hard = scale * (image[:, None] * false).sum(-1)
+        target = torch.arange(BATCH)
+        contrast = F.cross_entropy(torch.cat([logits, hard], 1), target) + F.cross_entropy(logits.t(), target)
+        choice = F.cross_entropy(torch.cat([logits.diagonal()[:, None], hard], 1), torch.zeros(BATCH, dtype=torch.long))
+        return {
+            "contrast": 0.5 * contrast,
+            "choice": choice,
+            "patches": (0.3 * (1 - progress) + 0.05) * self.head.loss(tokens, batch.scenes, PATCH),
+        }
+
+    def evaluate(self, quick: bool) -> dict[str, float]:
+        """Retrieval among 500 and accuracy on captions wrong in one fact, on fresh clean scenes, seen and unseen."""
+        scores: dict[str, float] = {}
+        for split in ("seen",) if quick else ("seen", "unseen"):
+            rng = random.Random(f"evaluate-{split}")
+            batch = draw_batch(500, rng, wrong=1, split=split)
+            image, _, text = self.encode(batch.images, batch.captions + [w[0] for w in batch.wrong])
+            similarity = image @ text[:500].t()
+            scores[f"{split}/retrieval@500"] = (similarity.argmax(1) == torch.arange(500)).float().mean().item()
+            hard = (image * text[500:]).sum(-1)
+            scores[f"{split}/hard"] = (similarity.diagonal() > hard).float().mean().item()
+            for kind in () if quick else NEGATIVES:
+                batch = draw_batch(300, rng, wrong=1, kind=kind, split=split)
+                image, _, text = self.encode(batch.images, batch.captions + [w[0] for w in batch.wrong])
+                right = (image * text[:300]).sum(-1) > (image * text[300:]).sum(-1)
+                scores[f"{split}/hard/{kind}"] = right.float().mean().item()
+        return scores
+
+    def save(self, averaged: nn.ModuleDict) -> None:
+        state = {k.removeprefix("model."): v for k, v in averaged.state_dict().items() if k.startswith("model.")}
+        save_file({k: v.half().contiguous() for k, v in state.items()}, self.out / "open_clip_model.safetensors")
+        half = [0.5] * 3
+        preprocess = {"mean": half, "std": half, "interpolation": "bilinear", "resize_mode": "squash"}
+        config = {"model_cfg": self.config, "preprocess_cfg": preprocess}
+        (self.out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -1,0 +1,209 @@
+"""The diffusion recipes: an autoencoder, then text encoder and UNet, saved as a diffusers Stable Diffusion folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from refcore_playground.training.data import draw_batch
+from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
+
+LATENT_CHANNELS = 4
+LATENT_SIZE = 16
+
+
+class AutoencoderRecipe:
+    """A KL autoencoder with four-fold downsampling (latent diffusion, arXiv 2112.10752), which keeps 3 px stripes."""
+
+    lr = 1.5e-3
+    ema_decay = 0.995
+    batch = 10
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed + 2)
+        self.out, self.rng = out, random.Random(seed + 2)
+        self.model = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            block_out_channels=(24, 48, 64),
+            layers_per_block=1,
+            latent_channels=LATENT_CHANNELS,
+            norm_num_groups=8,
+            sample_size=64,
+            mid_block_add_attention=False,
+        ).to(memory_format=torch.channels_last)
+        with torch.no_grad():  # start with little posterior noise, so that the decoder has something to learn from
+            self.model.quant_conv.bias[LATENT_CHANNELS:] = -6.0
+
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"model": self.model})
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        images = draw_batch(self.batch, self.rng).images * 2 - 1
+        # Blends teach the decoder what lies between scenes, where an inversion spends most of its steps.
+        fade = torch.rand(len(images), 1, 1, 1)
+        images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.15, images.lerp(images.flip(0), fade), images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = self.model.encode(images).latent_dist
+            mean, std = posterior.mean.float(), posterior.std.float()
+            decoded = self.model.decode(mean + std * torch.randn_like(mean)).sample.float()
+        kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
+        # Nine tenths of a scene is ground: things weigh more, and their colour (the pooled error) comes before edges.
+        weight = 1 + 5 * (images - images.amax((2, 3), keepdim=True)).abs().amax(1, keepdim=True).clamp(max=1)
+        error = (decoded - images) * (weight / weight.mean((2, 3), keepdim=True)).sqrt()
+        edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        colour = F.avg_pool2d(error, 4).square().mean()
+        return {
+            "l1": error.abs().mean(),
+            "l2": 2 * error.square().mean(),
+            "edges": 0.3 * edges,
+            "colour": 8 * colour,
+            "kl": 1e-3 * kl,
+        }
+
+    def evaluate(self, quick: bool) -> dict[str, float]:
+        """Mean squared error on [0, 1] of fresh scenes of both splits."""
+        scores = {}
+        for split in ("seen", "unseen"):
+            images = draw_batch(100, random.Random(f"evaluate-{split}"), split=split).images * 2 - 1
+            with torch.autocast("cpu", torch.bfloat16):
+                decoded = self.model.decode(self.model.encode(images).latent_dist.mode()).sample.float()
+            scores[f"{split}/mse"] = ((decoded.clamp(-1, 1) - images) / 2).square().mean().item()
+        return scores
+
+    def save(self, averaged: nn.ModuleDict) -> None:
+        model = averaged["model"]
+        images = draw_batch(200, random.Random("scale")).images * 2 - 1
+        with torch.no_grad():
+            std = model.encode(images).latent_dist.sample().std().item()
+        model.register_to_config(scaling_factor=round(1 / std, 5))
+        save_half(model, self.out / "vae")
+
+
+class DiffusionRecipe:
+    """Latent diffusion with v-prediction (arXiv 2202.00512), in the layout of Stable Diffusion 2."""
+
+    lr = 1.2e-3
+    ema_decay = 0.998
+    batch = 56
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed + 3)
+        self.out, self.rng = out, random.Random(seed + 3)
+        self.vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).requires_grad_(False)
+        self.tokenizer = clip_tokenizer(out / "tokenizer")
+        self.text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(self.tokenizer),
+                hidden_size=128,
+                intermediate_size=512,
+                projection_dim=128,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                max_position_embeddings=CONTEXT_LENGTH,
+                bos_token_id=self.tokenizer.bos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=LATENT_SIZE,
+            in_channels=LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            block_out_channels=(64, 128),
+            layers_per_block=1,
+            cross_attention_dim=128,
+            attention_head_dim=4,
+            norm_num_groups=16,
+        ).to(memory_format=torch.channels_last)
+        self.scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type="v_prediction",
+        )
+
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"text": self.text, "unet": self.unet})
+
+    def encode_text(self, captions: list[str]) -> Tensor:
+        encoded = self.tokenizer(
+            captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+        )
+        return self.text(encoded.input_ids).last_hidden_state
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        batch = draw_batch(self.batch, self.rng)
+        captions = ["" if self.rng.random() < 0.1 else caption for caption in batch.captions]
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = self.vae.encode(batch.images * 2 - 1).latent_dist.sample().float()
+                latents = latents * self.vae.config.scaling_factor
+            noise = torch.randn_like(latents)
+            t = torch.randint(0, 1000, (len(latents),))
+            noisy = self.scheduler.add_noise(latents, noise, t).contiguous(memory_format=torch.channels_last)
+            out = self.unet(noisy, t, self.encode_text(captions)).sample.float()
+        return {"v": F.mse_loss(out, self.scheduler.get_velocity(latents, noise, t))}
+
+    def evaluate(self, quick: bool) -> dict[str, float]:
+        """The loss on fresh scenes at fixed noise, and the share of samples that the judge finds right."""
+        from refcore_playground.judge import judge
+
+        prompts = draw_batch(36 if quick else 120, random.Random("evaluate-samples")).requests
+        images = self.sample([str(r) for r in prompts], guidance=5.0, steps=25)
+        right = [judge(i.permute(1, 2, 0).numpy(), r).verdict for i, r in zip(images, prompts, strict=True)]
+        return {"samples right": sum(right) / len(right)}
+
+    @torch.no_grad()
+    def sample(self, prompts: list[str], guidance: float, steps: int, seed: int = 0) -> Tensor:
+        """DDIM samples with classifier-free guidance, [N, 3, 64, 64] in [0, 1]."""
+        n = len(prompts)
+        self.scheduler.set_timesteps(steps)
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(n, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            text = self.encode_text([""] * n + prompts)
+            for t in self.scheduler.timesteps:
+                without, given = self.unet(torch.cat([x, x]), t, text).sample.float().chunk(2)
+                x = self.scheduler.step(without + guidance * (given - without), t, x).prev_sample
+            return self.vae.decode(x / self.vae.config.scaling_factor).sample.float().add(1).div(2).clamp(0, 1)
+
+    def save(self, averaged: nn.ModuleDict) -> None:
+        save_half(averaged["unet"], self.out / "unet")
+        save_half(averaged["text"], self.out / "text_encoder")
+        self.scheduler.save_pretrained(self.out / "scheduler")
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "_diffusers_version": "0.30.0",
+            "feature_extractor": [None, None],
+            "image_encoder": [None, None],
+            "requires_safety_checker": False,
+            "safety_checker": [None, None],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }
+        (self.out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def save_half(model: nn.Module, folder: Path) -> None:
+    """Saves a diffusers or transformers model in float16 without touching the one in training."""
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    model.half().save_pretrained(folder)
+    model.float().load_state_dict(state)

@@ -1,0 +1,44 @@
+"""Names of the shipped plugins; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from refcore.hooks import Register, hookimpl
+
+_P = "refcore_plugins"
+
+
+@hookimpl
+def register_referees(register: Register) -> None:
+    register("clip", f"{_P}.referees.clip:Clip", summary="CLIP similarity: any open_clip model, hub id or local folder")
+    register("blip2", f"{_P}.referees.blip2:Blip2", summary="BLIP-2 first stage: matching, contrast and captioning losses")
+    register(
+        "imagenet", f"{_P}.referees.imagenet:Imagenet", summary="EfficientNet-Lite ImageNet classifiers; prompts name classes"
+    )
+
+
+@hookimpl
+def register_priors(register: Register) -> None:
+    register("sds", f"{_P}.priors.sds:Sds", summary="Score distillation of a Stable Diffusion 1.x or 2.x folder")
+    register("tv", f"{_P}.priors.image:TotalVariation", summary="Total variation of the image")
+    register("l2", f"{_P}.priors.image:L2", summary="Squared distance of the image from mid-grey")
+
+
+@hookimpl
+def register_augmentations(register: Register) -> None:
+    geometric = f"{_P}.augmentations.geometric"
+    photometric = f"{_P}.augmentations.photometric"
+    register("affine", f"{geometric}:Affine", summary="Rotation, shift and scale")
+    register("perspective", f"{geometric}:Perspective", summary="Random perspective")
+    register("resized_crop", f"{geometric}:ResizedCrop", summary="Random crop, resized to the view")
+    register("shift", f"{geometric}:Shift", summary="Random shift")
+    register("color_jitter", f"{photometric}:ColorJitter", summary="Brightness, contrast, saturation and hue")
+    register("erasing", f"{photometric}:Erasing", summary="Erases a random rectangle")
+    register("gaussian_noise", f"{photometric}:GaussianNoise", summary="Gaussian noise, its std drawn per view")
+
+
+@hookimpl
+def register_canvases(register: Register) -> None:
+    register("latent", f"{_P}.canvases.latent:Latent", summary="Latent of a diffusers autoencoder")
+    register("pixel", f"{_P}.canvases.pixel:Pixel", summary="Pixels through a sigmoid")
+    register("multires", f"{_P}.canvases.multires:Multires", summary="Sum of tensors at many resolutions")
+    register("fourier", f"{_P}.canvases.fourier:Fourier", summary="Decorrelated colour and 1/f spectrum")

@@ -1,0 +1,63 @@
+"""The contract of a prior: a gradient that keeps images natural, with or without a loss behind it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from refcore.canvas import Canvas
+from refcore.plugin import Plugin
+from refcore.randomness import Rng
+from refcore.referee import Reading
+
+
+class Prior(Plugin):
+    """Pulls the canvas toward natural images. `space` says what `gradient` is given and returns a gradient for.
+
+    latent: x is the canvas's scaled latent [B, C, h, w]; on a canvas without latents the engine encodes the image with
+        the prior's own encoder (`encode`) and pulls the gradient back through it.
+    image: x is the decoded image [B, 3, H, W] in [0, 1].
+    params: x is a dict of the canvas's parameters, and so is the gradient.
+    """
+
+    space: ClassVar[Literal["latent", "image", "params"]] = "image"
+    couples_samples: ClassVar[bool] = False
+    """Whether a sample's gradient depends on its batch mates (VSD's adapter does)."""
+
+    @abstractmethod
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Loads the weights, frozen, on `device` in `dtype`.
+
+        Raises:
+            CheckpointError: with the remedy.
+        """
+
+    def accept(self, canvas: Canvas) -> None:
+        """Raises RefcoreError, with the reason, where it cannot work on this (loaded) canvas."""
+
+    def read(self, prompts: Sequence[str]) -> Reading:
+        """The text work for P prompts, once a run."""
+        return Reading(tuple(prompts))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latent priors: differentiable scaled latents [B, C, h, w] of images [B, 3, H, W] in [0, 1]."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def gradient(self, x: Tensor, reading: Reading, step: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
+        """The gradient that descends toward natural images, [B, ...] like `x` (float32, detached), and a value.
+
+        The value is [B] for logging where the gradient is that of a loss, and None where it is not (SDS).
+        Reading row i belongs to sample i. Randomness comes from `rng` alone.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a prior that learns must keep to resume."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict`."""

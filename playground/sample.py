@@ -79,7 +79,7 @@ def draw_negative(scene: Scene, request: Request, rng: random.Random, kind: str 
     Raises:
         ValueError: `kind` cannot be applied to this request (a relation where there is none, say).
     """
-    for _ in range(200):
+    for _ in range(40):
         chosen = kind or rng.choice(NEGATIVES)
         wrong = _perturb(request, chosen, rng)
         if wrong is None or wrong.total > MAX_THINGS or satisfies(wrong, scene.things):

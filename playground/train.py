@@ -14,6 +14,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, in its native format")
     parser.add_argument("--state", type=Path, help="folder for resumable state and log (default: OUT/../NAME.training)")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time; the learning rate follows it")
+    parser.add_argument("--warm", action="store_true", help="start from the weights in OUT instead of from noise")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -30,7 +31,10 @@ def main(argv: list[str] | None = None) -> None:
         from refcore_playground.training.diffusion import DiffusionRecipe as Recipe
     from refcore_playground.training.loop import train
 
-    train(Recipe(args.out, args.seed), state, minutes=args.minutes, seed=args.seed)
+    recipe = Recipe(args.out, args.seed)
+    if args.warm:
+        recipe.warm_start()
+    train(recipe, state, minutes=args.minutes, seed=args.seed)
 
 
 if __name__ == "__main__":

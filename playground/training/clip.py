@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refcore_playground.sample import NEGATIVES
@@ -79,7 +79,7 @@ class ClipRecipe:
         return {
             "contrast": 0.5 * contrast,
             "choice": choice,
-            "patches": (0.3 * (1 - progress) + 0.05) * self.head.loss(tokens, batch.scenes, PATCH),
+            "patches": 0.3 * self.head.loss(tokens, batch.scenes, PATCH),
         }
 
     def evaluate(self, quick: bool) -> dict[str, float]:
@@ -99,6 +99,10 @@ class ClipRecipe:
                 right = (image * text[:300]).sum(-1) > (image * text[300:]).sum(-1)
                 scores[f"{split}/hard/{kind}"] = right.float().mean().item()
         return scores
+
+    def warm_start(self) -> None:
+        """Takes the weights of the checkpoint in the output folder."""
+        self.model.load_state_dict(load_file(self.out / "open_clip_model.safetensors"))
 
     def save(self, averaged: nn.ModuleDict) -> None:
         state = {k.removeprefix("model."): v for k, v in averaged.state_dict().items() if k.startswith("model.")}

@@ -15,6 +15,18 @@ from refcore_playground.sample import draw_negative, draw_pair
 from refcore_playground.world import COLOURS, SHAPES, SIZE, TEXTURES, Scene
 
 PATCH_CLASSES: dict[str, int] = {"colour": len(COLOURS), "shape": len(SHAPES), "texture": len(TEXTURES), "size": 2}
+KIND_WEIGHTS: dict[str, int] = {
+    "colour": 1,
+    "shape": 4,
+    "texture": 2,
+    "size": 3,
+    "relation": 8,
+    "count": 1,
+    "swap": 5,
+    "drop": 1,
+    "add": 1,
+}
+"""How often each kind of wrong caption is drawn where it applies: the ones that are learnt last come most often."""
 _COLOURS = tuple(COLOURS)
 
 
@@ -29,13 +41,20 @@ class Batch:
     wrong: list[list[str]]
 
 
-def draw_batch(n: int, rng: random.Random, wrong: int = 0, kind: str | None = None, split: str = "seen") -> Batch:
-    """Draws `n` scenes of all categories with a caption each and `wrong` captions that differ in one fact."""
+def draw_batch(
+    n: int,
+    rng: random.Random,
+    wrong: int = 0,
+    kind: str | None = None,
+    split: str = "seen",
+    category: str | None = None,
+) -> Batch:
+    """Draws `n` scenes, of all categories or one, with a caption and `wrong` captions that differ in one fact."""
     scenes, requests, captions, wrongs = [], [], [], []
     while len(scenes) < n:
-        scene, request = draw_pair(rng, split=split)
+        scene, request = draw_pair(rng, category, split)
         try:
-            negatives = [write(draw_negative(scene, request, rng, kind)[0], rng) for _ in range(wrong)]
+            negatives = [write(_wrong(scene, request, rng, kind), rng) for _ in range(wrong)]
         except ValueError:  # this kind does not apply to this request
             continue
         scenes.append(scene)
@@ -43,6 +62,19 @@ def draw_batch(n: int, rng: random.Random, wrong: int = 0, kind: str | None = No
         captions.append(write(request, rng))
         wrongs.append(negatives)
     return Batch(scenes, requests, torch.from_numpy(render_batch(scenes)), captions, wrongs)
+
+
+def _wrong(scene: Scene, request: Request, rng: random.Random, kind: str | None) -> Request:
+    if kind is not None:
+        return draw_negative(scene, request, rng, kind)[0]
+    kinds = dict(KIND_WEIGHTS)
+    while kinds:
+        chosen = rng.choices(list(kinds), weights=list(kinds.values()))[0]
+        try:
+            return draw_negative(scene, request, rng, chosen)[0]
+        except ValueError:  # no relation or size to change, say
+            del kinds[chosen]
+    raise ValueError("no wrong caption")
 
 
 def patch_targets(scenes: list[Scene], patch: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -85,7 +117,7 @@ class PatchHead(torch.nn.Module):
         total = F.binary_cross_entropy_with_logits(ground[..., 0], thing.float())
         total = total + F.l1_loss(offset[thing], offsets[thing])
         for name, logit in zip(PATCH_CLASSES, logits, strict=True):
-            total = total + F.cross_entropy(logit[thing], classes[name][thing])
+            total = total + (2 if name == "shape" else 1) * F.cross_entropy(logit[thing], classes[name][thing])
         return total
 
 
@@ -106,7 +138,7 @@ def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     images = torch.where((uniform(0, 1) < 0.7).view(-1, 1, 1, 1), moved, images)
-    sigma = uniform(0.0, 1.1)
+    sigma = uniform(0.0, 0.9)
     taps = torch.arange(-2.0, 3.0)
     kernel = torch.softmax(-(taps**2) / (2 * sigma.clamp(min=0.2)[:, None] ** 2), -1)
     flat = F.pad(images, (2, 2, 2, 2), mode="replicate").transpose(0, 1)
@@ -114,5 +146,5 @@ def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     images = F.conv2d(flat, kernel[:, None, None, :], groups=n).transpose(0, 1)
     gain, lift = uniform(0.9, 1.1, 3, 1, 1), uniform(-0.06, 0.06, 1, 1, 1)
     images = (images - 0.5) * gain + 0.5 + lift
-    noise = torch.randn(images.shape, generator=generator) * uniform(0.0, 0.2, 1, 1, 1)
-    return torch.where((uniform(0, 1) < 0.8).view(-1, 1, 1, 1), images + noise, images).clamp(0, 1)
+    noise = torch.randn(images.shape, generator=generator) * uniform(0.0, 0.12, 1, 1, 1)
+    return torch.where((uniform(0, 1) < 0.6).view(-1, 1, 1, 1), images + noise, images).clamp(0, 1)

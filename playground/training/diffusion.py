@@ -46,7 +46,9 @@ class AutoencoderRecipe:
         return nn.ModuleDict({"model": self.model})
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        images = draw_batch(self.batch, self.rng).images * 2 - 1
+        # Textures are what an autoencoder forgets first, so every other batch is of them.
+        category = "texture" if step % 2 else None
+        images = draw_batch(self.batch, self.rng, category=category).images * 2 - 1
         # Blends teach the decoder what lies between scenes, where an inversion spends most of its steps.
         fade = torch.rand(len(images), 1, 1, 1)
         images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.15, images.lerp(images.flip(0), fade), images)
@@ -64,7 +66,7 @@ class AutoencoderRecipe:
         return {
             "l1": error.abs().mean(),
             "l2": 2 * error.square().mean(),
-            "edges": 0.3 * edges,
+            "edges": edges,
             "colour": 8 * colour,
             "kl": 1e-3 * kl,
         }
@@ -78,6 +80,11 @@ class AutoencoderRecipe:
                 decoded = self.model.decode(self.model.encode(images).latent_dist.mode()).sample.float()
             scores[f"{split}/mse"] = ((decoded.clamp(-1, 1) - images) / 2).square().mean().item()
         return scores
+
+    def warm_start(self) -> None:
+        """Takes the weights of the autoencoder in the output folder."""
+        saved = AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
 
     def save(self, averaged: nn.ModuleDict) -> None:
         model = averaged["model"]
@@ -181,6 +188,13 @@ class DiffusionRecipe:
                 without, given = self.unet(torch.cat([x, x]), t, text).sample.float().chunk(2)
                 x = self.scheduler.step(without + guidance * (given - without), t, x).prev_sample
             return self.vae.decode(x / self.vae.config.scaling_factor).sample.float().add(1).div(2).clamp(0, 1)
+
+    def warm_start(self) -> None:
+        """Takes the weights of text encoder and UNet in the output folder."""
+        unet = UNet2DConditionModel.from_pretrained(self.out / "unet", torch_dtype=torch.float32)
+        self.unet.load_state_dict(unet.state_dict())
+        text = CLIPTextModel.from_pretrained(self.out / "text_encoder", dtype=torch.float32)
+        self.text.load_state_dict(text.state_dict())
 
     def save(self, averaged: nn.ModuleDict) -> None:
         save_half(averaged["unet"], self.out / "unet")

@@ -1,4 +1,4 @@
-"""The contract of an augmentation: random parameters drawn once and reapplied at will, geometry as composable matrices."""
+"""The contract of an augmentation: parameters drawn once and reapplied at will, geometry as composable matrices."""
 
 from __future__ import annotations
 

@@ -52,8 +52,9 @@ class Rng:
 
     def shared_uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """As `uniform`, but all elements of a sample share one draw."""
-        one = self._draw(lambda g: (torch.rand(1, *shape, generator=g) * (high - low) + low).expand(self.count, *shape))
-        return one
+        return self._draw(
+            lambda g: (torch.rand(1, *shape, generator=g) * (high - low) + low).expand(self.count, *shape)
+        )
 
     def _draw(self, draw: object) -> Tensor:
         parts = [draw(g) for g in self._generators]  # type: ignore[operator]

@@ -36,12 +36,12 @@ class Reading:
         """The tensors of the given prompts: `rows` is [N] int64, each in 0 .. P-1; every result is [N, ...]."""
         return {name: value.index_select(0, rows) for name, value in self.tensors.items()}
 
-    def take(self, rows: Tensor) -> Reading:
-        """The reading of the prompts `rows` ([n] int64, repeats allowed), as if they alone had been read."""
-        picked: list[int] = rows.tolist()
-        cut = tuple(self.cut[i] for i in picked) if self.cut else ()
-        notes = tuple(self.notes[i] for i in picked) if self.notes else ()
-        return Reading(tuple(self.prompts[i] for i in picked), self.select(rows), cut, notes)
+    def take(self, rows: Sequence[int]) -> Reading:
+        """The reading of some of the prompts, repeats allowed, as if they alone had been read."""
+        tensors = {name: value[torch.tensor(rows, device=value.device)] for name, value in self.tensors.items()}
+        cut = tuple(self.cut[i] for i in rows) if self.cut else ()
+        notes = tuple(self.notes[i] for i in rows) if self.notes else ()
+        return Reading(tuple(self.prompts[i] for i in rows), tensors, cut, notes)
 
     def to(self, device: torch.device | str) -> Reading:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors.items()}
@@ -57,10 +57,10 @@ class Referee(Plugin):
     class Config(PluginConfig):
         pass
 
-    bounded: ClassVar[bool] = False
-    """Whether the wanted loss is bounded above as well as below: 1 - cos is, -log p is not.
+    bounded_above: ClassVar[bool] = False
+    """Whether the wanted loss has an upper bound: 1 - cos has, -log p has not.
 
-    A negative weight pushes the loss up, which has an end only where there is an upper bound: elsewhere it is refused.
+    A negative weight pushes the loss up, which has an end only where there is a bound: elsewhere it is refused.
     """
     score_unit: ClassVar[str] = "score"
     """What `score` is, for people: "cosine", "probability"."""
@@ -97,7 +97,7 @@ class Referee(Plugin):
 
     @abstractmethod
     def score(self, images: Tensor, reading: Reading) -> Tensor:
-        """[B] float32 scores of images [B, 3, H, W] (at `input_size`) in the natural unit; higher is better. No gradient.
+        """[B] float32 scores of images [B, 3, H, W] (at `input_size`), natural unit, higher is better. No gradient.
 
         Image i is scored against prompt i of the reading.
         """

@@ -1,0 +1,91 @@
+"""refcore: making images by inverting referees, frozen models that judge whether an image matches a prompt.
+
+Names are imported when they are first used, so that `import refcore` loads neither torch nor a plugin. The functions
+`refcore.objective.referee` and `.prior` are not among them: `refcore.referee` and `refcore.prior` are modules.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from refcore.api import Result, Sample, invert
+    from refcore.augmentation import Augmentation
+    from refcore.build import resolve
+    from refcore.canvas import Canvas, LatentSpace
+    from refcore.config import RunConfig
+    from refcore.engine import Engine, NonFiniteError
+    from refcore.fields import ConfigError
+    from refcore.hooks import hookimpl
+    from refcore.inversion import Inversion, StepResult
+    from refcore.objective import Objective
+    from refcore.plugin import CheckpointError, Plugin, PluginConfig, RefcoreError
+    from refcore.prior import Prior
+    from refcore.randomness import Rng
+    from refcore.referee import Reading, Referee
+
+_HOME = {
+    "Augmentation": "augmentation",
+    "Canvas": "canvas",
+    "CheckpointError": "plugin",
+    "ConfigError": "fields",
+    "Engine": "engine",
+    "Inversion": "inversion",
+    "LatentSpace": "canvas",
+    "NonFiniteError": "engine",
+    "Objective": "objective",
+    "Plugin": "plugin",
+    "PluginConfig": "plugin",
+    "Prior": "prior",
+    "Reading": "referee",
+    "RefcoreError": "plugin",
+    "Referee": "referee",
+    "Result": "api",
+    "Rng": "randomness",
+    "RunConfig": "config",
+    "Sample": "api",
+    "StepResult": "inversion",
+    "hookimpl": "hooks",
+    "invert": "api",
+    "resolve": "build",
+}
+"""Public name -> the module that it lives in."""
+
+__all__ = [
+    "Augmentation",
+    "Canvas",
+    "CheckpointError",
+    "ConfigError",
+    "Engine",
+    "Inversion",
+    "LatentSpace",
+    "NonFiniteError",
+    "Objective",
+    "Plugin",
+    "PluginConfig",
+    "Prior",
+    "Reading",
+    "RefcoreError",
+    "Referee",
+    "Result",
+    "Rng",
+    "RunConfig",
+    "Sample",
+    "StepResult",
+    "hookimpl",
+    "invert",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'refcore' has no attribute {name!r}")
+    value = getattr(import_module(f"refcore.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,132 @@
+"""`refcore.invert`: prompts in, images and scores out, in one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from refcore import preset as presets
+from refcore.build import resolve
+from refcore.config import RunConfig
+from refcore.inversion import Inversion, StepResult
+from refcore.objective import Objective
+from refcore.plugin import RefcoreError
+from refcore.rundir import RunDir, refuse_taken
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a result: what was asked, and what each referee and witness says of it."""
+
+    prompt: str
+    seed: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made. `images[i]` belongs to `samples[i]`; the order is prompts x seeds, prompts outermost."""
+
+    images: Tensor
+    """[B, 3, H, W] float32 in [0, 1], on the CPU."""
+    samples: tuple[Sample, ...]
+    config: RunConfig
+    """All that the run depended on, the plugins' defaults included."""
+    history: list[dict[str, Any]] = field(repr=False)
+    """One record a step: losses and gradient norms by term, one number a sample."""
+    warnings: tuple[str, ...] = ()
+    """What of the prompts was not read."""
+    notes: tuple[str, ...] = ()
+    """How referees understood the prompts, where that is not plain."""
+
+
+def invert(
+    prompts: str | Iterable[str],
+    *,
+    preset: str | None = None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    overrides: Iterable[str] = (),
+    objective: Objective | None = None,
+    seeds: Sequence[int] | int | None = None,
+    out: str | Path | None = None,
+    on_step: Callable[[StepResult], None] | None = None,
+) -> Result:
+    """Optimises an image for every prompt and seed until the referees agree that it matches.
+
+    Args:
+        prompts: one, or several.
+        preset: its name; the embedded playground if neither it nor `config` is given.
+        config: instead of a preset: a RunConfig, its settings as a mapping, or the path of a YAML file.
+        overrides: such as "referees.0.weight=0.5", as `--set` of the command line.
+        objective: replaces the referees (and the priors, where it has any).
+        seeds: one, or several for each prompt; by default those of the config.
+        out: a folder for images, config, history and scores; by default nothing is written.
+        on_step: called after every step.
+
+    Raises:
+        RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
+            another run.
+
+    Example:
+        >>> import refcore
+        >>> result = refcore.invert("a red circle", seeds=[0, 1])       # doctest: +SKIP
+        >>> result.images.shape, result.samples[0].scores              # doctest: +SKIP
+    """
+    fields: dict[str, Any] = {"prompts": [prompts] if isinstance(prompts, str) else list(prompts)}
+    if seeds is not None:
+        fields["seeds"] = [seeds] if isinstance(seeds, int) else list(seeds)
+    composed = _compose(preset, config, overrides, fields)
+    if objective is not None:
+        composed = objective.into(composed)
+    composed = resolve(composed)
+    if out is not None:
+        refuse_taken(out)
+    began = time.perf_counter()
+    inversion = Inversion(composed)
+    loaded = time.perf_counter()
+    folder = None if out is None else RunDir.claim(out)
+    if folder is not None:
+        folder.write_config(presets.dump(composed.settings()))
+
+    def finish(stopped: str | None = None) -> None:
+        if folder is not None:
+            folder.finish(inversion, {"load": loaded - began, "steps": time.perf_counter() - loaded}, stopped)
+
+    history = []
+    try:
+        for step in inversion:
+            history.append(step.record())
+            if folder is not None:
+                folder.append_history(history[-1])
+            if on_step is not None:
+                on_step(step)
+    except BaseException as error:  # whatever ends the run, Ctrl-C included: what it has made is kept
+        finish(stopped=str(error) or type(error).__name__)
+        raise
+    finish()
+    images = inversion.images()
+    scores = {label: values.tolist() for label, values in inversion.scores(images).items()}
+    samples = tuple(
+        Sample(prompt, seed, {label: values[b] for label, values in scores.items()})
+        for b, (prompt, seed) in enumerate(inversion.samples)
+    )
+    return Result(images.float().cpu(), samples, composed, history, inversion.warnings, inversion.notes)
+
+
+def _compose(
+    preset: str | None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None,
+    overrides: Iterable[str],
+    fields: dict[str, Any],
+) -> RunConfig:
+    if config is None or isinstance(config, (str, Path)):
+        return presets.compose(preset, config, overrides, **fields)
+    if preset is not None:
+        raise RefcoreError(f'both the preset "{preset}" and a config were given; expected one of them')
+    settings = config.settings() if isinstance(config, RunConfig) else dict(config)
+    return RunConfig.parse({**presets.override(settings, overrides), **fields})

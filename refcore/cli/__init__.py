@@ -1,0 +1,74 @@
+"""The `refcore` command: `main` runs it and turns every failure into one line on stderr and a non-zero exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+from refcore.plugin import RefcoreError
+
+FAILED = 1
+"""Exit status of a command that was understood and could not be done."""
+MISUSED = 2
+"""Exit status of a command line that could not be understood."""
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs `refcore` with `argv` (the process's own by default) and exits.
+
+    Exit status: 0 done, 1 failed, 2 misused, 130 interrupted. `--debug`, anywhere, shows the traceback of a failure.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    if not debug:
+        _hush_libraries()
+    from refcore.cli.app import app
+
+    try:
+        status = app(argv, prog_name="refcore", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        message, status = _explain(error)
+        if message:  # a group without a command has printed its help, and has no more to say
+            print(f"error: {message}", file=sys.stderr)
+    sys.exit(status or 0)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What went wrong, on one line, and the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, RefcoreError):
+        return _one_line(str(error)), FAILED
+    if hasattr(error, "format_message"):  # a usage error of typer, whose class moved between its versions
+        return _one_line(error.format_message()), MISUSED
+    if isinstance(error, OSError):
+        where = f'"{error.filename}": ' if error.filename else ""
+        return _one_line(f"{where}{error.strerror or error}"), FAILED
+    if isinstance(error, MemoryError):
+        return "out of memory; fewer samples, or a smaller chunk size, need less", FAILED
+    return _one_line(
+        f"{type(error).__name__}: {error} (an error of refcore or of a plugin; --debug shows where)"
+    ), FAILED
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _hush_libraries() -> None:
+    """Keeps the model libraries' own warnings and progress bars out of the terminal; what matters, refcore says."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

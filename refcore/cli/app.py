@@ -1,0 +1,194 @@
+"""Every command of `refcore` with its arguments; what a command does is imported when it runs: `--help` is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refcore import rundir
+
+app = typer.Typer(
+    help="Make images by inverting referees: frozen models that judge whether an image matches a prompt.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
+playground_app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(playground_app, name="playground")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PresetName = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset; see `refcore presets`.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML config, a run's config.yaml for example.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, as in referees.0.weight=0.5. Repeatable."),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"refcore {rundir.versions(['refcore'])['refcore']}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure; in any position.")] = False,
+) -> None:
+    """Options of every command. `--debug` is taken out by `refcore.cli.main`, and is here for the help."""
+
+
+@app.command()
+def invert(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What the images should show.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts-file", metavar="FILE", help="More prompts, one a line.")
+    ] = None,
+    preset: PresetName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="An image a prompt and seed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; by default runs/PROMPT-N.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a prompt that a referee would cut.")] = False,
+    json: Json = False,
+) -> None:
+    """Optimise images until the referees agree that they match their prompts."""
+    from refcore.cli.inverting import run
+
+    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json)
+
+
+@app.command()
+def score(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What it should show.")],
+    referee: Annotated[
+        list[str] | None, typer.Option("--referee", metavar="NAME", help="Only this referee of the preset. Repeatable.")
+    ] = None,
+    preset: PresetName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Score an image against a prompt by the referees and witnesses of a preset."""
+    from refcore.cli.scoring import run
+
+    run(image, prompt, referee or [], preset, config, overrides or [], json)
+
+
+@app.command()
+def plugins(
+    check: Annotated[
+        bool, typer.Option("--check", help="Import each plugin, and show the error of a broken one.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List referees, priors, augmentations and canvases."""
+    from refcore.cli.listing import list_plugins
+
+    list_plugins(check, json)
+
+
+@app.command()
+def presets(json: Json = False) -> None:
+    """List the presets."""
+    from refcore.cli.listing import list_presets
+
+    list_presets(json)
+
+
+@config_app.command("show")
+def config_show(
+    preset: PresetName = None, config: ConfigFile = None, overrides: Overrides = None, json: Json = False
+) -> None:
+    """Print a config with every default filled in."""
+    from refcore.cli.configs import show
+
+    show(preset, config, overrides or [], json)
+
+
+@config_app.command("validate")
+def config_validate(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config; the same as --config.")] = None,
+    preset: PresetName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Check a config, its plugins' fields included, without loading a model."""
+    from refcore.cli.configs import validate
+
+    validate(file or config, preset, overrides or [], json)
+
+
+@config_app.command("schema")
+def config_schema(
+    plugins: Annotated[bool, typer.Option("--plugins", help="With the fields of every installed plugin.")] = False,
+) -> None:
+    """Print the JSON Schema of a config."""
+    from refcore.cli.configs import schema
+
+    schema(plugins)
+
+
+@app.command()
+def judge(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A prompt of the playground's grammar.")],
+    json: Json = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the verdict is no.")] = False,
+) -> None:
+    """Say whether an image shows exactly what a playground prompt asks for, fact by fact."""
+    from refcore.cli.playground import judge
+
+    judge(image, prompt, json, exit_code)
+
+
+@playground_app.command("spec")
+def playground_spec(json: Json = False) -> None:
+    """Print the palette, shapes, textures, sizes and relations."""
+    from refcore.cli.playground import spec
+
+    spec(json)
+
+
+@playground_app.command("sample")
+def playground_sample(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="A prompt of the grammar; drawn if left out.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many scenes.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the scenes.")] = Path("samples"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawing.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw scenes, with their captions."""
+    from refcore.cli.playground import sample
+
+    sample(prompt, n, out, seed, json)
+
+
+@app.command()
+def convert(
+    conversion: Annotated[str, typer.Argument(metavar="CONVERSION", help="What to convert: blip2-itg.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The original file.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write to.")],
+) -> None:
+    """Convert a file of another project for one of the plugins."""
+    from refcore.cli.converting import run
+
+    run(conversion, source, out)

@@ -1,0 +1,397 @@
+"""One step of an inversion: decode once, judge views term by term and chunk by chunk, pull back once, combine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refcore.canvas import Canvas, CanvasParams
+from refcore.combine import Combiner
+from refcore.config import CLEAN, PriorTerm, RefereeTerm, RunConfig
+from refcore.plugin import RefcoreError
+from refcore.prior import Prior
+from refcore.randomness import Rng
+from refcore.referee import Reading, Referee
+from refcore.views import FIXED, Group, Views, coarsen, resize
+
+HALF_SCALE = 1024.0
+"""Loss scale of referees that run in float16, whose smallest gradient is 6e-8; it is divided out again."""
+CANVAS = "canvas"
+"""What a NaN in the decoded image is blamed on."""
+
+
+class NonFiniteError(RefcoreError):
+    """A referee, prior or canvas gave NaN or infinity. The parameters are still those from before the step."""
+
+    def __init__(self, step: int, terms: Sequence[str]) -> None:
+        self.step = step
+        self.terms = tuple(terms)
+        named = ", ".join(f'"{term}"' for term in self.terms)
+        remedy = (
+            "the parameters have run away: try a lower optimizer.lr, or optimizer.clip"
+            if CANVAS in self.terms
+            else "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
+        )
+        super().__init__(f"step {step}: {named} gave NaN or infinity; {remedy}")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A loaded referee with what it was asked. `rows[b]` is the row of `reading` that sample b is judged against."""
+
+    label: str
+    referee: Referee
+    reading: Reading
+    rows: tuple[int, ...]
+    autocast: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class WitnessUse(Use):
+    """A referee that only scores."""
+
+    coarse: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefereeUse(Use):
+    """A referee that the image is optimised for."""
+
+    term: RefereeTerm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorUse:
+    """A loaded prior with what it was asked; row b of `reading` belongs to sample b."""
+
+    label: str
+    term: PriorTerm
+    prior: Prior
+    reading: Reading
+    autocast: torch.dtype | None = None
+
+
+@dataclass
+class StepGradients:
+    """What one step gives for the A samples that take part in it."""
+
+    combined: CanvasParams
+    """The gradient of it all, shaped as the parameters."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """Label -> [A], unweighted: of referees the mean over the views used, of priors the value where they have one."""
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    """Label -> [A], norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
+    finite: dict[str, Tensor] = field(default_factory=dict)
+    """Label -> scalar bool: whether loss and gradient are finite. Not read here, so that no device waits."""
+
+
+class Engine:
+    """The loaded models of a run, and the gradient of a step. It holds nothing that changes, but what priors learn."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        canvas: Canvas,
+        combiner: Combiner,
+        referees: Sequence[RefereeUse] = (),
+        priors: Sequence[PriorUse] = (),
+        witnesses: Sequence[WitnessUse] = (),
+        groups: Mapping[str, Group] | None = None,
+        device: torch.device | str = "cpu",
+        warnings: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.config = config
+        self.canvas = canvas
+        self.combiner = combiner
+        self.referees = tuple(referees)
+        self.priors = tuple(priors)
+        self.witnesses = tuple(witnesses)
+        self.groups = dict(groups or {name: Group(name, group) for name, group in config.view_groups.items()})
+        self.device = torch.device(device)
+        self.warnings = tuple(warnings)
+        """What of the prompts was not read."""
+        self.notes = tuple(notes)
+        """How referees understood the prompts, where that is not plain."""
+        self.seeds = tuple(seed for _, seed in config.samples)
+
+    def decode(self, params: CanvasParams) -> Tensor:
+        """[B, 3, H, W] in [0, 1], in the dtype of the parameters."""
+        with _autocast(self.device, _dtype(self.config.canvas.autocast)):
+            image = self.canvas.decode(params)
+        return image.to(next(iter(params.values())).dtype)
+
+    def gradients(self, params: CanvasParams, samples: Sequence[int], step: int) -> StepGradients:
+        """The combined gradient of one step.
+
+        Peak memory is the graph of the decoder plus that of the largest chunk of one term.
+
+        Args:
+            params: of the A samples that take part, each tensor [A, ...].
+            samples: their places in the batch, by which seeds and prompts are found.
+            step: counted from 0.
+        """
+        steps = self.config.steps
+        referees = [use for use in self.referees if use.term.weight_at(step, steps)]
+        priors = [use for use in self.priors if use.term.weight_at(step, steps)]
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        result = StepGradients({})
+        rows = _Rows(self.combiner.rows, leaves)
+        seeds = [self.seeds[b] for b in samples]
+
+        if referees or any(self._acts_on_image(use) for use in priors):
+            with torch.enable_grad():
+                image = self.decode(leaves)
+            result.finite[CANVAS] = image.detach().isfinite().all()
+            cut = image.detach().requires_grad_()
+            views = _OpenViews(self.groups, cut, seeds, step)
+            chosen = self._hardest(referees, views, samples, step)
+            for use in referees:
+                gradient, loss = self._judge(use, views.of(use), chosen[use.term.views], samples)
+                gradient = gradient * use.term.weight_at(step, steps)
+                _record(result, use.label, gradient, loss)
+                rows.add_at_image(use.label, "referees", gradient)
+            for prior in priors:
+                if self._acts_on_image(prior):
+                    gradient, value = self._image_prior(prior, cut, samples, seeds, step)
+                    _record(result, prior.label, gradient, value)
+                    rows.add_at_image(prior.label, "priors", gradient)
+            rows.pull_back(image, rescale=self.config.canvas.autocast == "float16" or self.config.dtype == "float16")
+
+        for prior in priors:
+            if not self._acts_on_image(prior):
+                parts, value = self._params_prior(prior, leaves, samples, seeds, step)
+                flat = rows.flatten(parts)
+                _record(result, prior.label, flat, value)
+                rows.add(prior.label, "priors", flat)
+
+        combined = self.combiner.combine(rows.flat, step) if rows.flat else rows.zeros()
+        result.combined = rows.unflatten(combined)
+        return result
+
+    @torch.no_grad()
+    def losses(self, images: Tensor, samples: Sequence[int], group: str = CLEAN) -> dict[str, Tensor]:
+        """Label -> [A]: each referee's unweighted loss on views of a group that are the same at every call."""
+        views = _OpenViews(self.groups, images, [self.seeds[b] for b in samples], FIXED)
+        found = {}
+        for use in self.referees:
+            opened = views.get(group, use.referee.input_size)
+            everything = torch.arange(len(opened.sample), device=images.device)
+            rows = self._rows(use, samples)
+            parts = [self._loss(use, opened, index, rows) for index in self._chunks(everything)]
+            found[use.label] = torch.cat(parts).view(len(images), -1).mean(1)
+        return found
+
+    @torch.no_grad()
+    def scores(self, images: Tensor, samples: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Label -> [A] float32: what each referee and witness says of the images, in its natural unit.
+
+        A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
+        """
+        samples = list(range(len(images)) if samples is None else samples)
+        size = self.config.chunk or max(1, len(images))
+        found = {}
+        for use in (*self.referees, *self.witnesses):
+            coarse = use.coarse if isinstance(use, WitnessUse) else None
+            parts = []
+            for first in range(0, len(images), size):
+                part = images[first : first + size]
+                seen = resize(part if coarse is None else coarsen(part, coarse), use.referee.input_size)
+                reading = use.reading.take([use.rows[b] for b in samples[first : first + size]])
+                with _autocast(self.device, use.autocast):
+                    parts.append(use.referee.score(seen, reading).float())
+            found[use.label] = torch.cat(parts)
+        return found
+
+    def _judge(self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The gradient at the image of sum over samples of mean over views, [A, 3, H, W], and the means, [A]."""
+        per_sample = len(index) // len(samples)
+        rows = self._rows(use, samples)
+        scale = (HALF_SCALE if _is_half(use) else 1.0) / per_sample
+        total = torch.zeros_like(views.source)
+        parts = []
+        for chunk in self._chunks(index):
+            with torch.enable_grad():
+                loss = self._loss(use, views, chunk, rows)
+                (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
+            total += gradient
+            parts.append(loss.detach())
+        if _is_half(use):
+            total /= HALF_SCALE
+        return views.pull_back(total), torch.cat(parts).view(len(samples), per_sample).mean(1)
+
+    def _hardest(
+        self, referees: Sequence[RefereeUse], views: _OpenViews, samples: Sequence[int], step: int
+    ) -> dict[str, Tensor]:
+        """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms."""
+        chosen: dict[str, Tensor] = {}
+        for name in dict.fromkeys(use.term.views for use in referees):
+            group, n = self.groups[name], len(samples)
+            everything = torch.arange(n * group.config.count, device=self.device)
+            if group.used == group.config.count:
+                chosen[name] = everything
+                continue
+            ranking = torch.zeros(
+                n, group.config.count, dtype=torch.float64 if _doubles(views) else None, device=self.device
+            )
+            with torch.no_grad():
+                for use in referees:
+                    if use.term.views == name:
+                        rows, opened = self._rows(use, samples), views.of(use)
+                        losses = torch.cat([self._loss(use, opened, index, rows) for index in self._chunks(everything)])
+                        ranking += use.term.weight_at(step, self.config.steps) * losses.view(n, -1)
+            hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values
+            chosen[name] = (torch.arange(n, device=self.device)[:, None] * group.config.count + hardest).flatten()
+        return chosen
+
+    def _loss(self, use: RefereeUse, views: Views, index: Tensor, rows: Tensor) -> Tensor:
+        """[n] losses of the views `index`; `rows` is the row of the reading of each of the A samples."""
+        made = views.make(index)
+        with _autocast(self.device, use.autocast):
+            loss = use.referee.judge(
+                made, use.reading, rows.index_select(0, views.sample.index_select(0, index)), use.term.wanted
+            )
+        return loss.to(torch.promote_types(loss.dtype, torch.float32))
+
+    def _image_prior(
+        self, use: PriorUse, cut: Tensor, samples: Sequence[int], seeds: Sequence[int], step: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """The weighted gradient at the image, of an image prior or of a latent prior through its own encoder."""
+        x = cut
+        if use.prior.space == "latent":
+            with torch.enable_grad(), _autocast(self.device, use.autocast):
+                x = use.prior.encode(cut)
+        gradient, value = self._ask(use, x.detach(), samples, seeds, step)
+        if x is not cut:
+            (gradient,) = torch.autograd.grad(x, cut, gradient.to(x.dtype))
+        return gradient.to(cut.dtype) * use.term.weight_at(step, self.config.steps), value
+
+    def _params_prior(
+        self, use: PriorUse, leaves: CanvasParams, samples: Sequence[int], seeds: Sequence[int], step: int
+    ) -> tuple[CanvasParams, Tensor | None]:
+        """The weighted gradient at the parameters, of a latent prior or one on all parameters."""
+        detached = {name: value.detach() for name, value in leaves.items()}
+        weight = use.term.weight_at(step, self.config.steps)
+        if use.prior.space == "params":
+            gradients, value = self._ask(use, detached, samples, seeds, step)
+            return {name: gradient * weight for name, gradient in gradients.items()}, value
+        name = self.canvas.latent_name()
+        assert name is not None
+        gradient, value = self._ask(use, detached[name], samples, seeds, step)
+        return {name: gradient * weight}, value
+
+    def _ask(self, use: PriorUse, x: Any, samples: Sequence[int], seeds: Sequence[int], step: int) -> tuple[Any, Any]:
+        rng = Rng(seeds, step, f"prior/{use.label}", device=self.device)
+        reading = use.reading if len(samples) == len(self.seeds) else use.reading.take(samples)
+        with _autocast(self.device, use.autocast):
+            return use.prior.gradient(x, reading, step, rng)
+
+    def _acts_on_image(self, use: PriorUse) -> bool:
+        return use.prior.space == "image" or (use.prior.space == "latent" and self.canvas.latent_name() is None)
+
+    def _rows(self, use: RefereeUse, samples: Sequence[int]) -> Tensor:
+        """[A] int64: the row of the reading of each sample."""
+        return torch.tensor([use.rows[b] for b in samples], device=self.device)
+
+    def _chunks(self, index: Tensor) -> tuple[Tensor, ...]:
+        return index.split(self.config.chunk or max(1, len(index)))
+
+
+class _OpenViews:
+    """This step's views, opened once a group and input size."""
+
+    def __init__(self, groups: Mapping[str, Group], image: Tensor, seeds: Sequence[int], step: int) -> None:
+        self.groups, self.image, self.seeds, self.step = groups, image, seeds, step
+        self._opened: dict[tuple[str, tuple[int, int]], Views] = {}
+
+    def of(self, use: RefereeUse) -> Views:
+        return self.get(use.term.views, use.referee.input_size)
+
+    def get(self, group: str, size: tuple[int, int]) -> Views:
+        if (group, size) not in self._opened:
+            with torch.set_grad_enabled(self.image.requires_grad):
+                self._opened[group, size] = self.groups[group].open(self.image, size, self.seeds, self.step)
+        return self._opened[group, size]
+
+
+class _Rows:
+    """Gradients on their way to the combiner: summed by what it tells apart, first at the image, then flat [A, D]."""
+
+    def __init__(self, told_apart: str, leaves: CanvasParams) -> None:
+        self.told_apart = told_apart
+        self.leaves = leaves
+        self.at_image: dict[str, Tensor] = {}
+        self.flat: dict[str, Tensor] = {}
+
+    def add_at_image(self, label: str, side: str, gradient: Tensor) -> None:
+        key = self._key(label, side)
+        self.at_image[key] = self.at_image[key] + gradient if key in self.at_image else gradient
+
+    def add(self, label: str, side: str, flat: Tensor) -> None:
+        key = self._key(label, side)
+        self.flat[key] = self.flat[key] + flat if key in self.flat else flat
+
+    def pull_back(self, image: Tensor, rescale: bool) -> None:
+        """One backward through the canvas for each row. `rescale` brings every sample's gradient to magnitude 1 on the
+        way, which float16 needs and which changes nothing else, the pull-back being linear."""
+        waiting = list(self.at_image)
+        for key in waiting:
+            gradient = self.at_image.pop(key)
+            if rescale:
+                largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny)
+                gradient = gradient / largest.view(-1, 1, 1, 1)
+            pulled = torch.autograd.grad(
+                image, list(self.leaves.values()), gradient, retain_graph=key != waiting[-1], allow_unused=True
+            )
+            flat = self.flatten({name: g for name, g in zip(self.leaves, pulled, strict=True) if g is not None})
+            self.flat[key] = flat * largest[:, None] if rescale else flat
+
+    def flatten(self, parts: CanvasParams) -> Tensor:
+        """[A, D] of tensors by name; those that are missing are 0."""
+        return torch.cat(
+            [
+                (parts[name].to(leaf.dtype) if name in parts else torch.zeros_like(leaf)).flatten(1)
+                for name, leaf in self.leaves.items()
+            ],
+            dim=1,
+        )
+
+    def unflatten(self, flat: Tensor) -> CanvasParams:
+        parts = flat.split([leaf[0].numel() for leaf in self.leaves.values()], dim=1)
+        return {name: part.view_as(leaf) for (name, leaf), part in zip(self.leaves.items(), parts, strict=True)}
+
+    def zeros(self) -> Tensor:
+        return self.flatten({})
+
+    def _key(self, label: str, side: str) -> str:
+        return {"all": "all", "sides": side, "terms": label}[self.told_apart]
+
+
+def _record(result: StepGradients, label: str, gradient: Tensor, loss: Tensor | None) -> None:
+    norm = gradient.flatten(1).norm(dim=1)
+    result.norms[label] = norm
+    result.finite[label] = norm.isfinite().all()
+    if loss is not None:
+        result.losses[label] = loss
+        result.finite[label] = result.finite[label] & loss.isfinite().all()
+
+
+def _is_half(use: RefereeUse) -> bool:
+    return torch.float16 in (use.autocast, use.referee.dtype)
+
+
+def _doubles(views: _OpenViews) -> bool:
+    return views.image.dtype == torch.float64
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    return None if name is None else getattr(torch, name)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)

@@ -1,0 +1,345 @@
+"""The loop of an inversion, as an iterator: optimiser, latent noise, averaging, best image, early stop, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from refcore.build import build, start
+from refcore.canvas import CanvasParams
+from refcore.config import CLEAN, Optimizer, RunConfig
+from refcore.engine import Engine, NonFiniteError
+from refcore.plugin import RefcoreError
+from refcore.randomness import Rng
+from refcore.schedule import value_at
+
+Which = Literal["current", "ema", "best"]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did. Tensors are [B] on the run's device; samples that did not take part have NaN."""
+
+    step: int
+    """Counted from 0."""
+    losses: dict[str, Tensor]
+    """Label -> unweighted loss of a referee, or the value of a prior that has one."""
+    norms: dict[str, Tensor]
+    """Label -> norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
+    active: tuple[bool, ...]
+    """Which samples took part."""
+    lr: float
+    seconds: float
+    """Wall-clock time of the step; the first one is usually slower."""
+
+    def record(self) -> dict[str, Any]:
+        """The step as plain numbers and lists, for a JSON line. Waits for the device, once."""
+        columns = [column.float() for column in (*self.losses.values(), *self.norms.values())]
+        numbers = torch.stack(columns).tolist() if columns else []
+        return {
+            "step": self.step,
+            "losses": dict(zip(self.losses, numbers, strict=False)),
+            "norms": dict(zip(self.norms, numbers[len(self.losses) :], strict=True)),
+            "active": list(self.active),
+            "lr": self.lr,
+            "seconds": self.seconds,
+        }
+
+
+class Inversion:
+    """A run. Iterate over it for step results; between steps it can be looked at, saved and resumed.
+
+    Example:
+        >>> inversion = Inversion(config)                                   # doctest: +SKIP
+        >>> for step in inversion:                                          # doctest: +SKIP
+        ...     print(step.step, step.losses["clip"].mean())
+        >>> inversion.images()                      # [B, 3, H, W] in [0, 1]  # doctest: +SKIP
+
+    A sample is a prompt with a seed, prompts outermost; B of them run side by side and never meet.
+
+    Raises:
+        RefcoreError: as `refcore.build.build`, and NonFiniteError from a step, which leaves the state as it was.
+    """
+
+    def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
+        """`engine`: already loaded models of this config; by default they are loaded now."""
+        self.config = config
+        self.engine = engine if engine is not None else build(config)
+        self.samples: Sequence[tuple[str, int]] = config.samples
+        self.step = 0
+        """The next step."""
+        self.params: CanvasParams = start(self.engine)
+        self.ema: CanvasParams | None = None if config.ema is None else _copy(self.params)
+        b = len(self.samples)
+        self.active: list[int] = list(range(b))
+        """The samples that still move."""
+        self._closed = False
+        self._optimizer = _optimizer(config.optimizer, self.params)
+        self._best = _copy(self.params) if config.output == "best" else None
+        self._best_loss = self._infinite()
+        self._stop_loss = self._infinite()
+        self._waited = torch.zeros(b, dtype=torch.int64, device=self.engine.device)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the prompts was not read."""
+        return self.engine.warnings
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How referees understood the prompts, where that is not plain."""
+        return self.engine.notes
+
+    @property
+    def done(self) -> bool:
+        """Whether no step follows."""
+        return self._closed or self.step >= self.config.steps or not self.active
+
+    def __iter__(self) -> Inversion:
+        return self
+
+    def __next__(self) -> StepResult:
+        """Does one step.
+
+        Raises:
+            NonFiniteError: a term gave NaN or infinity; parameters, average and optimiser are as before the step.
+        """
+        if self.done:
+            raise StopIteration
+        began = time.perf_counter()
+        config, step, active = self.config, self.step, list(self.active)
+        gradients = self.engine.gradients(self._of(self.params, active), active, step)
+        # The one wait for the device in a step: a poisoned update must not reach the parameters.
+        if gradients.finite and not (flags := torch.stack([*gradients.finite.values()])).all():
+            ok = dict(zip(gradients.finite, flags.tolist(), strict=True))
+            raise NonFiniteError(step, [label for label, fine in ok.items() if not fine])
+        lr = config.optimizer.lr_at(step, config.steps)
+        self._update(_limited(gradients.combined, config.optimizer), active, lr)
+        self._add_noise(active)
+        self._average(active)
+        self.step += 1
+        self._look(active)
+        return StepResult(
+            step,
+            {label: self._spread(value, active) for label, value in gradients.losses.items()},
+            {label: self._spread(value, active) for label, value in gradients.norms.items()},
+            tuple(b in set(active) for b in range(len(self.samples))),
+            lr,
+            time.perf_counter() - began,
+        )
+
+    @torch.no_grad()
+    def images(self, which: Which | None = None) -> Tensor:
+        """[B, 3, H, W] in [0, 1]: the result so far, or that of `which`, on the run's device.
+
+        Raises:
+            RefcoreError: the config keeps no average, or no best.
+        """
+        which = which or self.config.output
+        kept = {"current": self.params, "ema": self.ema, "best": self._best}[which]
+        if kept is None:
+            raise RefcoreError(f'this run keeps no "{which}" image: set {"ema" if which == "ema" else "output: best"}')
+        decoded = [
+            self.engine.decode({name: p[b : b + 1] for name, p in kept.items()}) for b in range(len(self.samples))
+        ]
+        return torch.cat(decoded).clamp(0, 1)
+
+    def scores(self, images: Tensor | None = None) -> dict[str, Tensor]:
+        """Label -> [B]: the scores of the result, or of other images of this batch, by every referee and witness."""
+        return self.engine.scores(self.images() if images is None else images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
+        tensors = {f"params.{name}": value for name, value in self.params.items()}
+        for group, kept in (("ema", self.ema), ("best", self._best)):
+            tensors |= {f"{group}.{name}": value for name, value in (kept or {}).items()}
+        tensors |= {"best_loss": self._best_loss, "stop_loss": self._stop_loss, "waited": self._waited}
+        for i, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items() if value is not None}
+        meta: dict[str, Any] = {"step": self.step, "active": list(self.active), "config": self.config.settings()}
+        for use in self.engine.priors:
+            for name, value in use.prior.state_dict().items():
+                (tensors if isinstance(value, Tensor) else meta)[f"prior.{use.label}.{name}"] = value
+        return {"tensors": {name: value.detach().clone() for name, value in tensors.items()}, "meta": meta}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a `state_dict` of the same config; on the same machine and versions, bit for bit on the CPU.
+
+        Raises:
+            RefcoreError: the state is that of another config.
+        """
+        tensors, meta = state["tensors"], state["meta"]
+        if meta["config"] != self.config.settings():
+            theirs, ours = meta["config"], self.config.settings()
+            differs = ", ".join(name for name in ours if theirs.get(name) != ours[name])
+            raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
+
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {
+                name.removeprefix(prefix): value.detach().clone().to(self.engine.device)
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
+
+        self.params = group("params.")
+        self.ema = group("ema.") if self.ema is not None else None
+        self._best = group("best.") if self._best is not None else None
+        self._best_loss, self._stop_loss = group("best_loss")[""], group("stop_loss")[""]
+        self._waited = group("waited")[""]
+        self.step, self.active = meta["step"], list(meta["active"])
+        self._optimizer = _optimizer(self.config.optimizer, self.params)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):  # left where it is: Adam's step counter belongs on the CPU
+                _, i, moment = name.split(".")
+                moments.setdefault(int(i), {})[moment] = value.detach().clone()
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        for use in self.engine.priors:
+            prefix = f"prior.{use.label}."
+            plain = {name.removeprefix(prefix): value for name, value in meta.items() if name.startswith(prefix)}
+            use.prior.load_state_dict({**group(prefix), **plain})
+
+    def close(self) -> None:
+        """Ends the run: no step follows. What it has made stays."""
+        self._closed = True
+
+    def _update(self, gradient: CanvasParams, active: list[int], lr: float) -> None:
+        """One optimiser step on the active samples; every torch.optim rule used here is elementwise."""
+        all_move = len(active) == len(self.samples)
+        before = None if all_move else _copy(self.params)
+        for name, param in self.params.items():
+            param.grad = gradient[name] if all_move else _put(torch.zeros_like(param), active, gradient[name])
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        for name, param in self.params.items():
+            param.grad = None
+            if before is not None:  # momentum and weight decay would move what is frozen
+                param.data.copy_(_put(before[name], active, param.data[active]))
+
+    def _add_noise(self, active: list[int]) -> None:
+        std = value_at(self.config.noise, self.step, self.config.steps)
+        if not std:
+            return
+        seeds = [self.samples[b][1] for b in active]
+        for name, param in self.params.items():
+            noise = Rng(seeds, self.step, f"noise/{name}", device=self.engine.device).normal(*param.shape[1:])
+            _put(param.data, active, _take(param.data, active) + std * noise.to(param.dtype))
+
+    def _average(self, active: list[int]) -> None:
+        settings = self.config.ema
+        if settings is None or self.ema is None:
+            return
+        decay = settings.decay if self.step >= settings.start else 0.0
+        for name, param in self.params.items():
+            average = self.ema[name]
+            _put(average, active, decay * _take(average, active) + (1 - decay) * _take(param.data, active))
+            if self.step in settings.restarts:
+                _put(param.data, active, _take(average, active))
+        if self.step in settings.restarts and settings.momentum == "reset":
+            self._optimizer.state.clear()
+
+    @torch.no_grad()
+    def _look(self, active: list[int]) -> None:
+        """Judges the clean image, where it is time to: keeps what is best, freezes what is done."""
+        config, stop, last = self.config, self.config.early_stop, self.step >= self.config.steps
+        best_due = self._best is not None and (last or self.step % config.best.every == 0)
+        stop_due = stop is not None and not last and self.step % stop.every == 0 and self.step >= stop.first
+        if not (best_due or stop_due):
+            return
+        kept = self._of(self.ema or self.params, active)
+        image = self.engine.decode(kept)
+        # A sample that stops is never looked at again: whenever one may stop, the best is decided on, too.
+        losses: dict[str, dict[str, Tensor]] = {}
+        for due, group in ((self._best is not None, config.best.views), (stop_due, CLEAN)):
+            if due and group not in losses:
+                losses[group] = self.engine.losses(image, active, group)
+        if self._best is not None:
+            total = self._total(losses[config.best.views])
+            better = total < self._best_loss[active]
+            _put(self._best_loss, active, torch.where(better, total, self._best_loss[active]))
+            for name, best in self._best.items():
+                mask = better.view(-1, *[1] * (best.dim() - 1))
+                _put(best, active, torch.where(mask, kept[name], best[active]))
+        if stop_due:
+            self._freeze(losses[CLEAN], active)
+
+    def _freeze(self, losses: dict[str, Tensor], active: list[int]) -> None:
+        stop = self.config.early_stop
+        assert stop is not None
+        total = self._total(losses)
+        improved = total < self._stop_loss[active] - stop.min_delta
+        _put(self._stop_loss, active, torch.where(improved, total, self._stop_loss[active]))
+        _put(self._waited, active, torch.where(improved, 0, self._waited[active] + 1))
+        finished = torch.zeros_like(improved)
+        bounds = [(use.label, use.term.enough) for use in self.engine.referees if use.term.enough is not None]
+        if bounds:
+            finished = torch.stack([losses[label] <= enough for label, enough in bounds]).all(0)
+        if stop.patience is not None:
+            finished = finished | (self._waited[active] >= stop.patience)
+        self.active = [b for b, over in zip(active, finished.tolist(), strict=True) if not over]
+
+    def _total(self, losses: dict[str, Tensor]) -> Tensor:
+        """[A]: losses times each term's largest weight, so that totals of different steps can be compared."""
+        steps = self.config.steps
+        total = torch.stack([use.term.largest_weight(steps) * losses[use.label] for use in self.engine.referees]).sum(0)
+        return total.to(self._best_loss.dtype)
+
+    def _of(self, params: CanvasParams, active: list[int]) -> CanvasParams:
+        """The active samples' part of parameters, detached."""
+        return {name: _take(value.detach(), active) for name, value in params.items()}
+
+    def _spread(self, values: Tensor, active: list[int]) -> Tensor:
+        """[A] -> [B], with NaN for the others."""
+        if len(active) == len(self.samples):
+            return values
+        return _put(values.new_full((len(self.samples),), torch.nan), active, values)
+
+    def _infinite(self) -> Tensor:
+        dtype = next(iter(self.params.values())).dtype
+        return torch.full((len(self.samples),), torch.inf, dtype=dtype, device=self.engine.device)
+
+
+def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:
+    tensors = [value.requires_grad_() for value in params.values()]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            tensors, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+        )
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(tensors, config.lr, config.betas, config.eps, config.weight_decay)
+
+
+def _limited(gradient: CanvasParams, config: Optimizer) -> CanvasParams:
+    """Each sample's gradient, over all tensors, normalised and clipped as the config asks."""
+    if config.normalize == "none" and config.clip is None:
+        return gradient
+    norm = torch.cat([g.flatten(1) for g in gradient.values()], dim=1).norm(dim=1)
+    scale = torch.ones_like(norm)
+    if config.normalize == "sample":
+        scale = 1 / norm.where(norm > 0, 1.0)
+        norm = (norm > 0).to(norm.dtype)
+    if config.clip is not None:
+        scale = scale * (config.clip / norm.clamp_min(config.clip))
+    return {name: g * scale.view(-1, *[1] * (g.dim() - 1)) for name, g in gradient.items()}
+
+
+def _copy(params: CanvasParams) -> CanvasParams:
+    return {name: value.detach().clone() for name, value in params.items()}
+
+
+def _take(source: Tensor, active: list[int]) -> Tensor:
+    """The rows of the active samples; the tensor itself where all are."""
+    return source if len(active) == len(source) else source[active]
+
+
+def _put(target: Tensor, active: list[int], values: Tensor) -> Tensor:
+    """Writes the rows of the active samples, in place."""
+    if len(active) == len(target):
+        return target.copy_(values)
+    return target.index_copy_(0, torch.tensor(active, device=target.device), values.to(target.dtype))

@@ -1,0 +1,185 @@
+"""Numbers that change over a run: constants, ramps, cosines, warm-ups and pieces, as plain config values."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+
+class _Kind(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def at(self, step: int, steps: int) -> float:
+        """The value at `step`, counted from 0, of a run of `steps`."""
+        raise NotImplementedError
+
+    def scaled(self, factor: float) -> Self:
+        """The same schedule, all values times `factor`."""
+        raise NotImplementedError
+
+
+class _Ramp(_Kind):
+    start: float = Field(description="Value at step `first` and before.")
+    end: float = Field(description="Value at step `last` and after.")
+    first: int = Field(0, ge=0, description="Step at which it leaves `start`.")
+    last: int | None = Field(
+        None, ge=1, description="Step at which it reaches `end`; null is the run's number of steps, one past the last."
+    )
+
+    def _progress(self, step: int, steps: int) -> float:
+        """0 at `first`, 1 at `last`."""
+        last = steps if self.last is None else self.last
+        if last <= self.first:
+            return float(step >= self.first)
+        return min(1.0, max(0.0, (step - self.first) / (last - self.first)))
+
+    def scaled(self, factor: float) -> Self:
+        return self.model_copy(update={"start": self.start * factor, "end": self.end * factor})
+
+
+class Linear(_Ramp):
+    """A straight line from `start` to `end`."""
+
+    kind: Literal["linear"] = Field("linear", description="A straight line from `start` to `end`.")
+
+    def at(self, step: int, steps: int) -> float:
+        return self.start + (self.end - self.start) * self._progress(step, steps)
+
+
+class Cosine(_Ramp):
+    """Half a cosine from `start` to `end`: slow at both ends."""
+
+    kind: Literal["cosine"] = Field("cosine", description="Half a cosine from `start` to `end`: slow at both ends.")
+
+    def at(self, step: int, steps: int) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self._progress(step, steps))) / 2
+
+
+class WarmupCosine(_Kind):
+    """`peak * (t + 1) / warmup` for t < warmup, then half a cosine from `peak` to `end`: the paper's eta_t."""
+
+    kind: Literal["warmup_cosine"] = Field(
+        "warmup_cosine", description="A linear warm-up to `peak`, then half a cosine to `end`."
+    )
+    peak: float = Field(description="Value at step `warmup`, the highest.")
+    end: float = Field(description="Value at step `last` and after.")
+    warmup: int = Field(ge=0, description="Steps of the warm-up: step t of it has peak * (t + 1) / warmup.")
+    last: int | None = Field(
+        None, ge=1, description="Step at which it reaches `end`; null is the run's number of steps, one past the last."
+    )
+
+    def at(self, step: int, steps: int) -> float:
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        return Cosine(start=self.peak, end=self.end, first=self.warmup, last=self.last).at(step, steps)
+
+    def scaled(self, factor: float) -> Self:
+        return self.model_copy(update={"peak": self.peak * factor, "end": self.end * factor})
+
+
+class Piece(BaseModel):
+    """One piece of a piecewise schedule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    until: int | None = Field(None, ge=1, description="First step that is no longer of this piece; null for the last.")
+    value: Schedule = Field(description="A number or a schedule; its steps are counted from the run's first.")
+
+
+class Piecewise(_Kind):
+    """One schedule after another."""
+
+    kind: Literal["piecewise"] = Field("piecewise", description="One schedule after another.")
+    pieces: list[Piece] = Field(min_length=1, description="In order of `until`; the last one holds to the end.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ends = [piece.until for piece in self.pieces]
+        inner = [end for end in ends[:-1] if end is not None]
+        if len(inner) < len(ends) - 1 or inner != sorted(set(inner)) or ends[-1] is not None:
+            raise ValueError(f"`until` is {ends}; expected growing steps, and null in the last piece alone")
+        return self
+
+    def at(self, step: int, steps: int) -> float:
+        piece = next(p for p in self.pieces if p.until is None or step < p.until)
+        return value_at(piece.value, step, steps)
+
+    def scaled(self, factor: float) -> Self:
+        pieces = [p.model_copy(update={"value": scaled(p.value, factor)}) for p in self.pieces]
+        return self.model_copy(update={"pieces": pieces})
+
+
+class Hypot(_Kind):
+    """The root of the sum of squares: how the standard deviations of independent noises add."""
+
+    kind: Literal["hypot"] = Field(
+        "hypot", description="The root of the sum of squares, as standard deviations of independent noises add."
+    )
+    of: list[Schedule] = Field(min_length=2, description="Numbers or schedules.")
+
+    def at(self, step: int, steps: int) -> float:
+        return math.hypot(*(value_at(part, step, steps) for part in self.of))
+
+    def scaled(self, factor: float) -> Self:
+        return self.model_copy(update={"of": [scaled(part, factor) for part in self.of]})
+
+
+KINDS: dict[str, type[_Kind]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "warmup_cosine": WarmupCosine,
+    "piecewise": Piecewise,
+    "hypot": Hypot,
+}
+
+
+def _tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    if isinstance(value, dict):
+        return kind if kind in KINDS else "kind"
+    return kind or "number"
+
+
+class _Unknown(_Kind):
+    """What a mapping without a known kind is read as, so that the error is about `kind`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["linear", "cosine", "warmup_cosine", "piecewise", "hypot"]
+
+
+Schedule = Annotated[
+    Annotated[float, Tag("number"), Field(allow_inf_nan=False)]
+    | Annotated[Linear, Tag("linear")]
+    | Annotated[Cosine, Tag("cosine")]
+    | Annotated[WarmupCosine, Tag("warmup_cosine")]
+    | Annotated[Piecewise, Tag("piecewise")]
+    | Annotated[Hypot, Tag("hypot")]
+    | Annotated[_Unknown, Tag("kind")],
+    Discriminator(_tag),
+]
+"""A number, or a mapping with a `kind`. Steps are counted from 0."""
+
+for _model in (Piece, Piecewise, Hypot):
+    _model.model_rebuild()
+
+
+def value_at(schedule: Any, step: int, steps: int) -> float:
+    """The value of a `Schedule` at `step`, counted from 0, of a run of `steps`.
+
+    >>> value_at(WarmupCosine(peak=1, end=0.5, warmup=10, last=160), 4, 160)
+    0.5
+    """
+    return schedule.at(step, steps) if isinstance(schedule, _Kind) else float(schedule)
+
+
+def values(schedule: Any, steps: int, window: tuple[int, int | None] = (0, None)) -> list[float]:
+    """The values at the steps of a run that lie in `window` (first step, first step after; null for the run's end)."""
+    first, last = window
+    return [value_at(schedule, t, steps) for t in range(first, steps if last is None else min(last, steps))]
+
+
+def scaled(schedule: Any, factor: float) -> Any:
+    """The schedule whose every value is `factor` times that of `schedule`; a number gives a number."""
+    return schedule.scaled(factor) if isinstance(schedule, _Kind) else schedule * factor

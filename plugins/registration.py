@@ -10,9 +10,13 @@ _P = "refcore_plugins"
 @hookimpl
 def register_referees(register: Register) -> None:
     register("clip", f"{_P}.referees.clip:Clip", summary="CLIP similarity: any open_clip model, hub id or local folder")
-    register("blip2", f"{_P}.referees.blip2:Blip2", summary="BLIP-2 first stage: matching, contrast and captioning losses")
     register(
-        "imagenet", f"{_P}.referees.imagenet:Imagenet", summary="EfficientNet-Lite ImageNet classifiers; prompts name classes"
+        "blip2", f"{_P}.referees.blip2:Blip2", summary="BLIP-2 first stage: matching, contrast and captioning losses"
+    )
+    register(
+        "imagenet",
+        f"{_P}.referees.imagenet:Imagenet",
+        summary="EfficientNet-Lite ImageNet classifiers; prompts name classes",
     )
 
 
@@ -21,6 +25,7 @@ def register_priors(register: Register) -> None:
     register("sds", f"{_P}.priors.sds:Sds", summary="Score distillation of a Stable Diffusion 1.x or 2.x folder")
     register("tv", f"{_P}.priors.image:TotalVariation", summary="Total variation of the image")
     register("l2", f"{_P}.priors.image:L2", summary="Squared distance of the image from mid-grey")
+    register("statistics", f"{_P}.priors.statistics:Statistics", summary="Feature statistics of ImageNet photographs")
 
 
 @hookimpl

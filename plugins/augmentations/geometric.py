@@ -1,0 +1,198 @@
+"""Geometric augmentations: affine, perspective, resized crop and shift, each a 3x3 matrix from view to source.
+
+Matrices map homogeneous view coordinates to source coordinates, both in [-1, 1] with the pixels' outer edges at the
+ends (`align_corners=False`). A chain of them is multiplied and sampled once, by whoever makes the views.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from refcore.augmentation import Augmentation, Params
+from refcore.plugin import PluginConfig
+from refcore.randomness import Rng
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = bounds
+    if not 0 < low <= high:
+        raise ValueError(f"[{low}, {high}]: expected [low, high] with 0 < low <= high")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""Two positive numbers, the lower first."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+def happens(rng: Rng, probability: float) -> Tensor:
+    """[N] float32: 1 for the views that the augmentation applies to, 0 for the others."""
+    return (rng.uniform(0, 1) < probability).float()
+
+
+def _matrix(rows: list[list[Tensor]]) -> Tensor:
+    """[n, 3, 3] of nine [n] tensors."""
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+class Affine(Augmentation):
+    """Rotation about the centre, zoom and shift, angles kept in pixels (a view need not be square)."""
+
+    class Config(PluginConfig):
+        degrees: float = Field(30.0, ge=0, le=180, description="Rotations from -degrees to degrees.")
+        translate: float = Field(
+            0.1, ge=0, le=1, description="Largest shift either way, as a share of the view's side."
+        )
+        scale: Range = Field((1.0, 1.0), description="Lowest and highest magnification; above 1 the content grows.")
+        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+
+    name = "affine"
+    geometric: ClassVar[bool] = True
+    config: Config
+
+    @property
+    def zoom(self) -> float:
+        return max(1.0, self.config.scale[1])
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """angle [n] in radians, counter-clockwise; shift [n, 2] (x, y) in view coordinates; scale [n]; aspect [n]."""
+        on = happens(rng, self.config.p)
+        angle = rng.uniform(-1, 1) * math.radians(self.config.degrees)
+        shift = rng.uniform(-1, 1, 2) * (2 * self.config.translate)  # the view is 2 wide
+        scale = rng.uniform(*self.config.scale)
+        return {
+            "angle": angle * on,
+            "shift": shift * on[:, None],
+            "scale": torch.where(on > 0, scale, 1.0),
+            "aspect": torch.full_like(angle, size[1] / size[0]),
+        }
+
+    def matrix(self, params: Params) -> Tensor:
+        scale, aspect, (x, y) = params["scale"], params["aspect"], params["shift"].unbind(-1)
+        cos, sin = params["angle"].cos() / scale, params["angle"].sin() / scale
+        across, down = -sin / aspect, sin * aspect
+        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        return _matrix(
+            [
+                [cos, across, -(cos * x + across * y)],
+                [down, cos, -(down * x + cos * y)],
+                [zero, zero, one],
+            ]
+        )
+
+
+class Perspective(Augmentation):
+    """The image's corners move inward at random, as in torchvision's and kornia's RandomPerspective.
+
+    The matrix is in closed form (Heckbert, "Fundamentals of Texture Mapping and Image Warping", 1989, section 2.2.3),
+    so no linear system is solved and no device waits.
+    """
+
+    class Config(PluginConfig):
+        distortion: float = Field(
+            0.2,
+            ge=0,
+            lt=2 / 3,
+            description="Largest move of a corner, as a share of the way to the centre line; from 2/3 on the image "
+            "could fold over.",
+        )
+        p: Probability = Field(0.5, description="Share of the views that it applies to.")
+
+    name = "perspective"
+    geometric: ClassVar[bool] = True
+    config: Config
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """inward [n, 4, 2]: how far the corners (from the top left, clockwise) move in, (x, y) in view coordinates."""
+        on = happens(rng, self.config.p)
+        return {"inward": rng.uniform(0, self.config.distortion, 4, 2) * on[:, None, None]}
+
+    def matrix(self, params: Params) -> Tensor:
+        inward = params["inward"]
+        corners = inward.new_tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+        (x0, y0), (x1, y1), (x2, y2), (x3, y3) = ((corners * (1 - inward))[:, i].unbind(-1) for i in range(4))
+        # Unit square -> quadrilateral: [[a, b, x0], [d, e, y0], [g, h, 1]].
+        dx1, dx2, sx = x1 - x2, x3 - x2, x0 - x1 + x2 - x3
+        dy1, dy2, sy = y1 - y2, y3 - y2, y0 - y1 + y2 - y3
+        determinant = dx1 * dy2 - dx2 * dy1
+        g, h = (sx * dy2 - dx2 * sy) / determinant, (dx1 * sy - sx * dy1) / determinant
+        a, b, d, e = x1 - x0 + g * x1, x3 - x0 + h * x3, y1 - y0 + g * y1, y3 - y0 + h * y3
+        # Its inverse up to a factor (the adjugate), then unit square -> [-1, 1].
+        adjugate = _matrix(
+            [
+                [e - y0 * h, x0 * h - b, b * y0 - x0 * e],
+                [y0 * g - d, a - x0 * g, x0 * d - a * y0],
+                [d * h - e * g, b * g - a * h, a * e - b * d],
+            ]
+        )
+        to_square = inward.new_tensor([[2.0, 0.0, -1.0], [0.0, 2.0, -1.0], [0.0, 0.0, 1.0]])
+        matrix = to_square @ adjugate
+        return matrix / matrix[:, 2:, 2:]
+
+
+class ResizedCrop(Augmentation):
+    """A random crop of the image, resized to the view: Inception's augmentation (arXiv 1409.4842, section 6)."""
+
+    class Config(PluginConfig):
+        scale: Range = Field((0.25, 1.0), description="Lowest and highest area of the crop, as a share of the image's.")
+        ratio: Range = Field(
+            (3 / 4, 4 / 3),
+            description="Lowest and highest aspect (width to height) relative to the image's own; 1 keeps it.",
+        )
+        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+
+    name = "resized_crop"
+    geometric: ClassVar[bool] = True
+    config: Config
+
+    @property
+    def zoom(self) -> float:
+        low, high = self.config.ratio
+        return max(1.0, 1 / math.sqrt(self.config.scale[0] * min(low, 1 / high)))
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """extent [n, 2]: width and height of the crop as shares of the image's; centre [n, 2] in source coordinates.
+
+        Area uniform, aspect uniform in its logarithm, place uniform; a side that would exceed the image is cut to it.
+        """
+        on = happens(rng, self.config.p)[:, None]
+        area = rng.uniform(*self.config.scale)
+        ratio = rng.uniform(math.log(self.config.ratio[0]), math.log(self.config.ratio[1])).exp()
+        extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=-1).clamp(max=1)
+        extent = torch.where(on > 0, extent, 1.0)
+        return {"extent": extent, "centre": rng.uniform(-1, 1, 2) * (1 - extent)}
+
+    def matrix(self, params: Params) -> Tensor:
+        (width, height), (x, y) = params["extent"].unbind(-1), params["centre"].unbind(-1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        return _matrix([[width, zero, x], [zero, height, y], [zero, zero, one]])
+
+
+class Shift(Augmentation):
+    """The image moved at random, by whole pixels of the view or by any share of its side; both settings add up."""
+
+    class Config(PluginConfig):
+        pixels: int = Field(0, ge=0, description="Largest shift either way, in whole pixels of the view.")
+        fraction: float = Field(0.0, ge=0, le=1, description="Largest shift either way, as a share of the view's side.")
+        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+
+    name = "shift"
+    geometric: ClassVar[bool] = True
+    config: Config
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """shift [n, 2] (x, y) in view coordinates; positive is right and down."""
+        on = happens(rng, self.config.p)[:, None]
+        whole = rng.integers(-self.config.pixels, self.config.pixels + 1, 2)
+        pixel = torch.tensor([2 / size[1], 2 / size[0]]).to(whole.device, non_blocking=True)
+        return {"shift": on * (whole * pixel + rng.uniform(-1, 1, 2) * (2 * self.config.fraction))}
+
+    def matrix(self, params: Params) -> Tensor:
+        x, y = params["shift"].unbind(-1)
+        zero, one = torch.zeros_like(x), torch.ones_like(x)
+        return _matrix([[one, zero, -x], [zero, one, -y], [zero, zero, one]])

@@ -1,0 +1,94 @@
+"""The latent canvas: images live in the latent space of a frozen autoencoder, as in the paper."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from refcore.canvas import Canvas, CanvasParams
+from refcore.plugin import PluginConfig, RefcoreError
+from refcore.randomness import Rng
+from refcore_plugins.autoencoder import Autoencoder, load_autoencoder
+from refcore_plugins.diffusers_folder import DiffusersFolder
+
+LATENT = "latent"
+"""The one tensor of the canvas's params, [B, C, H/factor, W/factor]."""
+
+
+class Latent(Canvas):
+    """Scaled latents `z ~ N(0, I)`; the image is `(decode(z / scale + shift) + 1) / 2`, clamped to [0, 1].
+
+    "Referee Can Play" (arXiv 2402.16305), section 3.1, with latent diffusion's autoencoder (arXiv 2112.10752).
+    """
+
+    class Config(PluginConfig):
+        model: str = Field(
+            "playground:diffusion",
+            description="Stable Diffusion folder or hub id (its `vae` is used), a bare AutoencoderKL folder or hub id, "
+            "or playground:diffusion.",
+        )
+        clamp: Literal["hard", "straight_through"] = Field(
+            "hard",
+            description="How [0, 1] is kept. hard: no gradient where a pixel saturates (the paper's). "
+            "straight_through: the same image, with the gradient passed on as if there were no clamp.",
+        )
+        dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = Field(
+            None, description="Dtype of the autoencoder's weights; null is the run's. Latents and images keep theirs."
+        )
+        recompute: bool = Field(
+            False,
+            description="Decode sample by sample and recompute activations in the backward pass: the memory of one "
+            "sample at the price of a second decode.",
+        )
+
+    name = "latent"
+    config: Config
+    autoencoder: Autoencoder
+
+    def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
+        self.device = torch.device(device)
+        dtype = dtype if self.config.dtype is None else getattr(torch, self.config.dtype)
+        self.autoencoder = load_autoencoder(DiffusersFolder(self.config.model), self.device, dtype)
+        self.latent_space = self.autoencoder.space
+        self.size = size if size is not None else self.autoencoder.default_size
+        self.autoencoder.check_size(self.size)
+
+    def init(self, rng: Rng) -> CanvasParams:
+        assert self.latent_space is not None, "load comes first"
+        height, width = (side // self.autoencoder.factor for side in self.size)
+        return {LATENT: rng.normal(self.latent_space.channels, height, width).to(self.device)}
+
+    def decode(self, params: CanvasParams) -> Tensor:
+        latents = params[LATENT]
+        if self.config.recompute:
+            images = torch.cat([checkpoint(self.autoencoder.decode, z, use_reentrant=False) for z in latents.split(1)])
+        else:
+            images = self.autoencoder.decode(latents)
+        clamped = images.clamp(0, 1)
+        if self.config.clamp == "straight_through":
+            return clamped.detach() + (images - images.detach())  # the bracket is exactly 0
+        return clamped
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> CanvasParams:
+        """The posterior's mode for images [B, 3, H, W] in [0, 1], (H, W) = `size`.
+
+        Raises:
+            RefcoreError: the images have another size.
+        """
+        if images.shape[-2:] != self.size:
+            raise RefcoreError(
+                f"an image of {images.shape[-2]}x{images.shape[-1]} (height x width) cannot start a canvas of "
+                f"{self.size[0]}x{self.size[1]}; resize it to that"
+            )
+        return {LATENT: self.autoencoder.encode(images.to(self.device, torch.float32))}
+
+    def latent(self, params: CanvasParams) -> Tensor:
+        return params[LATENT]
+
+    def latent_name(self) -> str:
+        return LATENT

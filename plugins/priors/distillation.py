@@ -1,0 +1,54 @@
+"""The equations of score distillation, one function each.
+
+`alpha_bar` and `weight` are [B]; latents, noise and velocity are [B, C, h, w].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def add_noise(latents: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t = sqrt(alpha_bar) x + sqrt(1 - alpha_bar) eps, eq. 4 of DDPM (arXiv 2006.11239)."""
+    return _per_sample(alpha_bar.sqrt()) * latents + _per_sample((1 - alpha_bar).sqrt()) * noise
+
+
+def noise_of_velocity(velocity: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
+    """eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t, appendix D of progressive distillation (arXiv 2202.00512)."""
+    return _per_sample(alpha_bar.sqrt()) * velocity + _per_sample((1 - alpha_bar).sqrt()) * noisy
+
+
+def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """eps_hat = eps_0 + s (eps_c - eps_0), classifier-free guidance (arXiv 2207.12598) with s = 1 + w of its eq. 6."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def sds_gradient(noise: Tensor, noise_pred: Tensor, weight: Tensor) -> Tensor:
+    """w(t) (eps_hat - eps), eq. 3 of DreamFusion (arXiv 2209.14988): the UNet's Jacobian is left out.
+
+    >>> import torch
+    >>> sds_gradient(torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([2.0]))
+    tensor([[[[ 2., -2.]]]])
+    """
+    return _per_sample(weight) * (noise_pred - noise)
+
+
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "constant": lambda alpha_bar: 2 * alpha_bar.new_ones(alpha_bar.shape),
+    "sigma2": lambda alpha_bar: 1 - alpha_bar,
+    "fantasia3d": lambda alpha_bar: alpha_bar.sqrt() * (1 - alpha_bar),
+    "x0": lambda alpha_bar: ((1 - alpha_bar) / alpha_bar).sqrt(),
+}
+"""w(t) as functions of alpha_bar_t.
+
+constant: 2, as in "Referee Can Play" (arXiv 2402.16305).
+sigma2: sigma_t^2, DreamFusion's (arXiv 2209.14988).
+fantasia3d: sqrt(alpha_bar) sigma_t^2, low at both ends (arXiv 2303.13873).
+x0: sigma_t / sqrt(alpha_bar), which makes the gradient `latents - x0_hat`, the step to the predicted clean latent.
+"""

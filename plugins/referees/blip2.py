@@ -1,0 +1,286 @@
+"""The `blip2` referee: matching, contrast and captioning losses of BLIP-2's first stage, from one vision pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImageProcessor, PreTrainedConfig
+from transformers.utils import cached_file, logging
+
+from refcore.checkpoint import offline_error, resolve
+from refcore.plugin import CheckpointError, PluginConfig
+from refcore.referee import Reading, Referee
+from refcore_plugins.referees.itg import FILE_NAME, ItgHead, extract_itg_head
+from refcore_plugins.referees.preprocess import Normalise
+from refcore_plugins.referees.text import text_beyond
+
+CONTEXT_LENGTH = 32
+"""Text tokens that BLIP-2's first stage was trained with, first and last included (LAVIS: max_txt_len)."""
+EPS = 1e-8
+"""Added inside the logarithm of a probability, as in the reference code."""
+ARCHITECTURE = "Blip2ForImageTextRetrieval"
+
+
+class Blip2(Referee):
+    """The first stage of BLIP-2 (arXiv 2301.12597, section 3.2): image transformer and Q-Former, with three losses.
+
+    Each is bounded below by 0, and each has a negated question for what must not be seen:
+
+    | loss | wanted | not wanted |
+    | --- | --- | --- |
+    | ITM, matching | -log(p + 1e-8) | -log(1 - p + 1e-8) |
+    | ITC, contrast | 1 - cos | cos, where positive |
+    | ITG, captioning | cross-entropy | -log(1 - q + 1e-8), q = exp(-cross-entropy) |
+
+    p is the probability of a match, from the two-way head's logits averaged over the query tokens; cos the largest
+    cosine of a query token and the text; the cross-entropy the mean over the prompt's tokens, each predicted from the
+    image and the tokens before it. q is the geometric mean of those tokens' probabilities, so that the negated ITG is
+    an unlikelihood (arXiv 1908.04319): the cross-entropy itself has no upper bound and could not be maximised.
+
+    The vision tower runs in the dtype of `load`; Q-Former and heads run in float32 (float64 with it).
+    """
+
+    class Config(PluginConfig):
+        model: str = Field(
+            "playground:blip2",
+            description=f"a {ARCHITECTURE} of transformers: hub id, folder or playground:blip2",
+        )
+        itm: float = Field(1.0, ge=0.0, description="weight of the matching loss")
+        itg: float = Field(1.0, ge=0.0, description="weight of the captioning loss; needs a captioning head")
+        itc: float = Field(0.0, ge=0.0, description="weight of the contrastive loss")
+        itg_head: str | None = Field(
+            None, description=f"file of the captioning head; null: {FILE_NAME} beside the checkpoint"
+        )
+        label_smoothing: float = Field(
+            0.1, ge=0.0, lt=1.0, description="of the captioning loss of a wanted prompt (LAVIS: 0.1)"
+        )
+
+        @model_validator(mode="after")
+        def _some_loss(self) -> Any:
+            if self.itm == self.itg == self.itc == 0:
+                raise ValueError("itm, itg and itc are all 0: nothing would be judged; give one of them a weight")
+            return self
+
+    name = "blip2"
+    conversions = MappingProxyType({"itg": extract_itg_head})
+    bounded: ClassVar[bool] = True
+    score_unit: ClassVar[str] = "probability"
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Referee.load`."""
+        source = self._source()
+        try:
+            # Attention written out is the fastest on the CPU (as in attention.py), a fused kernel elsewhere.
+            # Loaded in float32 first: in half precision, transformers would round what is to run in float32.
+            attention = "eager" if device.type == "cpu" else "sdpa"
+            with _quiet():
+                loaded: Any = Blip2ForImageTextRetrieval.from_pretrained(
+                    source, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
+                )
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="right", truncation_side="right")
+            processor = BlipImageProcessor.from_pretrained(source)
+        except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
+            raise self._failure(source, error) from error
+        model, info = loaded
+        if missing := sorted(info["missing_keys"]):
+            raise CheckpointError(
+                f'blip2: the checkpoint of model "{self.config.model}" lacks {len(missing)} tensors '
+                f"({', '.join(missing[:3])}, ...); expected a complete {ARCHITECTURE}: copy or download it again"
+            )
+        text_dtype = torch.promote_types(dtype, torch.float32)
+        model.to(device, text_dtype).vision_model.to(dtype)
+        self.model: Any = model.eval().requires_grad_(False)
+        self.device, self.dtype = device, dtype
+        self.input_size = (model.config.vision_config.image_size,) * 2
+        mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
+        self.normalise = Normalise(mean, std, device)
+        self.head = self._load_head(source).to(device, text_dtype).requires_grad_(False) if self.config.itg else None
+        self.context = min(CONTEXT_LENGTH, model.config.qformer_config.max_position_embeddings)
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[str]) -> Reading:
+        """Tokens `ids` and `mask` [P, L], and the unit text features of the contrast, `text` [P, D]."""
+        encoded = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+        ).to(self.device)
+        ids, mask = encoded.input_ids, encoded.attention_mask.bool()
+        hidden = self.model.qformer(
+            query_embeds=self.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
+        ).last_hidden_state
+        text = _unit(self.model.text_projection(hidden[:, 0]))
+        cut = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
+        return Reading(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, cut)
+
+    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+        """See `Referee.judge`: the weighted sum of `losses`."""
+        losses = self.losses(views, reading, rows, wanted)
+        return torch.stack([getattr(self.config, name) * loss for name, loss in losses.items()]).sum(0)
+
+    def losses(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> dict[str, Tensor]:
+        """The losses that have a weight, by name (`itm`, `itg`, `itc`), each [N], not yet weighted; see `judge`."""
+        weights, text = self.config, reading.select(rows)
+        losses: dict[str, Tensor] = {}
+        match, queries, caption = self._fuse(views, text, bool(weights.itm), bool(weights.itc), bool(weights.itg))
+        if match is not None:
+            p = self._match_probability(match)
+            losses["itm"] = -torch.log((p[:, 1] if wanted else p[:, 0]) + EPS)
+        if caption is not None:
+            losses["itg"] = self._caption_loss(caption, text, wanted)
+        if weights.itc:
+            cosine = (_unit(self.model.vision_projection(queries)) @ text["text"].unsqueeze(-1)).squeeze(-1).amax(1)
+            losses["itc"] = 1 - cosine if wanted else cosine.clamp(min=0)
+        return losses
+
+    @torch.no_grad()
+    def score(self, images: Tensor, reading: Reading) -> Tensor:
+        """The probability that each image matches its prompt, by the matching head, in [0, 1]."""
+        match, _, _ = self._fuse(images, reading.tensors, match=True, contrast=False, caption=False)
+        return self._match_probability(match)[:, 1]
+
+    def _fuse(
+        self, views: Tensor, text: dict[str, Tensor], match: bool, contrast: bool, caption: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The Q-Former's last hidden states, from one pass of the vision tower and one of the Q-Former.
+
+        Up to two sets of the same query tokens stand in one sequence, and a mask keeps them apart: queries that see
+        the text and are seen by it (matching), and queries that see only themselves (contrast, and captioning, whose
+        text sees them and its own past). So the cross-attention's keys and values of the image are computed once.
+
+        Returns:
+            Hidden states of the matching queries [N, Q, W], of the lone queries [N, Q, W], and of the captioning text
+            [N, L, W], None for what was not asked for.
+        """
+        model, n, q = self.model, len(views), self.model.config.num_query_tokens
+        ids, mask = text["ids"], text["mask"]
+        length = ids.shape[1]
+        lone = contrast or caption
+        sizes = [q * match, q * lone, length * match, length * caption]
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        both, alone, read, written = (slice(end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+        seen = torch.zeros(n, 1, ends[-1], ends[-1], dtype=torch.bool, device=views.device)
+        seen[..., both, both] = seen[..., read, both] = True
+        seen[..., alone, alone] = seen[..., written, alone] = True
+        parts = [model.query_tokens.expand(n, -1, -1)] * (match + lone)
+        if match:
+            words = mask[:, None, None]
+            seen[..., both, read] = seen[..., read, read] = words
+            parts.append(model.embeddings(input_ids=ids))
+        if caption:
+            seen[..., written, written] = torch.ones_like(seen[0, 0, :length, :length]).tril()
+            parts.append(model.embeddings(input_ids=self._caption_ids(ids)))
+
+        embeds = torch.cat(parts, 1)
+        unseen = torch.zeros(seen.shape, dtype=embeds.dtype, device=seen.device)
+        unseen.masked_fill_(~seen, torch.finfo(embeds.dtype).min)
+        hidden = model.qformer(
+            query_embeds=embeds,
+            query_length=q * (match + lone),
+            attention_mask=unseen,
+            encoder_hidden_states=model.vision_model(self.normalise(views).to(self.dtype)).last_hidden_state,
+        ).last_hidden_state
+        return (
+            hidden[:, both] if match else None,
+            hidden[:, alone] if lone else None,
+            hidden[:, written] if caption else None,
+        )
+
+    def _match_probability(self, queries: Tensor | None) -> Tensor:
+        """[N, 2]: probabilities of no match and of a match."""
+        logits = self.model.itm_head(queries).mean(1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+
+    def _caption_ids(self, ids: Tensor) -> Tensor:
+        """The prompt as the captioning loss has it: the first token says that text is to be written."""
+        return torch.cat([torch.full_like(ids[:, :1], self.tokenizer.bos_token_id), ids[:, 1:]], 1)
+
+    def _caption_loss(self, hidden: Tensor, text: dict[str, Tensor], wanted: bool) -> Tensor:
+        """[N] from the hidden states [N, L, W]: each position predicts the next token of the prompt."""
+        assert self.head is not None
+        target, mask = text["ids"][:, 1:], text["mask"][:, 1:]
+        smoothing = self.config.label_smoothing if wanted else 0.0
+        loss = F.cross_entropy(
+            self.head(hidden[:, :-1]).transpose(1, 2), target, reduction="none", label_smoothing=smoothing
+        )
+        loss = (loss * mask).sum(1) / mask.sum(1)
+        return loss if wanted else -torch.log(-torch.expm1(-loss) + EPS)
+
+    def _source(self) -> str:
+        """The folder or hub id of the model, refused where its config is of another kind or the folder is missing."""
+        model = self.config.model
+        source = resolve(model)
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            source = str(folder)
+            if not (folder / "config.json").is_file():
+                raise CheckpointError(f'blip2: the folder of model "{model}" has no config.json; {self._expected()}')
+        elif folder.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
+            raise CheckpointError(f'blip2: the folder of model "{model}" does not exist; {self._expected()}')
+        try:
+            config, _ = PreTrainedConfig.get_config_dict(source)
+        except Exception as error:
+            raise self._failure(source, error) from error
+        kind = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+        if kind != ARCHITECTURE:
+            raise CheckpointError(f'blip2: model "{model}" is a {kind}; {self._expected()}')
+        return source
+
+    @staticmethod
+    def _expected() -> str:
+        return f"expected a {ARCHITECTURE} of transformers, such as Salesforce/blip2-itm-vit-g or playground:blip2"
+
+    def _failure(self, source: str, error: Exception) -> CheckpointError:
+        """One readable line for what the library raised."""
+        if not Path(source).is_dir() and isinstance(error, OSError):
+            return offline_error(self.config.model, error)
+        reason = " ".join(str(error).split())
+        return CheckpointError(
+            f'blip2: the checkpoint of model "{self.config.model}" cannot be loaded: {type(error).__name__}: '
+            f"{reason[:300]}; its files are corrupt or belong to another model: copy or download it again"
+        )
+
+    def _load_head(self, source: str) -> ItgHead:
+        """The captioning head that the config names, or the one beside the checkpoint."""
+        wanted = f'blip2: model "{self.config.model}" is asked for its captioning loss (itg: {self.config.itg:g})'
+        if self.config.itg_head is not None:
+            path = Path(self.config.itg_head).expanduser()
+        elif Path(source).is_dir():
+            path = Path(source) / FILE_NAME
+        else:
+            found = cached_file(source, FILE_NAME, _raise_exceptions_for_missing_entries=False)
+            path = Path(found or FILE_NAME)
+        config = self.model.config.qformer_config
+        try:
+            head = ItgHead.from_file(path, config.hidden_size, config.vocab_size, config.layer_norm_eps)
+        except CheckpointError as error:
+            raise CheckpointError(f"{wanted}, but {error}; or set itg: 0") from error
+        if self.tokenizer.bos_token_id is None:
+            raise CheckpointError(f"{wanted}, but its tokenizer has no beginning-of-caption token ([DEC] in BLIP-2)")
+        return head
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's own progress bar and load report; what matters in them is reported by `load`."""
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Unit vectors along the last dimension, in float32 (float64 stays)."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)

@@ -1,0 +1,140 @@
+"""Stable Diffusion 1.x and 2.x as a frozen predictor of noise: the text encoder, UNet and schedule of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.models import UNet2DConditionModel
+from diffusers.schedulers import DDPMScheduler
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from refcore.plugin import CheckpointError
+from refcore_plugins.diffusers_folder import DiffusersFolder, diffusers_options, place
+from refcore_plugins.priors.distillation import noise_of_velocity
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+"""Pipelines made of one CLIP text encoder and a text-conditioned UNet: the layouts of Stable Diffusion 1.x and 2.x."""
+PREDICTIONS = ("epsilon", "v_prediction")
+
+
+class StableDiffusion:
+    """Predicts the noise in noisy scaled latents, given text features; every sample has its own timestep.
+
+    Raises:
+        CheckpointError: the folder holds another pipeline, lacks a component, or its components do not fit together.
+    """
+
+    def __init__(self, folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> None:
+        check_layout(folder)
+        self.folder, self.device, self.dtype = folder, torch.device(device), dtype
+        schedule = DDPMScheduler.from_config(folder.config("scheduler", "scheduler_config.json"))
+        self.prediction: str = schedule.config.prediction_type
+        if self.prediction not in PREDICTIONS:
+            raise CheckpointError(
+                f'the scheduler of "{folder.model}" says prediction_type "{self.prediction}"; '
+                f"expected {' or '.join(PREDICTIONS)}"
+            )
+        self.alphas_cumprod: Tensor = schedule.alphas_cumprod.to(self.device)
+        """[T] alpha_bar_t, the share of signal variance at timestep t."""
+        self.tokenizer = self._load_tokenizer()
+        self.text_encoder = place(self._load_text_encoder(), self.device, dtype)
+        unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
+        width = self.text_encoder.config.hidden_size
+        if unet.config.cross_attention_dim != width:
+            raise CheckpointError(
+                f'the UNet of "{folder.model}" attends to text of width {unet.config.cross_attention_dim}, but its '
+                f"text encoder gives {width}; the folder mixes two models"
+            )
+        self.unet = place(unet, self.device, dtype)
+
+    @property
+    def channels(self) -> int:
+        """C of the latents."""
+        return self.unet.config.in_channels
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the text encoder reads, the first and the last included."""
+        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text features [P, T, D] in the model's dtype; what is beyond the context is cut."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+
+    def cut(self, prompt: str) -> str:
+        """The end of the prompt that is beyond the context; "" where all of it is read."""
+        tokens = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
+        return str(self.tokenizer.decode(tokens[self.context_length - 1 : -1])).strip()
+
+    @torch.no_grad()
+    def noise(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The predicted noise, whatever the network was trained to predict.
+
+        Args:
+            noisy: [B, C, h, w] noisy scaled latents.
+            timesteps: [B] int64.
+            text: [B, T, D] of `encode_text`.
+
+        Returns:
+            [B, C, h, w] in the dtype of `noisy`.
+        """
+        # On the CPU, forward alone: torch's fused attention and plain (not channels-last) memory are the fastest here.
+        out = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
+        if self.prediction == "v_prediction":
+            return noise_of_velocity(out, noisy, self.alphas_cumprod[timesteps].to(noisy.dtype))
+        return out
+
+    def _load_tokenizer(self) -> CLIPTokenizer:
+        self.folder.config("tokenizer", "tokenizer_config.json")
+        try:
+            return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer")
+        except Exception as error:  # whichever file is broken, transformers raises another kind
+            raise CheckpointError(
+                f'tokenizer of "{self.folder.model}" cannot be loaded: {error}; fetch that folder again'
+            ) from error
+
+    def _load_text_encoder(self) -> CLIPTextModel:
+        shows_progress = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()  # the run has its own
+        try:
+            return self.folder.load(CLIPTextModel, "text_encoder", dtype=torch.float32)
+        finally:
+            if shows_progress:
+                transformers_logging.enable_progress_bar()
+
+
+def check_layout(folder: DiffusersFolder) -> None:
+    """Raises CheckpointError, naming what it found, unless the folder has the layout of Stable Diffusion 1.x or 2.x."""
+    if folder.pipeline is not None and folder.pipeline not in PIPELINES:
+        raise CheckpointError(
+            f'"{folder.model}" is a {folder.pipeline}; expected Stable Diffusion 1.x or 2.x ({", ".join(PIPELINES)})'
+        )
+    text = folder.config("text_encoder")
+    if "CLIPTextModel" not in text.get("architectures", ["CLIPTextModel"]):
+        raise CheckpointError(
+            f'the text encoder of "{folder.model}" is a {", ".join(text["architectures"])}; expected CLIPTextModel, '
+            "as Stable Diffusion 1.x and 2.x have"
+        )
+    unet = folder.config("unet")
+    if unet.get("_class_name") != "UNet2DConditionModel":
+        raise CheckpointError(
+            f'the UNet of "{folder.model}" is a {unet.get("_class_name")}; expected UNet2DConditionModel'
+        )
+    if unet.get("in_channels", 4) != unet.get("out_channels", 4):
+        raise CheckpointError(
+            f'the UNet of "{folder.model}" takes {unet["in_channels"]} channels and gives {unet["out_channels"]}: it '
+            "is for inpainting, depth or editing; expected a plain text-to-image UNet"
+        )
+    for field in ("addition_embed_type", "class_embed_type"):
+        if unet.get(field) is not None:
+            raise CheckpointError(
+                f'the UNet of "{folder.model}" wants more than text ({field}: {unet[field]}), as SDXL does; '
+                "expected Stable Diffusion 1.x or 2.x"
+            )

@@ -1,0 +1,149 @@
+"""Tiny random checkpoints in the native formats, and the photographs, that the referees are tested on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CLIP
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
+
+from refcore_playground.training.tokens import bert_tokenizer, clip_tokenizer
+
+SIZE = 16
+MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+"""Different in every channel, so that a swapped or forgotten constant shows."""
+
+Difference = Callable[[Callable[[Tensor], Tensor], Tensor], tuple[float, float]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> list[Image.Image]:
+    """The two photographs of scikit-learn, 640 x 427, cut to their central squares.
+
+    Square, because processors either stretch to the input or cut its centre out, and on a square these are the same.
+    """
+    squares = []
+    for levels in load_sample_images().images:
+        height, width, _ = levels.shape
+        left = (width - height) // 2
+        squares.append(Image.fromarray(np.ascontiguousarray(levels[:, left : left + height])))
+    return squares
+
+
+def scramble(module: nn.Module, seed: int) -> None:
+    """Random weights large enough that every part of the model matters to its output."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * (0.5 if parameter.ndim > 1 else 0.2)
+            parameter.copy_(parameter * 0 + noise if parameter.ndim > 1 else parameter + noise)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An open_clip `local-dir:` checkpoint of a few thousand parameters."""
+    folder = tmp_path_factory.mktemp("clip")
+    vocabulary = len(clip_tokenizer(folder))
+    config = {
+        "embed_dim": 12,
+        "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 12,
+            "vocab_size": vocabulary,
+            "hf_tokenizer_name": "local",
+            "width": 16,
+            "heads": 2,
+            "layers": 2,
+        },
+    }
+    model = CLIP(**config)
+    scramble(model, 1)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers `Blip2ForImageTextRetrieval` folder of a few thousand parameters, with a captioning head."""
+    folder = tmp_path_factory.mktemp("blip2")
+    tokenizer = bert_tokenizer(folder)
+    width, vocabulary = 16, len(tokenizer)
+    tower = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Blip2Config(
+        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
+        qformer_config={
+            **tower,
+            "vocab_size": vocabulary,
+            "max_position_embeddings": 40,
+            "cross_attention_frequency": 2,
+            "encoder_hidden_size": width,
+            "use_qformer_text_input": True,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        num_query_tokens=3,
+        image_text_hidden_size=12,
+    )
+    config.image_token_index = None
+    model = Blip2ForImageTextRetrieval(config)
+    scramble(model, 2)
+    model.save_pretrained(folder)
+    BlipImageProcessor(
+        size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD, resample=3
+    ).save_pretrained(folder)
+    generator = torch.Generator().manual_seed(3)
+    shapes = {
+        "transform.dense.weight": (width, width),
+        "transform.dense.bias": (width,),
+        "transform.LayerNorm.weight": (width,),
+        "transform.LayerNorm.bias": (width,),
+        "decoder.weight": (vocabulary, width),
+        "decoder.bias": (vocabulary,),
+    }
+    head = {f"cls.predictions.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    save_file(head, folder / "itg_head.safetensors")
+    return folder
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model hub is out of reach, and so is its cache."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def slope() -> Difference:
+    """(function, x) -> its slope along a random direction, by autograd and by a central difference."""
+
+    def measure(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
+        direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(4))
+        x = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(x).sum(), x)
+        step = 1e-5
+        with torch.no_grad():
+            rise = function(x + step * direction).sum() - function(x - step * direction).sum()
+        return float((gradient * direction).sum()), float(rise / (2 * step))
+
+    return measure

@@ -1,0 +1,42 @@
+# Everything runs in .venv, which is made at the first use. PYTHON=python3.12 make demo picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint clean-demo
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## creates .venv and installs the project into it
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[natural,dev]'
+	touch $@
+
+demo: $(STAMP) clean-demo  ## inverts a playground prompt and "volcano"; fails if the judge says no
+	$(BIN)/refcore invert "a red circle left of a blue square" --preset playground --seed 0 --out $(OUT)/playground
+	$(BIN)/refcore invert volcano --preset natural --seed 0 --out $(OUT)/natural
+	@echo "pictures: $(OUT)/playground/image_0.png $(OUT)/natural/image_0.png"
+	@$(BIN)/refcore judge $(OUT)/playground/image_0.png "a red circle left of a blue square"
+
+# A run never writes over another one, so the demo's own folders make room first.
+clean-demo:
+	@rm -rf $(OUT)/playground $(OUT)/natural
+
+test: $(STAMP)  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)  ## ruff, mypy and import-linter
+	$(BIN)/ruff check refcore plugins playground tests
+	$(BIN)/ruff format --check refcore plugins playground tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports

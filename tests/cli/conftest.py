@@ -1,0 +1,134 @@
+"""A toy referee that wants a flat colour, a way to call the command line in this process, and one in another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from textwrap import dedent
+
+import pytest
+import torch
+import yaml
+from pydantic import Field
+
+from refcore import registry
+from refcore.cli import main
+from refcore.plugin import CheckpointError, PluginConfig
+from refcore.referee import Reading, Referee
+
+COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
+
+
+class Tint(Referee):
+    """Squared distance of the mean colour from the colour that the prompt names; it reads four words."""
+
+    class Config(PluginConfig):
+        model: str = Field("tint", description="missing: no such checkpoint")
+        nan_after: int | None = Field(None, description="NaN from this call on")
+        fail_after: int | None = Field(None, description="an exception from this call on")
+        interrupt_after: int | None = Field(None, description="Ctrl-C in this call")
+
+    score_unit = "distance"
+
+    def load(self, device, dtype):
+        if self.config.model == "missing":
+            raise CheckpointError('model "missing" is not on this machine and cannot be downloaded')
+        self.device, self.dtype, self.input_size = device, dtype, (8, 8)
+        self.calls = 0
+
+    def read(self, prompts):
+        colours = [next((COLOURS[w] for w in prompt.split() if w in COLOURS), (0.5, 0.5, 0.5)) for prompt in prompts]
+        cut = tuple(" ".join(prompt.split()[4:]) for prompt in prompts)
+        notes = tuple("no colour is named" if colour == (0.5, 0.5, 0.5) else "" for colour in colours)
+        return Reading(tuple(prompts), {"colour": torch.tensor(colours)}, cut, notes)
+
+    def judge(self, views, reading, rows, wanted=True):
+        self.calls += 1
+        if self.config.interrupt_after is not None and self.calls == self.config.interrupt_after:
+            os.kill(os.getpid(), 2)
+        if self.config.fail_after is not None and self.calls > self.config.fail_after:
+            raise ZeroDivisionError("a bug of the plugin")
+        loss = (views.mean((2, 3)) - reading.select(rows)["colour"]).square().sum(1)
+        broken = self.config.nan_after is not None and self.calls > self.config.nan_after
+        return loss * torch.nan if broken else loss
+
+    def score(self, images, reading):
+        return (images.mean((2, 3)) - reading["colour"]).square().sum(1)
+
+
+@pytest.fixture(autouse=True)
+def tint():
+    registry.register("referees", "tint", Tint, "Wants a flat colour")
+    yield
+    registry.unregister("referees", "tint")
+
+
+@pytest.fixture
+def settings():
+    """A run of six steps that takes milliseconds."""
+    return {
+        "canvas": {"name": "pixel"},
+        "size": 16,
+        "referees": [{"name": "tint"}],
+        "views": {"main": {"count": 2}},
+        "optimizer": {"name": "adam", "lr": 0.5},
+        "steps": 6,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture
+def config_file(tmp_path, settings):
+    path = tmp_path / "tint.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@dataclass
+class Told:
+    """What a command left: exit status and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line of a refusal; fails where there is more, or none, or a traceback."""
+        lines = self.err.splitlines()
+        assert self.status != 0
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        return lines[0].removeprefix("error: ")
+
+
+@pytest.fixture
+def refcore(capsys, monkeypatch, tmp_path):
+    """Calls `refcore` in this process, in an empty working directory."""
+    working = tmp_path / "working"
+    working.mkdir()
+    monkeypatch.chdir(working)
+
+    def call(*argv: object) -> Told:
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in argv])
+        printed = capsys.readouterr()
+        return Told(int(left.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def refcore_process(tmp_path):
+    """Calls `refcore` as a process of its own, in an empty working directory."""
+
+    def call(*argv: object, before: str = "") -> Told:
+        code = dedent(before) + "\nfrom refcore.cli import main\nmain()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        return Told(done.returncode, done.stdout, done.stderr)
+
+    return call

@@ -1,0 +1,214 @@
+"""`refcore invert`: what it leaves on disk, and that a run which cannot go on says so in one line and loses nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from refcore import images, preset, rundir
+from refcore.config import RunConfig
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def invert(refcore, config_file):
+    return lambda *argv: refcore("invert", "--config", config_file, *argv)
+
+
+def test_a_run_leaves_images_config_history_and_result_in_the_order_of_prompts_and_seeds(invert, tmp_path):
+    told = invert("red", "blue", "--seeds", "4,2", "--out", tmp_path / "run")
+    assert (told.status, told.err) == (0, "")
+    assert files(tmp_path / "run") == [
+        "config.yaml",
+        "history.jsonl",
+        "image_0.png",
+        "image_1.png",
+        "image_2.png",
+        "image_3.png",
+        "result.json",
+    ]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [(s["prompt"], s["seed"], s["image"]) for s in result["samples"]] == [
+        ("red", 4, "image_0.png"),
+        ("red", 2, "image_1.png"),
+        ("blue", 4, "image_2.png"),
+        ("blue", 2, "image_3.png"),
+    ]
+    assert result["finished"]
+    assert result["units"] == {"tint": "distance"}
+    assert result["versions"]["refcore"]
+    assert set(result["timings"]) == {"load", "steps", "finish"}
+    for sample in result["samples"]:
+        assert sample["scores"]["tint"] < 0.3
+        mean = images.read(tmp_path / "run" / sample["image"]).mean((1, 2))
+        assert int(mean.argmax()) == {"red": 0, "blue": 2}[sample["prompt"]]
+
+
+def test_history_has_every_step_with_the_loss_of_every_term_and_sample(invert, tmp_path):
+    invert("red", "blue", "--set", "priors=[{name: tv, weight: 0.1}]", "--out", tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(6))
+    assert all(set(line["losses"]) == {"tint", "tv"} and len(line["losses"]["tint"]) == 2 for line in lines)
+    assert lines[-1]["losses"]["tint"][0] < lines[0]["losses"]["tint"][0]
+
+
+def test_the_resolved_config_alone_reproduces_the_run(invert, refcore, tmp_path):
+    invert("red", "--seed", "3", "--set", "steps=3", "--out", tmp_path / "first")
+    recorded = yaml.safe_load((tmp_path / "first" / "config.yaml").read_text())
+    assert (recorded["prompts"], recorded["seeds"], recorded["steps"]) == (["red"], [3], 3)
+    assert "chunk" in recorded
+    assert recorded["referees"][0]["config"]["model"] == "tint"
+    told = refcore("invert", "--config", tmp_path / "first" / "config.yaml", "--out", tmp_path / "second")
+    assert told.status == 0
+    for name in ("image_0.png", "config.yaml"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_runs_without_a_folder_are_numbered_under_runs(invert, tmp_path):
+    assert "runs/a-red-thing-0" in invert("A red thing!").out
+    assert "runs/a-red-thing-1" in invert("A red thing!").out
+    assert files(tmp_path / "working" / "runs") == ["a-red-thing-0", "a-red-thing-1"]
+
+
+def test_json_output_is_the_result_and_nothing_else(invert, tmp_path):
+    told = invert("a grey one", "--json", "--out", tmp_path / "run")
+    printed = json.loads(told.out)
+    assert printed.pop("out") == str(tmp_path / "run")
+    assert printed == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert printed["samples"][0]["notes"] == ["tint: no colour is named"]
+
+
+def test_prompts_come_from_the_command_line_and_from_a_file(invert, tmp_path):
+    (tmp_path / "prompts.txt").write_text("green\n\n  blue \n")
+    invert("red", "--prompts-file", tmp_path / "prompts.txt", "--out", tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [sample["prompt"] for sample in result["samples"]] == ["red", "green", "blue"]
+
+
+def test_seed_ranges_are_spelled_out(invert, tmp_path):
+    invert("red", "--seeds", "0-2,7", "--out", tmp_path / "run")
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["seeds"] == [0, 1, 2, 7]
+
+
+def test_a_start_image_is_recorded_with_its_whole_path(invert, tmp_path):
+    grey = tmp_path / "working" / "grey.png"
+    grey.write_bytes(images.png(np.full((16, 16, 3), 128, np.uint8)))
+    invert("red", "--set", "init=grey.png", "--out", tmp_path / "run")
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["init"] == str(grey)
+
+
+def test_a_prompt_that_is_too_long_warns_what_is_cut_and_strict_refuses(invert, tmp_path):
+    told = invert("one two three four five six", "--out", tmp_path / "run")
+    assert told.status == 0
+    assert told.err.startswith("warning: ")
+    assert '"five six" is cut' in told.err
+    told = invert("one two three four five six", "--strict", "--out", tmp_path / "strict")
+    assert '"five six" is cut' in told.error
+    assert not (tmp_path / "strict").exists()
+
+
+def test_nan_names_step_and_term_and_keeps_the_image_so_far(invert, tmp_path):
+    told = invert("red", "--set", "referees.0.config.nan_after=3", "--out", tmp_path / "run")
+    assert told.error.startswith('step 3: "tint" gave NaN')
+    assert f"kept in {tmp_path / 'run'}" in told.error
+    assert files(tmp_path / "run") == ["config.yaml", "history.jsonl", "image_0.png", "result.json"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["finished"], result["steps"]) == (False, 3)
+    assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_bug_of_a_plugin_is_one_line_and_keeps_the_image_so_far(invert, tmp_path):
+    told = invert("red", "--set", "referees.0.config.fail_after=2", "--out", tmp_path / "run")
+    assert "ZeroDivisionError: a bug of the plugin" in told.error
+    assert "--debug" in told.error
+    assert (tmp_path / "run" / "image_0.png").exists()
+
+
+def test_ctrl_c_ends_after_the_step_and_keeps_the_image_so_far(invert, tmp_path):
+    told = invert("red", "--set", "referees.0.config.interrupt_after=2", "--out", tmp_path / "run")
+    assert told.status == 130
+    assert told.err == f"warning: stopped after 2 of 6 steps; the images so far are in {tmp_path / 'run'}\n"
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["finished"], result["stopped"], result["steps"]) == (False, "interrupted", 2)
+    assert (tmp_path / "run" / "image_0.png").exists()
+
+
+def test_a_folder_that_holds_another_run_is_refused_before_anything_is_loaded(invert, tmp_path):
+    invert("red", "--out", tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    told = invert("blue", "--set", "referees.0.config.model=missing", "--out", tmp_path / "run")
+    assert "holds another run" in told.error
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monkeypatch):
+    def full(path, data):
+        raise rundir._unwritable(path, OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(rundir, "write", full)
+    told = invert("red", "--out", tmp_path / "run")
+    assert "No space left on device" in told.error
+    assert files(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "there is no prompt"),
+        ([""], 'prompts.0 is "", which is empty'),
+        (["red", "  "], "prompts.1 is"),
+        (["red", "--prompts-file", "none.txt"], 'cannot read the prompts file "none.txt": No such file'),
+        (["red", "--seeds", "1,x"], '--seeds "1,x" is no list of seeds'),
+        (["red", "--seeds", "3-1"], '--seeds "3-1" is no list of seeds'),
+        (["red", "--seeds", "1,1"], "names a seed twice"),
+        (["red", "--seed", "1", "--seeds", "2"], "both --seed and --seeds"),
+        (["red", "--seed", "one"], "Invalid value for '--seed'"),
+        (["red", "--preset", "playground"], "expected one of them"),
+        (["red", "--set", "stepz=3"], 'did you mean "steps"?'),
+        (["red", "--set", "steps=many"], "steps: "),
+        (["red", "--set", "referees.0.name=tnit"], 'unknown referee "tnit" in referees.0'),
+        (["red", "--set", "referees.0.config.modle=x"], "referees.0.config.modle: unknown field"),
+        (["red", "--set", "referees.0.config.nan_after=soon"], "referees.0.config.nan_after: "),
+        (["red", "--set", "referees.0.config.model=missing"], 'model "missing" is not on this machine'),
+        (["red", "--set", "init=none.png"], "cannot read the image"),
+        (["red", "--set", "device=abacus"], 'device "abacus" is not available'),
+        (["red", "--bogus"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(invert, tmp_path, argv, told):
+    assert told in invert(*argv, "--out", tmp_path / "run").error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_checkpoint_names_the_preset_that_wants_it(refcore, settings, monkeypatch):
+    settings["referees"][0]["config"] = {"model": "missing"}
+    monkeypatch.setattr(preset, "get", lambda name: preset.Preset(name, preset.dump(settings)))
+    told = refcore("invert", "red", "--preset", "tinted")
+    assert told.error.startswith('preset "tinted" cannot run: model "missing"')
+
+
+def test_a_run_on_embedded_checkpoints_is_judged(invert, tmp_path):
+    invert(
+        "a red circle", "something else", "--set", "referees.0.config.model=playground:tint", "--out", tmp_path / "run"
+    )
+    judged, other = json.loads((tmp_path / "run" / "result.json").read_text())["samples"]
+    assert judged["verdict"] is False
+    assert {"asked", "found", "ok"} == set(judged["facts"][0])
+    assert "verdict" not in other
+
+
+def test_debug_shows_the_traceback(invert, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        invert("red", "--set", "referees.0.config.fail_after=0", "--debug", "--out", tmp_path / "run")
+
+
+def test_the_recorded_config_is_the_resolved_one(invert, tmp_path):
+    invert("red", "--out", tmp_path / "run")
+    config = RunConfig.parse(preset.load(tmp_path / "run" / "config.yaml"))
+    assert config.canvas.config["squash"] == "sigmoid"

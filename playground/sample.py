@@ -177,9 +177,7 @@ def _place(radii: list[int], wanted: str | None, rng: random.Random) -> list[tup
         for r in radii:
             for _ in range(12):
                 x, y = (rng.randint(r + 1, SIZE - r - 2) for _ in range(2))
-                if all(
-                    max(abs(x - u), abs(y - v)) >= r + s + GAP for (u, v), s in zip(places, radii, strict=False)
-                ):
+                if all(max(abs(x - u), abs(y - v)) >= r + s + GAP for (u, v), s in zip(places, radii, strict=False)):
                     places.append((x, y))
                     break
             else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
 
 from refcore_playground.sample import NEGATIVES
-from refcore_playground.training.data import PatchHead, distort, draw_batch
+from refcore_playground.training.data import BINDING, PatchHead, distort, draw_batch
 from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer
 from refcore_playground.world import SIZE
 
@@ -148,7 +148,7 @@ class Blip2Recipe:
         return loss.view(len(ids), -1).sum(1) / mask[:, 1:].sum(1)
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        batch = draw_batch(BATCH, self.rng, wrong=WRONG)
+        batch = draw_batch(BATCH, self.rng, wrong=WRONG, categories=BINDING)
         captions = batch.captions + [w for row in batch.wrong for w in row]
         all_ids, all_mask = self.tokens(captions)
         ids, mask = all_ids[:BATCH], all_mask[:BATCH]

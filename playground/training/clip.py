@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refcore_playground.sample import NEGATIVES
-from refcore_playground.training.data import PatchHead, distort, draw_batch
+from refcore_playground.training.data import BINDING, PatchHead, distort, draw_batch
 from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
 from refcore_playground.world import SIZE
 
@@ -66,7 +66,7 @@ class ClipRecipe:
         return F.normalize(pooled.float(), dim=-1), tokens, F.normalize(text.float(), dim=-1)
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        batch = draw_batch(BATCH, self.rng, wrong=WRONG)
+        batch = draw_batch(BATCH, self.rng, wrong=WRONG, categories=BINDING)
         wrong = [caption for row in batch.wrong for caption in row]
         image, tokens, text = self.encode(distort(batch.images), batch.captions + wrong)
         scale = self.model.logit_scale.exp().clamp(max=100)

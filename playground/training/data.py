@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from refcore_playground.grammar import Request, write
 from refcore_playground.render import render_batch
-from refcore_playground.sample import draw_negative, draw_pair
+from refcore_playground.sample import CATEGORIES, draw_negative, draw_pair
 from refcore_playground.world import COLOURS, SHAPES, SIZE, TEXTURES, Scene
 
 PATCH_CLASSES: dict[str, int] = {"colour": len(COLOURS), "shape": len(SHAPES), "texture": len(TEXTURES), "size": 2}
@@ -27,6 +28,8 @@ KIND_WEIGHTS: dict[str, int] = {
     "add": 1,
 }
 """How often each kind of wrong caption is drawn where it applies: the ones that are learnt last come most often."""
+BINDING: tuple[str, ...] = (*CATEGORIES, "spatial", "spatial", "complex", "complex")
+"""Categories for referees to learn from: those in which attributes and relations must be bound come more often."""
 _COLOURS = tuple(COLOURS)
 
 
@@ -47,12 +50,12 @@ def draw_batch(
     wrong: int = 0,
     kind: str | None = None,
     split: str = "seen",
-    category: str | None = None,
+    categories: Sequence[str] = CATEGORIES,
 ) -> Batch:
-    """Draws `n` scenes, of all categories or one, with a caption and `wrong` captions that differ in one fact."""
+    """Draws `n` scenes of the given categories, with a caption and `wrong` captions that differ in one fact."""
     scenes, requests, captions, wrongs = [], [], [], []
     while len(scenes) < n:
-        scene, request = draw_pair(rng, category, split)
+        scene, request = draw_pair(rng, rng.choice(categories), split)
         try:
             negatives = [write(_wrong(scene, request, rng, kind), rng) for _ in range(wrong)]
         except ValueError:  # this kind does not apply to this request

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from refcore_playground.sample import CATEGORIES
 from refcore_playground.training.data import draw_batch
 from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
 
@@ -47,8 +48,8 @@ class AutoencoderRecipe:
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         # Textures are what an autoencoder forgets first, so every other batch is of them.
-        category = "texture" if step % 2 else None
-        images = draw_batch(self.batch, self.rng, category=category).images * 2 - 1
+        categories = ("texture",) if step % 2 else CATEGORIES
+        images = draw_batch(self.batch, self.rng, categories=categories).images * 2 - 1
         # Blends teach the decoder what lies between scenes, where an inversion spends most of its steps.
         fade = torch.rand(len(images), 1, 1, 1)
         images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.15, images.lerp(images.flip(0), fade), images)

@@ -1,0 +1,109 @@
+"""How coarse a copy the witness should judge: its rank of the class for photographs, pictures and adversarial noise.
+
+    python docs/studies/witness.py --out runs/witness --pictures runs/tuning
+
+Photographs are those that installed packages carry, each with the class that the full-size networks agree on. Hacks are
+made here, by docs/studies/adversarial.yaml against each network in turn. Pictures are those of a folder that
+docs/studies/natural.py has made. Prints a table in Markdown and writes it as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refcore import images, preset
+from refcore.config import RunConfig
+from refcore.inversion import Inversion
+from refcore.rundir import slug, write, write_text
+from refcore.views import coarsen, resize
+from refcore_plugins.referees.imagenet import Imagenet
+
+COARSE = (48, 64, 96, 128, 160, None)
+PHOTOGRAPHS = (
+    ("temple", "sklearn", "datasets/images/china.jpg", "palace"),
+    ("flower", "sklearn", "datasets/images/flower.jpg", "daisy"),
+    ("officer", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "military uniform"),
+)
+HACKED = ("volcano", "jellyfish", "macaw", "broccoli")
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, help="a folder of docs/studies/natural.py")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    witness = Imagenet(weights="lite2", size=260)
+    witness.load(torch.device("cpu"), torch.float32)
+    rows = []
+    for kind, name, wanted, image in (*photographs(), *pictures(arguments.pictures), *hacks(arguments.out)):
+        reading = witness.read([wanted])
+        seen = {
+            str(size): resize(image if size is None else coarsen(image, size), witness.input_size) for size in COARSE
+        }
+        rows.append(
+            {
+                "kind": kind,
+                "name": name,
+                "class": wanted,
+                "rank": {size: int(witness.rank(view, reading)) for size, view in seen.items()},
+                "p": {size: witness.score(view, reading).item() for size, view in seen.items()},
+            }
+        )
+    write_text(arguments.out / "witness.json", json.dumps(rows, indent=2) + "\n")
+    titles = [f"{size} px" if size else "as it is" for size in COARSE]
+    print(f"| | image | class | {' | '.join(titles)} |\n|{' --- |' * (3 + len(titles))}")
+    for row in rows:
+        cells = [f"{row['rank'][str(size)]} ({row['p'][str(size)]:.2f})" for size in COARSE]
+        print(f"| {row['kind']} | {row['name']} | {row['class']} | {' | '.join(cells)} |")
+
+
+def photographs() -> list[tuple[str, str, str, Tensor]]:
+    """The middle square of each photograph that is there."""
+    found = []
+    for name, package, place, wanted in PHOTOGRAPHS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        image = images.read(Path(spec.origin).parent / place)[None]
+        side = min(image.shape[-2:])
+        top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
+        found.append(("photograph", name, wanted, image[..., top : top + side, left : left + side]))
+    return found
+
+
+def pictures(folder: Path | None) -> list[tuple[str, str, str, Tensor]]:
+    if folder is None:
+        return []
+    made = [
+        json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json")) if path.name != "results.json"
+    ]
+    return [("picture", one["name"], one["name"], images.read(folder / one["image"])[None]) for one in made]
+
+
+def hacks(folder: Path) -> list[tuple[str, str, str, Tensor]]:
+    """Adversarial noise for each class against lite0 and against lite1; kept, and not made twice."""
+    found = []
+    settings = preset.load(HERE / "adversarial.yaml")
+    for weights in ("lite0", "lite1"):
+        for name in HACKED:
+            path = folder / f"hack-{slug(name)}-{weights}.png"
+            if not path.exists():
+                changed = preset.override(settings, [f"referees.0.config.weights={weights}", "witnesses=[]"])
+                inversion = Inversion(RunConfig.parse({**changed, "prompts": [name]}))
+                for _ in inversion:
+                    pass
+                write(path, images.png(images.levels(inversion.images()[0])))
+            found.append(("hack", f"{name}, {weights}", name, images.read(path)[None]))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,7 @@ SUPERSAMPLING = 4
 SHADE = 0.28
 """A texture's dark parts are the colour times this."""
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 
 def inside(shape: str, x: Array, y: Array) -> NDArray[np.bool_]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
 
 import torch
 
+RECIPES: dict[str, str] = {
+    "clip": "refcore_playground.training.clip:ClipRecipe",
+    "blip2": "refcore_playground.training.blip2:Blip2Recipe",
+    "autoencoder": "refcore_playground.training.diffusion:AutoencoderRecipe",
+    "diffusion": "refcore_playground.training.diffusion:DiffusionRecipe",
+}
+"""Name -> recipe, imported when it is chosen. Diffusion works on the latents of the autoencoder, which comes first."""
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m refcore_playground.train", description=__doc__)
-    parser.add_argument("recipe", choices=("clip", "blip2", "autoencoder", "diffusion"))
+    parser.add_argument("recipe", choices=tuple(RECIPES))
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, in its native format")
     parser.add_argument("--state", type=Path, help="folder for resumable state and log (default: OUT/../NAME.training)")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time; the learning rate follows it")
@@ -21,17 +30,10 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     state = args.state or args.out.with_name(args.out.name + ".training")
 
-    if args.recipe == "clip":
-        from refcore_playground.training.clip import ClipRecipe as Recipe
-    elif args.recipe == "blip2":
-        from refcore_playground.training.blip2 import Blip2Recipe as Recipe
-    elif args.recipe == "autoencoder":
-        from refcore_playground.training.diffusion import AutoencoderRecipe as Recipe
-    else:
-        from refcore_playground.training.diffusion import DiffusionRecipe as Recipe
     from refcore_playground.training.loop import train
 
-    recipe = Recipe(args.out, args.seed)
+    module, _, name = RECIPES[args.recipe].partition(":")
+    recipe = getattr(import_module(module), name)(args.out, args.seed)
     if args.warm:
         recipe.warm_start()
     train(recipe, state, minutes=args.minutes, seed=args.seed)

@@ -199,7 +199,12 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that indents the elements of a list and writes short lists of plain values on one line."""
+    """SafeDumper that indents the elements of a list and writes lists of plain numbers on one line."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Outside double quotes PyYAML writes these line breaks as they are, and reads them back as spaces.
+        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -212,6 +217,7 @@ class _Dumper(yaml.SafeDumper):
         return node
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
 _EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 for _side in (_Loader, _Dumper):  # both, so that the string "1e4" is quoted on its way out
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from refcore import preset, registry
@@ -43,6 +43,7 @@ def test_a_resolved_config_reads_back_to_itself(name):
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example({"\x85": "a\u2028b", "1e4": "1e4", "no": "\n"})
 @given(st.dictionaries(st.text(), PLAIN, max_size=4))
 def test_dumped_settings_parse_back_to_the_same_values(values):
     assert preset.parse(preset.dump(values), "test") == values

@@ -212,11 +212,11 @@ class Blip2Recipe:
         for name, tensor in self.itg.to_file().items():
             tensor.data.copy_(head[name])
 
-    def save(self, averaged: nn.ModuleDict) -> None:
+    def save(self) -> None:
         half = Blip2ForImageTextRetrieval(self.model.config)
-        half.load_state_dict(averaged["model"].state_dict())
+        half.load_state_dict(self.model.state_dict())
         half.half().save_pretrained(self.out)
-        head = {k: v.detach().half().contiguous() for k, v in averaged["itg"].to_file().items()}
+        head = {k: v.detach().half().contiguous() for k, v in self.itg.to_file().items()}
         save_file(head, self.out / "itg_head.safetensors")
         BlipImageProcessor(
             size={"height": SIZE, "width": SIZE}, image_mean=IMAGE_MEAN, image_std=IMAGE_STD, resample=3

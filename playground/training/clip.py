@@ -104,9 +104,9 @@ class ClipRecipe:
         """Takes the weights of the checkpoint in the output folder."""
         self.model.load_state_dict(load_file(self.out / "open_clip_model.safetensors"))
 
-    def save(self, averaged: nn.ModuleDict) -> None:
-        state = {k.removeprefix("model."): v for k, v in averaged.state_dict().items() if k.startswith("model.")}
-        save_file({k: v.half().contiguous() for k, v in state.items()}, self.out / "open_clip_model.safetensors")
+    def save(self) -> None:
+        state = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
+        save_file(state, self.out / "open_clip_model.safetensors")
         half = [0.5] * 3
         preprocess = {"mean": half, "std": half, "interpolation": "bilinear", "resize_mode": "squash"}
         config = {"model_cfg": self.config, "preprocess_cfg": preprocess}

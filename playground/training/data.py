@@ -53,7 +53,10 @@ def draw_batch(
     categories: Sequence[str] = CATEGORIES,
 ) -> Batch:
     """Draws `n` scenes of the given categories, with a caption and `wrong` captions that differ in one fact."""
-    scenes, requests, captions, wrongs = [], [], [], []
+    scenes: list[Scene] = []
+    requests: list[Request] = []
+    captions: list[str] = []
+    wrongs: list[list[str]] = []
     while len(scenes) < n:
         scene, request = draw_pair(rng, rng.choice(categories), split)
         try:

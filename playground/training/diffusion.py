@@ -87,13 +87,12 @@ class AutoencoderRecipe:
         saved = AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32)
         self.model.load_state_dict(saved.state_dict())
 
-    def save(self, averaged: nn.ModuleDict) -> None:
-        model = averaged["model"]
+    def save(self) -> None:
         images = draw_batch(200, random.Random("scale")).images * 2 - 1
         with torch.no_grad():
-            std = model.encode(images).latent_dist.sample().std().item()
-        model.register_to_config(scaling_factor=round(1 / std, 5))
-        save_half(model, self.out / "vae")
+            std = self.model.encode(images).latent_dist.sample().std().item()
+        self.model.register_to_config(scaling_factor=round(1 / std, 5))
+        save_half(self.model, self.out / "vae")
 
 
 class DiffusionRecipe:
@@ -197,9 +196,9 @@ class DiffusionRecipe:
         text = CLIPTextModel.from_pretrained(self.out / "text_encoder", dtype=torch.float32)
         self.text.load_state_dict(text.state_dict())
 
-    def save(self, averaged: nn.ModuleDict) -> None:
-        save_half(averaged["unet"], self.out / "unet")
-        save_half(averaged["text"], self.out / "text_encoder")
+    def save(self) -> None:
+        save_half(self.unet, self.out / "unet")
+        save_half(self.text, self.out / "text_encoder")
         self.scheduler.save_pretrained(self.out / "scheduler")
         index = {
             "_class_name": "StableDiffusionPipeline",

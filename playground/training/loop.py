@@ -29,7 +29,7 @@ class Recipe(Protocol):
     def loss(self, step: int, progress: float) -> dict[str, Tensor]: ...
     def evaluate(self, quick: bool) -> dict[str, float]: ...
     def warm_start(self) -> None: ...
-    def save(self, averaged: nn.ModuleDict) -> None: ...
+    def save(self) -> None: ...
 
 
 def learning_rate(peak: float, progress: float) -> float:
@@ -77,7 +77,7 @@ def train(recipe: Recipe, state_dir: Path, minutes: float, seed: int) -> None:
         modules.eval()
         with torch.no_grad():
             scores = recipe.evaluate(quick)
-        recipe.save(modules)
+        recipe.save()
         modules.load_state_dict(current)
         modules.train()
         return scores

@@ -15,7 +15,7 @@ CONTEXT_LENGTH = 32
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer in which every grammar word is one token and any other English text is letters.
+    """A CLIP byte-pair tokenizer in which a grammar word is a token or two and any other English text is letters.
 
     The end of text has the largest id, which is where a CLIP text tower pools.
     """

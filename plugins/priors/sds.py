@@ -135,4 +135,5 @@ class Sds(Prior):
         if self.config.guidance == 0:
             return self.diffusion.noise(noisy, timesteps, negative)
         both = self.diffusion.noise(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
-        return guide(*both.chunk(2), self.config.guidance)
+        unconditional, conditional = both.chunk(2)
+        return guide(unconditional, conditional, self.config.guidance)

@@ -71,7 +71,6 @@ class Blip2(Referee):
 
     name = "blip2"
     conversions = MappingProxyType({"itg": extract_itg_head})
-    bounded: ClassVar[bool] = True
     score_unit: ClassVar[str] = "probability"
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:

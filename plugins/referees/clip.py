@@ -56,7 +56,7 @@ class Clip(Referee):
         )
 
     name = "clip"
-    bounded: ClassVar[bool] = True
+    bounded_above: ClassVar[bool] = True
     score_unit: ClassVar[str] = "cosine"
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:

@@ -42,11 +42,6 @@ class Imagenet(Referee):
     name = "imagenet"
     score_unit = "probability"
 
-    def __init__(self, config: Any = None, **fields: Any) -> None:
-        super().__init__(config, **fields)
-        # The sum of logits has no lower bound; cross-entropy is never negative.
-        self.bounded = self.config.loss == "cross_entropy"  # type: ignore[misc]
-
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +196,8 @@ def test_a_sample_of_a_prompt_satisfies_it(refcore, tmp_path):
 def test_conversions_are_those_that_plugins_offer(refcore, tmp_path):
     assert 'did you mean "blip2-itg"' in refcore("convert", "blip2-itgg", "in.pth", "out").error
     assert "in.pth" in refcore("convert", "blip2-itg", tmp_path / "in.pth", tmp_path / "out").error
+
+
+def test_the_demo_fails_when_the_judge_says_no():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert "refcore judge --exit-code" in makefile

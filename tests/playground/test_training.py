@@ -1,0 +1,103 @@
+"""Claims about the recipes: what they save loads through the libraries' own code, and training resumes."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from refcore_playground.grammar import words
+from refcore_playground.sample import NEGATIVES, draw_prompts
+from refcore_playground.training.data import PATCH_CLASSES, PatchHead, distort, draw_batch, patch_targets
+from refcore_playground.training.loop import learning_rate
+from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer, clip_tokenizer
+from refcore_playground.world import COLOURS
+
+
+def test_words_of_the_grammar_stay_apart_and_other_text_survives(tmp_path: Path) -> None:
+    clip, bert = clip_tokenizer(tmp_path / "clip"), bert_tokenizer(tmp_path / "bert")
+    assert len({tuple(clip(word).input_ids) for word in words()}) == len(words())
+    assert all(len(clip(word).input_ids) <= 4 for word in words())  # with both ends; "cyan" alone is two tokens
+    assert all(len(bert(word).input_ids) == 3 for word in words())
+    assert clip.decode(clip("a zebra").input_ids, skip_special_tokens=True) == "a zebra"
+    assert bert.unk_token_id not in bert("a zebra").input_ids
+
+
+def test_the_end_of_text_has_the_largest_id(tmp_path: Path) -> None:
+    clip = clip_tokenizer(tmp_path)
+    assert clip.eos_token_id == len(clip) - 1
+
+
+def test_every_caption_fits_the_context(tmp_path: Path) -> None:
+    clip = clip_tokenizer(tmp_path)
+    assert max(len(clip(p).input_ids) for p in draw_prompts(200, 3)) <= CONTEXT_LENGTH
+
+
+def test_patch_targets_name_what_lies_under_a_patch() -> None:
+    batch = draw_batch(20, random.Random(0))
+    classes, offsets = patch_targets(batch.scenes, 8)
+    for i, scene in enumerate(batch.scenes):
+        for thing in scene.things:
+            patch = (thing.y // 8) * 8 + thing.x // 8
+            assert classes["colour"][i, patch] == list(COLOURS).index(thing.colour)
+            assert offsets[i, patch].abs().max() <= 0.5  # the centre lies within its own patch: 8 of 16 px
+    ground = classes["colour"] < 0
+    assert ground.any()
+    assert offsets[ground].isnan().all()
+
+
+def test_the_patch_lesson_reaches_every_attribute() -> None:
+    batch = draw_batch(8, random.Random(1))
+    head = PatchHead(16)
+    tokens = torch.randn(8, 64, 16, requires_grad=True)
+    head.loss(tokens, batch.scenes, 8).backward()
+    assert tokens.grad is not None
+    assert head.out.weight.grad is not None
+    assert (head.out.weight.grad.abs().sum(1) > 0).sum() >= sum(PATCH_CLASSES.values()) - 4  # a class may be absent
+
+
+def test_distortions_keep_the_range_and_differ_between_pictures() -> None:
+    images = draw_batch(6, random.Random(2)).images
+    distorted = distort(images, torch.Generator().manual_seed(0))
+    assert distorted.shape == images.shape
+    assert distorted.min() >= 0
+    assert distorted.max() <= 1
+    assert (distorted - images).abs().mean((1, 2, 3)).unique().numel() > 1
+
+
+@pytest.mark.parametrize("kind", NEGATIVES)
+def test_a_batch_of_one_kind_of_wrong_caption_can_be_drawn(kind: str) -> None:
+    batch = draw_batch(4, random.Random(3), wrong=2, kind=kind)
+    assert [len(w) for w in batch.wrong] == [2] * 4
+
+
+def test_the_learning_rate_rises_and_falls_with_the_budget() -> None:
+    rates = [learning_rate(1.0, p / 100) for p in range(101)]
+    assert rates[0] < rates[2]
+    assert rates[2] == max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.02)
+
+
+@pytest.mark.slow
+def test_a_recipe_resumes_and_its_checkpoint_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip
+
+    from refcore_playground.training import clip, loop
+
+    monkeypatch.setattr(clip, "BATCH", 4)
+    monkeypatch.setattr(clip.ClipRecipe, "evaluate", lambda self, quick: {})  # takes minutes, and is not the claim
+    out, state = tmp_path / "clip", tmp_path / "state"
+
+    def last() -> dict[str, float]:
+        return json.loads((state / "log.jsonl").read_text().splitlines()[-1])
+
+    loop.train(clip.ClipRecipe(out, 0), state, minutes=0.02, seed=0)
+    first = last()
+    loop.train(clip.ClipRecipe(out, 0), state, minutes=first["minutes"] + 0.02, seed=0)
+    assert last()["step"] > first["step"] >= 1
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{out}")(["a red circle"])
+    assert model.encode_text(tokens).isfinite().all()

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
 
 from refcore_playground.sample import NEGATIVES
-from refcore_playground.training.data import BINDING, PatchHead, distort, draw_batch
-from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer
+from refcore_playground.training.data import BINDING, VISION_BATCH, VISION_FIRST, PatchHead, distort, draw_batch
+from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer, save_bert_tokenizer
 from refcore_playground.world import SIZE
 
 PATCH = 8
@@ -59,7 +59,7 @@ class Blip2Recipe:
     def __init__(self, out: Path, seed: int) -> None:
         torch.manual_seed(seed + 1)
         self.out, self.rng = out, random.Random(seed + 1)
-        self.tokenizer = bert_tokenizer(out)
+        self.tokenizer = bert_tokenizer()
         vocabulary = len(self.tokenizer)
         config = Blip2Config(
             vision_config={
@@ -148,6 +148,11 @@ class Blip2Recipe:
         return loss.view(len(ids), -1).sum(1) / mask[:, 1:].sum(1)
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        if progress < VISION_FIRST:
+            batch = draw_batch(VISION_BATCH, self.rng)
+            with torch.autocast("cpu", torch.bfloat16):
+                vision = self.vision(distort(batch.images))
+            return {"patches": self.head.loss(vision[:, 1:], batch.scenes, PATCH)}
         batch = draw_batch(BATCH, self.rng, wrong=WRONG, categories=BINDING)
         captions = batch.captions + [w for row in batch.wrong for w in row]
         all_ids, all_mask = self.tokens(captions)
@@ -213,6 +218,7 @@ class Blip2Recipe:
             tensor.data.copy_(head[name])
 
     def save(self) -> None:
+        save_bert_tokenizer(self.tokenizer, self.out)
         half = Blip2ForImageTextRetrieval(self.model.config)
         half.load_state_dict(self.model.state_dict())
         half.half().save_pretrained(self.out)

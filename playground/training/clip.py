@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from refcore_playground.sample import NEGATIVES
-from refcore_playground.training.data import BINDING, PatchHead, distort, draw_batch
-from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
+from refcore_playground.training.data import BINDING, VISION_BATCH, VISION_FIRST, PatchHead, distort, draw_batch
+from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, save_clip_tokenizer
 from refcore_playground.world import SIZE
 
 PATCH = 8
@@ -32,7 +32,7 @@ class ClipRecipe:
     def __init__(self, out: Path, seed: int) -> None:
         torch.manual_seed(seed)
         self.out, self.rng = out, random.Random(seed)
-        self.tokenizer = clip_tokenizer(out)
+        self.tokenizer = clip_tokenizer()
         self.config = {
             "embed_dim": 128,
             "vision_cfg": {"image_size": SIZE, "layers": 6, "width": 128, "head_width": 32, "patch_size": PATCH},
@@ -66,6 +66,11 @@ class ClipRecipe:
         return F.normalize(pooled.float(), dim=-1), tokens, F.normalize(text.float(), dim=-1)
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        if progress < VISION_FIRST:
+            batch = draw_batch(VISION_BATCH, self.rng)
+            with torch.autocast("cpu", torch.bfloat16):
+                _, tokens = self.model.visual(distort(batch.images) * 2 - 1)
+            return {"patches": self.head.loss(tokens, batch.scenes, PATCH)}
         batch = draw_batch(BATCH, self.rng, wrong=WRONG, categories=BINDING)
         wrong = [caption for row in batch.wrong for caption in row]
         image, tokens, text = self.encode(distort(batch.images), batch.captions + wrong)
@@ -105,6 +110,7 @@ class ClipRecipe:
         self.model.load_state_dict(load_file(self.out / "open_clip_model.safetensors"))
 
     def save(self) -> None:
+        save_clip_tokenizer(self.tokenizer, self.out)
         state = {k: v.half().contiguous() for k, v in self.model.state_dict().items()}
         save_file(state, self.out / "open_clip_model.safetensors")
         half = [0.5] * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from refcore_playground.sample import CATEGORIES
 from refcore_playground.training.data import draw_batch
-from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer
+from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, save_clip_tokenizer
 
 LATENT_CHANNELS = 4
 LATENT_SIZE = 16
@@ -106,7 +107,7 @@ class DiffusionRecipe:
         torch.manual_seed(seed + 3)
         self.out, self.rng = out, random.Random(seed + 3)
         self.vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).requires_grad_(False)
-        self.tokenizer = clip_tokenizer(out / "tokenizer")
+        self.tokenizer = clip_tokenizer()
         self.text = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(self.tokenizer),
@@ -197,6 +198,7 @@ class DiffusionRecipe:
         self.text.load_state_dict(text.state_dict())
 
     def save(self) -> None:
+        save_clip_tokenizer(self.tokenizer, self.out / "tokenizer")
         save_half(self.unet, self.out / "unet")
         save_half(self.text, self.out / "text_encoder")
         self.scheduler.save_pretrained(self.out / "scheduler")
@@ -216,7 +218,7 @@ class DiffusionRecipe:
         (self.out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def save_half(model: nn.Module, folder: Path) -> None:
+def save_half(model: Any, folder: Path) -> None:
     """Saves a diffusers or transformers model in float16 without touching the one in training."""
     state = {k: v.clone() for k, v in model.state_dict().items()}
     model.half().save_pretrained(folder)

@@ -4,52 +4,66 @@ from __future__ import annotations
 
 import json
 import string
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import BertTokenizer, CLIPTokenizer
 
 from refcore_playground.grammar import words
 
+SYMBOLS = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
 CONTEXT_LENGTH = 32
 """Tokens, with the first and the last; the longest caption has 25."""
 
 
-def clip_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer in which a grammar word is a token or two and any other English text is letters.
+def clip_tokenizer() -> CLIPTokenizer:
+    """A CLIP byte-pair tokenizer in which every grammar word is one token and any other English text is letters.
 
     The end of text has the largest id, which is where a CLIP text tower pools.
     """
-    symbols = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
-    vocabulary = symbols + [s + "</w>" for s in symbols]
-    merges: list[str] = []
-    known = set(vocabulary)
-    for word in words():
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:  # from the left: "r e" -> "re", "re d</w>" -> "red</w>"
-            merged = pieces[0] + pieces[1]
-            if merged not in known:
-                merges.append(f"{pieces[0]} {pieces[1]}")
-                vocabulary.append(merged)
-                known.add(merged)
-            pieces[:2] = [merged]
+    vocabulary = [*SYMBOLS, *(s + "</w>" for s in SYMBOLS)]
+    merges = byte_pair_merges(words())
+    vocabulary += [a + b for a, b in merges]
     ids = {token: i for i, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(ids))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    tokenizer = CLIPTokenizer(vocab=ids, merges=[tuple(m.split()) for m in merges], model_max_length=CONTEXT_LENGTH)
+    return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=CONTEXT_LENGTH)
+
+
+def byte_pair_merges(vocabulary: Sequence[str]) -> list[tuple[str, str]]:
+    """Merges under which each word becomes one token: the most frequent pair again and again (arXiv 1508.07909)."""
+    pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in vocabulary}
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for split in pieces.values() for pair in pairwise(split)):
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        for split in pieces.values():
+            i = 0
+            while i < len(split) - 1:
+                if (split[i], split[i + 1]) == best:
+                    split[i : i + 2] = ["".join(best)]
+                i += 1
+    return merges
+
+
+def save_clip_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Saves it as transformers does, with the `vocab.json` and `merges.txt` that older readers want."""
     tokenizer.save_pretrained(folder)
-    return tokenizer
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    lines = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(lines) + "\n")
 
 
-def bert_tokenizer(folder: Path) -> BertTokenizer:
+def bert_tokenizer() -> BertTokenizer:
     """A BERT word-piece tokenizer over the grammar's words, letters for the rest, and BLIP-2's `[DEC]` token."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words()]
-    letters = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
-    pieces += [c for c in letters if c not in pieces] + ["##" + c for c in letters] + ["[DEC]"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
-    tokenizer = BertTokenizer(
-        vocab={p: i for i, p in enumerate(pieces)}, bos_token="[DEC]", model_max_length=CONTEXT_LENGTH
-    )
+    pieces += [c for c in SYMBOLS if c not in pieces] + ["##" + c for c in SYMBOLS] + ["[DEC]"]
+    return BertTokenizer(vocab={p: i for i, p in enumerate(pieces)}, bos_token="[DEC]", model_max_length=CONTEXT_LENGTH)
+
+
+def save_bert_tokenizer(tokenizer: BertTokenizer, folder: Path) -> None:
+    """Saves it as transformers does, with the `vocab.txt` that older readers want."""
     tokenizer.save_pretrained(folder)
-    return tokenizer
+    ids = tokenizer.get_vocab()
+    (folder / "vocab.txt").write_text("\n".join(sorted(ids, key=ids.__getitem__)) + "\n")

@@ -112,11 +112,6 @@ def test_losses_are_those_of_the_equations(small: Imagenet) -> None:
     torch.testing.assert_close(small.judge(views, reading, rows, wanted=False), unwanted)
 
 
-def test_only_cross_entropy_is_bounded_below() -> None:
-    assert not Imagenet(loss="logit").bounded
-    assert Imagenet(loss="cross_entropy").bounded
-
-
 def test_a_view_is_judged_alike_whatever_its_batch(small: Imagenet) -> None:
     views = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     reading = small.read(["volcano", "macaw"])

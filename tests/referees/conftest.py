@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
 
-from refcore_playground.training.tokens import bert_tokenizer, clip_tokenizer
+from refcore_playground.training.tokens import bert_tokenizer, clip_tokenizer, save_bert_tokenizer, save_clip_tokenizer
 
 SIZE = 16
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
@@ -62,7 +62,9 @@ def scramble(module: nn.Module, seed: int) -> None:
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An open_clip `local-dir:` checkpoint of a few thousand parameters."""
     folder = tmp_path_factory.mktemp("clip")
-    vocabulary = len(clip_tokenizer(folder))
+    tokenizer = clip_tokenizer()
+    save_clip_tokenizer(tokenizer, folder)
+    vocabulary = len(tokenizer)
     config = {
         "embed_dim": 12,
         "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
@@ -87,7 +89,8 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers `Blip2ForImageTextRetrieval` folder of a few thousand parameters, with a captioning head."""
     folder = tmp_path_factory.mktemp("blip2")
-    tokenizer = bert_tokenizer(folder)
+    tokenizer = bert_tokenizer()
+    save_bert_tokenizer(tokenizer, folder)
     width, vocabulary = 16, len(tokenizer)
     tower = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Blip2Config(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
 
@@ -15,6 +15,7 @@ from refcore_playground.sample import NEGATIVES
 from refcore_playground.training.data import BINDING, VISION_BATCH, VISION_FIRST, PatchHead, distort, draw_batch
 from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer, save_bert_tokenizer
 from refcore_playground.world import SIZE
+from refcore_plugins.referees.itg import PREFIX, ItgHead
 
 PATCH = 8
 BATCH = 40
@@ -24,30 +25,6 @@ WIDTH = 128
 QUERIES = 12
 IMAGE_MEAN = [0.5, 0.5, 0.5]
 IMAGE_STD = [0.5, 0.5, 0.5]
-
-
-class ItgHead(nn.Module):
-    """BERT's language head, `cls.predictions` of the original first stage: dense, GELU, norm, decoder."""
-
-    def __init__(self, width: int, vocabulary: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.decoder = nn.Linear(width, vocabulary)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.decoder(self.norm(F.gelu(self.dense(hidden))))
-
-    def to_file(self) -> dict[str, Tensor]:
-        """The tensors under the names of the original file."""
-        return {
-            "cls.predictions.transform.dense.weight": self.dense.weight,
-            "cls.predictions.transform.dense.bias": self.dense.bias,
-            "cls.predictions.transform.LayerNorm.weight": self.norm.weight,
-            "cls.predictions.transform.LayerNorm.bias": self.norm.bias,
-            "cls.predictions.decoder.weight": self.decoder.weight,
-            "cls.predictions.decoder.bias": self.decoder.bias,
-        }
 
 
 class Blip2Recipe:
@@ -213,16 +190,15 @@ class Blip2Recipe:
         """Takes the weights of the checkpoint in the output folder, its language head too."""
         saved = Blip2ForImageTextRetrieval.from_pretrained(self.out, dtype=torch.float32)
         self.model.load_state_dict(saved.state_dict())
-        head = load_file(self.out / "itg_head.safetensors")
-        for name, tensor in self.itg.to_file().items():
-            tensor.data.copy_(head[name])
+        head = ItgHead.from_file(self.out / "itg_head.safetensors", WIDTH, len(self.tokenizer))
+        self.itg.load_state_dict(head.state_dict())
 
     def save(self) -> None:
         save_bert_tokenizer(self.tokenizer, self.out)
         half = Blip2ForImageTextRetrieval(self.model.config)
         half.load_state_dict(self.model.state_dict())
         half.half().save_pretrained(self.out)
-        head = {k: v.detach().half().contiguous() for k, v in self.itg.to_file().items()}
+        head = {PREFIX + name: value.half().contiguous() for name, value in self.itg.state_dict().items()}
         save_file(head, self.out / "itg_head.safetensors")
         BlipImageProcessor(
             size={"height": SIZE, "width": SIZE}, image_mean=IMAGE_MEAN, image_std=IMAGE_STD, resample=3

@@ -200,4 +200,4 @@ def test_conversions_are_those_that_plugins_offer(refcore, tmp_path):
 
 def test_the_demo_fails_when_the_judge_says_no():
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    assert "refcore judge --exit-code" in makefile
+    assert "VERDICT ?= --exit-code" in makefile

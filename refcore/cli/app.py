@@ -20,11 +20,13 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
 playground_app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
+probe_app = typer.Typer(help="Measure one plugin on the playground, where the truth is known.", no_args_is_help=True)
 plugins_app = typer.Typer(help="List referees, priors, augmentations and canvases.", invoke_without_command=True)
 app.add_typer(config_app, name="config")
 app.add_typer(playground_app, name="playground")
 app.add_typer(benching.app, name="bench")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(probe_app, name="probe")
 
 
 def _read_folders(folders: list[Path] | None) -> list[Path] | None:
@@ -255,6 +257,24 @@ def new(
     from refcore.cli.new import run
 
     run(kind, name, out, json)
+
+
+@probe_app.command("referee")
+def probe_referee(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A referee; see `refcore plugins`.")],
+    scenes: Annotated[int, typer.Option("--scenes", min=2, help="Scenes for each kind of wrong caption.")] = 24,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts made by its gradient alone.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of scenes, prompts and the start.")] = 0,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Keep the pictures in this folder.")] = None,
+    json: Json = False,
+    plugins_dir: PluginsDir = None,
+    local_plugins: LocalPlugins = False,
+) -> None:
+    """Show what a referee knows, whether its gradient alone makes what is asked, and what a view costs."""
+    from refcore.cli.probing import run
+
+    run(name, scenes, prompts, seed, overrides or [], out, json)
 
 
 @app.command()

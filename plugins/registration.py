@@ -60,6 +60,11 @@ def register_augmentations(register: Register) -> None:
 
 
 @hookimpl
+def register_parsers(register: Register) -> None:
+    register("spacy", f"{_P}.parsers.spacy:Spacy", summary="Parts of free English text, by spaCy's dependency parse")
+
+
+@hookimpl
 def register_canvases(register: Register) -> None:
     register("latent", f"{_P}.canvases.latent:Latent", summary="Latent of a diffusers autoencoder")
     register("pixel", f"{_P}.canvases.pixel:Pixel", summary="Pixels through a sigmoid")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from refcore.hooks import hookimpl
     from refcore.inversion import Inversion, StepResult
     from refcore.objective import Objective
+    from refcore.parser import Parser, Part, Parts, Relation
     from refcore.plugin import CheckpointError, Plugin, PluginConfig, RefcoreError
     from refcore.prior import Prior
     from refcore.randomness import Rng
@@ -36,12 +37,16 @@ _HOME = {
     "LatentSpace": "canvas",
     "NonFiniteError": "engine",
     "Objective": "objective",
+    "Parser": "parser",
+    "Part": "parser",
+    "Parts": "parser",
     "Plugin": "plugin",
     "PluginConfig": "plugin",
     "Prior": "prior",
     "Reading": "referee",
     "RefcoreError": "plugin",
     "Referee": "referee",
+    "Relation": "parser",
     "Result": "api",
     "Rng": "randomness",
     "RunConfig": "config",
@@ -65,12 +70,16 @@ __all__ = [
     "LatentSpace",
     "NonFiniteError",
     "Objective",
+    "Parser",
+    "Part",
+    "Parts",
     "Plugin",
     "PluginConfig",
     "Prior",
     "Reading",
     "RefcoreError",
     "Referee",
+    "Relation",
     "Result",
     "Rng",
     "RunConfig",

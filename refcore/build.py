@@ -15,6 +15,7 @@ from refcore.combine import combiner
 from refcore.config import PROMPT, PluginUse, RefereeTerm, RunConfig, SampleStart
 from refcore.engine import Engine, PriorUse, RefereeUse, WitnessUse
 from refcore.fields import parse
+from refcore.parser import ParseError, Parser, load_parser
 from refcore.plugin import Plugin, RefcoreError
 from refcore.prior import Prior
 from refcore.randomness import Rng
@@ -129,7 +130,7 @@ class _Builder:
                 RefereeUse(
                     label=label,
                     term=term,
-                    **self._asked(plugins[f"referees.{i}"], term, label),
+                    **self._asked(plugins[f"referees.{i}"], term, label, plugins.get(f"referees.{i}.parts.parser")),
                     autocast=self._autocast(term),
                     enough=self._enough(plugins[f"referees.{i}"], term, f"referees.{i}"),
                 )
@@ -160,6 +161,8 @@ class _Builder:
     def _make(self, kind: registry.Kind, use: PluginUse, field: str) -> Plugin:
         """The plugin of `use`, not loaded yet; equal uses of a referee are one."""
         own = plugin_config(kind, use, field)
+        if kind == "parsers":
+            return load_parser(use.name, use.config, field)
         if kind != "referees":
             return registry.get(kind, use.name, field)(own)
         key = (kind, use.name, own.model_dump_json(), getattr(use, "dtype", None))
@@ -167,14 +170,32 @@ class _Builder:
             self._referees[key] = registry.get(kind, use.name, field)(own)
         return self._referees[key]
 
-    def _asked(self, referee: Referee, term: Any, label: str) -> dict[str, Any]:
+    def _asked(self, referee: Referee, term: Any, label: str, parser: Parser | None = None) -> dict[str, Any]:
         if id(referee) not in self._ready:
             referee.load(self.device, self._dtype(term))
             self._ready.add(id(referee))
         texts, rows = self._texts(term.prompt)
+        found: dict[str, Any] = {"referee": referee, "rows": rows}
+        if parser is not None:
+            sentences = self._sentences(parser, label)
+            asked = [[term.prompt.replace(PROMPT, sentence) for sentence in own] for own in sentences]
+            texts = list(dict.fromkeys([*texts, *(text for own in asked for text in own)]))
+            found["parts"] = tuple(tuple(texts.index(text) for text in own) for own in asked)
         reading = referee.read(texts)
         self._tell(reading, label)
-        return {"referee": referee, "reading": reading.to(self.device), "rows": rows}
+        return {**found, "reading": reading.to(self.device)}
+
+    def _sentences(self, parser: Parser, label: str) -> list[tuple[str, ...]]:
+        """The parts of each sample's prompt, and a note of what they are."""
+        prompts = [prompt for prompt, _ in self.config.samples]
+        try:
+            parts = {prompt: parser.parse(prompt).sentences() for prompt in dict.fromkeys(prompts)}
+        except ParseError as error:
+            raise ParseError(f'"{label}" cannot judge the parts of a prompt: {error}') from error
+        by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
+        for prompt, own in parts.items():
+            self.notes.append(f'"{label}", "{_short(prompt)}": its parts, by {by}: {"; ".join(own)}')
+        return [parts[prompt] for prompt in prompts]
 
     def _enough(self, referee: Referee, term: RefereeTerm, field: str) -> tuple[float, ...] | None:
         """[B] the loss at which a referee is satisfied with each sample."""
@@ -245,7 +266,11 @@ def _uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
     ]
     for field, kind, uses in terms:
         found += [(f"{field}.{i}", kind, use) for i, use in enumerate(uses)]
-    return found
+    return found + [
+        (f"referees.{i}.parts.parser", "parsers", term.parts.parser)
+        for i, term in enumerate(config.referees)
+        if term.parts is not None
+    ]
 
 
 def _middle(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -132,6 +132,30 @@ class Enough(Section):
         return self
 
 
+class ParserUse(PluginUse):
+    """A parser by name, with its own fields; the name alone stands for both."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class JudgedParts(Section):
+    """The parts of the prompt that a referee judges besides the whole of it.
+
+    The loss of a view is `whole` * loss(prompt) + `weight` * reduce(loss of each part), where the parts are those of
+    `refcore.parser.Parts.sentences`: each noun phrase with its count, and each relation of two of them.
+    """
+
+    parser: ParserUse = Field(description="What takes the prompt apart: a parser's name, or its name and config.")
+    weight: float = Field(1.0, gt=0, description="Factor of the parts' reduced loss.")
+    whole: float = Field(1.0, ge=0, description="Factor of the whole prompt's loss; 0 judges the parts alone.")
+    reduce: Literal["mean", "max"] = Field(
+        "mean", description="mean: of the parts' losses. max: the loss of the view's worst part alone."
+    )
+
+
 class RefereeTerm(_Weighted):
     """A referee that the image is optimised for."""
 
@@ -145,11 +169,31 @@ class RefereeTerm(_Weighted):
         description="Loss (a number, or its settings) at or below which this referee is satisfied and its gradient 0, "
         "sample by sample; early_stop waits until the clean loss of all that have one is there. null: never.",
     )
+    parts: JudgedParts | None = Field(
+        None,
+        description="Judge the parts of the prompt (noun phrases, relations), too: a parser's name, or its settings. "
+        "Scores stay those of the whole prompt. null: the whole alone.",
+    )
 
     @field_validator("enough", mode="before")
     @classmethod
     def _number(cls, enough: Any) -> Any:
         return {"loss": enough} if isinstance(enough, (int, float)) and not isinstance(enough, bool) else enough
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _parser(cls, parts: Any) -> Any:
+        return {"parser": parts} if isinstance(parts, str) else parts
+
+    @model_validator(mode="after")
+    def _of_whole_prompts(self) -> Self:
+        if self.parts is not None and PROMPT not in self.prompt:
+            raise ValueError(f'parts are of the run\'s prompts, but prompt is "{self.prompt}"; expected {PROMPT} in it')
+        if self.parts is not None and self.enough is not None and self.enough.calibration is not None:
+            raise ValueError(
+                "enough.calibration is of losses on whole prompts, and with parts the loss is another; use enough.loss"
+            )
+        return self
 
 
 class PriorTerm(_Weighted):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refcore.canvas import Canvas, CanvasParams
 from refcore.combine import Combiner, Rows
-from refcore.config import CLEAN, PriorTerm, RefereeTerm, RunConfig, SampleStart
+from refcore.config import CLEAN, JudgedParts, PriorTerm, RefereeTerm, RunConfig, SampleStart
 from refcore.plugin import RefcoreError
 from refcore.prior import Prior
 from refcore.randomness import Key, Rng, candidate_key
@@ -65,6 +65,8 @@ class RefereeUse(Use):
     term: RefereeTerm
     enough: tuple[float, ...] | None = None
     """[B] the loss at or below which it is satisfied with each sample; None: never."""
+    parts: tuple[tuple[int, ...], ...] | None = None
+    """[B] the rows of `reading` that hold the parts of each sample's prompt, one or more; None: it judges no parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +207,8 @@ class Engine:
         for use in self.referees:
             opened = views.get(group, use.referee.input_size)
             everything = torch.arange(len(opened.sample), device=images.device)
-            rows = self._rows(use, samples)
-            parts = [self._loss(use, opened, index, rows) for index in self._chunks(everything)]
+            asked = _Asked(use, samples, images.device)
+            parts = [self._loss(use, opened, index, asked) for index in self._chunks(everything, opened, asked)]
             found[use.label] = torch.cat(parts).view(len(images), -1).mean(1)
         return found
 
@@ -291,13 +293,13 @@ class Engine:
     def _judge(self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The gradient at the image of sum over samples of mean over views, [A, 3, H, W], and the means, [A]."""
         per_sample = len(index) // len(samples)
-        rows = self._rows(use, samples)
+        asked = _Asked(use, samples, self.device)
         scale = (HALF_SCALE if _is_half(use) else 1.0) / per_sample
         total = torch.zeros_like(views.source)
         parts = []
-        for chunk in self._chunks(index):
+        for chunk in self._chunks(index, views, asked):
             with torch.enable_grad():
-                loss = self._loss(use, views, chunk, rows)
+                loss = self._loss(use, views, chunk, asked)
                 (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
             total += gradient
             parts.append(loss.detach())
@@ -322,21 +324,27 @@ class Engine:
             with torch.no_grad():
                 for use in referees:
                     if use.term.views == name:
-                        rows, opened = self._rows(use, samples), views.of(use)
-                        losses = torch.cat([self._loss(use, opened, index, rows) for index in self._chunks(everything)])
+                        asked, opened = _Asked(use, samples, self.device), views.of(use)
+                        chunks = self._chunks(everything, opened, asked)
+                        losses = torch.cat([self._loss(use, opened, index, asked) for index in chunks])
                         ranking += use.term.weight_at(step, self.config.steps) * losses.view(n, -1)
             hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values
             chosen[name] = (torch.arange(n, device=self.device)[:, None] * group.config.count + hardest).flatten()
         return chosen
 
-    def _loss(self, use: RefereeUse, views: Views, index: Tensor, rows: Tensor) -> Tensor:
-        """[n] losses of the views `index`; `rows` is the row of the reading of each of the A samples."""
-        made = views.make(index)
+    def _loss(self, use: RefereeUse, views: Views, index: Tensor, asked: _Asked) -> Tensor:
+        """[n] losses of the views `index`, of the whole prompts and of their parts.
+
+        With parts, the referee is shown each view once for every question about it.
+        """
+        made, sample = views.make(index), views.sample.index_select(0, index)
+        questions = asked.counts.index_select(0, sample)
+        if asked.parts is not None:
+            made = made.repeat_interleave(questions, 0)
         with _autocast(self.device, use.autocast):
-            loss = use.referee.judge(
-                made, use.reading, rows.index_select(0, views.sample.index_select(0, index)), use.term.wanted
-            )
-        return loss.to(torch.promote_types(loss.dtype, torch.float32))
+            loss = use.referee.judge(made, use.reading, asked.of(sample), use.term.wanted)
+        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        return loss if asked.parts is None else asked.reduced(loss, questions)
 
     def _image_prior(
         self, use: PriorUse, cut: Tensor, samples: Sequence[int], seeds: Sequence[Key], step: int
@@ -374,12 +382,54 @@ class Engine:
     def _acts_on_image(self, use: PriorUse) -> bool:
         return use.prior.space == "image" or (use.prior.space == "latent" and self.canvas.latent_name() is None)
 
-    def _rows(self, use: RefereeUse, samples: Sequence[int]) -> Tensor:
-        """[A] int64: the row of the reading of each sample."""
-        return torch.tensor([use.rows[b] for b in samples], device=self.device)
+    def _chunks(self, index: Tensor, views: Views, asked: _Asked) -> tuple[Tensor, ...]:
+        """`index` in chunks of `config.chunk` judgements; a view's questions are never torn apart."""
+        chunk = self.config.chunk or 0
+        if not chunk or asked.parts is None:
+            return index.split(chunk or max(1, len(index)))
+        sizes, room = [0], chunk
+        for sample in views.sample.index_select(0, index).tolist():
+            if asked.each[sample] > room and sizes[-1]:
+                sizes, room = [*sizes, 0], chunk
+            sizes[-1] += 1
+            room -= asked.each[sample]
+        return index.split(sizes)
 
-    def _chunks(self, index: Tensor) -> tuple[Tensor, ...]:
-        return index.split(self.config.chunk or max(1, len(index)))
+
+class _Asked:
+    """What a referee is asked about views of A samples: rows of its reading, the whole prompt's before the parts'."""
+
+    def __init__(self, use: RefereeUse, samples: Sequence[int], device: torch.device) -> None:
+        self.parts: JudgedParts | None = use.term.parts if use.parts is not None else None
+        rows = [(use.rows[b],) for b in samples]
+        if self.parts is not None and use.parts is not None:
+            rows = [(*(row if self.parts.whole else ()), *use.parts[b]) for row, b in zip(rows, samples, strict=True)]
+        self.each = [len(row) for row in rows]
+        """[A] how many questions are asked about a view of each sample."""
+        self.counts = torch.tensor(self.each, device=device)
+        longest = max(self.each, default=0)
+        self._table = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+
+    def of(self, sample: Tensor) -> Tensor:
+        """[m] the questions about views of the samples `sample` [n], view by view."""
+        asked = self._table.index_select(0, sample)
+        return asked[self._there(self.counts.index_select(0, sample))]
+
+    def reduced(self, losses: Tensor, questions: Tensor) -> Tensor:
+        """[n] from the losses [m] of n views: whole * loss(prompt) + weight * reduce(losses of its parts)."""
+        assert self.parts is not None
+        there = self._there(questions)
+        table = losses.new_zeros(there.shape).masked_scatter(there, losses)
+        whole = self.parts.whole * table[:, 0] if self.parts.whole else 0.0
+        first = 1 if self.parts.whole else 0
+        table, there, count = table[:, first:], there[:, first:], questions - first
+        if self.parts.reduce == "max":
+            return whole + self.parts.weight * table.masked_fill(~there, -torch.inf).max(1).values
+        return whole + self.parts.weight * table.sum(1) / count
+
+    def _there(self, counts: Tensor) -> Tensor:
+        """[n, longest] bool: which places of a table have a question."""
+        return torch.arange(self._table.shape[1], device=counts.device) < counts[:, None]
 
 
 class _OpenViews:

@@ -1,4 +1,4 @@
-"""The whole plugin surface: five hooks under which a package registers its classes and presets by name, lazily.
+"""The whole plugin surface: six hooks under which a package registers its classes and presets by name, lazily.
 
 A package says in the module of its entry point which version of this surface it was built for: `api_version = 1`.
 """
@@ -15,7 +15,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 API_VERSION = 1
-"""Version of the hooks and of the four contracts; it grows when a plugin built before would no longer work."""
+"""Version of the hooks and of the five contracts; it grows when a plugin built before would no longer work."""
 API_CHANGES: Mapping[int, str] = MappingProxyType({1: "the first version"})
 """Version -> what changed in it for plugins; an older plugin is told what came after its own."""
 UNDECLARED = 1
@@ -43,6 +43,10 @@ class Specs:
     @hookspec
     def register_canvases(self, register: Register) -> None:
         """Registers `refcore.canvas.Canvas` classes."""
+
+    @hookspec
+    def register_parsers(self, register: Register) -> None:
+        """Registers `refcore.parser.Parser` classes."""
 
     @hookspec
     def register_presets(self, register: Register) -> None:

@@ -65,7 +65,7 @@ class PluginType(_Arithmetic, ABCMeta):
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
-    """Base of referees, priors, augmentations and canvases."""
+    """Base of referees, priors, augmentations, canvases and parsers."""
 
     class Config(PluginConfig):
         pass
@@ -92,7 +92,7 @@ def as_use(value: Any) -> Any:
     The config holds the fields that were set, and nothing else that an instance may have.
 
     Raises:
-        RefcoreError: a class that extends none of the four contracts, or whose name another plugin has.
+        RefcoreError: a class that extends none of the five contracts, or whose name another plugin has.
     """
     is_class = isinstance(value, PluginType)
     if not is_class and not isinstance(value, Plugin):

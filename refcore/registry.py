@@ -1,4 +1,4 @@
-"""The registry: which referees, priors, augmentations, canvases and presets exist, by name; classes come on demand.
+"""The registry: which plugins (referees, priors, ...) and presets exist, by name; classes come on demand.
 
 Packages register through the entry-point group `refcore` (the shipped plugins too) and the hooks of `refcore.hooks`.
 Entry points are iterated here, not by pluggy, so that one that fails is a row of `refcore plugins` and not a crash: a
@@ -26,7 +26,7 @@ from refcore.hooks import PROJECT, Specs
 from refcore.names import unknown
 from refcore.plugin import Plugin, RefcoreError
 
-Kind = Literal["referees", "priors", "augmentations", "canvases"]
+Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _ORDER: dict[str, int] = {kind: i for i, kind in enumerate(KINDS)}
 SINGULAR: dict[str, str] = {
@@ -34,6 +34,7 @@ SINGULAR: dict[str, str] = {
     "priors": "prior",
     "augmentations": "augmentation",
     "canvases": "canvas",
+    "parsers": "parser",
 }
 PRESETS = "presets"
 """The hook of presets is registered to as the kinds are, but what it registers are files."""
@@ -42,6 +43,7 @@ CONTRACTS: dict[str, str] = {
     "priors": "refcore.prior:Prior",
     "augmentations": "refcore.augmentation:Augmentation",
     "canvases": "refcore.canvas:Canvas",
+    "parsers": "refcore.parser:Parser",
 }
 """Kind -> the base class that its plugins extend."""
 
@@ -321,7 +323,7 @@ def kind_of(cls: type[Any]) -> Kind:
     """The kind of a plugin class.
 
     Raises:
-        RefcoreError: it extends none of the four contracts.
+        RefcoreError: it extends none of the five contracts.
     """
     for kind, contract in CONTRACTS.items():
         if issubclass(cls, pkgutil.resolve_name(contract)):
@@ -349,7 +351,7 @@ def first_line(cls: type[Any]) -> str:
 
 
 def _is_plugin(value: Any) -> bool:
-    """Whether it is a class of one of the four kinds."""
+    """Whether it is a class of one of the five kinds."""
     return inspect.isclass(value) and any(issubclass(value, pkgutil.resolve_name(c)) for c in CONTRACTS.values())
 
 

@@ -12,6 +12,7 @@ from refcore import rundir
 from refcore.plugin import RefcoreError
 from refcore_playground.bench.libraries import need
 from refcore_playground.bench.summary import ALL
+from refcore_playground.bench.tables import named
 from refcore_playground.sample import CATEGORIES, SPLITS
 
 COLOURS = {"seen": "#0072b2", "unseen": "#e69f00", "hack": "#d55e00", "all": "#333333"}
@@ -29,7 +30,7 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
         raise RefcoreError(f'--plot "{path}": the format "{path.suffix}" is unknown; expected {", ".join(FORMATS)}')
     need("matplotlib").use("agg")
     pyplot = need("matplotlib.pyplot")
-    names = [variant["variant"] for variant in summary["variants"]]
+    names = [named(variant) for variant in summary["variants"]]
     height = 3.0 + 0.34 * len(names)
     figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
     title = f"{summary['prompts']} prompts (seed {summary['prompts_seed']}), 95 % intervals"
@@ -86,7 +87,7 @@ def _cost(axis: Any, summary: dict[str, Any]) -> None:
         error = [[y - 100 * whole["low"]], [100 * whole["high"] - y]]
         axis.errorbar(x, y, error, fmt="o", color=COLOURS["all"], ecolor="#bbbbbb", capsize=2)
         offset = (5, 5 + 11 * (i % 3)) if i % 2 == 0 else (5, -12 - 11 * (i % 3))
-        axis.annotate(variant["variant"], (x, y), offset, textcoords="offset points", fontsize=8)
+        axis.annotate(named(variant), (x, y), offset, textcoords="offset points", fontsize=8)
     axis.set_xscale("log")
     axis.margins(x=0.25)
     axis.set_ylim(-6, 106)

@@ -56,6 +56,11 @@ def points(estimate: dict[str, float]) -> str:
     return f"{_points(estimate['value'])}{_interval(estimate, _points)}"
 
 
+def named(variant: dict[str, Any]) -> str:
+    """`mine (oracle parser)`: a variant's name, and what every table must say of it."""
+    return " ".join([variant["variant"], *(f"({label})" for label in variant.get("labels", ()))])
+
+
 def _overview(summary: dict[str, Any]) -> Table:
     columns = ["variant", "images", "whole prompts", "single facts", "hack rate", "seen - unseen", "s/image"]
     rows = []
@@ -63,7 +68,7 @@ def _overview(summary: dict[str, Any]) -> Table:
         overall = variant["accuracy"][0]
         rows.append(
             [
-                variant["variant"],
+                named(variant),
                 str(variant["images"]),
                 share(overall["whole"]),
                 share(overall["facts"]),
@@ -88,7 +93,7 @@ def _accuracy(summary: dict[str, Any], what: str, title: str) -> Table:
         for split in (*SPLITS, ALL):
             if (ALL, split) in cells:
                 own = [share(cells[category, split]) if (category, split) in cells else NONE for category in columns]
-                rows.append([variant["variant"], split, *own])
+                rows.append([named(variant), split, *own])
     return Table(title, ["variant", "split", *columns], rows)
 
 
@@ -99,7 +104,7 @@ def _against(summary: dict[str, Any]) -> Table:
             whole = found["whole"][0] if found["pairs"] else found["facts"]  # of all, before any category
             rows.append(
                 [
-                    variant["variant"],
+                    named(variant),
                     str(found["pairs"]),
                     points(whole),
                     points(found["facts"]),
@@ -121,7 +126,7 @@ def _costs(summary: dict[str, Any]) -> Table:
     kinds = [k for k in summary["variants"][0]["evaluations"] if any(v["evaluations"][k] for v in summary["variants"])]
     rows = [
         [
-            variant["variant"],
+            named(variant),
             f"{variant['steps']:.0f}",
             f"{variant['seconds']:.2f}",
             f"{variant['load_seconds']:.2f}",

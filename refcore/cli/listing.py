@@ -20,6 +20,7 @@ _FACTS: dict[str, tuple[str, ...]] = {
     "priors": ("space", "couples_samples"),
     "augmentations": ("geometric",),
     "canvases": (),
+    "parsers": ("oracle",),
 }
 """The class attributes of each contract that a user wants to know."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
@@ -158,6 +159,7 @@ def use(kind: registry.Kind, name: str) -> str:
         "priors": f"priors:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
         "augmentations": f"views:\n  main:\n    augment:\n      - name: {name}\n        config: {{}}",
         "canvases": f"canvas:\n  name: {name}\n  config: {{}}",
+        "parsers": f"referees:\n  - name: clip\n    parts:\n      parser:\n        name: {name}\n        config: {{}}",
     }[kind]
 
 

@@ -36,7 +36,7 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     """Writes `OUT/refcore-NAME` and returns the paths of its files.
 
     Args:
-        kind: referee, prior, augmentation or canvas.
+        kind: referee, prior, augmentation, canvas or parser.
         name: what configs will call the plugin.
         out: the folder that the package's folder is made in.
 
@@ -97,6 +97,7 @@ def _files(kind: registry.Kind, name: str) -> dict[str, str]:
         "use": use(kind, name),
         "imports": templates.IMPORTS[kind],
         "options": templates.OPTIONS[kind],
+        "library": templates.LIBRARY[kind],
         "api_version": str(API_VERSION),
     }
     words["more"] = Template(templates.MORE[kind]).substitute(words)

@@ -60,6 +60,7 @@ refcore probe referee $name
     "priors": "",
     "augmentations": "",
     "canvases": "",
+    "parsers": "",
 }
 
 INIT = '''\
@@ -87,6 +88,7 @@ SUMMARY = {
     "priors": "Smoothness: squared second differences of neighbouring pixels",
     "augmentations": "A random exposure of each view",
     "canvases": "A mosaic of square tiles",
+    "parsers": "Prompts as lists, split at commas",
 }
 
 MODULE = {
@@ -264,12 +266,39 @@ class $cls(Canvas):
 ''',
 }
 
+MODULE["parsers"] = '''\
+"""The parser `$name`: $lower."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from refcore import Parser, Part, Parts, PluginConfig
+from refcore.parser import ParseError
+
+
+class $cls(Parser):
+    """Each piece between separators is a thing, of which the prompt leaves open how many; no relations."""
+
+    class Config(PluginConfig):
+        separator: str = Field(",", min_length=1, description="What stands between two things.")
+
+    name = "$name"
+    config: Config
+
+    def parse(self, prompt: str) -> Parts:
+        """See `Parser.parse`."""
+        pieces = [piece.strip() for piece in prompt.split(self.config.separator)]
+        if not all(pieces):
+            raise ParseError(f'"{prompt}" has an empty piece; expected things with "{self.config.separator}" between')
+        return Parts(prompt, tuple(Part(piece, None, piece) for piece in pieces))
+'''
+
 TEST_HEAD = '''\
 """`$name` keeps the contract of a $kind, and does what it says."""
 
 from __future__ import annotations
 
-import torch
+import $library
 from refcore import $imports
 from refcore.testing import suite
 
@@ -322,6 +351,12 @@ def test_a_tile_has_one_colour() -> None:
     assert torch.equal(image[..., :4, :4], image[..., :1, :1].expand(1, 3, 4, 4))
     assert not torch.equal(image[..., 0, 0], image[..., 0, 4])
 """,
+    "parsers": """\
+def test_a_list_is_taken_apart() -> None:
+    assert $cls().parse("a red hat, grass").sentences() == ("a red hat", "grass")
+    with pytest.raises(RefcoreError, match="empty piece"):
+        $cls().parse("a red hat,")
+""",
 }
 
 IMPORTS = {
@@ -329,11 +364,15 @@ IMPORTS = {
     "priors": "Rng, registry",
     "augmentations": "Rng, registry",
     "canvases": "Rng, registry",
+    "parsers": "RefcoreError, registry",
 }
+LIBRARY = dict.fromkeys(("referees", "priors", "augmentations", "canvases"), "torch") | {"parsers": "pytest"}
+"""What else the tests import."""
 OPTIONS = {
     "referees": ', prompts=("a dark room", "a bright room", "a dim hall")',
     "priors": "",
     "augmentations": "",
     "canvases": ", size=(24, 32)",
+    "parsers": "",
 }
 """Arguments of the suite beside the plugin."""

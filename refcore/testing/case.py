@@ -102,6 +102,8 @@ class Case:
         plugin: Any = type(self.plugin)(self.plugin.config)
         if self.kind == "canvases":
             plugin.load(self.device, dtype, self.size)
+        elif self.kind == "parsers":
+            plugin.load()
         elif self.kind != "augmentations":
             plugin.load(self.device, dtype)
         if self.kind == "priors":

@@ -1,4 +1,4 @@
-"""Checks that all four kinds share; each kind says how it is exercised, and what comes out."""
+"""Checks that all kinds share; each kind says how it is exercised, and what comes out."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from refcore import registry
 from refcore.names import unknown
 from refcore.plugin import Plugin, PluginType
-from refcore.testing import augmentations, canvases, common, priors, referees
+from refcore.testing import augmentations, canvases, common, parsers, priors, referees
 from refcore.testing.case import Case, Failed, NotApplicable
 
 Check = Callable[[Case], Any]
@@ -95,6 +95,14 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(canvases),
     },
+    "parsers": _named(
+        common.config_round_trip,
+        common.useful_errors,
+        parsers.parsing,
+        parsers.repeatable,
+        parsers.refuses_what_it_cannot_read,
+        parsers.no_global_randomness,
+    ),
 }
 """Kind -> name of a check -> the check; its docstring says what it holds the plugin to."""
 

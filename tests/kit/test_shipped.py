@@ -18,6 +18,7 @@ NATURAL = ("volcano", "broccoli", "jellyfish")
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("referees", "imagenet"): {"prompts": NATURAL},
     **{("priors", name): {"canvas": Latent()} for name in ("sds", "csd", "nfsd", "sdi", "vsd", "gaussian", "moments")},
+    ("parsers", "grammar"): {"prompts": ("a red circle", "a blue square above a green star", "two dotted pink rings")},
     ("canvases", "pixel"): {"size": (24, 32)},
     ("canvases", "multires"): {"size": (24, 32)},
     ("canvases", "fourier"): {"size": (24, 32)},

@@ -1,0 +1,32 @@
+"""What every table says beside a variant's name: that its config uses a parser which knows the prompts' grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from refcore import registry
+
+ORACLE = "oracle parser"
+
+
+def labels(settings: Any) -> list[str]:
+    """The labels of a config, or of anything that holds one: fields called `parser`, at any depth, name parsers."""
+    found = []
+    for name in dict.fromkeys(_parsers(settings)):
+        if name not in registry.names("parsers"):
+            found.append(f'parser "{name}", not installed')
+        elif registry.get("parsers", name).oracle:
+            found.append(ORACLE)
+    return list(dict.fromkeys(found))
+
+
+def _parsers(settings: Any) -> Iterator[str]:
+    if isinstance(settings, dict):
+        for field, value in settings.items():
+            if field == "parser" and value:
+                yield value["name"] if isinstance(value, dict) else str(value)
+            yield from _parsers(value)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from _parsers(value)

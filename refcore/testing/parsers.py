@@ -1,0 +1,47 @@
+"""Checks of a parser, against `refcore.parser.Parser`."""
+
+from __future__ import annotations
+
+from refcore.parser import ParseError, Parts
+from refcore.testing.case import Case, Failed, global_randomness_untouched, require
+
+
+def parsing(case: Case) -> None:
+    """Each prompt comes back as it was given, with things whose text and count are told apart."""
+    for prompt in case.prompts:
+        found = case.loaded().parse(prompt)
+        require(isinstance(found, Parts), f"parse gives {type(found).__name__}; expected refcore.Parts")
+        require(found.prompt == prompt, f'parse("{prompt}").prompt is "{found.prompt}"; expected the prompt as given')
+        for part in found.things:
+            require(
+                part.text and part.text == part.text.strip(),
+                f'a thing of "{prompt}" has the text "{part.text}"; expected a noun phrase',
+            )
+        sentences = found.sentences()
+        require(all(sentences), f'a part of "{prompt}" is empty as a prompt of its own: {sentences}')
+
+
+def repeatable(case: Case) -> None:
+    """The same prompt has the same parts, in a second call and in a second instance, whatever was read before."""
+    first = {prompt: case.loaded().parse(prompt) for prompt in case.prompts}
+    for who, other in (("a second call", case.loaded()), ("a second instance", case.fresh())):
+        for prompt in reversed(case.prompts):
+            again, found = other.parse(prompt), first[prompt]
+            require(again == found, f'"{prompt}" has the parts {again} in {who}, and had {found}; expected the same')
+
+
+def refuses_what_it_cannot_read(case: Case) -> None:
+    """An empty prompt is a ParseError."""
+    try:
+        found = case.loaded().parse("")
+    except ParseError:
+        return
+    raise Failed(f"an empty prompt gives {found}; expected a ParseError that says what can be read")
+
+
+def no_global_randomness(case: Case) -> None:
+    """Nothing is drawn from Python's, numpy's or torch's own generators."""
+    parser = case.loaded()
+    with global_randomness_untouched(type(case.plugin).__name__):
+        for prompt in case.prompts:
+            parser.parse(prompt)

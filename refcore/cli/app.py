@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from refcore import registry, rundir
 from refcore.cli import benching
@@ -20,8 +21,23 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
 playground_app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
-probe_app = typer.Typer(help="Measure one plugin on the playground, where the truth is known.", no_args_is_help=True)
-plugins_app = typer.Typer(help="List referees, priors, augmentations and canvases.", invoke_without_command=True)
+
+
+class ProbeGroup(TyperGroup):
+    """A group that takes a word which is none of its commands as the first argument of `probe run`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+probe_app = typer.Typer(
+    cls=ProbeGroup,
+    help="Measure a referee on the playground, where the truth is known; or a run's loss: `refcore probe CONFIG`.",
+    no_args_is_help=True,
+)
+plugins_app = typer.Typer(help="List referees, priors, canvases and all other plugins.", invoke_without_command=True)
 app.add_typer(config_app, name="config")
 app.add_typer(playground_app, name="playground")
 app.add_typer(benching.app, name="bench")
@@ -138,7 +154,7 @@ def plugins(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """List referees, priors, augmentations and canvases; nothing is imported without --check."""
+    """List referees, priors, augmentations, canvases and parsers; nothing is imported without --check."""
     if context.invoked_subcommand is None:
         from refcore.cli.listing import list_plugins
 
@@ -248,7 +264,7 @@ def playground_sample(
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation or canvas.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas or parser.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What configs will call it.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the package's folder is made.")] = Path(),
     json: Json = False,
@@ -275,6 +291,40 @@ def probe_referee(
     from refcore.cli.probing import run
 
     run(name, scenes, prompts, seed, overrides or [], out, json)
+
+
+@probe_app.command("run")
+def probe_run(
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset, or the path of a YAML config.")],
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="PROMPT", help="What is made; by default the config's.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option("--steps", metavar="0,10,20", help="Steps done; by default the start and the middle.")
+    ] = None,
+    views: Annotated[
+        str, typer.Option("--views", metavar="0,1,4", help="Views a sample; 0 is the clean image, config the config's.")
+    ] = "0,1,4,16",
+    noise: Annotated[
+        str, typer.Option("--noise", metavar="0,0.1", help="Std of the views' Gaussian noise; config is the config's.")
+    ] = "config",
+    at: Annotated[str, typer.Option("--at", metavar="params|image", help="Where gradients are taken.")] = "params",
+    directions: Annotated[int, typer.Option("--directions", min=1, help="Random directions.")] = 4,
+    radius: Annotated[float, typer.Option("--radius", help="Root-mean-square length of a random direction.")] = 0.01,
+    dtype: Annotated[str, typer.Option("--dtype", metavar="float64|float32", help="Of the measured models.")] = (
+        "float64"
+    ),
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON here.")] = None,
+    json: Json = False,
+    plugins_dir: PluginsDir = None,
+    local_plugins: LocalPlugins = False,
+) -> None:
+    """Measure how smooth and how well conditioned the referees' loss is along a run; `run` may be left out."""
+    from refcore.cli.smoothing import run
+
+    run(source, prompts or [], overrides or [], seed, steps, views, noise, at, directions, radius, dtype, out, json)
 
 
 @app.command()

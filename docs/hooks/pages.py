@@ -1,0 +1,174 @@
+"""Pages that mkdocs makes of what is installed: one a plugin, one of all presets, one of the command line.
+
+Nothing here is written to the repository, so nothing can go stale: a plugin or preset that ships with refcore has its
+page in the next build.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+from markdown.extensions.toc import slugify
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from typer.testing import CliRunner
+
+from refcore import preset, registry
+from refcore.cli.app import app
+from refcore.cli.listing import page
+
+SHIPPED = "refcore"
+"""The distribution whose plugins have pages."""
+CHAPTERS = "Background"
+"""The part of the navigation that a new page of docs/ joins."""
+PLUGINS, PRESETS, COMMANDS = "plugins", "presets.md", "commands.md"
+PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "dumb"}
+"""The environment in which help is plain text."""
+_MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts the plugins' pages where the navigation says "Plugins", and new chapters behind the others."""
+    listed = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
+    for section in config.nav or []:
+        for title, entries in section.items():
+            if title == CHAPTERS:
+                entries += [
+                    {_heading(path): path.name}
+                    for path in sorted(Path(config.docs_dir).glob("*.md"))
+                    if path.name not in listed
+                ]
+            if isinstance(entries, list):
+                section[title] = [
+                    {"Plugins": _navigation()} if entry == {"Plugins": f"{PLUGINS}/index.md"} else entry
+                    for entry in entries
+                ]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages."""
+    for path, text in pages(Path(config.docs_dir)).items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def pages(docs: Path) -> dict[str, str]:
+    """Path in the site's sources -> Markdown."""
+    homes = _homes(docs)
+    found = {f"{PLUGINS}/index.md": _index(), PRESETS: _presets(), COMMANDS: _commands()}
+    for kind, name in _shipped():
+        found[_path(kind, name)] = _plugin(kind, name, homes.get(name))
+    return found
+
+
+def _shipped() -> list[tuple[registry.Kind, str]]:
+    return [
+        (kind, name)
+        for kind in registry.KINDS
+        for name in registry.names(kind)
+        if registry.entry(kind, name).distribution == SHIPPED
+    ]
+
+
+def _path(kind: registry.Kind, name: str) -> str:
+    return f"{PLUGINS}/{kind}/{name}.md"
+
+
+def _navigation() -> list[Any]:
+    sections: dict[str, list[Any]] = {}
+    for kind, name in _shipped():
+        sections.setdefault(kind.capitalize(), []).append({name: _path(kind, name)})
+    return [f"{PLUGINS}/index.md", *({title: entries} for title, entries in sections.items())]
+
+
+def _index() -> str:
+    lines = [
+        "# Plugins",
+        "",
+        "What ships with refcore, as `refcore plugins` lists it. Each page is made from the plugin's class.",
+    ]
+    kinds = dict.fromkeys(kind for kind, _ in _shipped())
+    for kind in kinds:
+        lines += ["", f"## {kind.capitalize()}", "", "| name | |", "| --- | --- |"]
+        for other, name in _shipped():
+            if other == kind:
+                lines.append(f"| [`{name}`]({kind}/{name}.md) | {_cell(registry.entry(kind, name).summary)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
+    told = page(kind, name)
+    lines = [f"# `{name}`", "", f"*{registry.SINGULAR[kind].capitalize()}.* {told['summary']}."]
+    if told["description"]:
+        lines += ["", told["description"]]
+    if home:
+        lines += [
+            "",
+            f"More about it, with equations, sources and measurements: [{home.partition('#')[0]}](../../{home}).",
+        ]
+    if told["fields"]:
+        lines += ["", "## Settings", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
+        for field in told["fields"]:
+            default = "*required*" if field["default"] == "required" else f"`{_plain(field['default'])}`"
+            lines.append(f"| `{field['name']}` | {_cell(field['type'])} | {default} | {_cell(field['description'])} |")
+    lines += ["", "## In a config", "", "```yaml", told["use"], "```", "", "## Facts", "", "| | |", "| --- | --- |"]
+    facts = {"class": f"`{told['class']}`", **told["facts"]}
+    if told["conversions"]:
+        facts["conversions"] = ", ".join(f"`refcore convert {conversion}`" for conversion in told["conversions"])
+    lines += [f"| {key.replace('_', ' ')} | {_cell(_plain(value))} |" for key, value in facts.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(path: Path) -> str:
+    return path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+
+
+def _homes(docs: Path) -> dict[str, str]:
+    """Name of a plugin -> the section of a hand-written page whose heading names it: `referees.md#clip`."""
+    found: dict[str, str] = {}
+    for path in sorted(docs.glob("*.md")):
+        for heading in re.findall(r"^## (.*`.*)$", path.read_text("utf-8"), re.MULTILINE):
+            anchor = slugify(heading.replace("`", ""), "-")
+            for name in re.findall(r"`([^`]+)`", heading):
+                found.setdefault(name, f"{path.name}#{anchor}")
+    return found
+
+
+def _presets() -> str:
+    lines = ["# Presets", "", "As `refcore config show --preset NAME` prints them, before defaults are filled in."]
+    for name in preset.names():
+        shown = preset.get(name)
+        default = " (the default)" if name == preset.DEFAULT else ""
+        lines += ["", f"## `{name}`{default}", "", "```yaml", shown.text.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _commands() -> str:
+    lines = ["# The command line", "", "Exit status: 0 done, 1 failed, 2 misused, 130 interrupted."]
+    for words in _walk(typer.main.get_command(app), ()):
+        shown = CliRunner().invoke(app, [*words, "--help"], prog_name="refcore", env=PLAIN)
+        assert shown.exit_code == 0, shown.output
+        told = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+        lines += ["", f"## `{' '.join(['refcore', *words])}`", "", "```text", told, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _walk(command: Any, words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The words of every command; of a group, too, if it does something by itself."""
+    inner = getattr(command, "commands", {})
+    own = [] if inner and not command.invoke_without_command else [words]
+    return own + [found for name, child in inner.items() for found in _walk(child, (*words, name))]
+
+
+def _cell(text: object) -> str:
+    return str(text).translate(_MARKDOWN)
+
+
+def _plain(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "yes", False: "no"}[value]
+    return str(value)

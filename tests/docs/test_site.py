@@ -1,0 +1,69 @@
+"""The documentation site builds strictly, and has a page for every plugin that ships, with all of its settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from refcore import preset, registry
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def hook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks_pages", ROOT / "docs" / "hooks" / "pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(hook: ModuleType) -> dict[str, str]:
+    return hook.pages(ROOT / "docs")
+
+
+def test_every_shipped_plugin_has_a_page_with_all_of_its_settings(pages: dict[str, str]) -> None:
+    shipped = [row for row in registry.rows() if row.distribution == "refcore" and row.kind in registry.KINDS]
+    assert len(shipped) > 30
+    for row in shipped:
+        text = pages[f"plugins/{row.kind}/{row.name}.md"]
+        fields = registry.get(row.kind, row.name).Config.model_fields
+        assert re.findall(r"^\| `(\w+)` \| .* \| .* \| ", text, re.MULTILINE) == list(fields), row.name
+        for info in fields.values():
+            assert (info.description or "").replace("|", "\\|").replace("<", "&lt;") in text
+        assert f"]({row.kind}/{row.name}.md)" in pages["plugins/index.md"]
+
+
+def test_a_plugin_leads_to_the_section_that_tells_more(pages: dict[str, str]) -> None:
+    assert "](../../referees.md#clip)" in pages["plugins/referees/clip.md"]
+    assert "](../../priors.md#csd-nfsd-sdi-vsd)" in pages["plugins/priors/nfsd.md"]
+
+
+def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
+    for name in preset.names():
+        assert preset.get(name).text.strip() in pages["presets.md"]
+    for command in ("invert", "config show", "probe referee", "bench playground", "plugins show"):
+        assert f"\n## `refcore {command}`\n" in pages["commands.md"], command
+    assert "--prompts-seed" in pages["commands.md"]
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path, pages: dict[str, str]) -> None:
+    """As `make docs` does; links and anchors of every page are checked by mkdocs."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+    for path in pages:
+        assert (tmp_path / path.replace("index.md", "").removesuffix(".md") / "index.html").is_file(), path
+    assert "Register" in (tmp_path / "api" / "index.html").read_text()

@@ -19,7 +19,7 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from refcore import images, preset, rundir
-from refcore.build import resolve
+from refcore.build import build, resolve
 from refcore.config import PROMPT, RunConfig
 from refcore.engine import Engine, RefereeUse
 from refcore.inversion import Inversion
@@ -215,16 +215,17 @@ def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path
         rundir.refuse_taken(out)
     wanted = prompts_with_scenes(prompts, seed)
     asked = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
-    inversion = Inversion(resolve(RunConfig.parse({**config.settings(), **asked})))
-    (use,) = inversion.engine.referees
-    found = agreement(inversion.engine, hard_negatives(scenes, seed))
-    cost = view_cost(inversion.engine)
+    config = resolve(RunConfig.parse({**config.settings(), **asked}))
+    engine = build(config)  # with what reads prompts, which an inversion of its own may drop
+    (use,) = engine.referees
+    found = agreement(engine, hard_negatives(scenes, seed))
+    cost = view_cost(engine)
     return Page(
         referee=use.term.name,
         config=use.term.config,
         seed=seed,
         agreement=found,
-        ascent=ascend(inversion, [scene for _, scene in wanted], out),
+        ascent=ascend(Inversion(config, engine), [scene for _, scene in wanted], out),
         cost=cost,
     )
 

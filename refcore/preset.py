@@ -120,8 +120,8 @@ def parse(text: str, source: str) -> Settings:
 def override(settings: Settings, assignments: Iterable[str]) -> Settings:
     """A copy of `settings` with `referees.0.weight=0.5` and the like applied in order.
 
-    A part of the path is a key, or the index of a list's element; the index one past the end appends. The value is
-    YAML: `3`, `true`, `null`, `[a, b]`, `{plugin: tv, weight: 0.1}`, or a bare string.
+    A part of the path is a key, or the index of a list's element; `+`, or the index one past the end, appends. The
+    value is YAML: `3`, `true`, `null`, `[a, b]`, `{name: tv, weight: 0.1}`, or a bare string.
 
     Raises:
         RefcoreError: the assignment has no "=", its value is no YAML, or its path runs through something that has no
@@ -129,6 +129,8 @@ def override(settings: Settings, assignments: Iterable[str]) -> Settings:
 
     >>> override({"referees": [{"weight": 1.0}]}, ["referees.0.weight=0.5"])
     {'referees': [{'weight': 0.5}]}
+    >>> override({"priors": [{"name": "sds"}]}, ["priors.+={name: tv}"])
+    {'priors': [{'name': 'sds'}, {'name': 'tv'}]}
     """
     settings = copy.deepcopy(settings)
     for assignment in assignments:
@@ -173,12 +175,12 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
 
 
 def _index(node: list[Any], part: str, here: str) -> int:
+    if part == "+":
+        return len(node)
     if part.isdecimal() and int(part) <= len(node):
         return int(part)
     have = f"0 to {len(node) - 1}" if node else "none"
-    raise RefcoreError(
-        f'{here} has no element "{part}"; it is a list with the elements {have} ({len(node)} would append one)'
-    )
+    raise RefcoreError(f'{here} has no element "{part}"; it is a list with the elements {have} (+ appends one)')
 
 
 def _kind(value: Any) -> str:

@@ -59,6 +59,8 @@ def test_numbers_with_an_exponent_are_numbers(text, value):
     [
         ("referees.0.weight=0.5", ("referees", 0, "weight"), 0.5),
         ("referees.2={name: tv}", ("referees", 2), {"name": "tv"}),
+        ("referees.+={name: tv}", ("referees", 2), {"name": "tv"}),
+        ("referees.+.name=tv", ("referees", 2), {"name": "tv"}),
         ("ema.decay=0.9", ("ema", "decay"), 0.9),
         ("views.main.augment=[]", ("views", "main", "augment"), []),
         ("init=a=b.png", ("init",), "a=b.png"),

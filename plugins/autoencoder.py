@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from diffusers.models import AutoencoderKL
+from diffusers.models import AutoencoderKL, AutoencoderTiny
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from refcore.canvas import LatentSpace
 from refcore.plugin import CheckpointError, RefcoreError
@@ -38,6 +42,36 @@ class Autoencoder:
         unscaled = latents / self.space.scale + self.space.shift
         return (self.model.decode(unscaled.to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
 
+    def decode_by_blocks(self, latents: Tensor) -> Tensor:
+        """As `decode`, equal bit for bit, keeping for the backward pass only what goes from block to block.
+
+        What is inside a block is computed again when its turn comes (Chen et al., arXiv 1604.06174).
+        """
+        x = (latents / self.space.scale + self.space.shift).to(self.model.dtype)
+        for block in self._blocks():
+            x = checkpoint(block, x, use_reentrant=False)
+        return (x.to(latents.dtype) + 1) / 2
+
+    def _blocks(self) -> list[Callable[[Tensor], Tensor]]:
+        """The decoder in pieces whose composition it is: its residual blocks, attentions and upsamplings one by one."""
+        decoder = self.model.decoder
+        blocks: list[Callable[[Tensor], Tensor]] = []
+        if self.model.post_quant_conv is not None:
+            blocks.append(self.model.post_quant_conv)
+        blocks.append(decoder.conv_in)
+        for part in (decoder.mid_block, *decoder.up_blocks):
+            if type(part) is UNetMidBlock2D:
+                first, *others = part.resnets
+                blocks.append(partial(first, temb=None))
+                for attention, resnet in zip(part.attentions, others, strict=True):
+                    blocks += [attention] if attention is not None else []
+                    blocks.append(partial(resnet, temb=None))
+            elif type(part) is UpDecoderBlock2D:
+                blocks += [*(partial(resnet, temb=None) for resnet in part.resnets), *(part.upsamplers or ())]
+            else:
+                blocks.append(part)
+        return [*blocks, lambda x: decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))]
+
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> the mode of their scaled latents [B, C, H/factor, W/factor], same dtype."""
         posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
@@ -51,6 +85,32 @@ class Autoencoder:
                 f"size {size[0]}x{size[1]} (height x width): each side must be a positive multiple of {self.factor} "
                 f"for this autoencoder; the nearest is {near[0]}x{near[1]}"
             )
+
+
+class TinyDecoder:
+    """A small decoder distilled for the latents of a large autoencoder: diffusers' AutoencoderTiny, such as TAESD.
+
+    Raises:
+        CheckpointError: there is none, it is corrupt, or its latents have other channels or another size.
+    """
+
+    def __init__(self, folder: DiffusersFolder, like: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
+        kind = folder.config("").get("_class_name")
+        if kind != "AutoencoderTiny":
+            raise CheckpointError(f'"{folder.model}" is of class {kind}; expected AutoencoderTiny, such as TAESD')
+        model = folder.load(AutoencoderTiny, "", **diffusers_options())
+        self.model = place(model, device, dtype)
+        self.scale = float(model.config["scaling_factor"])
+        channels, factor = model.config["latent_channels"], 2 ** (len(model.config["decoder_block_out_channels"]) - 1)
+        if (channels, factor) != (like.space.channels, like.factor):
+            raise CheckpointError(
+                f'"{folder.model}" decodes latents of {channels} channels, {factor} pixels a side; those of the canvas '
+                f"have {like.space.channels} channels and {like.factor} pixels: expected one made for them"
+            )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `Autoencoder.decode`."""
+        return (self.model.decode((latents / self.scale).to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
 
 
 _shared: WeakValueDictionary[tuple[str, str, torch.dtype], Autoencoder] = WeakValueDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from diffusers.models import UNet2DConditionModel
@@ -41,8 +42,9 @@ class StableDiffusion:
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.to(self.device)
         """[T] alpha_bar_t, the share of signal variance at timestep t."""
         self.tokenizer = self._load_tokenizer()
-        self.text_encoder = place(self._load_text_encoder(), self.device, dtype)
+        self.text_encoder: Any = place(self._load_text_encoder(), self.device, dtype)
         unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
+        self._positions: int = self.text_encoder.config.max_position_embeddings
         width = self.text_encoder.config.hidden_size
         if unet.config.cross_attention_dim != width:
             raise CheckpointError(
@@ -59,15 +61,20 @@ class StableDiffusion:
     @property
     def context_length(self) -> int:
         """Tokens that the text encoder reads, the first and the last included."""
-        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        return min(self.tokenizer.model_max_length, self._positions)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features [P, T, D] in the model's dtype; what is beyond the context is cut."""
+        assert self.text_encoder is not None, "reading was finished"
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
         )
         return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+
+    def finish_reading(self) -> None:
+        """Drops the text encoder: 0.5 GB of Stable Diffusion 1.5 in float32."""
+        self.text_encoder = None
 
     def cut(self, prompt: str) -> str:
         """The end of the prompt that is beyond the context; "" where all of it is read."""

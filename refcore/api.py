@@ -93,7 +93,7 @@ def invert(
     loaded = time.perf_counter()
     folder = None if out is None else RunDir.claim(out)
     if folder is not None:
-        folder.write_config(presets.dump(composed.settings()))
+        folder.write_config(presets.dump(inversion.recorded.settings()))
 
     def finish(stopped: str | None = None) -> None:
         if folder is not None:
@@ -117,7 +117,7 @@ def invert(
         Sample(prompt, seed, {label: values[b] for label, values in scores.items()}, candidate)
         for b, ((prompt, seed), candidate) in enumerate(zip(inversion.samples, inversion.leaders(), strict=True))
     )
-    return Result(images.float().cpu(), samples, composed, history, inversion.warnings, inversion.notes)
+    return Result(images.float().cpu(), samples, inversion.recorded, history, inversion.warnings, inversion.notes)
 
 
 def _compose(

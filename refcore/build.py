@@ -31,7 +31,7 @@ def resolve(config: RunConfig) -> RunConfig:
         RefcoreError: an unknown or broken plugin, or a field that it does not have, dotted.
     """
     settings = config.settings()
-    for field, kind, use in _uses(config):
+    for field, kind, use in uses(config):
         own = plugin_config(kind, use, field)
         place: Any = settings
         for part in field.split("."):
@@ -111,7 +111,7 @@ class _Builder:
 
     def engine(self) -> Engine:
         config = self.config
-        plugins: dict[str, Any] = {field: self._make(kind, use, field) for field, kind, use in _uses(config)}
+        plugins: dict[str, Any] = {field: self._make(kind, use, field) for field, kind, use in uses(config)}
         for i, term in enumerate(config.referees):
             referee = plugins[f"referees.{i}"]
             lowest = min(values(term.weight, config.steps, term.window), default=0.0)
@@ -255,7 +255,7 @@ class _Builder:
         return None if name in (None, "off") else getattr(torch, name)
 
 
-def _uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
+def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
     """(dotted field, kind, use) of every plugin that a config names."""
     found: list[tuple[str, registry.Kind, PluginUse]] = [("canvas", "canvases", config.canvas)]
     terms: Sequence[tuple[str, registry.Kind, Sequence[PluginUse]]] = [

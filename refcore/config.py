@@ -31,6 +31,7 @@ def _window(window: tuple[int, int | None]) -> tuple[int, int | None]:
 
 Window = Annotated[tuple[int, int | None], AfterValidator(_window)]
 Autocast = Literal["bfloat16", "float16"]
+Chunk = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -510,11 +511,11 @@ class RunConfig(Section):
     )
     best: Best = Field(default_factory=Best, description="How `output: best` looks for the best.")
     early_stop: EarlyStop | None = Field(None, description="When single samples stop; null: all run to the end.")
-    chunk: int | None = Field(
+    chunk: Chunk | dict[str, Chunk] | None = Field(
         None,
-        ge=1,
-        description="Views (over all samples) judged at a time: less needs less memory and gives the same "
-        "gradient up to rounding. null: all of a term's views.",
+        description="Views (over all samples) judged at a time, one number or one by a referee's label: less needs "
+        "less memory and gives the same gradient up to rounding. null: as many as fit into the device's free memory; "
+        "the run's config.yaml has what was found. Where it does not fit after all, it is halved.",
     )
     device: str = Field("auto", description="auto (CUDA, else MPS, else the CPU), or a torch device such as cuda:1.")
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = Field(
@@ -603,6 +604,9 @@ class RunConfig(Section):
         groups = self.view_groups
         uses = [(f"referees.{i}.views", term.views) for i, term in enumerate(self.referees)]
         looks = [("best.views", self.best.views), ("candidates.views", self.candidates.views)]
+        if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):
+            known = ", ".join(self.referee_labels) or "none"
+            yield f'chunk has "{min(others)}", which is the label of no referee of this run; known: {known}'
         for field, group in [*uses, *looks]:
             if group not in groups:
                 guess = nearest(group, groups)

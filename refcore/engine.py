@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from refcore import memory
 from refcore.canvas import Canvas, CanvasParams
 from refcore.combine import Combiner, Rows
 from refcore.config import CLEAN, JudgedParts, PriorTerm, RefereeTerm, RunConfig, SampleStart
@@ -129,6 +130,42 @@ class Engine:
             candidate_key(seed, candidate) for seed in self.seeds for candidate in range(config.candidates.count)
         )
         """[B * candidates], samples outermost: what the draws of each candidate are keyed by."""
+        self.chunks: dict[str, int] = dict(config.chunk) if isinstance(config.chunk, dict) else {}
+        """Referee's label -> how many views it judges at a time: pinned, planned or halved. The others: `config.chunk`
+        or, where that is null, all at once."""
+        self.halved: list[dict[str, Any]] = []
+        """What did not fit: step (None: between steps), label, and the chunk that it went on with."""
+
+    def plan(self) -> None:
+        """Finds how many views each referee judges at a time, where the config leaves that open.
+
+        Each is shown one black view and two, to see what a view adds to its graph; as many are judged at a time as fit
+        into `memory.SHARE` of what the device has left.
+        """
+        if self.config.chunk is not None:
+            return
+        for use in self.referees:
+            group, most = self.groups[use.term.views], 0
+            for b in range(len(self.seeds)):
+                most += (1 + len(use.parts[b]) if use.parts else 1) * group.config.count * self.config.candidates.count
+            if most > 1:
+                each = memory.bytes_each(lambda n, use=use: self._shown(use, n))  # type: ignore[misc]
+                self.chunks[use.label] = memory.chunk_that_fits(each, memory.free_memory(self.device), most)
+
+    def _shown(self, use: RefereeUse, n: int) -> Tensor:
+        """A referee's losses on n black views, with their graph."""
+        dtype = torch.float64 if self.config.dtype == "float64" else torch.float32
+        views = torch.zeros(n, 3, *use.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
+        with _autocast(self.device, use.autocast):
+            rows = torch.zeros(n, dtype=torch.int64, device=self.device)
+            return use.referee.judge(views, use.reading, rows, use.term.wanted)
+
+    def finish_reading(self) -> None:
+        """Lets the plugins drop what only reads text. Their readings stay; no other prompt can be read afterwards."""
+        for use in (*self.referees, *self.witnesses):
+            use.referee.finish_reading()
+        for prior in self.priors:
+            prior.prior.finish_reading()
 
     def decode(self, params: CanvasParams) -> Tensor:
         """[B, 3, H, W] in [0, 1], in the dtype of the parameters."""
@@ -168,7 +205,7 @@ class Engine:
             views = _OpenViews(self.groups, cut, seeds, step)
             chosen = self._hardest(referees, views, samples, step)
             for use in referees:
-                gradient, loss = self._judge(use, views.of(use), chosen[use.term.views], samples)
+                gradient, loss = self._judge(use, views.of(use), chosen[use.term.views], samples, step)
                 gradient = gradient * use.term.weight_at(step, steps)
                 if use.enough is not None:
                     gradient = gradient * self.unsatisfied(use, loss, samples).to(gradient).view(-1, 1, 1, 1)
@@ -208,8 +245,7 @@ class Engine:
             opened = views.get(group, use.referee.input_size)
             everything = torch.arange(len(opened.sample), device=images.device)
             asked = _Asked(use, samples, images.device)
-            parts = [self._loss(use, opened, index, asked) for index in self._chunks(everything, opened, asked)]
-            found[use.label] = torch.cat(parts).view(len(images), -1).mean(1)
+            found[use.label] = self._losses(use, opened, everything, asked, step).view(len(images), -1).mean(1)
         return found
 
     @torch.no_grad()
@@ -219,9 +255,9 @@ class Engine:
         A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
         """
         samples = list(range(len(images)) if samples is None else samples)
-        size = self.config.chunk or max(1, len(images))
         found = {}
         for use in (*self.referees, *self.witnesses):
+            size = self._chunk(use) or max(1, len(images))
             coarse = use.coarse if isinstance(use, WitnessUse) else None
             parts = []
             for first in range(0, len(images), size):
@@ -290,22 +326,69 @@ class Engine:
                 shape, reading, Rng(keys, 0, "init/sample", device=self.device), settings.steps, settings.guidance
             )
 
-    def _judge(self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _judge(
+        self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int], step: int
+    ) -> tuple[Tensor, Tensor]:
         """The gradient at the image of sum over samples of mean over views, [A, 3, H, W], and the means, [A]."""
         per_sample = len(index) // len(samples)
         asked = _Asked(use, samples, self.device)
         scale = (HALF_SCALE if _is_half(use) else 1.0) / per_sample
-        total = torch.zeros_like(views.source)
-        parts = []
-        for chunk in self._chunks(index, views, asked):
-            with torch.enable_grad():
-                loss = self._loss(use, views, chunk, asked)
-                (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
-            total += gradient
-            parts.append(loss.detach())
+
+        def judged() -> tuple[Tensor, Tensor]:
+            total = torch.zeros_like(views.source)
+            parts = []
+            for chunk in self._chunks(index, views, asked):
+                with torch.enable_grad():
+                    loss = self._loss(use, views, chunk, asked)
+                    (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
+                total += gradient
+                parts.append(loss.detach())
+                del loss  # its graph, before the next is built
+            return total, torch.cat(parts)
+
+        total, losses = self._fitting(use, len(index), judged, step)
         if _is_half(use):
             total /= HALF_SCALE
-        return views.pull_back(total), torch.cat(parts).view(len(samples), per_sample).mean(1)
+        return views.pull_back(total), losses.view(len(samples), per_sample).mean(1)
+
+    def _losses(self, use: RefereeUse, views: Views, index: Tensor, asked: _Asked, step: int) -> Tensor:
+        """[n] losses of the views `index`, chunk by chunk, without gradient."""
+        return self._fitting(
+            use,
+            len(index),
+            lambda: torch.cat([self._loss(use, views, chunk, asked) for chunk in self._chunks(index, views, asked)]),
+            step,
+        )
+
+    def _fitting(self, use: RefereeUse, n: int, work: Callable[[], Any], step: int) -> Any:
+        """`work`, which judges n views in chunks; while it does not fit, from its start again in smaller ones.
+
+        Nothing of a step is lost: all that is random in it is keyed, so the views are the same again.
+
+        Raises:
+            RefcoreError: a single view does not fit.
+        """
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                said = str(error).strip().partition("\n")[0]
+            # Past the except clause, whose traceback holds on to the graph.
+            chunk = min(n, self._chunk(use) or n) // 2
+            if not chunk:
+                raise RefcoreError(
+                    f'"{use.label}" runs out of memory on {self.device} with a single view ({said}); give it dtype: '
+                    "bfloat16, make the image smaller, or give the latent canvas recompute: blocks"
+                )
+            self.chunks[use.label] = chunk
+            self.halved.append({"step": None if step == FIXED else step, "label": use.label, "chunk": chunk})
+            memory.release(self.device)
+
+    def _chunk(self, use: Use) -> int | None:
+        """How many judgements a referee makes at a time; None: all."""
+        return self.chunks.get(use.label, self.config.chunk if isinstance(self.config.chunk, int) else None)
 
     def _hardest(
         self, referees: Sequence[RefereeUse], views: _OpenViews, samples: Sequence[int], step: int
@@ -325,8 +408,7 @@ class Engine:
                 for use in referees:
                     if use.term.views == name:
                         asked, opened = _Asked(use, samples, self.device), views.of(use)
-                        chunks = self._chunks(everything, opened, asked)
-                        losses = torch.cat([self._loss(use, opened, index, asked) for index in chunks])
+                        losses = self._losses(use, opened, everything, asked, step)
                         ranking += use.term.weight_at(step, self.config.steps) * losses.view(n, -1)
             hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values
             chosen[name] = (torch.arange(n, device=self.device)[:, None] * group.config.count + hardest).flatten()
@@ -383,8 +465,8 @@ class Engine:
         return use.prior.space == "image" or (use.prior.space == "latent" and self.canvas.latent_name() is None)
 
     def _chunks(self, index: Tensor, views: Views, asked: _Asked) -> tuple[Tensor, ...]:
-        """`index` in chunks of `config.chunk` judgements; a view's questions are never torn apart."""
-        chunk = self.config.chunk or 0
+        """`index` in chunks of so many judgements as are made at a time; a view's questions are never torn apart."""
+        chunk = self._chunk(asked.use) or 0
         if not chunk or asked.parts is None:
             return index.split(chunk or max(1, len(index)))
         sizes, room = [0], chunk
@@ -400,6 +482,7 @@ class _Asked:
     """What a referee is asked about views of A samples: rows of its reading, the whole prompt's before the parts'."""
 
     def __init__(self, use: RefereeUse, samples: Sequence[int], device: torch.device) -> None:
+        self.use = use
         self.parts: JudgedParts | None = use.term.parts if use.parts is not None else None
         rows = [(use.rows[b],) for b in samples]
         if self.parts is not None and use.parts is not None:
@@ -413,6 +496,8 @@ class _Asked:
     def of(self, sample: Tensor) -> Tensor:
         """[m] the questions about views of the samples `sample` [n], view by view."""
         asked = self._table.index_select(0, sample)
+        if self.parts is None:
+            return asked[:, 0]
         return asked[self._there(self.counts.index_select(0, sample))]
 
     def reduced(self, losses: Tensor, questions: Tensor) -> Tensor:

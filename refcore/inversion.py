@@ -87,6 +87,9 @@ class Inversion:
         """`engine`: already loaded models of this config; by default they are loaded now."""
         self.config = config
         self.engine = engine if engine is not None else build(config)
+        if engine is None:
+            self.engine.plan()
+            self.engine.finish_reading()
         self.samples: Sequence[tuple[str, int]] = config.samples
         self.step = 0
         """The next step."""
@@ -116,6 +119,15 @@ class Inversion:
     def notes(self) -> tuple[str, ...]:
         """How referees understood the prompts, where that is not plain."""
         return self.engine.notes
+
+    @property
+    def recorded(self) -> RunConfig:
+        """The config with what was found on the way, the chunk sizes: it repeats this run bit for bit on this CPU."""
+        if not self.engine.chunks:
+            return self.config
+        rest = self.config.chunk if isinstance(self.config.chunk, int) else None
+        chunks = {use.label: self.engine.chunks.get(use.label, rest) for use in self.engine.referees}
+        return self.config.model_copy(update={"chunk": {label: n for label, n in chunks.items() if n is not None}})
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -205,6 +217,7 @@ class Inversion:
             tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items() if value is not None}
         meta: dict[str, Any] = {"step": self.step, "active": list(self.active), "config": self.config.settings()}
         meta["candidates"] = list(self._places)
+        meta["chunks"] = dict(self.engine.chunks)
         for use in self.engine.priors:
             for name, value in use.prior.state_dict().items():
                 (tensors if isinstance(value, Tensor) else meta)[f"prior.{use.label}.{name}"] = value
@@ -213,14 +226,19 @@ class Inversion:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from a `state_dict` of the same config; on the same machine and versions, bit for bit on the CPU.
 
+        With its chunk sizes, unless this run's config pins others.
+
         Raises:
             RefcoreError: the state is that of another config.
         """
         tensors, meta = state["tensors"], state["meta"]
-        if meta["config"] != self.config.settings():
-            theirs, ours = meta["config"], self.config.settings()
-            differs = ", ".join(name for name in ours if theirs.get(name) != ours[name])
+        theirs, ours = meta["config"], self.config.settings()
+        if differing := [name for name in ours if name != "chunk" and theirs.get(name) != ours[name]]:
+            differs = ", ".join(differing)
             raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
+
+        if self.config.chunk is None:  # what is pinned here may be another machine's
+            self.engine.chunks = dict(meta["chunks"])
 
         def group(prefix: str) -> dict[str, Tensor]:
             return {

@@ -81,6 +81,9 @@ class Plugin(_Arithmetic, metaclass=PluginType):
             raise TypeError("give a config or its fields, not both")
         self.config: Any = config if config is not None else self.Config(**fields)
 
+    def finish_reading(self) -> None:
+        """Called once all prompts of a run are read: a model that only reads text may be dropped here."""
+
     def __repr__(self) -> str:
         given = self.config.model_dump(exclude_unset=True)
         return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in given.items())})"

@@ -139,6 +139,8 @@ class RunDir:
             "steps": inversion.step,
             "units": {use.label: use.referee.score_unit for use in (*engine.referees, *engine.witnesses)},
             "device": str(engine.device),
+            "chunks": engine.chunks,
+            "halved": engine.halved,
             "timings": {**timings, "finish": time.perf_counter() - began},
             "versions": versions(),
         }

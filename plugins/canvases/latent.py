@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from refcore.canvas import Canvas, CanvasParams
 from refcore.plugin import PluginConfig, RefcoreError
 from refcore.randomness import Rng
-from refcore_plugins.autoencoder import Autoencoder, load_autoencoder
+from refcore_plugins.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
 from refcore_plugins.diffusers_folder import DiffusersFolder
 
 LATENT = "latent"
@@ -39,15 +40,25 @@ class Latent(Canvas):
         dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = Field(
             None, description="Dtype of the autoencoder's weights; null is the run's. Latents and images keep theirs."
         )
-        recompute: bool = Field(
-            False,
-            description="Decode sample by sample and recompute activations in the backward pass: the memory of one "
-            "sample at the price of a second decode.",
+        recompute: Literal["nothing", "blocks", "image"] = Field(
+            "nothing",
+            description="What of the decoder is computed again in the backward pass, which takes as long as a second "
+            "decode, instead of being kept while the referees judge. nothing: all is kept. blocks: what is inside its "
+            "blocks, sample by sample; the least memory at the highest point. image: everything, sample by sample; "
+            "least while the referees judge, and the graph of one sample after that.",
+        )
+        gradient_decoder: str | None = Field(
+            None,
+            description="AutoencoderTiny folder or hub id (madebyollin/taesd) that gradients go through, at a fraction "
+            "of the cost; results, and looks at the image on the way, are decoded in full. It must be made for the "
+            "same latents. null: the full decoder does both.",
         )
 
     name = "latent"
     config: Config
     autoencoder: Autoencoder
+    tiny: TinyDecoder | None = None
+    """What gradients go through, where the config names one."""
 
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
         self.device = torch.device(device)
@@ -56,6 +67,10 @@ class Latent(Canvas):
         self.latent_space = self.autoencoder.space
         self.size = size if size is not None else self.autoencoder.default_size
         self.autoencoder.check_size(self.size)
+        self.tiny = None
+        if self.config.gradient_decoder is not None:
+            folder = DiffusersFolder(self.config.gradient_decoder)
+            self.tiny = TinyDecoder(folder, self.autoencoder, self.device, dtype)
 
     def init(self, rng: Rng) -> CanvasParams:
         assert self.latent_space is not None, "load comes first"
@@ -63,15 +78,23 @@ class Latent(Canvas):
         return {LATENT: rng.normal(self.latent_space.channels, height, width).to(self.device)}
 
     def decode(self, params: CanvasParams) -> Tensor:
-        latents = params[LATENT]
-        if self.config.recompute:
-            images = torch.cat([checkpoint(self.autoencoder.decode, z, use_reentrant=False) for z in latents.split(1)])
-        else:
-            images = self.autoencoder.decode(latents)
+        images = self._decode(params[LATENT])
         clamped = images.clamp(0, 1)
         if self.config.clamp == "straight_through":
             return clamped.detach() + (images - images.detach())  # the bracket is exactly 0
         return clamped
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Images around [0, 1]; sample by sample where there is no graph to keep whole."""
+        graph = torch.is_grad_enabled() and latents.requires_grad
+        decode = self.autoencoder.decode if self.tiny is None or not graph else self.tiny.decode
+        if self.config.recompute == "nothing":
+            return decode(latents)
+        if graph and self.config.recompute == "blocks" and self.tiny is None:
+            decode = self.autoencoder.decode_by_blocks
+        elif graph:
+            decode = partial(checkpoint, decode, use_reentrant=False)
+        return torch.cat([decode(z) for z in latents.split(1)])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:

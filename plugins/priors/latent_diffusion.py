@@ -136,6 +136,9 @@ class LatentDiffusionPrior(Prior):
         cut = tuple(self.diffusion.cut(prompt) for prompt in prompts)
         return Reading(tuple(prompts), {"text": text, "negative": negative}, cut)
 
+    def finish_reading(self) -> None:
+        self.diffusion.finish_reading()
+
     def encode(self, images: Tensor) -> Tensor:
         """Scaled latents of images [B, 3, H, W] in [0, 1], differentiable. `accept` has loaded the encoder."""
         if self.autoencoder is None:

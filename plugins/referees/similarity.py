@@ -35,6 +35,9 @@ class Towers(Protocol):
     def unread(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the context, "" where all of it does."""
 
+    def finish_reading(self) -> None:
+        """Drops the text tower."""
+
 
 class TwoTowers(Referee):
     """The cosine of image and prompt in the space of two towers. Subclasses say where the towers come from.
@@ -72,6 +75,9 @@ class TwoTowers(Referee):
         """Unit text features, tensor `text` [P, D], and the end of each prompt that is beyond the context."""
         cut = tuple(self.towers.unread(prompt) for prompt in prompts)
         return Reading(tuple(prompts), {"text": self.towers.text(prompts)}, cut)
+
+    def finish_reading(self) -> None:
+        self.towers.finish_reading()
 
     def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""

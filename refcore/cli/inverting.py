@@ -65,7 +65,7 @@ def run(
             stdout.print(f"note: {note}", markup=False, soft_wrap=True)
 
     folder = rundir.RunDir.claim(out) if out is not None else rundir.RunDir.claim_next(RUNS, config.prompts[0])
-    folder.write_config(preset.dump(config.settings()))
+    folder.write_config(preset.dump(inversion.recorded.settings()))
     interrupted, failure = False, None
     try:
         interrupted = _iterate(inversion, folder)

@@ -75,6 +75,7 @@ def settings():
         "views": {"main": {"count": 2}},
         "optimizer": {"name": "adam", "lr": 0.5},
         "steps": 6,
+        "chunk": 8,
         "device": "cpu",
     }
 

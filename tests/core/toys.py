@@ -204,6 +204,7 @@ def toy_config(**fields: Any) -> RunConfig:
         "views": {"main": {"count": 3, "augment": AUGMENT}},
         "optimizer": {"name": "sgd", "lr": 0.1},
         "steps": 6,
+        "chunk": 1000,  # all at once, without the two looks that planning takes
         "device": "cpu",
         "dtype": "float64",
     }

@@ -1,0 +1,128 @@
+"""How much memory a device has left, how much a graph holds, and so how many views are judged at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+SHARE = 0.5
+"""Of the free memory, what the graph of a chunk may hold; the rest is for the backward pass, decoder and priors."""
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux says how much memory a container may use."""
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device; None where that cannot be told.
+
+    CUDA: what the driver has left and what torch holds without using it. MPS: up to the recommended limit. CPU: what
+    the system could hand out without swapping, and no more than the container's limit leaves.
+    """
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    if device.type == "mps":
+        return max(0, int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory()))
+    if device.type != "cpu":
+        return None
+    return min((found for found in (_of_system(), _of_container()) if found is not None), default=None)
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes that a device has; None where that cannot be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    if device.type != "cpu":
+        return None
+    limit = _number(CGROUP / "memory.max")
+    pages = _sysconf("SC_PHYS_PAGES")
+    installed = None if pages is None else pages * (_sysconf("SC_PAGE_SIZE") or 4096)
+    return min((found for found in (installed, limit) if found is not None), default=None)
+
+
+def graph_bytes(forward: Callable[[], Any]) -> int:
+    """Bytes that the graph of `forward` keeps for its backward pass, weights included, every storage once.
+
+    >>> x = torch.ones(1000, requires_grad=True)
+    >>> graph_bytes(lambda: x.exp().sin())          # the output of exp and the input of sin are one tensor
+    4000
+    """
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()  # noqa: F841  # as long as it lives, so does what was kept
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def bytes_each(forward: Callable[[int], Any]) -> int:
+    """Bytes that each further view adds to the graph of `forward(views)`; what all of them share does not count."""
+    return max(0, graph_bytes(lambda: forward(2)) - graph_bytes(lambda: forward(1)))
+
+
+def chunk_that_fits(each: int, free: int | None, most: int) -> int:
+    """How many views of `each` bytes are judged at a time, 1 to `most`, where `free` bytes are left (None: unknown).
+
+    >>> chunk_that_fits(each=1_000_000_000, free=10_000_000_000, most=8), chunk_that_fits(1, None, 8)
+    (5, 8)
+    """
+    if free is None or not each:
+        return most
+    return max(1, min(most, int(SHARE * free) // each))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator: " in said or "MPS backend out of memory" in said)
+
+
+def release(device: torch.device) -> None:
+    """Gives what torch holds without using it back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _of_system() -> int | None:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # no Linux
+        pass
+    pages = _sysconf("SC_AVPHYS_PAGES")
+    return None if pages is None else pages * (_sysconf("SC_PAGE_SIZE") or 4096)
+
+
+def _of_container() -> int | None:
+    limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
+    return None if limit is None or used is None else max(0, limit - used)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None  # "max" is no limit
+
+
+def _sysconf(name: str) -> int | None:
+    try:
+        return os.sysconf(name)
+    except (ValueError, OSError, AttributeError):  # AttributeError: Windows
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -152,7 +153,7 @@ class Blip2(Referee):
         length = ids.shape[1]
         lone = contrast or caption
         sizes = [q * match, q * lone, length * match, length * caption]
-        ends = torch.tensor(sizes).cumsum(0).tolist()
+        ends = list(accumulate(sizes))
         both, alone, read, written = (slice(end - size, end) for size, end in zip(sizes, ends, strict=True))
 
         seen = torch.zeros(n, 1, ends[-1], ends[-1], dtype=torch.bool, device=views.device)

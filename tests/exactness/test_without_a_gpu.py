@@ -1,0 +1,159 @@
+"""Ready for CUDA, checked without one: every tensor of a step is on the device, and the loop does not wait for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from refcore.build import build, start
+from refcore.config import RunConfig
+from refcore.engine import Engine
+from refcore.inversion import Inversion
+from refcore_plugins.referees.blip2 import Blip2
+
+META, CUDA = torch.device("meta"), torch.device("cuda", 0)
+
+
+def onto_fake_cuda(value: Any, mode: FakeTensorMode, seen: set[int]) -> Any:
+    """`value` with every meta tensor in it replaced by a fake one on CUDA, and every other one by a fake CPU one.
+
+    Plugins were loaded on the meta device: what they forgot on the CPU stays there, and shows.
+    """
+    if isinstance(value, Tensor):
+        device = CUDA if value.device == META else value.device
+        fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
+        return nn.Parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake
+    if value == META and isinstance(value, torch.device):
+        return CUDA
+    if id(value) in seen:
+        return value
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        for table in (value._parameters, value._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    table[name] = onto_fake_cuda(tensor, mode, seen)
+    if isinstance(value, dict):
+        for name in list(value):
+            value[name] = onto_fake_cuda(value[name], mode, seen)
+    elif isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        changed = [onto_fake_cuda(item, mode, seen) for item in value]
+        if isinstance(value, list):
+            return changed
+        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+    elif type(value).__module__.partition(".")[0] in ("refcore", "refcore_plugins") or isinstance(value, nn.Module):
+        for name, held in list(vars(value).items()):
+            if name not in ("_parameters", "_buffers"):
+                new = onto_fake_cuda(held, mode, seen)
+                if new is not held:
+                    object.__setattr__(value, name, new)
+    return value
+
+
+def made_up(outputs: Tensor, inputs: Any, *gradients: Any, **options: Any) -> tuple[Tensor, ...]:
+    """In the place of `torch.autograd.grad`: gradients of the right shapes, once it is sure that there is a graph."""
+    inputs = [inputs] if isinstance(inputs, Tensor) else inputs
+    assert outputs.requires_grad
+    assert {tensor.device for tensor in (outputs, *gradients, *inputs)} == {CUDA}
+    return tuple(torch.empty_like(tensor) for tensor in inputs)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Blip2:
+    referee = Blip2()
+    referee.load(torch.device("cpu"), torch.float32)
+    return referee
+
+
+@pytest.fixture
+def fake(recipe: dict[str, Any], reader: Blip2, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """(fields of the recipe) -> an engine and its parameters at the start, all on a CUDA device that is not there."""
+    modes: list[FakeTensorMode] = []
+    monkeypatch.setattr(torch.autograd, "grad", made_up)
+    # transformers looks into the mask of the texts, which is once a run, and which a meta tensor does not allow.
+    monkeypatch.setattr(Blip2, "read", lambda self, prompts: READ(reader, prompts).to(META))
+
+    def made(**fields: Any) -> tuple[Engine, dict[str, Tensor]]:
+        engine = build(RunConfig.parse({**recipe, "device": "meta", "chunk": 4, **fields}))
+        mode = FakeTensorMode()
+        mode.__enter__()
+        modes.append(mode)
+        onto_fake_cuda(engine, mode, set())
+        return engine, start(engine)
+
+    yield made
+    for mode in modes:
+        mode.__exit__(None, None, None)
+
+
+READ = Blip2.read
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "sum": {},
+    "norm_balance": {"combine": {"name": "norm_balance"}},
+    "hardest": {"views": {"main": {"count": 3, "hardest": 2}, "few": {"count": 2, "fit": "crop"}}},
+    "bfloat16": {"dtype": "bfloat16"},
+    "autocast": {"autocast": "float16", "canvas": {"name": "latent", "autocast": "bfloat16"}},
+    "recompute": {"canvas": {"name": "latent", "config": {"recompute": "blocks"}}},
+    "pixels": {"canvas": {"name": "multires"}, "size": 64},
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_tensor_of_a_step_is_left_on_the_cpu_and_nothing_is_read_back(fake: Any, name: str) -> None:
+    """Fake tensors refuse operations across devices, and have no values that `.item()` or a branch could read.
+
+    torch's backward asks the CUDA driver, so here gradients are made up; they run on the devices of the forward pass.
+    """
+    engine, params = fake(**RECIPES[name])
+    assert all(value.device == CUDA for value in params.values())
+    step = engine.gradients(params, [0, 1, 2], 1)
+    told = [*step.combined.values(), *step.losses.values(), *step.norms.values(), *step.finite.values()]
+    assert {tensor.device for tensor in told} == {CUDA}
+    assert set(step.norms) == {"clip", "blip2", "blip2-2", "sds", "tv"}
+
+
+def test_clean_losses_scores_and_samples_stay_on_the_device(fake: Any) -> None:
+    engine, params = fake(witnesses=[{"name": "clip", "label": "seen", "coarse": 32}])
+    with torch.no_grad():
+        images = engine.decode(params)
+    assert images.device == CUDA
+    found = [*engine.losses(images, [0, 1, 2]).values(), *engine.scores(images).values()]
+    assert {tensor.device for tensor in found} == {CUDA}
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a device: numbers that are read back, and shapes that depend on them."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if name in self.WAITS:
+            self.counted[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_one_number_back_whether_all_is_finite(recipe: dict[str, Any]) -> None:
+    # Adam reads its own step counter, which torch keeps on the CPU.
+    inversion = Inversion(
+        RunConfig.parse({**recipe, "combine": {"name": "norm_balance"}, "optimizer": {"name": "sgd"}, "chunk": 4})
+    )
+    next(inversion)
+    with Reads() as reads:
+        result = next(inversion)
+    assert reads.counted == {"_local_scalar_dense": 1}
+    with Reads() as reads:  # the counter sees what it is there for
+        assert result.losses["clip"].mean().item() > 0
+    assert reads.counted == {"_local_scalar_dense": 1}

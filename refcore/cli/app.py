@@ -263,6 +263,21 @@ def playground_sample(
 
 
 @app.command()
+def doctor(
+    preset: PresetName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    json: Json = False,
+    plugins_dir: PluginsDir = None,
+    local_plugins: LocalPlugins = False,
+) -> None:
+    """Say what this machine has, and with a preset or config what that would need of it."""
+    from refcore.cli.doctoring import run
+
+    run(preset, config, overrides or [], json)
+
+
+@app.command()
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas or parser.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What configs will call it.")],

@@ -13,6 +13,7 @@ RECIPES: dict[str, str] = {
     "blip2": "refcore_playground.training.blip2:Blip2Recipe",
     "autoencoder": "refcore_playground.training.diffusion:AutoencoderRecipe",
     "diffusion": "refcore_playground.training.diffusion:DiffusionRecipe",
+    "owlv2": "refcore_playground.training.owlv2:Owlv2Recipe",
 }
 """Name -> recipe, imported when it is chosen. Diffusion works on the latents of the autoencoder, which comes first."""
 

@@ -21,6 +21,7 @@ def register_referees(register: Register) -> None:
     register("siglip", f"{_P}.referees.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{_P}.referees.hf_clip:HfClip", summary="CLIP in transformers' layout, such as PickScore")
     register("hpsv2", f"{_P}.referees.hpsv2:Hpsv2", summary="Human Preference Score v2, a tuned CLIP-H")
+    register("owlv2", f"{_P}.referees.owlv2:Owlv2", summary="OWLv2 detector: things are there, counted and in place")
     register("image-reward", f"{_P}.referees.image_reward:ImageReward", summary="ImageReward: what people prefer")
     register("aesthetic", f"{_P}.referees.aesthetic:Aesthetic", summary="LAION's aesthetic rating; reads no prompt")
     register("vqa", f"{_P}.referees.vqa:Vqa", summary="VQAScore: the probability that a model says yes, it shows that")

@@ -96,6 +96,11 @@ def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
     Kept small enough that every fact of the scene stays true. [N, 3, H, W] in [0, 1], and so is the result.
     """
+    return distort_and_follow(images, generator)[0]
+
+
+def distort_and_follow(images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """`distort`, and where it moved things: the images, and matrices [N, 2, 3] that `follow` takes."""
     n = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -105,9 +110,9 @@ def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     shift = uniform(-0.11, 0.11, 2)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.stack([torch.stack([cos, -sin, shift[:, 0]], -1), torch.stack([sin, cos, shift[:, 1]], -1)], 1)
+    theta = torch.where((uniform(0, 1) < 0.7).view(-1, 1, 1), theta, torch.eye(2, 3))
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    images = torch.where((uniform(0, 1) < 0.7).view(-1, 1, 1, 1), moved, images)
+    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     sigma = uniform(0.0, 0.9)
     taps = torch.arange(-2.0, 3.0)
     kernel = torch.softmax(-(taps**2) / (2 * sigma.clamp(min=0.2)[:, None] ** 2), -1)
@@ -117,7 +122,16 @@ def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     gain, lift = uniform(0.9, 1.1, 3, 1, 1), uniform(-0.06, 0.06, 1, 1, 1)
     images = (images - 0.5) * gain + 0.5 + lift
     noise = torch.randn(images.shape, generator=generator) * uniform(0.0, 0.12, 1, 1, 1)
-    return torch.where((uniform(0, 1) < 0.6).view(-1, 1, 1, 1), images + noise, images).clamp(0, 1)
+    return torch.where((uniform(0, 1) < 0.6).view(-1, 1, 1, 1), images + noise, images).clamp(0, 1), theta
+
+
+def follow(places: Tensor, theta: Tensor) -> Tensor:
+    """Where places [N, 2], x and y as shares of the side, are after a distortion by matrices [N, 2, 3].
+
+    A matrix says where each point of the result comes from, in -1 .. 1, so this is its inverse.
+    """
+    back = torch.linalg.solve(theta[:, :, :2], (2 * places - 1 - theta[:, :, 2]).unsqueeze(-1)).squeeze(-1)
+    return (back + 1) / 2
 
 
 def attack(images: Tensor, loss: Callable[[Tensor], Tensor], reach: float) -> Tensor:

@@ -12,7 +12,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 from refcore_playground.grammar import parse, words
 from refcore_playground.sample import NEGATIVES, draw_prompts
-from refcore_playground.training.data import attack, distort, draw_batch
+from refcore_playground.training.data import attack, distort, distort_and_follow, draw_batch, follow
 from refcore_playground.training.lessons import (
     FACTS,
     PATCH_CLASSES,
@@ -177,3 +177,18 @@ def test_a_recipe_resumes_and_its_checkpoint_loads(tmp_path: Path, monkeypatch: 
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{out}")
     tokens = open_clip.get_tokenizer(f"local-dir:{out}")(["a red circle"])
     assert model.encode_text(tokens).isfinite().all()
+
+
+def test_places_follow_a_distortion() -> None:
+    """A bright dot is found where `follow` says it went."""
+    torch.manual_seed(0)
+    x, y = torch.randint(16, 48, (2, 40))
+    images = torch.zeros(40, 3, 64, 64)
+    for i in range(40):
+        images[i, :, y[i] - 1 : y[i] + 2, x[i] - 1 : x[i] + 2] = 1
+    moved, theta = distort_and_follow(images)
+    assert 5 < (theta == torch.eye(2, 3)).all((1, 2)).sum() < 25
+    brightness = torch.nn.functional.avg_pool2d(moved.mean(1, keepdim=True), 3, 1, 1).flatten(1)
+    found = torch.stack([brightness.argmax(1) % 64, brightness.argmax(1) // 64], 1)
+    expected = follow((torch.stack([x, y], 1) + 0.5) / 64, theta) * 64 - 0.5
+    assert (found - expected).abs().max() <= 1.5

@@ -22,6 +22,10 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    Owlv2Config,
+    Owlv2ForObjectDetection,
+    Owlv2ImageProcessor,
+    Owlv2Processor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -190,6 +194,36 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.constant_(model.logit_bias, -0.5)
     model.save_pretrained(folder)
     SiglipImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def owlv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers `Owlv2ForObjectDetection` folder of a few thousand parameters, with its processor."""
+    folder = tmp_path_factory.mktemp("owlv2")
+    tokenizer = clip_tokenizer()
+    tokenizer.model_max_length = 10
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = Owlv2Config(
+        text_config={
+            **tower,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 10,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={**tower, "image_size": SIZE, "patch_size": 4},
+        projection_dim=16,
+    )
+    model = Owlv2ForObjectDetection(config)
+    scramble(model, 7)
+    with torch.no_grad():  # proposals that are neither certain nor impossible
+        model.class_head.logit_scale.weight.mul_(0.1)
+        model.class_head.logit_shift.bias.fill_(-2.0)
+    model.save_pretrained(folder)
+    images = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD)
+    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     return folder
 
 

@@ -1,0 +1,219 @@
+"""The OWLv2 recipe: a small open-vocabulary detector, saved as a transformers `Owlv2ForObjectDetection` folder."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
+from refcore_playground.grammar import Phrase, Request
+from refcore_playground.sample import NEGATIVES
+from refcore_playground.training.data import (
+    ATTACKED,
+    BINDING,
+    REACH,
+    VISION_FIRST,
+    attack,
+    distort_and_follow,
+    draw_batch,
+    follow,
+)
+from refcore_playground.training.lessons import PatchHead
+from refcore_playground.training.tokens import clip_tokenizer, save_clip_tokenizer
+from refcore_playground.world import COLOURS, RADII, SHAPES, SIZE, TEXTURES, Scene, Thing
+from refcore_plugins.referees.detection import DIRECTIONS, centre, log_direction, log_number, numbers
+from refcore_plugins.referees.owlv2 import patch_features, query_features
+
+PATCH = 8
+WIDTH = 128
+BATCH = 48
+CONTEXT_LENGTH = 12
+"""Tokens of a query, with the first and the last; the longest phrase has 7."""
+SOFTNESS = 0.05
+
+_COLOURS = tuple(COLOURS)
+_SIZES = tuple(RADII)
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": _COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": _SIZES}
+_SIDE = SIZE // PATCH
+
+
+class Owlv2Recipe:
+    """Open-vocabulary detection (OWL-ViT, arXiv 2205.06230; objectness of OWLv2, arXiv 2306.09683).
+
+    The patch in which a thing's centre lies answers for it, where the paper matches boxes to things: things of this
+    world never share a patch, so the probabilities of all patches add up to a count.
+    """
+
+    lr = 1e-3
+    ema_decay = 0.998
+
+    def __init__(self, out: Path, seed: int) -> None:
+        torch.manual_seed(seed + 4)
+        self.out, self.rng = out, random.Random(seed + 4)
+        self.tokenizer = clip_tokenizer()
+        self.tokenizer.model_max_length = CONTEXT_LENGTH  # what the processor of OWLv2 fills queries up to
+        common = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
+        ends = {"bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id}
+        config = Owlv2Config(
+            vision_config={**common, "num_hidden_layers": 6, "image_size": SIZE, "patch_size": PATCH},
+            text_config={
+                **common,
+                **ends,
+                "num_hidden_layers": 2,
+                "vocab_size": len(self.tokenizer),
+                "max_position_embeddings": CONTEXT_LENGTH,
+                "pad_token_id": self.tokenizer.pad_token_id,
+            },
+            projection_dim=WIDTH,
+        )
+        self.model = Owlv2ForObjectDetection(config)
+        for embedding in (self.model.owlv2.vision_model.embeddings, self.model.owlv2.text_model.embeddings):
+            nn.init.normal_(embedding.position_embedding.weight, std=0.1)
+        for head in (self.model.class_head, self.model.box_head, self.model.objectness_head):
+            for layer in head.modules():
+                if isinstance(layer, nn.Linear):  # the library leaves them at a standard deviation of 1
+                    nn.init.normal_(layer.weight, std=(0.5 if layer.out_features < 8 else 1.0) * WIDTH**-0.5)
+        nn.init.constant_(self.model.class_head.logit_scale.bias, 9.0)  # logits from -15 to 5: things are rare
+        nn.init.constant_(self.model.class_head.logit_shift.bias, -0.5)
+        nn.init.constant_(self.model.objectness_head.dense2.bias, -3.0)
+        self.head = PatchHead(WIDTH)
+        self.words = nn.Linear(WIDTH, len(_COLOURS) + len(SHAPES) + len(TEXTURES) + 1 + len(_SIZES) + 1)
+
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"model": self.model, "head": self.head, "words": self.words})
+
+    def tokens(self, queries: Sequence[str]) -> tuple[Tensor, Tensor]:
+        encoded = self.tokenizer(
+            list(queries), padding=True, truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
+        )
+        return encoded.input_ids, encoded.attention_mask
+
+    def detect(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits [N, P, Q] of every query, objectness logits [N, P], boxes [N, P, 4], and the patch features."""
+        with torch.autocast("cpu", torch.bfloat16):
+            features = patch_features(self.model, images * 2 - 1)
+        features = features.float()
+        logits = self.model.class_head(features, text.expand(len(images), -1, -1), None)[0]
+        objectness = self.model.objectness_head(features)[..., 0]
+        boxes = (self.model.box_head(features) + self.model.box_bias).sigmoid()
+        return logits, objectness, boxes, features
+
+    def loss(self, step: int, progress: float) -> dict[str, Tensor]:
+        batch = draw_batch(BATCH, self.rng, categories=BINDING)
+        phrases = self.ask(batch.scenes)
+        text = query_features(self.model, *self.tokens([self.say(p) for p in phrases]))
+        images, theta = distort_and_follow(batch.images)
+        things = [t for scene in batch.scenes for t in scene.things]
+        owner = torch.tensor([i for i, scene in enumerate(batch.scenes) for _ in scene.things])
+        places = follow(torch.tensor([[t.x + 0.5, t.y + 0.5] for t in things]) / SIZE, theta[owner])
+        column, row = (places * _SIDE).long().clamp(0, _SIDE - 1).unbind(1)
+        at = row * _SIDE + column
+        asked, there = _coded(phrases), _coded(things)
+        answers = ((asked[None] == there[:, None]) | (asked[None] < 0)).all(-1)  # [T, Q]
+        truth = torch.zeros(BATCH, _SIDE**2, len(phrases))
+        truth[owner, at] = answers.float()
+        taken = torch.zeros(BATCH, _SIDE**2)
+        taken[owner, at] = 1
+        extent = torch.tensor([[2 * t.radius + 1] * 2 for t in things]) / SIZE
+
+        def found(logits: Tensor, objectness: Tensor) -> tuple[Tensor, Tensor]:
+            classes = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / answers.sum()
+            return classes, F.binary_cross_entropy_with_logits(objectness, taken, reduction="sum") / len(things)
+
+        if progress > ATTACKED:
+            known = text.detach()
+            images = attack(
+                images, lambda moved: BATCH * torch.stack(found(*self.detect(moved, known)[:2])).sum(), REACH
+            )
+        logits, objectness, boxes, features = self.detect(images, text)
+        classes, objects = found(logits, objectness)
+        read = self.words(text).split([*(len(v) + (n in ("texture", "size")) for n, v in _ATTRIBUTES.items())], -1)
+        words = [
+            F.cross_entropy(logit, torch.where(asked[:, i] < 0, logit.shape[1] - 1, asked[:, i]))
+            for i, logit in enumerate(read)
+        ]
+        early = progress < VISION_FIRST
+        return {
+            "classes": classes,
+            "objects": objects,
+            "boxes": 5 * F.l1_loss(boxes[owner, at], torch.cat([places, extent], 1)),
+            "patches": (1.0 if early else 0.3) * self.head.loss(features, batch.scenes, PATCH),
+            "words": (0.5 if early else 0.1) * torch.stack(words).mean(),
+        }
+
+    def ask(self, scenes: Sequence[Scene]) -> list[Phrase]:
+        """Queries for a batch: each thing described, and described wrongly in one attribute."""
+        phrases = set()
+        for thing in (t for scene in scenes for t in scene.things):
+            texture = thing.texture if self.rng.random() < 0.5 else None
+            size = thing.size if self.rng.random() < 0.4 else None
+            right = Phrase(thing.colour, thing.shape, texture, size)
+            name = self.rng.choice([n for n in _ATTRIBUTES if getattr(right, n) is not None])
+            value = self.rng.choice([v for v in _ATTRIBUTES[name] if v != getattr(right, name)])
+            phrases |= {right, replace(right, **{name: value})}  # type: ignore[arg-type]
+        return sorted((p for p in phrases if not p.unseen), key=str)
+
+    def say(self, phrase: Phrase) -> str:
+        """With its article or without."""
+        return str(phrase) if self.rng.random() < 0.7 else str(phrase).split(" ", 1)[1]
+
+    def judge(self, images: Tensor, requests: Sequence[Request]) -> Tensor:
+        """[N] log-probability that each image shows its request, as the referee `owlv2` has it."""
+        phrases = [replace(p, count=1) for r in requests for p in r.phrases]
+        known = sorted(set(phrases), key=str)
+        text = query_features(self.model, *self.tokens([str(p) for p in known]))
+        logits, objectness, boxes, _ = self.detect(images, text)
+        total = log_number(objectness, numbers([r.total for r in requests]))
+        result = []
+        for i, request in enumerate(requests):
+            at = [known.index(replace(p, count=1)) for p in request.phrases]
+            own = logits[i, :, at].t()
+            value = total[i] + log_number(own, numbers([p.count for p in request.phrases])).sum()
+            if request.relation:
+                middle = centre(own[:2], boxes[i, :, :2].expand(2, -1, -1))
+                value = value + log_direction(middle[0], middle[1], SOFTNESS)[DIRECTIONS.index(request.relation)]
+            result.append(value)
+        return torch.stack(result)
+
+    def evaluate(self, quick: bool) -> dict[str, float]:
+        """True captions against captions wrong in one fact, and yes or no at a half, on fresh clean scenes."""
+        scores: dict[str, float] = {}
+        for split in ("seen",) if quick else ("seen", "unseen"):
+            rng = random.Random(f"evaluate-{split}")
+            for kind in (None,) if quick else (None, *NEGATIVES):
+                batch = draw_batch(300, rng, wrong=1, kind=kind, split=split)
+                yes = self.judge(batch.images, batch.requests)
+                no = self.judge(batch.images, [w[0] for w in batch.wrong_requests])
+                scores[f"{split}/hard" + (f"/{kind}" if kind else "")] = (yes > no).float().mean().item()
+                if kind is None:
+                    scores[f"{split}/yes"] = (yes.exp() > 0.5).float().mean().item()
+                    scores[f"{split}/no"] = (no.exp() < 0.5).float().mean().item()
+        return scores
+
+    def warm_start(self) -> None:
+        """Takes the weights of the checkpoint in the output folder."""
+        saved = Owlv2ForObjectDetection.from_pretrained(self.out, dtype=torch.float32)
+        self.model.load_state_dict(saved.state_dict())
+
+    def save(self) -> None:
+        half = Owlv2ForObjectDetection(self.model.config)
+        half.load_state_dict(self.model.state_dict())
+        half.half().save_pretrained(self.out)
+        images = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        Owlv2Processor(image_processor=images, tokenizer=self.tokenizer).save_pretrained(self.out)
+        save_clip_tokenizer(self.tokenizer, self.out)
+
+
+def _coded(named: Sequence[Phrase] | Sequence[Thing]) -> Tensor:
+    """Attributes as indices [N, 4]; -1 where a phrase leaves one open."""
+    rows = [
+        [-1 if (value := getattr(item, name)) is None else values.index(value) for name, values in _ATTRIBUTES.items()]
+        for item in named
+    ]
+    return torch.tensor(rows)

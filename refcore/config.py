@@ -435,6 +435,11 @@ class Candidates(Section):
         "`views` of the averaged image instead.",
     )
     views: str = Field(CLEAN, description="View group of that look, the same views for every candidate of a sample.")
+    by: Literal["consensus", "loss"] = Field(
+        "consensus",
+        description="consensus: each referee counts the same, in its own standard deviations; loss: the weighted sum "
+        "of the losses, which is better where they are log-probabilities and say by themselves how sure they are.",
+    )
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
@@ -599,14 +604,14 @@ class RunConfig(Section):
                 yield f'prompts.{i} is "{prompt}", which is empty; expected some words'
         if self.image_size and min(self.image_size) < 1:
             yield f"size is {self.size}; expected pixels above 0"
+        if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):
+            known = ", ".join(self.referee_labels) or "none"
+            yield f'chunk has "{min(others)}", which is the label of no referee of this run; known: {known}'
         if not self.referees and not self.priors:
             yield "referees and priors are both empty; expected at least one term to optimise"
         groups = self.view_groups
         uses = [(f"referees.{i}.views", term.views) for i, term in enumerate(self.referees)]
         looks = [("best.views", self.best.views), ("candidates.views", self.candidates.views)]
-        if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):
-            known = ", ".join(self.referee_labels) or "none"
-            yield f'chunk has "{min(others)}", which is the label of no referee of this run; known: {known}'
         for field, group in [*uses, *looks]:
             if group not in groups:
                 guess = nearest(group, groups)

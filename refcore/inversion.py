@@ -401,6 +401,8 @@ class Inversion:
         weights = torch.tensor([weight for _, weight in self._compared], device=self.engine.device)
         losses = self._standing()
         totals = (weights[:, None] * losses).nansum(0).cpu()
+        if self.config.candidates.by == "loss":
+            return [sorted(mine, key=lambda row: (totals[row].item(), row)) for mine in rows], self._scale
         losses = (losses * weights.sign()[:, None]).cpu()
         if self._scale is None:
             scale = torch.stack([spread(losses[:, mine]) for mine in rows], 1)

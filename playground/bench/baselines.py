@@ -31,7 +31,8 @@ def inversions(settings: Settings) -> dict[str, Callable[[Settings], Settings]]:
 def samplings() -> dict[str, Settings]:
     """Name -> settings (see `refcore_playground.bench.sampling.Sampling`) of every baseline that samples."""
     plain = {f"sampling-{g:g}": {"guidance": g, "steps": DDIM_STEPS} for g in GUIDANCES}
-    return {**plain, BEST_OF_N: {"guidance": BEST_GUIDANCE, "steps": DDIM_STEPS, "choose": True}}
+    by = RunConfig.parse(preset.get(preset.DEFAULT).settings).candidates.by
+    return {**plain, BEST_OF_N: {"guidance": BEST_GUIDANCE, "steps": DDIM_STEPS, "choose": True, "by": by}}
 
 
 def names() -> list[str]:

@@ -19,7 +19,7 @@ from refcore.engine import Engine
 from refcore.inversion import Inversion
 from refcore_playground.bench.evaluations import Tally, counting
 from refcore_playground.bench.sampling import Sampler, Sampling
-from refcore_playground.bench.scoring import pixels, score, scoring_engine
+from refcore_playground.bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
 from refcore_playground.bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
@@ -107,23 +107,27 @@ def _sample(
         assert sampling.count or budget, "a variant that chooses is given its budget"
         count = sampling.count or choices(sampling, len(ranking), budget or 0)
     told = [prompt for prompt in prompts for _ in range(count)]
-    referees = scoring_engine(ranking, told) if ranking else None
+    engine = ranking_engine if sampling.by == "loss" else scoring_engine
+    referees = engine(ranking, told) if ranking else None
     loaded = time.perf_counter()
     noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
     drawn = sampler.sample(told, noise, sampling)
     if referees is not None:
-        drawn = drawn[_best(referees, drawn, count, tally)]
+        drawn = drawn[_best(referees, drawn, count, sampling.by, tally)]
     return drawn, sampling.steps, loaded
 
 
-def _best(referees: Engine, drawn: Tensor, count: int, tally: Tally) -> list[int]:
-    """The samples, one a prompt, that the referees agree on: as the candidates of an inversion are compared."""
-    scores = score(referees, drawn)
-    for values in scores.values():
+def _best(referees: Engine, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:
+    """The samples, one a prompt, that the referees like best: as the candidates of an inversion are compared."""
+    told = (
+        losses_of(referees, drawn) if by == "loss" else {k: [-s for s in v] for k, v in score(referees, drawn).items()}
+    )
+    for values in told.values():
         tally["referee_forward"] += len(values)
-    losses = -torch.tensor([scores[label] for label in scores]).view(len(scores), -1, count)
+    losses = torch.tensor([told[label] for label in told]).view(len(told), -1, count)
     chosen = []
     for b in range(losses.shape[1]):
         own = losses[:, b]
-        chosen.append(b * count + best_first(own, spread(own), own.sum(0))[0])
+        best = int(own.sum(0).argmin()) if by == "loss" else best_first(own, spread(own), own.sum(0))[0]
+        chosen.append(b * count + best)
     return chosen

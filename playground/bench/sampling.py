@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +25,9 @@ class Sampling(Section):
     steps: int = Field(50, ge=1, description="DDIM steps, without noise on the way.")
     choose: bool = Field(
         False, description="Draw several samples and keep the one that the default preset's referees agree on."
+    )
+    by: Literal["consensus", "loss"] = Field(
+        "consensus", description="How they choose: as `candidates.by` of a run; loss: the sum of their losses."
     )
     count: int | None = Field(
         None, ge=1, description="How many are drawn to choose from; null: as many as cost what `budget` costs."

@@ -34,6 +34,19 @@ def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
     return {label: values.tolist() for label, values in engine.scores(images.to(engine.device)).items()}
 
 
+def ranking_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
+    """The scorers as referees, loaded, having read one prompt an image: for `losses_of`."""
+    terms = [{name: value for name, value in scorer.term.items() if name != "coarse"} for scorer in scorers]
+    config = {"canvas": {"name": "pixel"}, "referees": terms, "prompts": list(prompts), "chunk": CHUNK}
+    return build(RunConfig.parse(config))
+
+
+def losses_of(engine: Engine, images: Tensor) -> dict[str, list[float]]:
+    """Label -> the loss of each image [B, 3, H, W] in [0, 1] for its prompt, seen whole."""
+    found = engine.losses(images.to(engine.device), range(len(images)))
+    return {label: values.tolist() for label, values in found.items()}
+
+
 def pixels(levels: Sequence[Levels]) -> Tensor:
     """[B, 3, H, W] in [0, 1], of images as they are saved."""
     return torch.from_numpy(np.stack(levels)).permute(0, 3, 1, 2).float().div(255).contiguous()

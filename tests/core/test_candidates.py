@@ -99,6 +99,21 @@ def test_the_dropped_are_those_that_the_referees_like_least() -> None:
         assert [c.candidate for c in inversion.candidates if c.sample == b] == best
 
 
+def test_by_loss_the_dropped_are_those_of_the_highest_weighted_sum() -> None:
+    halving = {"count": 4, "keep": [[1, 2]], "recent": 0, "by": "loss"}
+    inversion = Inversion(toy_config(candidates=halving, views={"main": {"count": 1}}))
+    whole = Inversion(inversion.config)
+    whole._drop = lambda: None  # type: ignore[method-assign]
+    next(inversion)
+    next(whole)
+    losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
+    weights = {use.label: use.term.largest_weight(2) for use in whole.engine.referees}
+    total = sum(weight * losses[label].detach() for label, weight in weights.items())
+    for b in range(2):
+        best = total[4 * b : 4 * b + 4].argsort()[:2].sort().values.tolist()
+        assert [c.candidate for c in inversion.candidates if c.sample == b] == best
+
+
 def test_no_referee_outweighs_the_others() -> None:
     # Two mild referees prefer candidate 0; a third one, on a huge scale, is against it.
     losses = torch.tensor([[0.1, 0.5, 0.6], [0.2, 0.4, 0.6], [900.0, 100.0, 0.0]])

@@ -32,7 +32,7 @@ Gradient = Callable[[Vector], Vector]
 At = Literal["params", "image"]
 Precision = Literal["float64", "float32"]
 
-DIFFERENCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-2}
+DIFFERENCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-3}
 """Root-mean-square change of a coordinate in the central differences that Hessian-vector products are taken by."""
 SMALL = 20
 """Up to this many dimensions the Hessian is taken whole; Lanczos needs more."""

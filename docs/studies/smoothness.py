@@ -1,0 +1,137 @@
+"""The study of docs/results/smoothness.md: is CLIP's loss on views smoother and better conditioned (Prop. 3.1 and 3.2)?
+
+    python docs/studies/smoothness.py              # tables and figure from the committed docs/results/smoothness.json
+    python docs/studies/smoothness.py --measure    # measures what that file lacks, prompt by prompt, then the same
+
+It is measured at the image, on a run of the playground preset with CLIP as its only referee.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from refcore import preset, rundir
+from refcore.config import RunConfig
+from refcore.smoothness import probe, rows
+
+DOCS = Path(__file__).parents[1]
+RESULT, PAGE, FIGURE = (
+    DOCS / name for name in ("results/smoothness.json", "results/smoothness.md", "images/smoothness.png")
+)
+PROMPTS = ("a red circle", "two blue squares", "a green star above a pink heart")
+STEPS = (0, 15)
+VIEWS = (0, 1, 4, 16)
+NOISE = (0.0, 0.1, 0.3)
+NOISY_VIEWS = 4
+ACCURACY = {"directions": 4, "radius": 0.01, "tolerance": 0.05, "dtype": "float32"}
+CLIP_ALONE = "referees=[{name: clip, config: {model: 'playground:clip'}}]"
+MARK = "<!-- {}: by docs/studies/smoothness.py -->"
+COLUMNS = {
+    "loss": "loss",
+    "gradient_norm": "gradient's norm",
+    "lipschitz_random": "Lipschitz, random",
+    "lipschitz_step": "along the step",
+    "smallest": "smallest eigenvalue",
+    "largest": "largest",
+    "condition": "condition",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="measure the prompts that the result lacks")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure()
+    found = json.loads(RESULT.read_text("utf-8"))
+    text = PAGE.read_text("utf-8")
+    for name, part in (("views", by_views(found)), ("noise", by_noise(found))):
+        text = between(text, name, table(part))
+    rundir.write_text(PAGE, text)
+    plot(found)
+    print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
+
+
+def measure() -> None:
+    found = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"points": []}
+    settings = preset.override(preset.get("playground").settings, [CLIP_ALONE])
+    for prompt in PROMPTS:
+        if any(point["prompt"] == prompt for point in found["points"]):
+            continue
+        began, own = time.process_time(), []
+        config = RunConfig.parse({**settings, "prompts": [prompt], "seeds": [0]})
+        for views, noise in ((VIEWS, (None,)), ((NOISY_VIEWS,), NOISE)):
+            report = probe(config, STEPS, views, noise, at="image", **ACCURACY, on_point=lambda p: print(p, flush=True))
+            own += [point.to_dict() for point in report.points]
+        found["points"] += own
+        found |= {"at": "image", **ACCURACY, "config": report.config, "versions": rundir.versions()}
+        found["cpu_seconds"] = round(found.get("cpu_seconds", 0) + time.process_time() - began)
+        rundir.write_text(RESULT, rundir.to_json(found, indent=1) + "\n")
+
+
+def by_views(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return rows(point for point in found["points"] if point["noise"] is None)
+
+
+def by_noise(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return rows(point for point in found["points"] if point["noise"] is not None)
+
+
+def table(part: list[dict[str, Any]]) -> str:
+    """A Markdown table."""
+    lines = [
+        "| steps done | views | noise | " + " | ".join(COLUMNS.values()) + " |",
+        "| ---: " * (3 + len(COLUMNS)) + "|",
+    ]
+    for row in sorted(part, key=lambda row: (row["step"], row["views"], row["noise"] or 0.0)):
+        views = "clean" if row["views"] == 0 else str(row["views"])
+        noise = "-" if row["views"] == 0 else "0 to 0.05" if row["noise"] is None else f"{row['noise']:g}"
+        cells = ["-" if row[name] is None else f"{row[name]:.3g}" for name in COLUMNS]
+        lines.append(f"| {row['step']} | {views} | {noise} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def between(text: str, name: str, part: str) -> str:
+    """`text` with `part` between the two marks of `name`."""
+    mark = MARK.format(name)
+    before, _, rest = text.partition(mark)
+    _, _, after = rest.partition(mark)
+    return f"{before}{mark}\n{part}\n{mark}{after}"
+
+
+def plot(found: dict[str, Any]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    shown = (
+        ("lipschitz_step", "Lipschitz constant along the step"),
+        ("largest", "largest eigenvalue"),
+        ("condition", "condition: largest over rms eigenvalue"),
+    )
+    for axis, (name, title) in zip(axes, shown, strict=True):
+        for step, colour in zip(STEPS, ("#0072b2", "#d55e00"), strict=True):
+            for row in (row for row in found["points"] if row["noise"] is None and row["step"] == step):
+                if row[name] is not None:
+                    axis.plot(VIEWS.index(row["views"]), row[name], ".", color=colour, alpha=0.5)
+            own = sorted((row for row in by_views(found) if row["step"] == step), key=lambda row: row["views"])
+            heights = [float("nan") if row[name] is None else row[name] for row in own]
+            axis.plot(range(len(own)), heights, "-", color=colour, label=f"{step} steps done")
+        axis.set_xticks(range(len(VIEWS)), ["clean", *map(str, VIEWS[1:])])
+        axis.set_xlabel("views")
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.savefig(FIGURE, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,15 +60,13 @@ def script(page: Path, links: Path) -> str:
             lines.append(f"cat > {shlex.quote(block.title)} <<'{end}'\n{block.source}{end}")
         elif block.language == "sh":
             lines.append(block.source)
-            if "activate" in block.source:
-                assert "pip install" in block.source
-        if number == 0:
-            assert block.language == "sh"
     text = "\n".join(lines)
     made = "python3 -m venv .venv\n"
     assert made in text
+    # Python 3.11 brings an old setuptools, which a download would replace; that of the links takes its place.
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = f'echo "$LINKS" > "$(.venv/bin/python -c "{purelib}")/links.pth"\n'
+    site = ".venv/bin/python -m pip uninstall --quiet --yes setuptools\n"
+    site += f'echo "$LINKS" > "$(.venv/bin/python -c "{purelib}")/links.pth"\n'
     return f"LINKS={shlex.quote(str(links))}\n" + text.replace(made, f"{sys.executable} -m venv .venv\n{site}", 1)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from refcore import preset, rundir
 from refcore.config import RunConfig
 from refcore.smoothness import probe, rows
+from refcore_playground.bench.checkpoints import hashes
 
 DOCS = Path(__file__).parents[1]
 RESULT, PAGE, FIGURE = (
@@ -57,20 +58,28 @@ def main() -> None:
 
 
 def measure() -> None:
+    """Measures the missing parts of the result, each as soon as it is there.
+
+    Raises:
+        SystemExit: the result was measured on other checkpoints.
+    """
     found = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"points": []}
     settings = preset.override(preset.get("playground").settings, [CLIP_ALONE])
+    checkpoints = hashes(settings)
+    if found["points"] and found["checkpoints"] != checkpoints:
+        raise SystemExit(f"{RESULT} was measured on other checkpoints, which do not compare; remove it to begin anew")
     for prompt in PROMPTS:
-        if any(point["prompt"] == prompt for point in found["points"]):
-            continue
-        began, own = time.process_time(), []
         config = RunConfig.parse({**settings, "prompts": [prompt], "seeds": [0]})
         for views, noise in ((VIEWS, (None,)), ((NOISY_VIEWS,), NOISE)):
+            if any(point["prompt"] == prompt and point["noise"] in noise for point in found["points"]):
+                continue
+            began = time.process_time()
             report = probe(config, STEPS, views, noise, at="image", **ACCURACY, on_point=lambda p: print(p, flush=True))
-            own += [point.to_dict() for point in report.points]
-        found["points"] += own
-        found |= {"at": "image", **ACCURACY, "config": report.config, "versions": rundir.versions()}
-        found["cpu_seconds"] = round(found.get("cpu_seconds", 0) + time.process_time() - began)
-        rundir.write_text(RESULT, rundir.to_json(found, indent=1) + "\n")
+            found["points"] += [point.to_dict() for point in report.points]
+            found |= {"at": "image", **ACCURACY, "config": report.config, "checkpoints": checkpoints}
+            found["versions"] = rundir.versions()
+            found["cpu_seconds"] = round(found.get("cpu_seconds", 0) + time.process_time() - began)
+            rundir.write_text(RESULT, rundir.to_json(found, indent=1) + "\n")
 
 
 def by_views(found: dict[str, Any]) -> list[dict[str, Any]]:

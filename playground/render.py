@@ -14,6 +14,10 @@ SUPERSAMPLING = 4
 SHADE = 0.28
 """A texture's dark parts are the colour times this."""
 
+NAMELESS = ("slanted", "backslanted")
+"""Textures that no word names: what a checkered thing looks like when its squares have run together along a diagonal,
+which diffusion models and inversions make. Referees may be taught that they are not checkered."""
+
 Array = NDArray[np.floating]
 
 
@@ -58,6 +62,10 @@ def dark(texture: str, x: Array, y: Array) -> NDArray[np.bool_]:
             return np.hypot(np.mod(x + 4, 8) - 4, np.mod(y + 4, 8) - 4) <= 2.3
         case "checkered":
             return (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
+        case "slanted":
+            return np.mod(x + y, 8.0) < 4.0
+        case "backslanted":
+            return np.mod(x - y, 8.0) < 4.0
     raise ValueError(f"unknown texture {texture!r}")
 
 

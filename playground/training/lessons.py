@@ -42,7 +42,7 @@ _SIZES = ("small", "large")
 
 
 def patch_targets(scenes: list[Scene], patch: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What covers each patch centre: class indices (-100 where there is ground), and where the thing's centre is.
+    """What covers each patch centre: class indices (-100 where there is ground or no word), and where the centre is.
 
     Returns:
         classes: name -> [N, P] long; places [N, P, 2], the centre's x and y in units of 16 px from the image's centre,
@@ -60,7 +60,7 @@ def patch_targets(scenes: list[Scene], patch: int) -> tuple[dict[str, Tensor], T
             under = torch.maximum(dx.abs(), dy.abs()) <= thing.radius + 1
             classes["colour"][i, under] = _COLOURS.index(thing.colour)
             classes["shape"][i, under] = SHAPES.index(thing.shape)
-            classes["texture"][i, under] = TEXTURES.index(thing.texture)
+            classes["texture"][i, under] = TEXTURES.index(thing.texture) if thing.texture in TEXTURES else -100
             classes["size"][i, under] = int(thing.size == "large")
             places[i, under] = torch.tensor([thing.x - SIZE / 2, thing.y - SIZE / 2]) / 16
     return classes, places

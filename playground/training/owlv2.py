@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
 from refcore_playground.grammar import Phrase, Request
+from refcore_playground.render import NAMELESS, render_batch
 from refcore_playground.sample import NEGATIVES
 from refcore_playground.training.data import (
     ATTACKED,
@@ -36,6 +37,8 @@ BATCH = 48
 CONTEXT_LENGTH = 12
 """Tokens of a query, with the first and the last; the longest phrase has 7."""
 SOFTNESS = 0.05
+SPOILT = 0.3
+"""Share of checkered things that are drawn with a texture that no word names."""
 
 _COLOURS = tuple(COLOURS)
 _SIZES = tuple(RADII)
@@ -105,12 +108,12 @@ class Owlv2Recipe:
         return logits, objectness, boxes, features
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        batch = draw_batch(BATCH, self.rng, categories=BINDING)
-        phrases = self.ask(batch.scenes)
+        scenes = [self.spoil(scene) for scene in draw_batch(BATCH, self.rng, categories=BINDING).scenes]
+        phrases = self.ask(scenes)
         text = query_features(self.model, *self.tokens([self.say(p) for p in phrases]))
-        images, theta = distort_and_follow(batch.images)
-        things = [t for scene in batch.scenes for t in scene.things]
-        owner = torch.tensor([i for i, scene in enumerate(batch.scenes) for _ in scene.things])
+        images, theta = distort_and_follow(torch.from_numpy(render_batch(scenes)))
+        things = [t for scene in scenes for t in scene.things]
+        owner = torch.tensor([i for i, scene in enumerate(scenes) for _ in scene.things])
         places = follow(torch.tensor([[t.x + 0.5, t.y + 0.5] for t in things]) / SIZE, theta[owner])
         column, row = (places * _SIDE).long().clamp(0, _SIDE - 1).unbind(1)
         at = row * _SIDE + column
@@ -143,15 +146,28 @@ class Owlv2Recipe:
             "classes": classes,
             "objects": objects,
             "boxes": 5 * F.l1_loss(boxes[owner, at], torch.cat([places, extent], 1)),
-            "patches": (1.0 if early else 0.3) * self.head.loss(features, batch.scenes, PATCH),
+            "patches": (1.0 if early else 0.3) * self.head.loss(features, scenes, PATCH),
             "words": (0.5 if early else 0.1) * torch.stack(words).mean(),
         }
+
+    def spoil(self, scene: Scene) -> Scene:
+        """Some checkered things get a texture that no word names, and that must not pass for checkered."""
+        return replace(
+            scene,
+            things=tuple(
+                replace(t, texture=self.rng.choice(NAMELESS))
+                if t.texture == "checkered" and self.rng.random() < SPOILT
+                else t
+                for t in scene.things
+            ),
+        )
 
     def ask(self, scenes: Sequence[Scene]) -> list[Phrase]:
         """Queries for a batch: each thing described, and described wrongly in one attribute."""
         phrases = set()
         for thing in (t for scene in scenes for t in scene.things):
-            texture = thing.texture if self.rng.random() < 0.5 else None
+            texture = "checkered" if thing.texture in NAMELESS else thing.texture
+            texture = texture if self.rng.random() < 0.5 else None
             size = thing.size if self.rng.random() < 0.4 else None
             right = Phrase(thing.colour, thing.shape, texture, size)
             name = self.rng.choice([n for n in _ATTRIBUTES if getattr(right, n) is not None])
@@ -211,9 +227,12 @@ class Owlv2Recipe:
 
 
 def _coded(named: Sequence[Phrase] | Sequence[Thing]) -> Tensor:
-    """Attributes as indices [N, 4]; -1 where a phrase leaves one open."""
-    rows = [
-        [-1 if (value := getattr(item, name)) is None else values.index(value) for name, values in _ATTRIBUTES.items()]
-        for item in named
-    ]
+    """Attributes as indices [N, 4]; -1 where a phrase leaves one open, and one past the last for a nameless texture."""
+    rows = [[_code(getattr(item, name), values) for name, values in _ATTRIBUTES.items()] for item in named]
     return torch.tensor(rows)
+
+
+def _code(value: str | None, values: tuple[str, ...]) -> int:
+    if value is None:
+        return -1
+    return values.index(value) if value in values else len(values)

@@ -38,7 +38,7 @@ def playground(
     prompts_seed: Annotated[
         int | None,
         typer.Option(
-            "--prompts-seed", min=0, help="Draws the prompts: 1, the default, for tuning; 2026 for what is reported."
+            "--prompts-seed", min=0, help="Draws the prompts: 1, the default, for tuning; 2027 for what is reported."
         ),
     ] = None,
     seeds: Annotated[str, typer.Option("--seeds", metavar="0,1", help="One image a prompt and seed.")] = "0",

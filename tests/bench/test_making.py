@@ -7,9 +7,10 @@ import torch
 
 from refcore.engine import Engine
 from refcore_playground.bench import making, variants
+from refcore_playground.bench.baselines import BEST_SAMPLER
 from refcore_playground.bench.calibration import calibrate
 from refcore_playground.bench.sampling import Sampler, Sampling
-from refcore_playground.bench.scoring import pixels, score, scoring_engine
+from refcore_playground.bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
 
 PROMPTS = ["a red circle", "a blue square"]
 TINY = "playground,steps=2,init=null,candidates={count: 1}"
@@ -21,7 +22,7 @@ def sampler():
 
 
 def test_an_inversion_costs_its_passes():
-    """2 steps of 2 referees on 3 views, forward and backward, guided SDS, one decode a step and one of the result."""
+    """2 steps of every referee on 3 views, forward and backward, guided SDS, a decode a step and one of the result."""
     variant = variants.parse(
         f"tiny={TINY},views.main.count=3,ema=null,output=current,early_stop=null,priors.0.config.guidance=7.5"
     )
@@ -69,16 +70,22 @@ def test_best_of_n_costs_what_it_may_spend_and_less_than_one_sample_more():
     assert 40 <= spent < 40 + one
 
 
-def test_best_of_n_keeps_a_sample_that_no_other_beats_with_every_referee(sampler):
-    variant = variants.parse("b=best-of-n,steps=3,count=4")
-    kept = making.make(variant, PROMPTS[:1], seed=0)
+@pytest.mark.parametrize("by", ["consensus", "loss"])
+def test_best_of_n_keeps_the_sample_that_its_referees_like_best(sampler, by):
+    variant = variants.parse(f"b=best-of-n,steps=3,count=4,by={by}")
+    kept = pixels(making.make(variant, PROMPTS[:1], seed=0).levels)[0]
     noise = torch.stack([sampler.noise(PROMPTS[0], 0, number) for number in range(4)])
-    drawn = sampler.sample(PROMPTS[:1] * 4, noise, Sampling(steps=3))
-    engine: Engine = scoring_engine(variant.scorers, PROMPTS[:1] * 4)
-    scores = score(engine, drawn)
-    i = min(range(4), key=lambda i: (drawn[i] - pixels(kept.levels)[0]).abs().max().item())
-    assert (drawn[i] - pixels(kept.levels)[0]).abs().max() < 0.01
-    assert not any(all(scores[label][j] > scores[label][i] for label in scores) for j in range(4))
+    drawn = sampler.sample(PROMPTS[:1] * 4, noise, Sampling(**{**BEST_SAMPLER, "steps": 3}))
+    i = min(range(4), key=lambda i: (drawn[i] - kept).abs().max().item())
+    assert (drawn[i] - kept).abs().max() < 0.01
+    if by == "loss":
+        losses = losses_of(ranking_engine(variant.optimised, PROMPTS[:1] * 4), drawn)
+        assert len(losses) == len(variant.optimised) > 1
+        assert i == int(torch.tensor(list(losses.values())).sum(0).argmin())
+    else:
+        engine: Engine = scoring_engine(variant.scorers, PROMPTS[:1] * 4)
+        scores = score(engine, drawn)
+        assert not any(all(scores[label][j] > scores[label][i] for label in scores) for j in range(4))
 
 
 def test_noise_is_keyed_by_prompt_and_seed_and_the_first_of_n_is_the_plain_sample(sampler):

@@ -151,8 +151,8 @@ def test_a_referee_of_ones_own_is_scored_beside_the_panel():
     text = "mine=playground,referees.0.prompt=a drawing of {prompt}"
     mine = variants.parse(text)
     assert sum(scorer.panel for scorer in mine.scorers) == len(variants.panel())
-    assert {scorer.label for scorer in mine.scorers} == {"clip", "blip2", "panel-clip"}
-    assert [scorer.label for scorer in mine.optimised] == ["clip", "blip2"]
+    assert {scorer.label for scorer in mine.scorers} == {"clip", "blip2", "owlv2", "panel-clip"}
+    assert [scorer.label for scorer in mine.optimised] == ["clip", "blip2", "owlv2"]
 
 
 def test_what_must_not_be_seen_is_not_what_accepts():

@@ -134,10 +134,7 @@ def time_and_memory_per_view(case: Case, call: Call) -> Cost:
     """What a view costs, within the limits given; and no call leaves tensors behind."""
     forward, inputs, n = call(case, case.loaded())
     cost = measure(forward, inputs, n, tensors_of(case.loaded()).values())
-    before = _live()
-    for _ in range(3):
-        torch.autograd.grad(forward().sum(), inputs, allow_unused=True)
-    left = _live() - before
+    left = _left(lambda: torch.autograd.grad(forward().sum(), inputs, allow_unused=True), 3)
     require(
         left < 3,
         f"{left} tensors stay alive after 3 calls; keep nothing of a call: losses and features hold their whole graph",
@@ -180,7 +177,21 @@ def leaf(value: Tensor) -> Tensor:
     return value.detach().clone().requires_grad_()
 
 
-def _live() -> int:
+def _left(call: Callable[[], Any], calls: int) -> int:
+    """How many more tensors are alive after some calls than after the one before them."""
+    gc.freeze()  # what is there already, the libraries' objects by the million, is not looked through
+    try:
+        call()
+        before = _born()
+        for _ in range(calls):
+            call()
+        return _born() - before
+    finally:
+        gc.unfreeze()
+
+
+def _born() -> int:
+    """Tensors alive that are not frozen."""
     gc.collect()
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 

@@ -31,6 +31,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
     ("augmentations", "affine"): {"scale": (0.8, 1.4)},
     ("referees", "imagenet"): {"size": 64},
+    ("priors", "sdi"): {"inversion_steps": 2},
     ("priors", "statistics"): {"size": 64, "smallest": 8},
 }
 """(kind, name) -> settings under which it does something, or does it fast."""

@@ -166,8 +166,8 @@ class Owlv2Recipe:
         """Queries for a batch: each thing described, and described wrongly in one attribute."""
         phrases = set()
         for thing in (t for scene in scenes for t in scene.things):
-            texture = "checkered" if thing.texture in NAMELESS else thing.texture
-            texture = texture if self.rng.random() < 0.5 else None
+            seeming = "checkered" if thing.texture in NAMELESS else thing.texture
+            texture = seeming if self.rng.random() < 0.5 else None
             size = thing.size if self.rng.random() < 0.4 else None
             right = Phrase(thing.colour, thing.shape, texture, size)
             name = self.rng.choice([n for n in _ATTRIBUTES if getattr(right, n) is not None])

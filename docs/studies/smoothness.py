@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from page import fill
+
 from refcore import preset, rundir
 from refcore.config import RunConfig
 from refcore.smoothness import probe, rows
@@ -30,7 +32,6 @@ NOISE = (0.0, 0.1, 0.3)
 NOISY_VIEWS = 4
 ACCURACY = {"directions": 4, "radius": 0.01, "tolerance": 0.05, "dtype": "float32"}
 CLIP_ALONE = "referees=[{name: clip, config: {model: 'playground:clip'}}]"
-MARK = "<!-- {}: by docs/studies/smoothness.py -->"
 COLUMNS = {
     "loss": "loss",
     "gradient_norm": "gradient's norm",
@@ -49,10 +50,7 @@ def main() -> None:
     if arguments.measure:
         measure()
     found = json.loads(RESULT.read_text("utf-8"))
-    text = PAGE.read_text("utf-8")
-    for name, part in (("views", by_views(found)), ("noise", by_noise(found))):
-        text = between(text, name, table(part))
-    rundir.write_text(PAGE, text)
+    fill(PAGE, Path(__file__).name, {"views": table(by_views(found)), "noise": table(by_noise(found))})
     plot(found)
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
 
@@ -102,14 +100,6 @@ def table(part: list[dict[str, Any]]) -> str:
         cells = ["-" if row[name] is None else f"{row[name]:.3g}" for name in COLUMNS]
         lines.append(f"| {row['step']} | {views} | {noise} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def between(text: str, name: str, part: str) -> str:
-    """`text` with `part` between the two marks of `name`."""
-    mark = MARK.format(name)
-    before, _, rest = text.partition(mark)
-    _, _, after = rest.partition(mark)
-    return f"{before}{mark}\n{part}\n{mark}{after}"
 
 
 def plot(found: dict[str, Any]) -> None:

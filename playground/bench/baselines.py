@@ -18,8 +18,8 @@ GUIDANCES = (3.0, 7.5, 30.0)
 """Classifier-free guidance scales of the plain samples: mild, the usual one, and that of score distillation."""
 DDIM_STEPS = 50
 BEST_SAMPLER = {"guidance": 3.0, "steps": 25}
-"""Of the samples that best-of-n chooses among: those that the default preset starts from, so that the two differ in what
-they do with the rest of the evaluations. On tuning prompts guidance 3 is better than 7.5."""
+"""Of the samples that best-of-n chooses among: those that the default preset starts from, so that the two differ in
+what they do with the rest of the evaluations. On tuning prompts guidance 3 is better than 7.5."""
 BEST_OF_N = "best-of-n"
 
 

@@ -9,7 +9,7 @@ OUT ?= demo
 VERDICT ?= --exit-code
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow docs lint clean-demo
+.PHONY: help setup demo test test-slow bench docs lint clean-demo
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(STAMP)  ## the fast tests
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a first impression
+	$(BIN)/python -m refcore_playground.performance $(BENCH)
 
 # The variable turns off mkdocs-material's notice about the future of mkdocs, which is no warning about these pages.
 docs: $(STAMP)  ## builds the documentation into site/, strictly

@@ -139,8 +139,8 @@ class Engine:
     def plan(self) -> None:
         """Finds how many views each referee judges at a time, where the config leaves that open.
 
-        Each is shown one black view and two, to see what a view adds to its graph; as many are judged at a time as fit
-        into `memory.SHARE` of what the device has left.
+        Each is shown a black view, and two where it is not plain from one that all fit, to see what a view adds to its
+        graph; as many are judged at a time as fit into `memory.SHARE` of what the device has left.
         """
         if self.config.chunk is not None:
             return
@@ -149,8 +149,13 @@ class Engine:
             for b in range(len(self.seeds)):
                 most += (1 + len(use.parts[b]) if use.parts else 1) * group.config.count * self.config.candidates.count
             if most > 1:
-                each = memory.bytes_each(lambda n, use=use: self._shown(use, n))  # type: ignore[misc]
-                self.chunks[use.label] = memory.chunk_that_fits(each, memory.free_memory(self.device), most)
+                free = memory.free_memory(self.device)
+                with_weights = memory.graph_bytes(lambda use=use: self._shown(use, 1))  # type: ignore[misc]
+                chunk = memory.chunk_that_fits(with_weights, free, most)
+                if chunk < most:
+                    each = memory.graph_bytes(lambda use=use: self._shown(use, 2)) - with_weights  # type: ignore[misc]
+                    chunk = memory.chunk_that_fits(each, free, most)
+                self.chunks[use.label] = chunk
 
     def _shown(self, use: RefereeUse, n: int) -> Tensor:
         """A referee's losses on n black views, with their graph."""

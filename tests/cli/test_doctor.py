@@ -27,7 +27,7 @@ def test_device_memory_and_versions_are_told(refcore):
 def test_the_checkpoints_of_a_preset_are_counted_once_in_its_dtype(refcore):
     found = json.loads(refcore("doctor", "--preset", "playground", "--set", "dtype=bfloat16", "--json").out)["needed"]
     models = {checkpoint["model"]: checkpoint for checkpoint in found["checkpoints"]}
-    assert set(models) == {"playground:blip2", "playground:clip", "playground:diffusion"}
+    assert {"playground:blip2", "playground:clip", "playground:diffusion"} <= set(models)
     assert models["playground:diffusion"]["used_by"] == ["canvas.config.model", "priors.0.config.model"]
     assert found["weights_bytes"] == 2 * sum(checkpoint["parameters"] for checkpoint in models.values())
 

@@ -12,7 +12,6 @@ from refcore.names import unknown
 from refcore_playground.bench.calibration import Threshold
 from refcore_playground.bench.evaluations import KINDS
 from refcore_playground.bench.hacks import Row, hacked, moved
-from refcore_playground.bench.labels import labels
 from refcore_playground.bench.prompts import REPORTING_SEED, TUNING_SEED
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.statistics import Estimate, difference_of_rates, mean, rate, ratio
@@ -49,7 +48,7 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
         "variants": [
             {
                 "variant": name,
-                "labels": labels(definitions[name].to_dict()) if name in definitions else [],
+                "labels": definitions[name].labels if name in definitions else [],
                 "config_hash": own[0]["config_hash"],
                 "checkpoints": definitions[name].checkpoints if name in definitions else {},
                 **_of(own, thresholds),

@@ -19,6 +19,7 @@ from refcore.names import unknown
 from refcore.plugin import RefcoreError
 from refcore_playground.bench import baselines
 from refcore_playground.bench.checkpoints import hashes
+from refcore_playground.bench.labels import labels
 from refcore_playground.bench.sampling import Sampling
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -64,6 +65,11 @@ class Variant:
     @property
     def optimised(self) -> list[Scorer]:
         return [scorer for scorer in self.scorers if scorer.optimised]
+
+    @property
+    def labels(self) -> list[str]:
+        """What tables must say of what makes or chooses its images; the panel only scores, and may use any parser."""
+        return labels([self.settings, *(scorer.term for scorer in self.optimised)])
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "scorers": [asdict(scorer) for scorer in self.scorers]}

@@ -11,6 +11,7 @@ from refcore.config import RunConfig
 from refcore.plugin import RefcoreError
 from refcore_playground.bench import baselines, variants
 from refcore_playground.bench.checkpoints import digest
+from refcore_playground.bench.labels import ORACLE
 
 PRESET = variants.parse("playground")
 
@@ -175,3 +176,20 @@ def test_what_must_not_be_seen_is_not_what_accepts():
 def test_what_is_wrong_is_told(text, told):
     with pytest.raises(RefcoreError, match=told):
         variants.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("playground", [ORACLE]),
+        ("owlv2-alone", [ORACLE]),
+        ("best-of-n", [ORACLE]),
+        ("sampling-3", []),
+        ("blip2-alone", []),
+    ],
+)
+def test_a_variant_is_labelled_by_what_makes_or_chooses_its_images(name, told):
+    """Not by what only scores them: the panel, which every variant has, asks an oracle."""
+    variant = variants.parse(name)
+    assert any("grammar" in str(scorer.term) for scorer in variant.scorers)
+    assert variant.labels == told

@@ -9,13 +9,20 @@ DIR is made by `refcore bench playground --prompts-seed 2027 --out DIR`; the pag
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
+import textwrap
 from pathlib import Path
 
+import matplotlib
+import polars
 from page import fill
+from PIL import Image
 
+from refcore import preset
 from refcore_playground.bench.plot import write_plot
 from refcore_playground.bench.results import Results
+from refcore_playground.bench.sheet import RIGHT, WRONG, draw_sheet
 from refcore_playground.bench.summary import summarise
 from refcore_playground.bench.tables import tables
 
@@ -25,6 +32,7 @@ RESULT, PAGE, FIGURE = (
 )
 KEPT = ("*.parquet", "*.json", "variants/*.json")
 """Of a benchmark's folder; pictures lie in parts/ and sheets/."""
+SHEET, STRIP = (DOCS / "images" / name for name in ("playground-report-images.png", "playground-strip.png"))
 
 
 def main() -> None:
@@ -33,6 +41,7 @@ def main() -> None:
     source = parser.parse_args().source
     if source is not None:
         take_over(Results.existing(source).path)
+        pictures(Results.existing(source))
     summary = summarise(Results.existing(RESULT), None)
     fill(PAGE, Path(__file__).name, {"tables": "\n".join(table.markdown() for table in tables(summary))})
     write_plot(summary, FIGURE)
@@ -46,6 +55,28 @@ def take_over(source: Path) -> None:
             target = RESULT / path.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+
+
+def pictures(results: Results) -> None:
+    """All of the preset's images, and the first of each category and split."""
+    own = results.rows(images=True).filter(polars.col("variant") == preset.DEFAULT)
+    sheet = draw_sheet(own)
+    sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256).save(SHEET, optimize=True)
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    first = own.group_by(["split", "category"], maintain_order=True).first().sort("split", maintain_order=True)
+    figure, axes = pyplot.subplots(2, len(first) // 2, figsize=(1.9 * len(first) / 2, 5.0), layout="constrained")
+    for axis, row in zip(axes.flat, first.iter_rows(named=True), strict=True):
+        with Image.open(io.BytesIO(row["image"])) as picture:
+            axis.imshow(picture, interpolation="nearest")
+        axis.set_title(textwrap.fill(row["prompt"], 22), fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        for spine in axis.spines.values():
+            spine.set(color=RIGHT if row["verdict"] else WRONG, linewidth=2)
+    figure.savefig(STRIP, dpi=110)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -220,7 +220,8 @@ def owlv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scramble(model, 7)
     with torch.no_grad():  # proposals that are neither certain nor impossible
         model.class_head.logit_scale.weight.mul_(0.1)
-        model.class_head.logit_shift.bias.fill_(-2.0)
+        model.class_head.logit_shift.weight.mul_(0.1)
+        model.class_head.logit_shift.bias.fill_(-1.2)
     model.save_pretrained(folder)
     images = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD)
     Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)

@@ -165,9 +165,10 @@ def test_what_is_out_of_reach_is_named_with_the_remedy():
 @pytest.mark.parametrize(("kind", "least"), [("relation", 0.95), ("count", 0.95), ("colour", 0.95), ("swap", 0.9)])
 def test_the_embedded_detector_tells_true_captions_from_wrong_ones(kind, least):
     rng = random.Random(f"owlv2-{kind}")
+    category = {"relation": "spatial", "count": "numeracy"}.get(kind, "complex")
     scenes, right, wrong = [], [], []
     while len(scenes) < 60:
-        scene, request = draw_pair(rng, "spatial" if kind == "relation" else "complex")
+        scene, request = draw_pair(rng, category)
         try:
             other, _ = draw_negative(scene, request, rng, kind)
         except ValueError:

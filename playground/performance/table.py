@@ -23,7 +23,7 @@ from refcore_playground.performance.measure import Interval, flops, machine_rate
 
 BATCH = 16
 STEPS_COMPARED = 3
-EXACT = 1e-4
+EXACT = 1e-6
 """Largest relative difference of the parameters after STEPS_COMPARED steps in float32."""
 
 

@@ -34,6 +34,11 @@ def consensus(losses: Tensor, scale: Tensor) -> Tensor:
     return torch.where(counts[:, None], standard, 0.0).sum(0) / counts.sum().clamp_min(1)
 
 
+def lowest_first(totals: Tensor) -> list[int]:
+    """The candidates of one sample by their weighted losses `totals` ([N]), best first; of equals the lower index."""
+    return [int(i) for i in totals.argsort(stable=True)]
+
+
 def best_first(losses: Tensor, scale: Tensor, totals: Tensor) -> list[int]:
     """The candidates of one sample, 0 .. N - 1, best first; arguments as for `consensus`.
 

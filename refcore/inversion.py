@@ -13,7 +13,7 @@ from torch import Tensor
 from refcore.build import build, start
 from refcore.canvas import CanvasParams
 from refcore.config import CLEAN, Optimizer, RunConfig
-from refcore.consensus import best_first, spread
+from refcore.consensus import best_first, lowest_first, spread
 from refcore.engine import Engine, NonFiniteError
 from refcore.plugin import RefcoreError
 from refcore.randomness import Rng
@@ -402,7 +402,7 @@ class Inversion:
         losses = self._standing()
         totals = (weights[:, None] * losses).nansum(0).cpu()
         if self.config.candidates.by == "loss":
-            return [sorted(mine, key=lambda row: (totals[row].item(), row)) for mine in rows], self._scale
+            return [[mine[i] for i in lowest_first(totals[mine])] for mine in rows], self._scale
         losses = (losses * weights.sign()[:, None]).cpu()
         if self._scale is None:
             scale = torch.stack([spread(losses[:, mine]) for mine in rows], 1)

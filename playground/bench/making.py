@@ -14,7 +14,7 @@ from torch import Tensor
 from refcore import images
 from refcore.build import build
 from refcore.config import RunConfig
-from refcore.consensus import best_first, spread
+from refcore.consensus import best_first, lowest_first, spread
 from refcore.engine import Engine
 from refcore.inversion import Inversion
 from refcore_playground.bench.evaluations import Tally, counting
@@ -107,8 +107,7 @@ def _sample(
         assert sampling.count or budget, "a variant that chooses is given its budget"
         count = sampling.count or choices(sampling, len(ranking), budget or 0)
     told = [prompt for prompt in prompts for _ in range(count)]
-    engine = ranking_engine if sampling.by == "loss" else scoring_engine
-    referees = engine(ranking, told) if ranking else None
+    referees = ranking_engine(ranking, told) if ranking else None
     loaded = time.perf_counter()
     noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
     drawn = sampler.sample(told, noise, sampling)
@@ -128,6 +127,6 @@ def _best(referees: Engine, drawn: Tensor, count: int, by: str, tally: Tally) ->
     chosen = []
     for b in range(losses.shape[1]):
         own = losses[:, b]
-        best = int(own.sum(0).argmin()) if by == "loss" else best_first(own, spread(own), own.sum(0))[0]
-        chosen.append(b * count + best)
+        ordered = lowest_first(own.sum(0)) if by == "loss" else best_first(own, spread(own), own.sum(0))
+        chosen.append(b * count + ordered[0])
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +25,8 @@ def scoring_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
     Raises:
         RefcoreError: as `refcore.build.build`.
     """
-    terms = [scorer.term for scorer in scorers]
-    nothing = {"canvas": {"name": "pixel"}, "priors": [{"name": "tv", "label": "nothing optimised"}]}
-    return build(RunConfig.parse({**nothing, "witnesses": terms, "prompts": list(prompts), "chunk": CHUNK}))
+    nothing = {"name": "tv", "label": "nothing optimised"}
+    return _engine(prompts, priors=[nothing], witnesses=[scorer.term for scorer in scorers])
 
 
 def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
@@ -35,10 +35,17 @@ def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
 
 
 def ranking_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
-    """The scorers as referees, loaded, having read one prompt an image: for `losses_of`."""
+    """The scorers as referees, loaded, having read one prompt an image: for `score` and `losses_of`.
+
+    Raises:
+        RefcoreError: as `refcore.build.build`.
+    """
     terms = [{name: value for name, value in scorer.term.items() if name != "coarse"} for scorer in scorers]
-    config = {"canvas": {"name": "pixel"}, "referees": terms, "prompts": list(prompts), "chunk": CHUNK}
-    return build(RunConfig.parse(config))
+    return _engine(prompts, referees=terms)
+
+
+def _engine(prompts: Sequence[str], **terms: list[dict[str, Any]]) -> Engine:
+    return build(RunConfig.parse({"canvas": {"name": "pixel"}, "prompts": list(prompts), "chunk": CHUNK, **terms}))
 
 
 def losses_of(engine: Engine, images: Tensor) -> dict[str, list[float]]:

@@ -27,9 +27,9 @@ class Recipe(Protocol):
 
     def modules(self) -> nn.ModuleDict: ...
     def loss(self, step: int, progress: float) -> dict[str, Tensor]: ...
-    def evaluate(self, quick: bool) -> dict[str, float]: ...
     def warm_start(self) -> None: ...
     def save(self) -> None: ...
+    def evaluate(self, quick: bool) -> dict[str, float]: ...  # of what was just saved
 
 
 def learning_rate(peak: float, progress: float) -> float:
@@ -75,9 +75,9 @@ def train(recipe: Recipe, state_dir: Path, minutes: float, seed: int) -> None:
         current = {k: v.clone() for k, v in modules.state_dict().items()}
         modules.load_state_dict(averaged)
         modules.eval()
+        recipe.save()
         with torch.no_grad():
             scores = recipe.evaluate(quick)
-        recipe.save()
         modules.load_state_dict(current)
         modules.train()
         return scores

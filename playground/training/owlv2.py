@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
-from refcore_playground.grammar import Phrase, Request
+from refcore_playground.grammar import Phrase
 from refcore_playground.render import NAMELESS, render_batch
 from refcore_playground.sample import NEGATIVES
 from refcore_playground.training.data import (
@@ -28,21 +28,24 @@ from refcore_playground.training.data import (
 from refcore_playground.training.lessons import PatchHead
 from refcore_playground.training.tokens import clip_tokenizer, save_clip_tokenizer
 from refcore_playground.world import COLOURS, RADII, SHAPES, SIZE, TEXTURES, Scene, Thing
-from refcore_plugins.referees.detection import DIRECTIONS, centre, log_direction, log_number, numbers
-from refcore_plugins.referees.owlv2 import patch_features, query_features
+from refcore_plugins.referees.owlv2 import Owlv2, patch_features, query_features
 
 PATCH = 8
 WIDTH = 128
 BATCH = 48
 CONTEXT_LENGTH = 12
 """Tokens of a query, with the first and the last; the longest phrase has 7."""
-SOFTNESS = 0.05
 SPOILT = 0.3
 """Share of checkered things that are drawn with a texture that no word names."""
 
-_COLOURS = tuple(COLOURS)
-_SIZES = tuple(RADII)
-_ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": _COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": _SIZES}
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "texture": TEXTURES,
+    "size": tuple(RADII),
+}
+_WORDS = [len(values) + (name in ("texture", "size")) for name, values in _ATTRIBUTES.items()]
+"""Classes of what a query says of each attribute; the last texture and size stand for "not said"."""
 _SIDE = SIZE // PATCH
 
 
@@ -86,7 +89,7 @@ class Owlv2Recipe:
         nn.init.constant_(self.model.class_head.logit_shift.bias, -0.5)
         nn.init.constant_(self.model.objectness_head.dense2.bias, -3.0)
         self.head = PatchHead(WIDTH)
-        self.words = nn.Linear(WIDTH, len(_COLOURS) + len(SHAPES) + len(TEXTURES) + 1 + len(_SIZES) + 1)
+        self.words = nn.Linear(WIDTH, sum(_WORDS))
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"model": self.model, "head": self.head, "words": self.words})
@@ -136,10 +139,9 @@ class Owlv2Recipe:
             )
         logits, objectness, boxes, features = self.detect(images, text)
         classes, objects = found(logits, objectness)
-        read = self.words(text).split([*(len(v) + (n in ("texture", "size")) for n, v in _ATTRIBUTES.items())], -1)
         words = [
             F.cross_entropy(logit, torch.where(asked[:, i] < 0, logit.shape[1] - 1, asked[:, i]))
-            for i, logit in enumerate(read)
+            for i, logit in enumerate(self.words(text).split(_WORDS, -1))
         ]
         early = progress < VISION_FIRST
         return {
@@ -179,33 +181,24 @@ class Owlv2Recipe:
         """With its article or without."""
         return str(phrase) if self.rng.random() < 0.7 else str(phrase).split(" ", 1)[1]
 
-    def judge(self, images: Tensor, requests: Sequence[Request]) -> Tensor:
-        """[N] log-probability that each image shows its request, as the referee `owlv2` has it."""
-        phrases = [replace(p, count=1) for r in requests for p in r.phrases]
-        known = sorted(set(phrases), key=str)
-        text = query_features(self.model, *self.tokens([str(p) for p in known]))
-        logits, objectness, boxes, _ = self.detect(images, text)
-        total = log_number(objectness, numbers([r.total for r in requests]))
-        result = []
-        for i, request in enumerate(requests):
-            at = [known.index(replace(p, count=1)) for p in request.phrases]
-            own = logits[i, :, at].t()
-            value = total[i] + log_number(own, numbers([p.count for p in request.phrases])).sum()
-            if request.relation:
-                middle = centre(own[:2], boxes[i, :, :2].expand(2, -1, -1))
-                value = value + log_direction(middle[0], middle[1], SOFTNESS)[DIRECTIONS.index(request.relation)]
-            result.append(value)
-        return torch.stack(result)
-
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """True captions against captions wrong in one fact, and yes or no at a half, on fresh clean scenes."""
+        """True captions against captions wrong in one fact, and yes or no at a half, on fresh clean scenes.
+
+        It is the referee `owlv2` that answers, with what was saved last.
+        """
+        referee = Owlv2(model=str(self.out), parser="grammar", total=1.0)
+        referee.load(torch.device("cpu"), torch.float32)
+
+        def log_p(images: Tensor, captions: Sequence[str]) -> Tensor:
+            return -referee.judge(images, referee.read(captions), torch.arange(len(images)))
+
         scores: dict[str, float] = {}
         for split in ("seen",) if quick else ("seen", "unseen"):
             rng = random.Random(f"evaluate-{split}")
             for kind in (None,) if quick else (None, *NEGATIVES):
                 batch = draw_batch(300, rng, wrong=1, kind=kind, split=split)
-                yes = self.judge(batch.images, batch.requests)
-                no = self.judge(batch.images, [w[0] for w in batch.wrong_requests])
+                yes = log_p(batch.images, batch.captions)
+                no = log_p(batch.images, [w[0] for w in batch.wrong])
                 scores[f"{split}/hard" + (f"/{kind}" if kind else "")] = (yes > no).float().mean().item()
                 if kind is None:
                     scores[f"{split}/yes"] = (yes.exp() > 0.5).float().mean().item()

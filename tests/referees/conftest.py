@@ -37,6 +37,8 @@ from refcore.views import resize
 from refcore_playground.training.tokens import bert_tokenizer, clip_tokenizer, save_bert_tokenizer, save_clip_tokenizer
 
 SIZE = 16
+TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+"""A transformer of a few thousand parameters."""
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 """Different in every channel, so that a swapped or forgotten constant shows."""
 
@@ -112,12 +114,11 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blip2")
     tokenizer = bert_tokenizer()
     save_bert_tokenizer(tokenizer, folder)
-    width, vocabulary = 16, len(tokenizer)
-    tower = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    width, vocabulary = TOWER["hidden_size"], len(tokenizer)
     config = Blip2Config(
-        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
+        vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
         qformer_config={
-            **tower,
+            **TOWER,
             "vocab_size": vocabulary,
             "max_position_embeddings": 40,
             "cross_attention_frequency": 2,
@@ -149,23 +150,21 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def text_config(tokenizer: Any, length: int) -> dict[str, Any]:
+    """The text tower of a CLIP in transformers, for a vocabulary and so many tokens."""
+    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return {**TOWER, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": length}
+
+
 @pytest.fixture(scope="session")
 def hf_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers `CLIPModel` folder of a few thousand parameters, with its tokenizer and processor."""
     folder = tmp_path_factory.mktemp("hf_clip")
     tokenizer = clip_tokenizer()
     tokenizer.save_pretrained(folder)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(
-        text_config={
-            **tower,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 12,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
+        text_config=text_config(tokenizer, 12),
+        vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
         projection_dim=12,
     )
     model = CLIPModel(config)
@@ -183,10 +182,9 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hf_siglip")
     tokenizer = bert_tokenizer()
     tokenizer.save_pretrained(folder)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = SiglipConfig(
-        text_config={**tower, "vocab_size": len(tokenizer), "max_position_embeddings": 12, "projection_size": 16},
-        vision_config={**tower, "image_size": SIZE, "patch_size": 8},
+        text_config={**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 12, "projection_size": 16},
+        vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
     )
     model = SiglipModel(config)
     scramble(model, 6)
@@ -203,17 +201,9 @@ def owlv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("owlv2")
     tokenizer = clip_tokenizer()
     tokenizer.model_max_length = 10
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = Owlv2Config(
-        text_config={
-            **tower,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 10,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        vision_config={**tower, "image_size": SIZE, "patch_size": 4},
+        text_config=text_config(tokenizer, 10),
+        vision_config={**TOWER, "image_size": SIZE, "patch_size": 4},
         projection_dim=16,
     )
     model = Owlv2ForObjectDetection(config)

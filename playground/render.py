@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,14 @@ SUPERSAMPLING = 4
 SHADE = 0.28
 """A texture's dark parts are the colour times this."""
 
-NAMELESS = ("slanted", "backslanted")
+NAMELESS: dict[str, tuple[float, float, float]] = {
+    f"{name}-{number}": (sign * mix, 8.0 * scale, shift)
+    for name, sign in (("slanted", 1), ("backslanted", -1))
+    for number, (mix, scale, shift) in enumerate(product((0.02, 0.12, 0.24), (0.8, 1.0, 1.25), (0.0, 3.0)), 1)
+}
 """Textures that no word names: what a checkered thing looks like when its squares have run together along a diagonal,
-which diffusion models and inversions make. Referees may be taught that they are not checkered."""
+which diffusion models and inversions make. Referees may be taught that they are not checkered. Name -> how much of the
+other diagonal is left (0: stripes, 0.5: checkered; the sign is that of the slant), period along x in pixels, shift."""
 
 Array = NDArray[np.floating]
 
@@ -62,10 +68,10 @@ def dark(texture: str, x: Array, y: Array) -> NDArray[np.bool_]:
             return np.hypot(np.mod(x + 4, 8) - 4, np.mod(y + 4, 8) - 4) <= 2.3
         case "checkered":
             return (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
-        case "slanted":
-            return np.mod(x + y, 8.0) < 4.0
-        case "backslanted":
-            return np.mod(x - y, 8.0) < 4.0
+        case _ if texture in NAMELESS:
+            mix, period, shift = NAMELESS[texture]
+            along, across = ((d + shift) * 2 * np.pi / period for d in ((x + y, x - y) if mix > 0 else (x - y, x + y)))
+            return (1 - abs(mix)) * np.cos(along) < abs(mix) * np.cos(across)
     raise ValueError(f"unknown texture {texture!r}")
 
 

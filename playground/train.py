@@ -25,6 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, help="folder for resumable state and log (default: OUT/../NAME.training)")
     parser.add_argument("--minutes", type=float, default=60.0, help="training time; the learning rate follows it")
     parser.add_argument("--warm", action="store_true", help="start from the weights in OUT instead of from noise")
+    parser.add_argument(
+        "--lr", type=float, help="peak learning rate instead of the recipe's, such as less of it with --warm"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -35,6 +38,8 @@ def main(argv: list[str] | None = None) -> None:
 
     module, _, name = RECIPES[args.recipe].partition(":")
     recipe = getattr(import_module(module), name)(args.out, args.seed)
+    if args.lr is not None:
+        recipe.lr = args.lr
     if args.warm:
         recipe.warm_start()
     train(recipe, state, minutes=args.minutes, seed=args.seed)

@@ -28,6 +28,8 @@ learning to read through a denoiser."""
 FRESH = 24
 """New scenes encoded each step; a batch is drawn from the latest of them, each with its own noise and wording."""
 POOL = 4096
+SCENES = (*BINDING, "texture", "texture")
+"""Categories of the scenes: those in which the model fails most come more often."""
 
 
 class AutoencoderRecipe:
@@ -178,7 +180,7 @@ class DiffusionRecipe:
 
     def draw(self, fresh: int) -> None:
         """Adds the latents of `fresh` new scenes to the pool."""
-        batch = draw_batch(fresh, self.rng, categories=BINDING)
+        batch = draw_batch(fresh, self.rng, categories=SCENES)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             latents = self.vae.encode(batch.images * 2 - 1).latent_dist.sample().float()
         self.pool.extend(zip(latents * self.vae.config.scaling_factor, batch.requests, strict=True))

@@ -35,7 +35,9 @@ WIDTH = 128
 BATCH = 48
 CONTEXT_LENGTH = 12
 """Tokens of a query, with the first and the last; the longest phrase has 7."""
-SPOILT = 0.3
+SCENES = (*BINDING, "texture", "texture")
+"""Categories of the scenes: textures come more often, since much of them is spent on what is none."""
+SPOILT = 0.4
 """Share of checkered things that are drawn with a texture that no word names."""
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -111,7 +113,7 @@ class Owlv2Recipe:
         return logits, objectness, boxes, features
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        scenes = [self.spoil(scene) for scene in draw_batch(BATCH, self.rng, categories=BINDING).scenes]
+        scenes = [self.spoil(scene) for scene in draw_batch(BATCH, self.rng, categories=SCENES).scenes]
         phrases = self.ask(scenes)
         text = query_features(self.model, *self.tokens([self.say(p) for p in phrases]))
         images, theta = distort_and_follow(torch.from_numpy(render_batch(scenes)))
@@ -157,7 +159,7 @@ class Owlv2Recipe:
         return replace(
             scene,
             things=tuple(
-                replace(t, texture=self.rng.choice(NAMELESS))
+                replace(t, texture=self.rng.choice(tuple(NAMELESS)))
                 if t.texture == "checkered" and self.rng.random() < SPOILT
                 else t
                 for t in scene.things

@@ -128,11 +128,11 @@ def tuned(
     for trial in range(trials):
         factors = {knob: 1.0 if not trial else math.exp(rng.uniform(-1, 1) * math.log(SPAN)) for knob in KNOBS}
         tried = turned(settings, factors)
-        right = looks(tried, prompts)[-1].right
-        told.append({"factors": factors, "right": right})
+        end = looks(tried, prompts)[-1]
+        told.append({"factors": factors, **asdict(end)})
         print(json.dumps(told[-1]), file=sys.stderr, flush=True)
-        if right > reached:
-            best, reached = tried, right
+        if end.right > reached:
+            best, reached = tried, end.right
     return best, told
 
 

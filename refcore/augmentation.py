@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from refcore.plugin import Plugin
-from refcore.randomness import Rng
+from refcore.randomness import Deferred, Rng
 
 Params = dict[str, Tensor]
-"""Drawn parameters: tensors whose first dimension is N, the views."""
+"""Parameters of n views: tensors whose first dimension is n."""
+Draws = Mapping[str, Tensor | Deferred]
+"""What was drawn for all N views. What is as large as a view is deferred, and drawn for those that are being made."""
 
 
-def select(params: Params, index: Tensor) -> Params:
-    """The parameters of some of the views; `index` is [n] int64."""
-    return {name: value.index_select(0, index) for name, value in params.items()}
+def places(index: Sequence[int], device: torch.device) -> Tensor:
+    """[n] int64 on the device, which is not waited for: `index` as indexing wants it."""
+    if isinstance(index, range):
+        return torch.arange(index.start, index.stop, index.step, device=device)
+    return torch.tensor(index, dtype=torch.int64).to(device, non_blocking=True)
+
+
+def select(draws: Draws, index: Sequence[int]) -> Params:
+    """The parameters of the views `index`, by their places in 0 .. N - 1."""
+    return {
+        name: value.take(index) if isinstance(value, Deferred) else value.index_select(0, places(index, value.device))
+        for name, value in draws.items()
+    }
 
 
 class Augmentation(Plugin):
@@ -28,8 +42,11 @@ class Augmentation(Plugin):
         """The largest magnification that it may apply (a crop of half the side: 2); the source is kept that sharp."""
         return 1.0
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """All of its randomness for `rng.n` views of `size` (height, width). Uses nothing but `rng`."""
+    def draw(self, size: tuple[int, int], rng: Rng) -> Draws:
+        """All of its randomness for `rng.n` views of `size` (height, width). Uses nothing but `rng`.
+
+        Numbers for every pixel of every view are `rng.deferred_normal`, so that memory stays flat in the views.
+        """
         raise NotImplementedError
 
     def matrix(self, params: Params) -> Tensor:

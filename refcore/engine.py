@@ -248,7 +248,7 @@ class Engine:
         found = {}
         for use in self.referees:
             opened = views.get(group, use.referee.input_size)
-            everything = torch.arange(len(opened.sample), device=images.device)
+            everything = range(len(opened.sample))
             asked = _Asked(use, samples, images.device)
             found[use.label] = self._losses(use, opened, everything, asked, step).view(len(images), -1).mean(1)
         return found
@@ -367,7 +367,7 @@ class Engine:
             return use.prior.sample(shape, reading, rng, settings.steps, settings.guidance, around, strength)
 
     def _judge(
-        self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int], step: int
+        self, use: RefereeUse, views: Views, index: Sequence[int], samples: Sequence[int], step: int
     ) -> tuple[Tensor, Tensor]:
         """The gradient at the image of sum over samples of mean over views, [A, 3, H, W], and the means, [A]."""
         per_sample = len(index) // len(samples)
@@ -383,7 +383,7 @@ class Engine:
                     (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
                 total += gradient
                 parts.append(loss.detach())
-                del loss  # its graph, before the next is built
+                del loss, gradient  # and the graph, before the next is built
             return total, torch.cat(parts)
 
         total, losses = self._fitting(use, len(index), judged, step)
@@ -391,7 +391,7 @@ class Engine:
             total /= HALF_SCALE
         return views.pull_back(total), losses.view(len(samples), per_sample).mean(1)
 
-    def _losses(self, use: RefereeUse, views: Views, index: Tensor, asked: _Asked, step: int) -> Tensor:
+    def _losses(self, use: RefereeUse, views: Views, index: Sequence[int], asked: _Asked, step: int) -> Tensor:
         """[n] losses of the views `index`, chunk by chunk, without gradient."""
         return self._fitting(
             use,
@@ -432,12 +432,15 @@ class Engine:
 
     def _hardest(
         self, referees: Sequence[RefereeUse], views: _OpenViews, samples: Sequence[int], step: int
-    ) -> dict[str, Tensor]:
-        """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms."""
-        chosen: dict[str, Tensor] = {}
+    ) -> dict[str, Sequence[int]]:
+        """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms.
+
+        Which are hardest is read back from the device, since what is random in them is drawn on the host.
+        """
+        chosen: dict[str, Sequence[int]] = {}
         for name in dict.fromkeys(use.term.views for use in referees):
             group, n = self.groups[name], len(samples)
-            everything = torch.arange(n * group.config.count, device=self.device)
+            everything = range(n * group.config.count)
             if group.used == group.config.count:
                 chosen[name] = everything
                 continue
@@ -450,16 +453,16 @@ class Engine:
                         asked, opened = _Asked(use, samples, self.device), views.of(use)
                         losses = self._losses(use, opened, everything, asked, step)
                         ranking += use.term.weight_at(step, self.config.steps) * losses.view(n, -1)
-            hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values
-            chosen[name] = (torch.arange(n, device=self.device)[:, None] * group.config.count + hardest).flatten()
+            hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values.tolist()
+            chosen[name] = [a * group.config.count + view for a, own in enumerate(hardest) for view in own]
         return chosen
 
-    def _loss(self, use: RefereeUse, views: Views, index: Tensor, asked: _Asked) -> Tensor:
+    def _loss(self, use: RefereeUse, views: Views, index: Sequence[int], asked: _Asked) -> Tensor:
         """[n] losses of the views `index`, of the whole prompts and of their parts.
 
         With parts, the referee is shown each view once for every question about it.
         """
-        made, sample = views.make(index), views.sample.index_select(0, index)
+        made, sample = views.make(index), views.sample_of(index)
         questions = asked.counts.index_select(0, sample)
         if asked.parts is not None:
             made = made.repeat_interleave(questions, 0)
@@ -504,18 +507,19 @@ class Engine:
     def _acts_on_image(self, use: PriorUse) -> bool:
         return use.prior.space == "image" or (use.prior.space == "latent" and self.canvas.latent_name() is None)
 
-    def _chunks(self, index: Tensor, views: Views, asked: _Asked) -> tuple[Tensor, ...]:
+    def _chunks(self, index: Sequence[int], views: Views, asked: _Asked) -> list[Sequence[int]]:
         """`index` in chunks of so many judgements as are made at a time; a view's questions are never torn apart."""
-        chunk = self._chunk(asked.use) or 0
-        if not chunk or asked.parts is None:
-            return index.split(chunk or max(1, len(index)))
-        sizes, room = [0], chunk
-        for sample in views.sample.index_select(0, index).tolist():
-            if asked.each[sample] > room and sizes[-1]:
-                sizes, room = [*sizes, 0], chunk
-            sizes[-1] += 1
-            room -= asked.each[sample]
-        return index.split(sizes)
+        chunk = self._chunk(asked.use)
+        if chunk is None:
+            return [index]
+        first, room, chunks = 0, chunk, []
+        for place, view in enumerate(index):
+            questions = asked.each[view // views.config.count]
+            if questions > room and place > first:
+                chunks.append(index[first:place])
+                first, room = place, chunk
+            room -= questions
+        return [*chunks, index[first:]]
 
 
 class _Asked:

@@ -27,6 +27,42 @@ def keyed_generator(seed: Key, step: int, stream: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
 
 
+class Deferred:
+    """[N, *shape] standard normal numbers that are drawn when they are used, those of some elements at a time.
+
+    For what is as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
+    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice.
+    """
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], count: int, shape: Sequence[int], device: torch.device
+    ) -> None:
+        """`generators`: of the samples, `count` elements each; nobody else may draw from them."""
+        self.count = count
+        self.shape = tuple(shape)
+        self.device = device
+        self._generators = generators
+        self._starts = [generator.get_state() for generator in generators]
+        self._next = [0] * len(generators)
+
+    def __len__(self) -> int:
+        return len(self._generators) * self.count
+
+    def take(self, index: Sequence[int]) -> Tensor:
+        """[n, *shape]: the numbers of the elements `index`, by their places in 0 .. N - 1."""
+        taken = torch.empty(len(index), *self.shape)
+        for place, i in enumerate(index):
+            sample, element = divmod(i, self.count)
+            generator = self._generators[sample]
+            if element < self._next[sample]:
+                generator.set_state(self._starts[sample])
+                self._next[sample] = 0
+            while self._next[sample] <= element:  # those before it are overwritten
+                taken[place].normal_(generator=generator)
+                self._next[sample] += 1
+        return taken.to(self.device, non_blocking=True)
+
+
 class Rng:
     """Draws for a batch of samples, each from its own generator, `count` elements a sample.
 
@@ -44,6 +80,7 @@ class Rng:
         self.count = count
         self.device = torch.device(device)
         self._generators = [keyed_generator(seed, step, stream) for seed in self.seeds]
+        self._deferred = 0
 
     @property
     def n(self) -> int:
@@ -57,6 +94,17 @@ class Rng:
     def normal(self, *shape: int) -> Tensor:
         """[N, *shape] standard normal."""
         return self._draw(lambda g: torch.randn(self.count, *shape, generator=g))
+
+    def deferred_normal(self, *shape: int) -> Deferred:
+        """As `normal`, but drawn when it is used, so that not all N have to be held at once.
+
+        It takes the generators with it: what this Rng draws afterwards comes from others, keyed alike.
+        """
+        deferred = Deferred(self._generators, self.count, shape, self.device)
+        self._deferred += 1
+        stream = f"{self.stream}/{self._deferred}"
+        self._generators = [keyed_generator(seed, self.step, stream) for seed in self.seeds]
+        return deferred
 
     def integers(self, low: int, high: int, *shape: int) -> Tensor:
         """[N, *shape] int64, uniform in low .. high - 1."""

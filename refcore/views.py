@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from refcore.augmentation import Augmentation, Params, select
+from refcore.augmentation import Augmentation, Draws, Params, places, select
 from refcore.config import ViewGroup
 from refcore.randomness import Key, Rng
 
@@ -72,7 +72,7 @@ class Group:
             step: of the run; FIXED for views to compare results on.
         """
         matrix: Tensor | None = None
-        photometric: list[tuple[Augmentation, Params]] = []
+        photometric: list[tuple[Augmentation, Draws]] = []
         geometry = torch.promote_types(image.dtype, torch.float32)
         zoom = 1.0
         n = len(seeds) * self.config.count
@@ -82,15 +82,13 @@ class Group:
             matrix = torch.diag(scale).expand(n, 3, 3)
         for i, augmentation in enumerate(self.augmentations):
             stream = f"views/{self.name}/{i}-{augmentation.name}"
-            params = augmentation.draw(size, Rng(seeds, step, stream, self.config.count, image.device))
-            if image.dtype == torch.float64:  # the numbers drawn stay the same; what is computed from them is exact
-                params = {name: v.double() if v.is_floating_point() else v for name, v in params.items()}
+            draws = augmentation.draw(size, Rng(seeds, step, stream, self.config.count, image.device))
             if augmentation.geometric:
                 zoom *= augmentation.zoom
-                own = augmentation.matrix(params)
+                own = augmentation.matrix(_as_exact_as(image, select(draws, range(n))))
                 matrix = own if matrix is None else matrix @ own
             else:
-                photometric.append((augmentation, params))
+                photometric.append((augmentation, draws))
         source = (
             min(image.shape[-2], math.ceil(size[0] * zoom / span[0])),
             min(image.shape[-1], math.ceil(size[1] * zoom / span[1])),
@@ -112,7 +110,7 @@ class Views:
     config: ViewGroup
     matrix: Tensor | None
     """[N, 3, 3] view -> source coordinates; None where a view is the whole image."""
-    photometric: list[tuple[Augmentation, Params]]
+    photometric: list[tuple[Augmentation, Draws]]
 
     def __post_init__(self) -> None:
         self.source = self.small.detach().requires_grad_(self.small.requires_grad)
@@ -120,20 +118,26 @@ class Views:
         self.sample = samples.repeat_interleave(self.config.count)
         """[N] int64: which of the A samples each view shows."""
 
-    def make(self, index: Tensor) -> Tensor:
-        """The views `index` ([n] int64): [n, 3, h, w] in [0, 1], noise aside, differentiable in `source`.
+    def sample_of(self, index: Sequence[int]) -> Tensor:
+        """[n] int64: which of the A samples the views `index` show."""
+        return self.sample.index_select(0, places(index, self.sample.device))
+
+    def make(self, index: Sequence[int]) -> Tensor:
+        """The views `index`, by their places in 0 .. N - 1: [n, 3, h, w] in [0, 1], noise aside, differentiable in
+        `source`.
 
         The geometric augmentations act first, as one resampling of the source, and the others after it, whatever
         their places in the config.
         """
-        views = self.source.index_select(0, self.sample.index_select(0, index))
+        views = self.source.index_select(0, self.sample_of(index))
         if self.matrix is None:
             views = resize(views, self.size)
         else:
-            grid = sampling_grid(self.matrix.index_select(0, index), self.size).to(views.dtype)
+            matrix = self.matrix.index_select(0, places(index, self.matrix.device))
+            grid = sampling_grid(matrix, self.size).to(views.dtype)
             views = F.grid_sample(views, grid, mode="bilinear", padding_mode=self.config.padding, align_corners=False)
-        for augmentation, params in self.photometric:
-            views = augmentation.apply(views, select(params, index))
+        for augmentation, draws in self.photometric:
+            views = augmentation.apply(views, _as_exact_as(self.image, select(draws, index)))
         return views
 
     def pull_back(self, gradient: Tensor) -> Tensor:
@@ -159,6 +163,13 @@ def sampling_grid(matrix: Tensor, size: Size) -> Tensor:
     weight = mapped[..., 2:]
     flat = torch.where(weight > 1e-6, mapped[..., :2] / weight.clamp_min(1e-6), 1e3)
     return flat.view(-1, height, width, 2)
+
+
+def _as_exact_as(image: Tensor, params: Params) -> Params:
+    """For an image in float64: the numbers drawn stay the same; what is computed from them is exact."""
+    if image.dtype != torch.float64:
+        return params
+    return {name: value.double() if value.is_floating_point() else value for name, value in params.items()}
 
 
 def _shrink(image: Tensor, size: Size, how: str) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refcore.augmentation import select
 from refcore.build import start
 from refcore.engine import Engine
 from refcore_playground.performance.models import VIEWS
@@ -144,7 +145,8 @@ def keyed_draws(engine: Engine) -> Draw:
         image = torch.zeros(len(engine.keys), 3, *size)
         views = engine.groups["main"].open(image, size, engine.keys, step)
         assert views.matrix is not None
-        ((_, noise),) = views.photometric
+        ((_, draws),) = views.photometric
+        noise = select(draws, range(len(views.sample)))
         return views.matrix[:, :2], noise["std"].view(-1, 1, 1, 1) * noise["noise"]
 
     return draw

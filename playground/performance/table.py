@@ -19,9 +19,11 @@ from refcore.config import RunConfig
 from refcore.inversion import Inversion
 from refcore_playground.performance import models
 from refcore_playground.performance.loops import Reference, Tight, keyed_draws, keyed_sds
-from refcore_playground.performance.measure import Interval, flops, machine_rate, median, paired, seconds
+from refcore_playground.performance.measure import Interval, flops, machine_rate, median, paired, peak_bytes, seconds
 
 BATCH = 16
+FEW_VIEWS, MANY_VIEWS = 4, 64
+FLAT = 1.1
 STEPS_COMPARED = 3
 EXACT = 1e-6
 """Largest relative difference of the parameters after STEPS_COMPARED steps in float32."""
@@ -51,6 +53,7 @@ def rows(pairs: int, scratch: Path) -> Iterator[Row]:
     yield batched("embedded", models.embedded(), pairs)
     yield from bare("embedded", Inversion(models.embedded(priors=[], combine={"name": "sum"}, **ON_PIXELS)), pairs)
     yield from bare("ViT-B/32", middle, pairs)
+    yield flat_in_views("embedded")
     yield start_up(max(3, pairs // 5))
 
 
@@ -108,7 +111,7 @@ def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
     group = ours.engine.groups["main"]
     opened = group.open(ours.engine.decode(start(ours.engine)), use.referee.input_size, ours.engine.keys, 0)
     n = len(opened.sample)
-    ready = opened.make(torch.arange(n)).detach()
+    ready = opened.make(range(n)).detach()
     rows = torch.zeros(n, dtype=torch.int64)
 
     def forward_backward() -> None:
@@ -124,6 +127,21 @@ def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
         f"machine's {limit / 1e9:.0f} GFLOP/s"
     )
     yield Row("step / bare forward-backward of the referee", name, timed.ratio, "", None, note)
+
+
+def flat_in_views(name: str) -> Row:
+    """Peak memory of a step over its weights, with many views and with few, judged as many at a time."""
+    peaks = []
+    for count in (MANY_VIEWS, FEW_VIEWS):
+        settings = models.embedded().settings()
+        settings["views"]["main"]["count"] = count
+        engine = build(RunConfig.parse({**settings, "chunk": FEW_VIEWS}))
+        params = start(engine)
+        peaks.append(peak_bytes(lambda engine=engine, params=params: engine.gradients(params, [0], 0)))  # type: ignore[misc]
+    ratio = peaks[0] / peaks[1]
+    note = f"{peaks[0] / 1e6:.1f} and {peaks[1] / 1e6:.1f} MB over the weights, counted by the allocator"
+    what = f"peak memory, {MANY_VIEWS} views / {FEW_VIEWS} views in chunks of {FEW_VIEWS}"
+    return Row(what, name, Interval(ratio, ratio, ratio), "<= 1.1", ratio <= FLAT, note)
 
 
 def start_up(tries: int) -> Row:

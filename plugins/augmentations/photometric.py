@@ -15,7 +15,7 @@ from kornia.enhance import (
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from refcore.augmentation import Augmentation, Params
+from refcore.augmentation import Augmentation, Draws, Params
 from refcore.plugin import PluginConfig
 from refcore.randomness import Rng
 from refcore_plugins.augmentations.geometric import Probability, Range, happens
@@ -138,9 +138,9 @@ class GaussianNoise(Augmentation):
     name = "gaussian_noise"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """std [n]; noise [n, 3, H, W], standard normal and kept, so that a second application is the first again."""
-        return {"std": rng.uniform(*self.config.bounds), "noise": rng.normal(3, *size)}
+    def draw(self, size: tuple[int, int], rng: Rng) -> Draws:
+        """std [n]; noise [n, 3, H, W], standard normal, drawn for the views that are being made, again the same."""
+        return {"std": rng.uniform(*self.config.bounds), "noise": rng.deferred_normal(3, *size)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         return views + (params["std"].view(-1, 1, 1, 1) * params["noise"]).to(views.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from refcore import preset, rundir
 from refcore.checkpoint import EMBEDDED, needed_by
-from refcore.cli.output import print_json, print_table, stderr, stdout, warn
+from refcore.cli.loading import uncollected
+from refcore.cli.output import print_json, print_table, warn
 from refcore.config import RunConfig
 from refcore.plugin import RefcoreError
 
@@ -50,19 +51,20 @@ def run(
         raise RefcoreError("there is no prompt; give PROMPT or --prompts-file")
 
     began = time.perf_counter()
-    # From here on torch is needed; a mistake on the command line has been told before.
-    from refcore.build import resolve
-    from refcore.inversion import Inversion
+    with uncollected():
+        # From here on torch is needed; a mistake on the command line has been told before.
+        from refcore.build import resolve
+        from refcore.inversion import Inversion
 
-    config = resolve(_with_absolute_init(config))
-    with needed_by(preset_name if config_file is not None else preset_name or preset.DEFAULT):
-        inversion = Inversion(config)
+        config = resolve(_with_absolute_init(config))
+        with needed_by(preset_name if config_file is not None else preset_name or preset.DEFAULT):
+            inversion = Inversion(config)
     loaded = time.perf_counter()
     for warning in inversion.warnings:
         warn(warning)
     if not as_json:
         for note in inversion.notes:
-            stdout.print(f"note: {note}", markup=False, soft_wrap=True)
+            print(f"note: {note}")
 
     folder = rundir.RunDir.claim(out) if out is not None else rundir.RunDir.claim_next(RUNS, config.prompts[0])
     folder.write_config(preset.dump(inversion.recorded.settings()))
@@ -164,8 +166,15 @@ def _stop_flag() -> Iterator[Any]:
 @contextmanager
 def _progress(inversion: Any) -> Iterator[Any]:
     """A bar with each term's mean loss and the time left, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda record: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from refcore.cli.output import stderr
+
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task("steps", total=inversion.config.steps, completed=inversion.step, losses="")
         shown = 0.0
 
@@ -222,7 +231,7 @@ def _tell(folder: rundir.RunDir, result: dict[str, Any], as_json: bool) -> None:
         row = [sample["image"], sample["prompt"], sample["seed"], *(f"{scores[label]:.3f}" for label in labels)]
         rows.append(row + ([{True: "yes", False: "no"}.get(sample.get("verdict"), "")] if with_verdict else []))
     print_table(["image", "prompt", "seed", *labels, *(["judge"] if with_verdict else [])], rows)
-    stdout.print(f"in {folder.path}", markup=False, soft_wrap=True)
+    print(f"in {folder.path}")
 
 
 def print_stopped(step: int, steps: int, path: Path) -> None:

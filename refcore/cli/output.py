@@ -1,18 +1,35 @@
-"""How commands print: results on stdout, as tables for people or as JSON; progress and warnings on stderr."""
+"""How commands print: results on stdout, as tables for people or as JSON; progress and warnings on stderr.
+
+rich is imported by the first table or coloured line, not before: a run starts without it.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+    stdout: Console
+    stderr: Console
+
+
+def __getattr__(name: str) -> Any:
+    """`stdout` and `stderr`, the two consoles."""
+    if name in ("stdout", "stderr"):
+        return _console(name == "stderr")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -21,10 +38,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    stdout.print(table)
+    _console(False).print(table)
 
 
 def warn(message: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore.augmentation import Params, select
+from refcore.augmentation import Draws, Params, select
+from refcore.randomness import Deferred
 from refcore.testing.case import (
     EXACT,
     ROUGH,
@@ -33,10 +34,11 @@ MANY = 64
 
 
 def draws(case: Case) -> None:
-    """`draw` gives tensors with one row a view, on the device."""
-    params = _draw(case, case.loaded())
-    require(isinstance(params, dict), f"draw gives {type(params).__name__}; expected a dict of tensors")
-    for name, value in params.items():
+    """`draw` gives tensors with one row a view, on the device, or the rng's deferred numbers."""
+    draws = _draws(case, case.loaded())
+    require(isinstance(draws, dict), f"draw gives {type(draws).__name__}; expected a dict of tensors")
+    for name, drawn in draws.items():
+        value = drawn.take(range(len(drawn))) if isinstance(drawn, Deferred) else drawn
         require(isinstance(value, Tensor), f'"{name}" of the draw is {type(value).__name__}; expected a tensor')
         require(
             value.shape[:1] == (N,),
@@ -88,7 +90,8 @@ def geometry(case: Case) -> None:
     augmentation = case.loaded()
     if not augmentation.geometric:
         raise NotApplicable("it is not geometric")
-    matrix = augmentation.matrix(augmentation.draw(_square(case), case.rng(MANY))).double()
+    draws = augmentation.draw(_square(case), case.rng(MANY))
+    matrix = augmentation.matrix(select(draws, range(len(SEEDS) * MANY))).double()
     require(matrix.isfinite().all(), "a matrix is not finite (NaN or infinity)")
     determinant = torch.linalg.det(matrix).abs()
     require((determinant > 1e-8).all(), f"a matrix cannot be inverted (determinant {float(determinant.min()):.2g})")
@@ -136,14 +139,16 @@ def gradient_right(case: Case) -> None:
 def no_dependence_on_batch_mates(case: Case) -> None:
     """A view and its parameters give the same in any selection, as chunks and hardest views need."""
     augmentation = case.loaded()
-    params = _draw(case, augmentation)
-    some = torch.tensor([4, 1], device=case.device)
+    draws = _draws(case, augmentation)
+    chosen = [4, 1]
+    params, part_params = select(draws, range(N)), select(draws, chosen)
+    some = torch.tensor(chosen, device=case.device)
     if augmentation.geometric:
-        whole, part = augmentation.matrix(params), augmentation.matrix(select(params, some))
+        whole, part = augmentation.matrix(params), augmentation.matrix(part_params)
     else:
         views = _views(case)
         whole = augmentation.apply(views, params)
-        part = augmentation.apply(views.index_select(0, some), select(params, some))
+        part = augmentation.apply(views.index_select(0, some), part_params)
     same_alone(whole.index_select(0, some), part, "a view", ROUGH)
 
 
@@ -185,8 +190,13 @@ def _photometric(case: Case) -> Any:
     return case.loaded()
 
 
-def _draw(case: Case, augmentation: Any, samples: slice = slice(None)) -> Params:
+def _draws(case: Case, augmentation: Any, samples: slice = slice(None)) -> Draws:
     return augmentation.draw(case.image_size, case.rng(COUNT, samples))
+
+
+def _draw(case: Case, augmentation: Any, samples: slice = slice(None)) -> Params:
+    rng = case.rng(COUNT, samples)
+    return select(augmentation.draw(case.image_size, rng), range(rng.n))
 
 
 def _views(case: Case, dtype: torch.dtype = torch.float32) -> Tensor:

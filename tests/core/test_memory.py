@@ -63,6 +63,21 @@ def test_peak_memory_is_flat_in_the_number_of_views() -> None:
     assert together > 5 * few, "the chunk does not bound anything here, so nothing was shown"
 
 
+@pytest.mark.parametrize("ranked", [False, True])
+def test_peak_memory_is_flat_where_every_pixel_of_every_view_has_its_own_noise(ranked: bool) -> None:
+    views = {"augment": [{"name": "gaussian_noise", "config": {"std": [0.0, 0.1]}}]}
+    few, many = (
+        peak(
+            referees=[LARGE],
+            chunk=4,
+            views={"main": {**views, "count": n, "hardest": n // 2 if ranked else None}},
+            size=128,
+        )
+        for n in (8, 64)
+    )
+    assert many < 1.02 * few
+
+
 def test_peak_memory_is_flat_in_the_number_of_referees() -> None:
     views = {"main": {"count": 8, "augment": GEOMETRY}}
     largest = peak(referees=[LARGE], chunk=8, views=views, size=128)

@@ -70,7 +70,7 @@ def by_hand(settings: dict[str, Any], wanted: bool = True) -> tuple[torch.Tensor
     use = engine.referees[0]
     opened = engine.groups["main"].open(engine.canvas.decode({"latent": z}), (16, 16), engine.seeds, 2)
     opened.source = opened.small  # leave the graph whole
-    made = opened.make(torch.arange(9))
+    made = opened.make(range(9))
     losses = []
     for b, prompt in enumerate(PROMPTS):
         views = []
@@ -166,7 +166,7 @@ def test_hardest_views_are_ranked_by_the_loss_with_its_parts() -> None:
     engine = build(config(settings, views={"main": {"count": 5, "hardest": 2}}))
     image = engine.decode(start(engine)).detach().requires_grad_()
     opened = engine.groups["main"].open(image, (16, 16), engine.seeds, 0)
-    made, use = opened.make(torch.arange(15)), engine.referees[0]
+    made, use = opened.make(range(15)), engine.referees[0]
     found = engine.gradients(start(engine), [0, 1, 2], 0)
     for b, prompt in enumerate(PROMPTS):
         pieces = [piece.strip() for piece in prompt.split(",")]

@@ -51,7 +51,7 @@ def open_views(image: Tensor, size: tuple[int, int], *augment: Augmentation, **f
 
 
 def make(image: Tensor, size: tuple[int, int], *augment: Augmentation, **fields: Any) -> Tensor:
-    return open_views(image, size, *augment, **fields).make(torch.arange(len(image)))
+    return open_views(image, size, *augment, **fields).make(range(len(image)))
 
 
 @pytest.fixture
@@ -108,11 +108,11 @@ def test_pool_shrinks_by_the_mean_of_average_and_maximum() -> None:
 def test_the_gradient_through_the_cut_source_is_that_of_the_whole_graph(image: Tensor) -> None:
     leaf = image.clone().requires_grad_()
     views = open_views(leaf, (4, 4), Move(HALF))
-    (at_source,) = torch.autograd.grad(views.make(torch.arange(2)).square().sum(), views.source)
+    (at_source,) = torch.autograd.grad(views.make(range(2)).square().sum(), views.source)
     pulled = views.pull_back(at_source)
     again = open_views(leaf, (4, 4), Move(HALF))
     again.source = again.small
-    (whole,) = torch.autograd.grad(again.make(torch.arange(2)).square().sum(), leaf)
+    (whole,) = torch.autograd.grad(again.make(range(2)).square().sum(), leaf)
     assert torch.allclose(pulled, whole)
 
 
@@ -121,7 +121,7 @@ def test_the_horizon_of_a_perspective_gives_no_nan(image: Tensor) -> None:
     tilted.rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
     leaf = image.clone().requires_grad_()
     views = open_views(leaf, (7, 7), tilted)
-    made = views.make(torch.arange(2))
+    made = views.make(range(2))
     assert made.isfinite().all()
     assert torch.autograd.grad(made.sum(), views.source)[0].isfinite().all()
 

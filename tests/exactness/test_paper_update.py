@@ -163,7 +163,7 @@ def test_the_preset_is_the_papers_update_on_the_embedded_models() -> None:
                 leaf = z[b : b + 1].clone().requires_grad_()
                 opened = group.open(paper.image(leaf), (SIDE, SIDE), [SEED], t)
                 opened.source = opened.small  # the whole graph, without the engine's cut
-                views = opened.make(torch.arange(3))
+                views = opened.make(range(3))
                 loss = torch.stack([paper.referee_loss(view, prompt) for view in views]).mean()
                 g_ref[b] = torch.autograd.grad(loss, leaf)[0][0]
             scale = g_sds.flatten(1).norm(dim=1) / g_ref.flatten(1).norm(dim=1)

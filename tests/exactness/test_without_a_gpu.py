@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refcore.build import build, start
@@ -98,7 +98,6 @@ READ = Blip2.read
 RECIPES: dict[str, dict[str, Any]] = {
     "sum": {},
     "norm_balance": {"combine": {"name": "norm_balance"}},
-    "hardest": {"views": {"main": {"count": 3, "hardest": 2}, "few": {"count": 2, "fit": "crop"}}},
     "bfloat16": {"dtype": "bfloat16"},
     "autocast": {"autocast": "float16", "canvas": {"name": "latent", "autocast": "bfloat16"}},
     "recompute": {"canvas": {"name": "latent", "config": {"recompute": "blocks"}}},
@@ -118,6 +117,23 @@ def test_no_tensor_of_a_step_is_left_on_the_cpu_and_nothing_is_read_back(fake: A
     told = [*step.combined.values(), *step.losses.values(), *step.norms.values(), *step.finite.values()]
     assert {tensor.device for tensor in told} == {CUDA}
     assert set(step.norms) == {"clip", "blip2", "blip2-2", "sds", "tv"}
+
+
+def test_ranking_reads_back_which_views_are_hardest_and_nothing_else(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[int, ...]] = []
+
+    def first_ones(tensor: FakeTensor) -> list[list[int]]:
+        read.append(tuple(tensor.shape))
+        return [list(range(tensor.shape[1]))] * tensor.shape[0]
+
+    monkeypatch.setattr(FakeTensor, "tolist", first_ones)
+    noisy = [{"name": "gaussian_noise", "config": {}}]
+    engine, params = fake(views={"main": {"count": 3, "hardest": 2, "augment": noisy}, "few": {"count": 2}})
+    step = engine.gradients(params, [0, 1, 2], 1)
+    assert {tensor.device for tensor in [*step.combined.values(), *step.losses.values()]} == {CUDA}
+    assert read == [(3, 2)]  # samples, views that get gradients
 
 
 def test_clean_losses_scores_and_samples_stay_on_the_device(fake: Any) -> None:

@@ -103,8 +103,12 @@ def test_both_recipes_of_the_verdict_are_runs_and_their_knobs_turn() -> None:
 
 
 def test_the_time_to_a_level_is_the_first_look_that_reaches_it() -> None:
-    looks = [verdict.Look(1.0, 0.2), verdict.Look(2.0, 0.6), verdict.Look(3.0, 0.5)]
+    looks = [verdict.Look(0, 1.0, 0.2), verdict.Look(1, 2.0, 0.6), verdict.Look(2, 3.0, 0.5)]
     assert (verdict.seconds_to(0.5, looks), verdict.seconds_to(0.9, looks)) == (2.0, None)
+    content = [verdict.Look(0, 0.5, 0.9)]
+    assert verdict.ratio(content, looks) == {"level": 0.9, "value": 6.0, "at_least": True}
+    assert verdict.ratio(content, content) == {"level": 0.9, "value": 1.0, "at_least": False}
+    assert verdict.ratio(looks, content)["value"] is None
 
 
 def test_random_models_are_finite_and_keep_their_norms() -> None:

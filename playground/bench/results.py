@@ -85,7 +85,10 @@ class Results:
         """
         results = cls(path)
         if not results._parts() and not (results.path / RESULTS).is_file():
-            raise RefcoreError(f'"{path}" holds no results; `refcore bench playground --out {path}` makes some')
+            raise RefcoreError(
+                f'"{path}" holds no results; `refcore bench playground --out {path}` makes some, and so does '
+                "`refcore bench natural`"
+            )
         return results
 
     def claim(

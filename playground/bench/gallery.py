@@ -10,11 +10,13 @@ from refcore import rundir
 from refcore_playground.bench.hacks import accepted
 from refcore_playground.bench.libraries import need
 from refcore_playground.bench.results import Results
-from refcore_playground.bench.sheet import SIDE, side_of
+from refcore_playground.bench.sheet import side_of
 from refcore_playground.bench.tables import asked, tables
 from refcore_playground.bench.world import Accepts, Score
 
 TEMPLATE = "gallery.html.jinja"
+NARROWEST, WIDEST = 168, 256
+"""Pixels that a picture is shown in; smaller ones are enlarged with their pixels as squares."""
 
 
 def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None:
@@ -29,9 +31,11 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
     )
     groups = _groups(results)
     every = [image for group in groups for image in group["images"]]
+    side = side_of(every[0]["png"])
     page = environment.get_template(TEMPLATE).render(
         title=f"{results.world.words.title}: {asked(summary)}",
-        pixelated=bool(every) and side_of(every[0]["png"]) < SIDE,
+        width=min(max(NARROWEST, side), WIDEST),
+        pixelated=side < NARROWEST,
         tables=tables(summary),
         groups=groups,
         variants=list(dict.fromkeys(image["variant"] for image in every)),

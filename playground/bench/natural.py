@@ -136,7 +136,7 @@ def draw(
         count: only so many.
 
     Raises:
-        RefcoreError: an unknown list, group or class, or a class of the other list.
+        RefcoreError: an unknown list, group or class, a class of the other list, or groups and classes at once.
 
     >>> [one.prompt for one in draw(count=4)]
     ['jellyfish', 'sports car', 'volcano', 'macaw']
@@ -147,6 +147,8 @@ def draw(
     for group in groups:
         if group not in GROUPS:
             raise unknown("group", group, GROUPS, "--group")
+    if groups and names:
+        raise RefcoreError("--group and --class were both given; expected one of them")
     wanted = [group for group in GROUPS if group in (groups or GROUPS)]
     columns = [[Asked(name, group, chosen) for name in listed[chosen][group]] for group in wanted]
     asked = [one for turn in zip_longest(*columns) for one in turn if one is not None]
@@ -154,7 +156,13 @@ def draw(
 
 
 def only(settings: Settings, label: str) -> Settings:
-    """One network of the referees, which takes the views of all, so that a step has as many model evaluations."""
+    """One network of the referees, which takes the views of all, so that a step has as many model evaluations.
+
+    Terms that take turns do so in views of their own; those of one view group are taken to judge at the same steps.
+
+    Raises:
+        RefcoreError: the views of all cannot be shared equally by its terms.
+    """
     kept = _networks(settings)[label]
     changed = copy.deepcopy(settings)
     changed["referees"] = [changed["referees"][i] for i in kept]

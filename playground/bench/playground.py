@@ -12,7 +12,18 @@ from refcore_playground.bench import baselines
 from refcore_playground.bench.calibration import Threshold, by_threshold, calibrate
 from refcore_playground.bench.prompts import REPORTING_SEED, TUNING_SEED
 from refcore_playground.bench.scorers import Scorer
-from refcore_playground.bench.world import REPORTING, TUNING, Accepts, Recipe, Score, Settings, Verdict, Words, World
+from refcore_playground.bench.world import (
+    REPORTING,
+    TUNING,
+    Accepts,
+    Recipe,
+    Score,
+    Settings,
+    Tell,
+    Verdict,
+    Words,
+    World,
+)
 from refcore_playground.judge import judge
 from refcore_playground.sample import CATEGORIES, SPLITS
 
@@ -36,7 +47,6 @@ class Playground(World):
     )
     categories = CATEGORIES
     splits = SPLITS
-    calibrates = True
 
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
         return baselines.inversions(settings)
@@ -52,7 +62,8 @@ class Playground(World):
         return [self.name, *(name.format(first=first) for name in QUICK)]
 
     def set_of(self, source: int | str | None) -> str:
-        return {TUNING_SEED: TUNING, REPORTING_SEED: REPORTING}.get(source, "other")  # type: ignore[arg-type]
+        sets: dict[int | str | None, str] = {TUNING_SEED: TUNING, REPORTING_SEED: REPORTING}
+        return sets.get(source, "other")
 
     def clash(self, asked: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
         """Of two sets of one seed, the shorter list of a split and category is how the longer one begins."""
@@ -63,7 +74,9 @@ class Playground(World):
                     return b
         return None
 
-    def calibrate(self, scorers: Iterable[Scorer]) -> dict[str, Threshold]:
+    def calibrate(self, scorers: Iterable[Scorer], tell: Tell) -> dict[str, Threshold]:
+        scorers = list(scorers)
+        tell(f"calibrating {', '.join(scorer.label for scorer in scorers)} on clean renders")
         return calibrate(scorers)
 
     def accepts(self, thresholds: Mapping[str, Threshold]) -> Accepts:

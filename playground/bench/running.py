@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,9 +20,7 @@ from refcore_playground.bench import making, sheet
 from refcore_playground.bench.playground import PLAYGROUND
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.variants import Variant
-from refcore_playground.bench.world import Asked, World
-
-Tell = Callable[[str], None]
+from refcore_playground.bench.world import Asked, Tell, World
 
 
 @dataclass(frozen=True)
@@ -156,9 +154,8 @@ def _calibrate(results: Results, variants: Sequence[Variant], tell: Tell) -> Non
     scorers = {
         s.identity: s for v in variants for s in v.scorers if (s.optimised or s.panel) and s.identity not in known
     }
-    if scorers and results.world.calibrates:
-        tell(f"calibrating {', '.join(s.label for s in scorers.values())} on clean renders")
-        results.add_calibration(results.world.calibrate(scorers.values()))
+    if scorers and (found := results.world.calibrate(scorers.values(), tell)):
+        results.add_calibration(found)
 
 
 def _count_budgets(results: Results, variants: Sequence[Variant], tell: Tell) -> None:

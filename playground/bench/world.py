@@ -24,6 +24,8 @@ Recipe = Callable[[Settings], Settings]
 """Turns the settings of a preset into those of a variant."""
 Accepts = Callable[[Score], bool | None]
 """Whether a referee accepts an image; None where it cannot be asked that."""
+Tell = Callable[[str], None]
+"""Is told, in a line, of what goes on."""
 TUNING, REPORTING = "tuning", "reporting"
 """The prompts that settings may be chosen on, and those that reported numbers are of."""
 
@@ -85,8 +87,6 @@ class World(ABC):
     categories: ClassVar[tuple[str, ...]]
     splits: ClassVar[tuple[str, ...]] = ()
     """Two parts of a set that are held against each other, or none."""
-    calibrates: ClassVar[bool] = False
-    """Whether accepting takes a threshold."""
     measures: ClassVar[tuple[Measure, ...]] = ()
 
     @abstractmethod
@@ -121,9 +121,9 @@ class World(ABC):
         """Why a resolved config cannot be judged here: it optimises for who gives the verdict. None: it can."""
         return None
 
-    def calibrate(self, scorers: Iterable[Scorer]) -> dict[str, Threshold]:
-        """Identity -> threshold of each scorer, in a world that `calibrates`."""
-        raise NotImplementedError(f"{self.name} calibrates nothing")
+    def calibrate(self, scorers: Iterable[Scorer], tell: Tell) -> dict[str, Threshold]:
+        """Identity -> threshold of each scorer, where accepting takes one; `tell` is told of what takes time."""
+        return {}
 
     @abstractmethod
     def accepts(self, thresholds: Mapping[str, Threshold]) -> Accepts:

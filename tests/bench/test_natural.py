@@ -71,6 +71,7 @@ def test_a_class_is_known_by_any_of_its_names_and_keeps_that_of_the_list():
         ({"chosen": "report"}, 'unknown list of classes "report" in --set; known: reporting, tuning; did you mean'),
         ({"groups": ["animal"]}, 'unknown group "animal" in --group; .*did you mean "animals"'),
         ({"names": ["volcanno"]}, '--class "volcanno" is no ImageNet class; did you mean "volcano"'),
+        ({"names": ["volcano"], "groups": ["scenes"]}, "--group and --class were both given"),
         ({"names": ["panda"]}, '--class "panda" is the name of 2 ImageNet classes; expected one of '),
         ({"names": ["beacon"]}, '"beacon" is one of those that are reported on; ask for it with --set reporting'),
         ({"names": ["volcano"], "chosen": "reporting"}, 'unknown class "volcano" in --class with --set reporting'),

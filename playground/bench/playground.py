@@ -39,11 +39,12 @@ class Playground(World):
         title="The playground benchmark",
         prompts="prompts",
         source="prompts of seed {}",
-        right="whole prompts right",
+        right="whole prompts",
         judge="the judge",
-        facts="single facts right",
+        facts="single facts",
         hack="accepted by every referee that the variant optimises for (all of the preset's, where it has none), "
         "rejected by the judge",
+        suffix=" right",
     )
     categories = CATEGORIES
     splits = SPLITS

@@ -52,7 +52,7 @@ def _accuracy(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
             if split in cells:
                 told = f"{split} combinations" if i == 0 and world.splits else None
                 _bar(axis, cells[split], i + shift, COLOURS[split], told)
-    _dress(axis, names, f"{world.words.right} (%)")
+    _dress(axis, names, f"{world.words.right}{world.words.suffix} (%)")
     if world.splits:
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(world.splits), frameon=False)
 
@@ -78,11 +78,12 @@ def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
             axis.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set_title(f"{world.words.right}, by category (%)", fontsize=10)
+    axis.set_title(f"{world.words.right}{world.words.suffix}, by category (%)", fontsize=10)
 
 
 def _cost(axis: Any, summary: dict[str, Any]) -> None:
     """Names stand above and below their points in turn, by cost, so that neighbours do not cover each other."""
+    words = worlds.get(summary["world"]).words
     ordered = sorted(summary["variants"], key=lambda variant: variant["model_evaluations"])
     for i, variant in enumerate(ordered):
         whole = variant["accuracy"][0]["whole"]
@@ -95,7 +96,7 @@ def _cost(axis: Any, summary: dict[str, Any]) -> None:
     axis.margins(x=0.25)
     axis.set_ylim(-6, 106)
     axis.set_xlabel("model evaluations an image")
-    axis.set_title(f"{worlds.get(summary['world']).words.right} (%)", fontsize=10)
+    axis.set_title(f"{words.right}{words.suffix} (%)", fontsize=10)
     axis.grid(alpha=0.3)
 
 

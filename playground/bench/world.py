@@ -69,13 +69,15 @@ class Words:
     source: str
     """How a set of prompts is called; {} stands for what it is from."""
     right: str
-    """The images of which the verdict is yes."""
+    """The images of which the verdict is yes, as a column."""
     judge: str
     """Who gives it."""
     facts: str | None
     """What single facts are called; None where the verdict is the only one."""
     hack: str
     """What the referees do with a hack, and what the verdict is."""
+    suffix: str = ""
+    """What titles add to the name of a column."""
 
 
 class World(ABC):

@@ -35,7 +35,11 @@ def tables(summary: dict[str, Any]) -> list[Table]:
     return [
         _overview(summary),
         _accuracy(summary, "whole", f"{words.right.capitalize()}{words.suffix}, by category"),
-        *([_accuracy(summary, "facts", f"{words.facts.capitalize()}{words.suffix}, by category")] if words.facts else []),
+        *(
+            [_accuracy(summary, "facts", f"{words.facts.capitalize()}{words.suffix}, by category")]
+            if words.facts
+            else []
+        ),
         *([_against(summary)] if len(summary["variants"]) > 1 else []),
         _costs(summary),
         *([_calibration(summary)] if summary["calibration"] else []),

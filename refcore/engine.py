@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from refcore.views import FIXED, Group, Views, coarsen, resize
 
 HALF_SCALE = 1024.0
 """Loss scale of referees that run in float16, whose smallest gradient is 6e-8; it is divided out again."""
+Answer = TypeVar("Answer")
 CANVAS = "canvas"
 """What a NaN in the decoded image is blamed on."""
 
@@ -259,20 +260,29 @@ class Engine:
 
         A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
         """
+        uses = (*self.referees, *self.witnesses)
+        return {use.label: torch.cat(self.ask(use, images, _score, samples)) for use in uses}
+
+    @torch.no_grad()
+    def ask(
+        self,
+        use: Use,
+        images: Tensor,
+        question: Callable[[Any, Tensor, Reading], Answer],
+        samples: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """`question(referee, seen, reading)`, chunk by chunk, of finished images [A, 3, H, W] as they are scored."""
         samples = list(range(len(images)) if samples is None else samples)
-        found = {}
-        for use in (*self.referees, *self.witnesses):
-            size = self._chunk(use) or max(1, len(images))
-            coarse = use.coarse if isinstance(use, WitnessUse) else None
-            parts = []
-            for first in range(0, len(images), size):
-                part = images[first : first + size]
-                seen = resize(part if coarse is None else coarsen(part, coarse), use.referee.input_size)
-                reading = use.reading.take([use.rows[b] for b in samples[first : first + size]])
-                with _autocast(self.device, use.autocast):
-                    parts.append(use.referee.score(seen, reading).float())
-            found[use.label] = torch.cat(parts)
-        return found
+        size = self._chunk(use) or max(1, len(images))
+        coarse = use.coarse if isinstance(use, WitnessUse) else None
+        answers = []
+        for first in range(0, len(images), size):
+            part = images[first : first + size]
+            seen = resize(part if coarse is None else coarsen(part, coarse), use.referee.input_size)
+            reading = use.reading.take([use.rows[b] for b in samples[first : first + size]])
+            with _autocast(self.device, use.autocast):
+                answers.append(question(use.referee, seen, reading))
+        return answers
 
     def learn(self, params: CanvasParams, candidates: Sequence[int], step: int) -> None:
         """Shows the priors that learn what a step has made; arguments as for `gradients`."""
@@ -635,6 +645,10 @@ class _Rows:
 
     def _key(self, label: str, side: str) -> str:
         return {"all": "all", "sides": side, "terms": label}[self.told_apart]
+
+
+def _score(referee: Referee, seen: Tensor, reading: Reading) -> Tensor:
+    return referee.score(seen, reading).float()
 
 
 def _record(result: StepGradients, label: str, gradient: Tensor, loss: Tensor | None) -> None:

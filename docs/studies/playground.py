@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import shutil
 import textwrap
 from pathlib import Path
 
 import matplotlib
 import polars
-from page import fill
+from page import fill, take_over
 from PIL import Image
 
 from refcore import preset
@@ -30,8 +29,6 @@ DOCS = Path(__file__).parents[1]
 RESULT, PAGE, FIGURE = (
     DOCS / name for name in ("results/playground", "results/playground.md", "images/playground-report.png")
 )
-KEPT = ("*.parquet", "*.json", "variants/*.json")
-"""Of a benchmark's folder; pictures lie in parts/ and sheets/."""
 SHEET, STRIP = (DOCS / "images" / name for name in ("playground-report-images.png", "playground-strip.png"))
 
 
@@ -40,21 +37,12 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a benchmark's folder to take over")
     source = parser.parse_args().source
     if source is not None:
-        take_over(Results.existing(source).path)
+        take_over(Results.existing(source).path, RESULT)
         pictures(Results.existing(source))
     summary = summarise(Results.existing(RESULT), None)
     fill(PAGE, Path(__file__).name, {"tables": "\n".join(table.markdown() for table in tables(summary))})
     write_plot(summary, FIGURE)
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
-
-
-def take_over(source: Path) -> None:
-    shutil.rmtree(RESULT, ignore_errors=True)
-    for pattern in KEPT:
-        for path in source.glob(pattern):
-            target = RESULT / path.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
 
 
 def pictures(results: Results) -> None:

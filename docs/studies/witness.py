@@ -3,18 +3,22 @@
     python docs/studies/witness.py --out runs/witness --pictures runs/tuning
 
 Photographs are those that installed packages carry, each with the class that the full-size networks agree on. Hacks are
-made here, by docs/studies/adversarial.yaml against each network in turn. Pictures are those of a folder that
-docs/studies/natural.py has made. Prints a table in Markdown and writes it as JSON.
+made here, by docs/studies/adversarial.yaml against each network in turn. Pictures are the preset's in a folder that
+`refcore bench natural` has made. Prints a table in Markdown and writes it as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 from pathlib import Path
 
+import numpy as np
+import polars
 import torch
+from PIL import Image
 from torch import Tensor
 
 from refcore import images, preset
@@ -22,6 +26,9 @@ from refcore.config import RunConfig
 from refcore.inversion import Inversion
 from refcore.rundir import slug, write, write_text
 from refcore.views import coarsen, resize
+from refcore_playground.bench.natural import NATURAL
+from refcore_playground.bench.results import Results
+from refcore_playground.bench.scoring import pixels
 from refcore_plugins.referees.imagenet import Imagenet
 
 COARSE = (48, 64, 96, 128, 160, None)
@@ -37,7 +44,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pictures", type=Path, help="a folder of docs/studies/natural.py")
+    parser.add_argument("--pictures", type=Path, help="a folder of `refcore bench natural`")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     witness = Imagenet(weights="lite2", size=260)
@@ -82,10 +89,11 @@ def photographs() -> list[tuple[str, str, str, Tensor]]:
 def pictures(folder: Path | None) -> list[tuple[str, str, str, Tensor]]:
     if folder is None:
         return []
-    made = [
-        json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json")) if path.name != "results.json"
+    rows = Results.existing(folder).rows(images=True).filter(polars.col("variant") == NATURAL.name)
+    return [
+        ("picture", prompt, prompt, pixels([np.array(Image.open(io.BytesIO(png)))]))
+        for prompt, png in rows.select("prompt", "image").iter_rows()
     ]
-    return [("picture", one["name"], one["name"], images.read(folder / one["image"])[None]) for one in made]
 
 
 def hacks(folder: Path) -> list[tuple[str, str, str, Tensor]]:

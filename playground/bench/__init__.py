@@ -1,1 +1,1 @@
-"""The benchmark of the playground: variants over drawn prompts, judged by the truth, with intervals."""
+"""The benchmarks: variants over prompts, each image with a verdict, with intervals; `world` is what they differ in."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
+from refcore.plugin import RefcoreError
+from refcore_playground.bench.scorers import Scorer
 from refcore_playground.bench.scoring import score, scoring_engine
-from refcore_playground.bench.variants import Scorer
+from refcore_playground.bench.world import Accepts, Score
 from refcore_playground.grammar import write
 from refcore_playground.render import render_batch
 from refcore_playground.sample import CATEGORIES, SPLITS, draw_negative, draw_pair
@@ -60,3 +62,18 @@ def calibrate(scorers: Iterable[Scorer], renders: int = RENDERS) -> dict[str, Th
             scorer.label, threshold, float((high >= threshold).mean()), float((low >= threshold).mean()), renders
         )
     return found
+
+
+def by_threshold(thresholds: Mapping[str, Threshold]) -> Accepts:
+    """Accepting is scoring at least the threshold of one's identity.
+
+    Raises:
+        RefcoreError: when it is asked of a referee that has not been calibrated.
+    """
+
+    def accepts(score: Score) -> bool:
+        if score["identity"] not in thresholds:
+            raise RefcoreError(f'the referee "{score["referee"]}" has no calibration')
+        return bool(score["score"] >= thresholds[score["identity"]].threshold)
+
+    return accepts

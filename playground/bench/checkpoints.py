@@ -6,25 +6,25 @@ import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from refcore import checkpoint
+from refcore_plugins.referees.imagenet import Weights, weights_file
 
 
 def hashes(settings: Any) -> dict[str, str]:
-    """Model -> hash, of every embedded or local checkpoint that is the `model` of anything in `settings`.
+    """Name -> hash, of every embedded or local checkpoint that is the `model` of anything in `settings`, and of every
+    ImageNet classifier that is the `weights` of anything.
 
     Models that are neither (hub ids) have no hash; their name is in the settings.
 
     Raises:
-        CheckpointError: there is no such embedded checkpoint.
+        CheckpointError: there is no such embedded checkpoint, or the package of a classifier is missing.
     """
-    found = {}
-    for model in sorted(set(_models(settings))):
-        path = Path(checkpoint.resolve(model)).expanduser()
-        if path.exists():
-            found[model] = digest(path)
-    return found
+    paths = {model: Path(checkpoint.resolve(model)).expanduser() for model in set(_values("model", settings))}
+    for weights in set(_values("weights", settings)) & set(get_args(Weights)):
+        paths[weights] = weights_file(weights)
+    return {name: digest(path) for name, path in sorted(paths.items()) if path.exists()}
 
 
 def digest(path: Path) -> str:
@@ -44,13 +44,14 @@ def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     return state.hexdigest()[:16]
 
 
-def _models(settings: Any) -> Iterator[str]:
+def _values(field: str, settings: Any) -> Iterator[str]:
+    """The words that any field of this name has, at any depth."""
     if isinstance(settings, dict):
         for key, value in settings.items():
-            if key == "model" and isinstance(value, str):
+            if key == field and isinstance(value, str):
                 yield value
             else:
-                yield from _models(value)
+                yield from _values(field, value)
     elif isinstance(settings, list):
         for value in settings:
-            yield from _models(value)
+            yield from _values(field, value)

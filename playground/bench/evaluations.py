@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from refcore.referee import Reading, Referee
+from refcore.engine import Engine
+from refcore_plugins.priors.statistics import Statistics
 
-NETWORKS = ("referee", "unet", "decoder", "encoder")
+NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics")
 KINDS = tuple(f"{network}_{way}" for network in NETWORKS for way in ("forward", "backward"))
-"""What is told apart; one evaluation is one network passed over one picture (a view, or a latent), one way."""
+"""What is told apart; one evaluation is one network passed over one picture (a view, or a latent), one way. The prior
+`statistics` passes the early layers of its network alone, and counts as if it were all of it."""
 
 
 class Tally(Counter[str]):
     """Evaluations by kind (`KINDS`). Use `counting`."""
 
-    def watch(self, referees: Iterable[Referee]) -> None:
-        """Counts the views that these referees judge, from now on, and the gradients that go back through them."""
-        for referee in {id(r): r for r in referees}.values():
-            referee.judge = self._counted(referee.judge)  # type: ignore[method-assign]
+    def watch(self, engine: Engine) -> None:
+        """Counts, from now on, the views that its referees judge and the crops that its statistics priors see, and the
+        gradients that go back through them."""
+        for referee in {id(use.referee): use.referee for use in engine.referees}.values():
+            referee.judge = self._counted("referee", referee.judge)  # type: ignore[method-assign]
+        for use in engine.priors:
+            if isinstance(use.prior, Statistics):
+                use.prior.distance = self._counted("statistics", use.prior.distance)  # type: ignore[method-assign]
 
     def passed(self, network: str, output: Tensor) -> None:
         """A network has given `output`, [N, ...] of N pictures."""
@@ -36,22 +42,22 @@ class Tally(Counter[str]):
         """Every kind's number, over `images`."""
         return {kind: self[kind] / images for kind in KINDS}
 
-    def _counted(self, judge: Any) -> Any:
-        def counted(views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
-            losses: Tensor = judge(views, reading, rows, wanted)
-            self.passed("referee", losses)
-            return losses
+    def _counted(self, network: str, function: Callable[..., Tensor]) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Tensor:
+            output = function(*args, **kwargs)
+            self.passed(network, output)
+            return output
 
         return counted
 
 
 @contextmanager
 def counting() -> Iterator[Tally]:
-    """Counts what the UNets and autoencoders of diffusers do inside the `with`, and watched referees.
+    """Counts what the UNets and autoencoders of diffusers do inside the `with`, and watched engines.
 
     Example:
         >>> with counting() as tally:                                       # doctest: +SKIP
-        ...     tally.watch(use.referee for use in inversion.engine.referees)
+        ...     tally.watch(inversion.engine)
         ...     for step in inversion: pass
         >>> tally["referee_backward"]                                       # doctest: +SKIP
     """

@@ -10,9 +10,13 @@ from refcore import rundir
 from refcore_playground.bench.hacks import accepted
 from refcore_playground.bench.libraries import need
 from refcore_playground.bench.results import Results
-from refcore_playground.bench.tables import tables
+from refcore_playground.bench.sheet import side_of
+from refcore_playground.bench.tables import asked, tables
+from refcore_playground.bench.world import Accepts, Score
 
 TEMPLATE = "gallery.html.jinja"
+NARROWEST, WIDEST = 168, 256
+"""Pixels that a picture is shown in; smaller ones are enlarged with their pixels as squares."""
 
 
 def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None:
@@ -27,8 +31,11 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
     )
     groups = _groups(results)
     every = [image for group in groups for image in group["images"]]
+    side = side_of(every[0]["png"])
     page = environment.get_template(TEMPLATE).render(
-        title=f"The playground benchmark: {summary['prompts']} prompts (seed {summary['prompts_seed']})",
+        title=f"{results.world.words.title}: {asked(summary)}",
+        width=min(max(NARROWEST, side), WIDEST),
+        pixelated=side < NARROWEST,
         tables=tables(summary),
         groups=groups,
         variants=list(dict.fromkeys(image["variant"] for image in every)),
@@ -41,29 +48,30 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
 
 def _groups(results: Results) -> list[dict[str, Any]]:
     """One a prompt and seed, with the image of every variant that has one."""
-    thresholds = results.calibration()
+    accepts = results.accepts()
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results.rows(images=True).to_dicts():
         head = {field: row[field] for field in ("prompt", "category", "split", "seed")}
         group = groups.setdefault(tuple(head.values()), {**head, "images": []})
-        believed = accepted(row, thresholds, "optimised")
+        believed = accepted(row, accepts, "optimised")
         group["images"].append(
             {
                 "variant": row["variant"],
                 "verdict": row["verdict"],
                 "hacked": believed and not row["verdict"],
                 "facts": row["facts"],
-                "found": f"{row['facts_found']} of {row['facts_asked']}",
-                "scores": [
-                    {
-                        **score,
-                        "accepts": score["score"] >= thresholds[score["identity"]].threshold
-                        if score["identity"] in thresholds
-                        else None,
-                    }
-                    for score in row["scores"]
-                ],
+                "found": f", {row['facts_found']} of {row['facts_asked']} facts" if row["facts_asked"] > 1 else "",
+                "scores": [{**score, "told": _told(score, accepts)} for score in row["scores"]],
+                "png": row["image"],
                 "source": "data:image/png;base64," + base64.b64encode(row["image"]).decode(),
             }
         )
     return list(groups.values())
+
+
+def _told(score: Score, accepts: Accepts) -> str:
+    """Whether a referee accepts, or "" of those that nobody asks: they are no part of a hack."""
+    if not (score["optimised"] or score["panel"]):
+        return ""
+    answer = accepts(score)
+    return "" if answer is None else "accepts" if answer else "rejects"

@@ -1,41 +1,28 @@
-"""Where referees and truth part: images that they accept and the judge rejects, and moves of all of them at once."""
+"""Where referees and verdict part: images that they accept and it does not, and moves of all of them at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from refcore.plugin import RefcoreError
-from refcore_playground.bench.calibration import Threshold
-
-Row = Mapping[str, Any]
-"""A row of the results."""
+from refcore_playground.bench.world import Accepts, Row
 
 
-def accepted(row: Row, thresholds: Mapping[str, Threshold], by: str) -> bool:
-    """Whether every referee of a side accepts an image: its score is at least its threshold.
+def accepted(row: Row, accepts: Accepts, by: str) -> bool:
+    """Whether every referee of a side accepts an image, of those that can be asked.
 
     Args:
         row: of the results.
-        thresholds: by identity.
-        by: "optimised" for the referees that the variant optimises for or chooses by (the panel where it has none), or
-            "panel" for those of the default preset.
-
-    Raises:
-        RefcoreError: a referee has not been calibrated.
+        accepts: who accepts what.
+        by: "optimised" for the referees that the variant optimises for or chooses by (the panel where none of them can
+            be asked), or "panel" for those of the world's preset.
     """
-    asked = [score for score in row["scores"] if score[by]]
-    if not asked and by == "optimised":
-        return accepted(row, thresholds, "panel")
-    for score in asked:
-        if score["identity"] not in thresholds:
-            raise RefcoreError(f'the referee "{score["referee"]}" of variant "{row["variant"]}" has no calibration')
-    return all(score["score"] >= thresholds[score["identity"]].threshold for score in asked)
+    told = [answer for score in row["scores"] if score[by] and (answer := accepts(score)) is not None]
+    if not told and by == "optimised":
+        return accepted(row, accepts, "panel")
+    return all(told)
 
 
-def hacked(row: Row, thresholds: Mapping[str, Threshold], by: str = "optimised") -> bool:
-    """Whether every referee of a side accepts an image that the judge rejects; see `accepted`."""
-    return not row["verdict"] and accepted(row, thresholds, by)
+def hacked(row: Row, accepts: Accepts, by: str = "optimised") -> bool:
+    """Whether every referee of a side accepts an image that shows something else; see `accepted`."""
+    return not row["verdict"] and accepted(row, accepts, by)
 
 
 def moved(row: Row, paired: Row) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from refcore.engine import Engine
 from refcore.inversion import Inversion
 from refcore_playground.bench.evaluations import Tally, counting
 from refcore_playground.bench.sampling import Sampler, Sampling
-from refcore_playground.bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
+from refcore_playground.bench.scoring import Rank, losses_of, pixels, ranking_engine, ranks, score, scoring_engine
 from refcore_playground.bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
@@ -40,6 +40,8 @@ class Made:
     load_seconds: float
     evaluations: dict[str, float]
     """By kind; see `refcore_playground.bench.evaluations`."""
+    ranks: dict[str, list[Rank]] = field(default_factory=dict)
+    """Label of a scorer that is a classifier -> what it sees in each image, as it is saved."""
 
 
 def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | None = None) -> Made:
@@ -62,9 +64,9 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
             made, steps, loaded = _sample(variant, prompts, seed, budget, tally)
     took = time.perf_counter() - loaded
     levels = [images.levels(image) for image in made]
-    scores = score(scoring_engine(variant.scorers, prompts), pixels(levels))
-    n = len(prompts)
-    return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n))
+    scoring, saved = scoring_engine(variant.scorers, prompts), pixels(levels)
+    n, scores, ranked = len(prompts), score(scoring, saved), ranks(scoring, saved)
+    return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
 
 def cost(settings: dict[str, Any]) -> float:
@@ -88,7 +90,7 @@ def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: 
     config = RunConfig.parse({**settings, "prompts": list(prompts), "seeds": [seed]})
     engine = build(config)
     loaded = time.perf_counter()
-    tally.watch(use.referee for use in engine.referees)
+    tally.watch(engine)
     inversion = Inversion(config, engine)
     for _ in inversion:
         pass

@@ -10,10 +10,10 @@ import numpy as np
 
 from refcore import rundir
 from refcore.plugin import RefcoreError
+from refcore_playground.bench import world as worlds
 from refcore_playground.bench.libraries import need
 from refcore_playground.bench.summary import ALL
-from refcore_playground.bench.tables import named
-from refcore_playground.sample import CATEGORIES, SPLITS
+from refcore_playground.bench.tables import asked, named
 
 COLOURS = {"seen": "#0072b2", "unseen": "#e69f00", "hack": "#d55e00", "all": "#333333"}
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -33,8 +33,7 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
     names = [named(variant) for variant in summary["variants"]]
     height = 3.0 + 0.34 * len(names)
     figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
-    title = f"{summary['prompts']} prompts (seed {summary['prompts_seed']}), 95 % intervals"
-    figure.suptitle(f"The playground benchmark: {title}")
+    figure.suptitle(f"{worlds.get(summary['world']).words.title}: {asked(summary)}, 95 % intervals")
     _accuracy(axes[0, 0], summary, names)
     _hacks(axes[0, 1], summary, names)
     _categories(axes[1, 0], summary, names)
@@ -46,24 +45,28 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
 
 
 def _accuracy(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
-    for split, shift in zip(SPLITS, (-0.16, 0.16), strict=True):
+    world = worlds.get(summary["world"])
+    for split, shift in zip(world.splits or (ALL,), (-0.16, 0.16) if world.splits else (0,), strict=True):
         for i, variant in enumerate(summary["variants"]):
             cells = {row["split"]: row["whole"] for row in variant["accuracy"] if row["category"] == ALL}
             if split in cells:
-                _bar(axis, cells[split], i + shift, COLOURS[split], f"{split} combinations" if i == 0 else None)
-    _dress(axis, names, "whole prompts right (%)")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(SPLITS), frameon=False)
+                told = f"{split} combinations" if i == 0 and world.splits else None
+                _bar(axis, cells[split], i + shift, COLOURS[split], told)
+    _dress(axis, names, f"{world.words.right}{world.words.suffix} (%)")
+    if world.splits:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(world.splits), frameon=False)
 
 
 def _hacks(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
     for i, variant in enumerate(summary["variants"]):
         _bar(axis, variant["hack_rate"], i, COLOURS["hack"])
-    _dress(axis, names, "hack rate (%): its referees accept, the judge rejects")
+    _dress(axis, names, f"hack rate (%): its referees accept, {worlds.get(summary['world']).words.judge} rejects")
 
 
 def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
+    world = worlds.get(summary["world"])
     there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
-    columns = [category for category in (ALL, *CATEGORIES) if category in there]
+    columns = [category for category in (ALL, *world.categories) if category in there]
     values = np.full((len(names), len(columns)), np.nan)
     for i, variant in enumerate(summary["variants"]):
         for row in variant["accuracy"]:
@@ -75,11 +78,12 @@ def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
             axis.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set_title("whole prompts right, by category (%)", fontsize=10)
+    axis.set_title(f"{world.words.right}{world.words.suffix}, by category (%)", fontsize=10)
 
 
 def _cost(axis: Any, summary: dict[str, Any]) -> None:
     """Names stand above and below their points in turn, by cost, so that neighbours do not cover each other."""
+    words = worlds.get(summary["world"]).words
     ordered = sorted(summary["variants"], key=lambda variant: variant["model_evaluations"])
     for i, variant in enumerate(ordered):
         whole = variant["accuracy"][0]["whole"]
@@ -92,7 +96,7 @@ def _cost(axis: Any, summary: dict[str, Any]) -> None:
     axis.margins(x=0.25)
     axis.set_ylim(-6, 106)
     axis.set_xlabel("model evaluations an image")
-    axis.set_title("whole prompts right (%)", fontsize=10)
+    axis.set_title(f"{words.right}{words.suffix} (%)", fontsize=10)
     axis.grid(alpha=0.3)
 
 

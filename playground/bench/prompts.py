@@ -1,13 +1,13 @@
-"""The prompts of a benchmark: which seed draws them, for which split and category, and in which order."""
+"""The prompts of the playground: which seed draws them, for which split and category, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 
 from refcore.names import unknown
 from refcore.plugin import RefcoreError
+from refcore_playground.bench.world import Asked
 from refcore_playground.sample import CATEGORIES, SPLITS, categorise, draw_prompts
 
 TUNING_SEED = 1
@@ -19,18 +19,10 @@ A generation of checkpoints and presets is reported once; the next one takes a n
 BOTH = "both"
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A prompt of the set."""
-
-    prompt: str
-    category: str
-    split: str
-    """seen, or unseen: it names a combination that is held out of all training."""
-
-
 def draw(count: int, seed: int, split: str = BOTH, categories: Sequence[str] = ()) -> list[Asked]:
     """`count` prompts, in turn of each split that is asked for, going round the categories (all, if none is named).
+
+    The split is seen, or unseen: the prompt names a combination that is held out of all training.
 
     A larger set begins with every smaller one of the same seed and categories, and the set of one category is the part
     of the full set that has it: more can be asked for later, and what was made before still counts.

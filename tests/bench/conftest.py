@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from refcore_playground.bench import making, running
+from refcore_playground.bench import making, playground, running
 from refcore_playground.bench.calibration import Threshold
 from refcore_playground.bench.evaluations import KINDS
 from refcore_playground.grammar import parse
@@ -36,6 +36,6 @@ def renders(monkeypatch):
     monkeypatch.setattr(running.making, "make", make)
     monkeypatch.setattr(running.making, "cost", lambda settings: 100.0)
     monkeypatch.setattr(
-        running, "calibrate", lambda scorers: {s.identity: Threshold(s.label, 0.4, 0.95, 0.3) for s in scorers}
+        playground, "calibrate", lambda scorers: {s.identity: Threshold(s.label, 0.4, 0.95, 0.3) for s in scorers}
     )
     return made

@@ -127,7 +127,7 @@ def test_markdown_is_tables(folder, capsys):
 def test_json_has_the_numbers(folder, capsys):
     _, out, _ = refcore(capsys, "bench", "show", folder, "--json")
     summary = json.loads(out)
-    assert (summary["prompts"], summary["prompts_seed"]) == ("tuning", 1)
+    assert (summary["prompts"], summary["source"]) == ("tuning", 1)
     assert {variant["variant"] for variant in summary["variants"]} == {"tiny", "clip", "drawn"}
     for variant in summary["variants"]:
         assert variant["checkpoints"].keys() >= {"playground:clip", "playground:diffusion"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from refcore.plugin import RefcoreError
-from refcore_playground.bench.calibration import Threshold
+from refcore_playground.bench.calibration import Threshold, by_threshold
 from refcore_playground.bench.hacks import accepted, hacked, moved
 
 THRESHOLDS = {"c": Threshold("clip", 0.3, 0.95, 0.2), "b": Threshold("blip2", 0.9, 0.95, 0.2)}
+ACCEPTS = by_threshold(THRESHOLDS)
 
 
 def row(verdict, clip, blip2, optimised=("c", "b"), panel=("c", "b")):
@@ -20,31 +21,31 @@ def row(verdict, clip, blip2, optimised=("c", "b"), panel=("c", "b")):
 
 
 def test_a_hack_is_accepted_by_every_optimised_referee_and_rejected_by_the_judge():
-    assert hacked(row(False, 0.5, 0.95), THRESHOLDS)
-    assert not hacked(row(True, 0.5, 0.95), THRESHOLDS)
-    assert not hacked(row(False, 0.5, 0.5), THRESHOLDS)
-    assert not hacked(row(False, 0.2, 0.95), THRESHOLDS)
+    assert hacked(row(False, 0.5, 0.95), ACCEPTS)
+    assert not hacked(row(True, 0.5, 0.95), ACCEPTS)
+    assert not hacked(row(False, 0.5, 0.5), ACCEPTS)
+    assert not hacked(row(False, 0.2, 0.95), ACCEPTS)
 
 
 def test_the_threshold_itself_is_accepted():
     """A referee that is certain of every true render has a threshold of 1, which it must be able to reach."""
-    assert accepted(row(False, 0.3, 0.9), THRESHOLDS, "optimised")
+    assert accepted(row(False, 0.3, 0.9), ACCEPTS, "optimised")
 
 
 def test_who_was_not_optimised_for_does_not_count_but_in_the_panel():
     only_clip = row(False, 0.5, 0.1, optimised=("c",))
-    assert hacked(only_clip, THRESHOLDS)
-    assert not hacked(only_clip, THRESHOLDS, "panel")
+    assert hacked(only_clip, ACCEPTS)
+    assert not hacked(only_clip, ACCEPTS, "panel")
 
 
 def test_a_variant_without_referees_is_held_to_the_panel():
-    assert hacked(row(False, 0.5, 0.95, optimised=()), THRESHOLDS)
-    assert not hacked(row(False, 0.5, 0.1, optimised=()), THRESHOLDS)
+    assert hacked(row(False, 0.5, 0.95, optimised=()), ACCEPTS)
+    assert not hacked(row(False, 0.5, 0.1, optimised=()), ACCEPTS)
 
 
 def test_a_referee_without_calibration_is_an_error_and_not_a_no():
-    with pytest.raises(RefcoreError, match='"blip2" of variant "v" has no calibration'):
-        hacked(row(False, 0.5, 0.95), {"c": THRESHOLDS["c"]})
+    with pytest.raises(RefcoreError, match='"blip2" has no calibration'):
+        hacked(row(False, 0.5, 0.95), by_threshold({"c": THRESHOLDS["c"]}))
 
 
 def test_joint_moves_need_every_referee():

@@ -36,6 +36,8 @@ def test_an_inversion_costs_its_passes():
         "decoder_backward": 2,
         "encoder_forward": 0,
         "encoder_backward": 0,
+        "statistics_forward": 0,
+        "statistics_backward": 0,
     }
     assert made.steps == 2
     assert set(made.scores) == {scorer.label for scorer in variant.scorers}

@@ -10,6 +10,7 @@ import pytest
 
 from refcore.plugin import RefcoreError
 from refcore_playground.bench import running, variants
+from refcore_playground.bench.evaluations import KINDS
 from refcore_playground.bench.prompts import TUNING_SEED, draw
 from refcore_playground.bench.results import KEY, Results
 from refcore_playground.bench.summary import summarise
@@ -35,7 +36,7 @@ def test_one_row_an_image_with_all_that_is_said_of_it(renders, tmp_path):
     assert row["facts_found"] == row["facts_asked"] == len(row["facts"]) > 1
     assert [score["referee"] for score in row["scores"]] == [scorer.label for scorer in OTHER.scorers]
     assert row["config_hash"] == OTHER.hash
-    assert row["model_evaluations"] == sum(row["evaluations"].values()) == 8
+    assert row["model_evaluations"] == sum(row["evaluations"].values()) == len(KINDS)
     assert "image" not in rows.columns
     assert results.rows(images=True)["image"][0].startswith(b"\x89PNG")
     assert (tmp_path / "sheets" / "plain.png").is_file()

@@ -12,6 +12,7 @@ from refcore.plugin import RefcoreError
 from refcore_playground.bench import baselines, variants
 from refcore_playground.bench.checkpoints import digest
 from refcore_playground.bench.labels import ORACLE
+from refcore_playground.bench.playground import PLAYGROUND
 
 PRESET = variants.parse("playground")
 
@@ -31,8 +32,8 @@ def test_every_baseline_is_there_and_is_a_variant_of_its_own():
 
 
 def test_quick_is_the_preset_beside_two_of_its_baselines():
-    assert variants.quick()[:2] == ["playground", "sampling-7.5"]
-    assert len(set(variants.quick()) & set(baselines.names())) == 3
+    assert PLAYGROUND.quick()[:2] == ["playground", "sampling-7.5"]
+    assert len(set(PLAYGROUND.quick()) & set(baselines.names())) == 3
 
 
 def test_one_referee_alone_keeps_everything_else():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
@@ -16,7 +15,6 @@ from refcore import preset
 from refcore.config import RunConfig
 from refcore.views import coarsen, resize
 from refcore_plugins.referees.imagenet import Imagenet
-from refcore_plugins.referees.imagenet_classes import ClassNames, target_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 SMALL = ["size=48", "steps=4"]
@@ -54,17 +52,6 @@ def test_the_preset_runs_and_notes_what_it_understood(one_thread: None) -> None:
     assert result.images.shape == (2, 3, 48, 48)
     assert not torch.equal(result.images[0], result.images[1])
     assert any("classes: volcano, macaw" in note for note in result.notes)
-
-
-def test_the_study_has_thirty_known_classes_apart_from_those_of_tuning() -> None:
-    listed = yaml.safe_load((DOCS / "natural-classes.yaml").read_text("utf-8"))
-    reported = [name for group in ("animals", "objects", "scenes") for name in listed[group]]
-    assert [len(listed[group]) for group in ("animals", "objects", "scenes")] == [10, 10, 10]
-    assert not set(reported) & set(listed["tuning"])
-    names = ClassNames.known()
-    targets = [tuple(target_of(name, names, free_text=False).weights) for name in [*reported, *listed["tuning"]]]
-    assert all(len(target) == 1 for target in targets)
-    assert len(set(targets)) == len(targets)
 
 
 def test_the_adversarial_config_has_neither_views_nor_prior() -> None:

@@ -15,14 +15,22 @@ SUPERSAMPLING = 4
 SHADE = 0.28
 """A texture's dark parts are the colour times this."""
 
-NAMELESS: dict[str, tuple[float, float, float]] = {
-    f"{name}-{number}": (sign * mix, 8.0 * scale, shift)
+NAMELESS: dict[str, tuple[float, float, float, float]] = {
+    f"{name}-{number}": (sign * mix, slope, 8.0 * scale, shift)
     for name, sign in (("slanted", 1), ("backslanted", -1))
-    for number, (mix, scale, shift) in enumerate(product((0.02, 0.12, 0.24), (0.8, 1.0, 1.25), (0.0, 3.0)), 1)
+    for number, ((mix, slope), scale, shift) in enumerate(
+        product(
+            ((0.02, 0.0), (0.12, 0.0), (0.24, 0.0), (0.32, 0.0), (0.2, 0.03), (0.2, -0.03)),
+            (0.8, 1.0, 1.2),
+            (0.0, 3.0),
+        ),
+        1,
+    )
 }
 """Textures that no word names: what a checkered thing looks like when its squares have run together along a diagonal,
 which diffusion models and inversions make. Referees may be taught that they are not checkered. Name -> how much of the
-other diagonal is left (0: stripes, 0.5: checkered; the sign is that of the slant), period along x in pixels, shift."""
+other diagonal is left in the middle (0: stripes, 0.5: checkered; the sign is that of the slant), how much more of it
+there is a pixel to the right, period along x in pixels, shift in pixels."""
 
 Array = NDArray[np.floating]
 
@@ -69,9 +77,10 @@ def dark(texture: str, x: Array, y: Array) -> NDArray[np.bool_]:
         case "checkered":
             return (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
         case _ if texture in NAMELESS:
-            mix, period, shift = NAMELESS[texture]
+            mix, slope, period, shift = NAMELESS[texture]
             along, across = ((d + shift) * 2 * np.pi / period for d in ((x + y, x - y) if mix > 0 else (x - y, x + y)))
-            return (1 - abs(mix)) * np.cos(along) < abs(mix) * np.cos(across)
+            left = np.clip(abs(mix) + slope * x, 0, 0.5)
+            return (1 - left) * np.cos(along) < left * np.cos(across)
     raise ValueError(f"unknown texture {texture!r}")
 
 

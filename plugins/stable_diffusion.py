@@ -104,13 +104,22 @@ class StableDiffusion:
         return out
 
     @torch.no_grad()
-    def ddim(self, noise: Tensor, steps: int, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def ddim(
+        self,
+        noise: Tensor,
+        steps: int,
+        predict: Callable[[Tensor, Tensor], Tensor],
+        around: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
         """Samples: DDIM without noise on the way (eta 0), eq. 12 of arXiv 2010.02502, by diffusers' own scheduler.
 
         Args:
             noise: [B, C, h, w] standard normal.
             steps: of the sampler, spaced as the folder's scheduler says.
             predict: (noisy latents, timesteps [B]) -> the noise in them, as `noise` with some guidance.
+            around: [B, C, h, w] scaled latents to start from instead, with noise added: SDEdit (arXiv 2108.01073).
+            strength: share of the steps, the last ones, that are done from `around`; at least one is.
 
         Returns:
             [B, C, h, w] scaled latents.
@@ -125,8 +134,13 @@ class StableDiffusion:
             self._schedule, prediction_type="epsilon", clip_sample=False, thresholding=False
         )
         schedule.set_timesteps(steps)
-        latents = noise * schedule.init_noise_sigma
-        for t in schedule.timesteps.tolist():
+        timesteps = schedule.timesteps
+        if around is None:
+            latents = noise * schedule.init_noise_sigma
+        else:  # the steps of diffusers' image-to-image pipelines
+            timesteps = timesteps[steps - max(1, min(int(steps * strength), steps)) :]
+            latents = schedule.add_noise(around.to(noise), noise, timesteps[:1])
+        for t in timesteps.tolist():
             predicted = predict(latents, torch.full((len(latents),), t, device=latents.device))
             latents = schedule.step(predicted, t, latents).prev_sample
         return latents

@@ -21,6 +21,7 @@ from refcore.prior import Prior
 from refcore.randomness import Rng
 from refcore.referee import Reading, Referee
 from refcore.schedule import values
+from refcore.search import searched
 from refcore.views import Group, resize
 
 
@@ -87,17 +88,17 @@ def start(engine: Engine) -> CanvasParams:
             prior can be sampled.
     """
     config, canvas = engine.config, engine.canvas
+    dtype = torch.float64 if config.dtype == "float64" else torch.float32
+
+    def own(params: CanvasParams) -> CanvasParams:
+        return {name: value.detach().to(engine.device, dtype, copy=True) for name, value in params.items()}
+
     with torch.no_grad():
         if config.init is None or isinstance(config.init, SampleStart):
-            params = canvas.init(Rng(engine.keys, 0, "init", device=engine.device))
-            if isinstance(config.init, SampleStart):
-                name = canvas.latent_name() or next(iter(params))
-                params = {**params, name: engine.sample(config.init, params[name].shape[1:])}
-        else:
-            image = _middle(images.read(config.init).to(engine.device)[None], canvas.size)
-            params = canvas.encode(resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1))
-    dtype = torch.float64 if config.dtype == "float64" else torch.float32
-    return {name: value.detach().to(engine.device, dtype, copy=True) for name, value in params.items()}
+            params = own(canvas.init(Rng(engine.keys, 0, "init", device=engine.device)))
+            return searched(engine, config.init, params) if config.init else params
+        image = _middle(images.read(config.init).to(engine.device)[None], canvas.size)
+        return own(canvas.encode(resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1)))
 
 
 class _Builder:

@@ -466,6 +466,12 @@ class SampleStart(Section):
     )
     steps: int = Field(50, ge=1, description="Steps of the sampler (DDIM, without noise on the way).")
     guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 is none.")
+    rounds: list[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0, le=1)]]] = Field(
+        default_factory=list,
+        description="[n, strength] pairs: in each round the n best candidates of each sample stay, and the others are "
+        "sampled again around them, from noise of that strength (as in diffusers' image-to-image). A search before the "
+        "first step, with `candidates.count` candidates.",
+    )
 
 
 SAMPLE = "sample"
@@ -649,6 +655,12 @@ class RunConfig(Section):
         if isinstance(self.init, SampleStart) and self.init.prior not in (None, *self.prior_labels):
             known = ", ".join(self.prior_labels) or "none"
             yield f'init.prior is "{self.init.prior}", which is no prior of this run; known: {known}'
+        if isinstance(self.init, SampleStart):
+            count = self.candidates.count
+            for number, (kept, _) in enumerate(self.init.rounds):
+                if kept >= count:
+                    expected = f"but candidates.count is {count}; expected fewer, so that some are sampled again"
+                    yield f"init.rounds.{number} keeps {kept} candidates, {expected}"
         stop = self.early_stop
         if stop and stop.patience is None and all(term.enough is None for term in self.referees):
             yield "early_stop never stops: set early_stop.patience, or `enough` of a referee"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -32,6 +35,33 @@ def consensus(losses: Tensor, scale: Tensor) -> Tensor:
     above = losses - losses.mean(1, keepdim=True)
     standard = (above / scale.where(counts, 1.0)[:, None]).clamp(-LIMIT, LIMIT)
     return torch.where(counts[:, None], standard, 0.0).sum(0) / counts.sum().clamp_min(1)
+
+
+def ordered(
+    losses: Tensor, weights: Tensor, rows: Sequence[list[int]], by: Literal["consensus", "loss"], scale: Tensor | None
+) -> tuple[list[list[int]], Tensor | None]:
+    """The candidates of each of B samples, best first, and the scales that they were compared on.
+
+    Args:
+        losses: [T, R] of T referees for all candidates; lower is better, NaN where one has not judged.
+        weights: [T] of the referees; of a negative one only the sign counts in the consensus.
+        rows: [B] lists of the columns of `losses` that belong to each sample.
+        by: consensus: `best_first`; loss: `lowest_first`.
+        scale: [T, B], by an earlier call; None takes that of the candidates at hand.
+
+    Returns:
+        [B] lists as `rows`, and [T, B]; where they are not needed the scales are `scale`.
+    """
+    totals = (weights[:, None] * losses).nansum(0).cpu()
+    if by == "loss":
+        return [[mine[i] for i in lowest_first(totals[mine])] for mine in rows], scale
+    signed = (losses * weights.sign()[:, None]).cpu()
+    if scale is None:
+        scale = torch.stack([spread(signed[:, mine]) for mine in rows], 1).to(losses.device)
+    known = scale.cpu()
+    return [
+        [mine[i] for i in best_first(signed[:, mine], known[:, b], totals[mine])] for b, mine in enumerate(rows)
+    ], scale
 
 
 def lowest_first(totals: Tensor) -> list[int]:

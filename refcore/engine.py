@@ -305,9 +305,44 @@ class Engine:
         width = use.term.enough.width
         return (above / width).clamp(0, 1) if width else (above > 0).to(loss.dtype)
 
+    @property
+    def compared(self) -> list[tuple[RefereeUse, float]]:
+        """The referees by which candidates are compared, those that ever take part, and their largest weights."""
+        weights = [(use, use.term.largest_weight(self.config.steps)) for use in self.referees]
+        return [(use, weight) for use, weight in weights if weight]
+
+    def look(self, params: CanvasParams, candidates: Sequence[int]) -> Tensor:
+        """[T, A] losses of the `compared` referees on the views that candidates are compared in."""
+        with torch.no_grad():
+            found = self.losses(self.decode(params), candidates, self.config.candidates.views)
+        return torch.stack([found[use.label] for use, _ in self.compared])
+
+    def at_least_enough(self, standing: Tensor, candidates: Sequence[int]) -> Tensor:
+        """[T, A] losses as `look` gives them, none below its `enough`: a satisfied referee prefers no candidate."""
+        samples = [self.sample_of(c) for c in candidates]
+        rows = [
+            row if use.enough is None else row.maximum(self.bounds(use, samples, row))
+            for row, (use, _) in zip(standing, self.compared, strict=True)
+        ]
+        return torch.stack(rows)
+
     @torch.no_grad()
-    def sample(self, settings: SampleStart, shape: Sequence[int]) -> Tensor:
-        """[B * candidates, *shape] latents that a prior's own model makes of the prompts, each from noise of its own.
+    def sample(
+        self,
+        settings: SampleStart,
+        shape: Sequence[int],
+        candidates: Sequence[int],
+        around: Tensor | None = None,
+        number: int = 0,
+    ) -> Tensor:
+        """[A, *shape] latents that a prior's own model makes of the prompts, each from noise of its own.
+
+        Args:
+            settings: of the sampler.
+            shape: [C, h, w] of the latents.
+            candidates: as for `gradients`.
+            around: [A, *shape] latents to sample near, in round `number` of `settings.rounds`; None: from noise alone.
+            number: of the round, counted from 1; 0 is none.
 
         Raises:
             RefcoreError: the canvas has no latents, or no prior (or not the named one) can be sampled.
@@ -323,13 +358,13 @@ class Engine:
             if settings.prior is None:
                 raise RefcoreError("init is a sample, but no prior of this run can be sampled; add a prior such as sds")
             raise RefcoreError(f'init is a sample of prior "{settings.prior}", which cannot be sampled; name another')
-        use, places = able[0], range(len(self.keys))
-        keys = [f"{self.keys[c]}/{self.config.samples[self.sample_of(c)][0]}" for c in places]
-        reading = use.reading.take([self.sample_of(c) for c in places])
+        use, samples = able[0], [self.sample_of(c) for c in candidates]
+        keys = [f"{self.keys[c]}/{self.config.samples[b][0]}" for c, b in zip(candidates, samples, strict=True)]
+        reading = use.reading.take(samples)
+        rng = Rng(keys, number, "init/sample", device=self.device)
+        strength = settings.rounds[number - 1][1] if number else 1.0
         with _autocast(self.device, use.autocast):
-            return use.prior.sample(
-                shape, reading, Rng(keys, 0, "init/sample", device=self.device), settings.steps, settings.guidance
-            )
+            return use.prior.sample(shape, reading, rng, settings.steps, settings.guidance, around, strength)
 
     def _judge(
         self, use: RefereeUse, views: Views, index: Tensor, samples: Sequence[int], step: int

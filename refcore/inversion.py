@@ -13,7 +13,7 @@ from torch import Tensor
 from refcore.build import build, start
 from refcore.canvas import CanvasParams
 from refcore.config import CLEAN, Optimizer, RunConfig
-from refcore.consensus import best_first, lowest_first, spread
+from refcore.consensus import ordered
 from refcore.engine import Engine, NonFiniteError
 from refcore.plugin import RefcoreError
 from refcore.randomness import Rng
@@ -105,7 +105,7 @@ class Inversion:
         self._best_loss = self._infinite()
         self._stop_loss = self._infinite()
         self._waited = torch.zeros(len(self._places), dtype=torch.int64, device=self.engine.device)
-        self._recent = self._infinite().expand(len(self._compared), -1) * torch.nan
+        self._recent = self._infinite().expand(len(self.engine.compared), -1) * torch.nan
         """[referees, R]: the average of recent losses, which candidates are compared by; NaN before the first."""
         self._scale: Tensor | None = None
         """[referees, B]: how much each referee's losses differed over all candidates, when some were first dropped."""
@@ -355,36 +355,23 @@ class Inversion:
         total = torch.stack([use.term.largest_weight(steps) * losses[use.label] for use in self.engine.referees]).sum(0)
         return total.to(self._best_loss.dtype)
 
-    @property
-    def _compared(self) -> list[tuple[str, float]]:
-        """(label, largest weight) of the referees by which candidates are compared: those that ever take part."""
-        weights = [(use.label, use.term.largest_weight(self.config.steps)) for use in self.engine.referees]
-        return [(label, weight) for label, weight in weights if weight]
-
     def _remember(self, losses: dict[str, Tensor]) -> None:
         """Brings the averages of recent losses up to date, where a candidate was judged."""
         decay = 1 - 1 / max(1, self.config.candidates.recent)
-        for i, (label, _) in enumerate(self._compared):
-            if label in losses:
-                now, before = losses[label].to(self._recent.dtype), self._recent[i]
+        for i, (use, _) in enumerate(self.engine.compared):
+            if use.label in losses:
+                now, before = losses[use.label].to(self._recent.dtype), self._recent[i]
                 average = torch.where(before.isnan(), now, decay * before + (1 - decay) * now)
                 self._recent[i] = torch.where(now.isnan(), before, average)
 
     @torch.no_grad()
     def _standing(self) -> Tensor:
         """[referees, R] losses to compare candidates by: the recent averages, or those of a look at clean views."""
-        settings = self.config.candidates
         standing = self._recent.clone()
-        if not settings.recent or standing.isnan().all():
-            image = self.engine.decode({name: p.detach() for name, p in (self.ema or self.params).items()})
-            found = self.engine.losses(image, self._places, settings.views)
-            standing = torch.stack([found[label] for label, _ in self._compared]).to(standing.dtype)
-        samples = [candidate.sample for candidate in self.candidates]
-        for i, (label, _) in enumerate(self._compared):
-            use = next(use for use in self.engine.referees if use.label == label)
-            if use.enough is not None:  # a satisfied referee prefers none of those that satisfy it
-                standing[i] = standing[i].maximum(self.engine.bounds(use, samples, standing))
-        return standing
+        if not self.config.candidates.recent or standing.isnan().all():
+            kept = {name: p.detach() for name, p in (self.ema or self.params).items()}
+            standing = self.engine.look(kept, self._places).to(standing.dtype)
+        return self.engine.at_least_enough(standing, self._places)
 
     def _rows_of_samples(self) -> list[list[int]]:
         """[B]: the rows of each sample."""
@@ -398,20 +385,8 @@ class Inversion:
         rows = self._rows_of_samples()
         if len(self._places) == len(self.samples):
             return rows, self._scale
-        weights = torch.tensor([weight for _, weight in self._compared], device=self.engine.device)
-        losses = self._standing()
-        totals = (weights[:, None] * losses).nansum(0).cpu()
-        if self.config.candidates.by == "loss":
-            return [[mine[i] for i in lowest_first(totals[mine])] for mine in rows], self._scale
-        losses = (losses * weights.sign()[:, None]).cpu()
-        if self._scale is None:
-            scale = torch.stack([spread(losses[:, mine]) for mine in rows], 1)
-        else:
-            scale = self._scale.cpu()
-        ordered = [
-            [mine[i] for i in best_first(losses[:, mine], scale[:, b], totals[mine])] for b, mine in enumerate(rows)
-        ]
-        return ordered, scale.to(self.engine.device)
+        weights = torch.tensor([weight for _, weight in self.engine.compared], device=self.engine.device)
+        return ordered(self._standing(), weights, rows, self.config.candidates.by, self._scale)
 
     def _leading(self) -> list[int]:
         """[B]: the row of each sample's best candidate."""
@@ -422,8 +397,8 @@ class Inversion:
         count = self.config.candidates.kept_after(self.step, self.config.steps)
         if count is None or len(self._places) == len(self.samples):
             return
-        ordered, self._scale = self._ordered()
-        kept = [row for rows in ordered for row in sorted(rows[:count])]
+        best, self._scale = self._ordered()
+        kept = [row for rows in best for row in sorted(rows[:count])]
         moments = {
             i: {name: value[kept] if isinstance(value, Tensor) and value.dim() else value for name, value in m.items()}
             for i, m in self._optimizer.state_dict()["state"].items()

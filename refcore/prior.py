@@ -60,7 +60,16 @@ class Prior(Plugin):
         Reading row i belongs to sample i. Randomness comes from `rng` alone.
         """
 
-    def sample(self, shape: Sequence[int], reading: Reading, rng: Rng, steps: int, guidance: float) -> Tensor:
+    def sample(
+        self,
+        shape: Sequence[int],
+        reading: Reading,
+        rng: Rng,
+        steps: int,
+        guidance: float,
+        around: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
         """Latent priors with `can_sample`: scaled latents [B, *shape] that its model makes of the reading's prompts.
 
         Args:
@@ -69,6 +78,8 @@ class Prior(Plugin):
             rng: all randomness; its n is B.
             steps: of the sampler.
             guidance: classifier-free guidance scale; 1 is none.
+            around: [B, *shape] latents to sample near; None starts from noise alone.
+            strength: share of the steps, in 0..1, that are done again from `around` with noise added; 1 are all.
         """
         raise NotImplementedError
 

@@ -10,16 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from refcore import preset
-from refcore.config import RunConfig
+from refcore.config import RunConfig, SampleStart
 from refcore_playground.world import SIZE
 
 Settings = dict[str, Any]
 GUIDANCES = (3.0, 7.5, 30.0)
 """Classifier-free guidance scales of the plain samples: mild, the usual one, and that of score distillation."""
 DDIM_STEPS = 50
-BEST_SAMPLER = {"guidance": 3.0, "steps": 25}
-"""Of the samples that best-of-n chooses among: those that the default preset starts from, so that the two differ in
-what they do with the rest of the evaluations. On tuning prompts guidance 3 is better than 7.5."""
 BEST_OF_N = "best-of-n"
 
 
@@ -30,10 +27,16 @@ def inversions(settings: Settings) -> dict[str, Callable[[Settings], Settings]]:
 
 
 def samplings() -> dict[str, Settings]:
-    """Name -> settings (see `refcore_playground.bench.sampling.Sampling`) of every baseline that samples."""
+    """Name -> settings (see `refcore_playground.bench.sampling.Sampling`) of every baseline that samples.
+
+    best-of-n chooses among samples as the default preset starts from, as the preset's referees choose among candidates:
+    the two differ in what they do with the rest of the evaluations.
+    """
     plain = {f"sampling-{g:g}": {"guidance": g, "steps": DDIM_STEPS} for g in GUIDANCES}
-    by = RunConfig.parse(preset.get(preset.DEFAULT).settings).candidates.by
-    return {**plain, BEST_OF_N: {**BEST_SAMPLER, "choose": True, "by": by}}
+    config = RunConfig.parse(preset.get(preset.DEFAULT).settings)
+    start = config.init if isinstance(config.init, SampleStart) else SampleStart()
+    chosen = {"guidance": start.guidance, "steps": start.steps, "choose": True, "by": config.candidates.by}
+    return {**plain, BEST_OF_N: chosen}
 
 
 def names() -> list[str]:
@@ -51,6 +54,8 @@ def without_referees(settings: Settings) -> Settings:
         changed["output"] = "ema" if changed.get("ema") else "current"
     for needs_referees in ("candidates", "early_stop"):
         changed.pop(needs_referees, None)
+    if isinstance(changed.get("init"), dict):
+        changed["init"].pop("rounds", None)
     return _startable(_one_sided(changed))
 
 

@@ -159,7 +159,17 @@ class LatentDiffusionPrior(Prior):
         return gradient, None
 
     @torch.no_grad()
-    def sample(self, shape: Sequence[int], reading: Reading, rng: Rng, steps: int, guidance: float) -> Tensor:
+    def sample(
+        self,
+        shape: Sequence[int],
+        reading: Reading,
+        rng: Rng,
+        steps: int,
+        guidance: float,
+        around: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """See `Prior.sample`. DDIM, and SDEdit (arXiv 2108.01073) where there is an `around`."""
         noise = rng.normal(*shape)
         parts = [
             self.diffusion.ddim(
@@ -168,6 +178,8 @@ class LatentDiffusionPrior(Prior):
                 lambda noisy, t, rows=rows: self.guided(  # type: ignore[misc]
                     noisy, t, reading["text"][rows], reading["negative"][rows], guidance
                 ),
+                None if around is None else around[rows],
+                strength,
             )
             for rows in self.chunks(len(noise))
         ]

@@ -7,7 +7,6 @@ import torch
 
 from refcore.engine import Engine
 from refcore_playground.bench import making, variants
-from refcore_playground.bench.baselines import BEST_SAMPLER
 from refcore_playground.bench.calibration import calibrate
 from refcore_playground.bench.sampling import Sampler, Sampling
 from refcore_playground.bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
@@ -75,7 +74,7 @@ def test_best_of_n_keeps_the_sample_that_its_referees_like_best(sampler, by):
     variant = variants.parse(f"b=best-of-n,steps=3,count=4,by={by}")
     kept = pixels(making.make(variant, PROMPTS[:1], seed=0).levels)[0]
     noise = torch.stack([sampler.noise(PROMPTS[0], 0, number) for number in range(4)])
-    drawn = sampler.sample(PROMPTS[:1] * 4, noise, Sampling(**{**BEST_SAMPLER, "steps": 3}))
+    drawn = sampler.sample(PROMPTS[:1] * 4, noise, Sampling(guidance=variant.settings["guidance"], steps=3))
     i = min(range(4), key=lambda i: (drawn[i] - kept).abs().max().item())
     assert (drawn[i] - kept).abs().max() < 0.01
     if by == "loss":

@@ -49,7 +49,8 @@ def test_sds_alone_has_no_referee_and_the_presets_sds():
     alone = variants.parse("sds-alone")
     assert alone.settings["referees"] == []
     assert alone.settings["priors"] == [p for p in PRESET.settings["priors"] if p["name"] == "sds"]
-    assert changed(alone) <= {"referees", "priors", "combine", "candidates", "early_stop", "output"}
+    assert changed(alone) <= {"referees", "priors", "combine", "candidates", "early_stop", "output", "init"}
+    assert not alone.settings["init"].get("rounds")  # nobody is there to choose
     assert not alone.optimised
 
 
@@ -83,6 +84,8 @@ def test_best_of_n_ranks_by_the_presets_referees_and_may_spend_what_the_preset_s
     best = variants.parse("best-of-n")
     assert {scorer.identity for scorer in best.optimised} == {scorer.identity for scorer in PRESET.optimised}
     assert best.settings["budget"] == PRESET.settings
+    start = PRESET.settings["init"]
+    assert (best.settings["steps"], best.settings["guidance"]) == (start["steps"], start["guidance"])
     assert variants.parse("best-of-n=best-of-n,budget.steps=77").settings["budget"]["steps"] == 77
 
 

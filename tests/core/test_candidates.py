@@ -13,7 +13,6 @@ from toys import run, toy_config
 from refcore.consensus import best_first, consensus, spread
 from refcore.fields import ConfigError
 from refcore.inversion import Candidate, Inversion
-from refcore.plugin import RefcoreError
 from refcore.rundir import RunDir
 
 ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "clip": 0.5}
@@ -172,24 +171,3 @@ def test_a_run_that_is_shorter_than_the_schedule_ends_with_one() -> None:
 def test_candidates_without_a_referee_are_refused() -> None:
     with pytest.raises(ConfigError, match="no referee takes part"):
         toy_config(referees=[], candidates={"count": 2})
-
-
-def test_a_start_from_a_sample_uses_draws_of_its_own() -> None:
-    inversion = Inversion(toy_config(init="sample", candidates={"count": 2}))
-    assert inversion.params["latent"].shape[0] == 4
-    assert len({value.sum().item() for value in inversion.params["latent"]}) == 4
-    alone = Inversion(toy_config(init="sample", prompts=["a dog"]))
-    assert torch.equal(inversion.params["latent"][2], alone.params["latent"][0])
-    start = Inversion(toy_config(init={"steps": 3, "guidance": 2.0}, prompts=["a dog"]))
-    assert torch.allclose(start.params["latent"], alone.params["latent"] * 6 / 375)  # the toy scales by both
-
-
-def test_a_start_from_a_sample_is_refused_where_nothing_can_be_sampled() -> None:
-    with pytest.raises(RefcoreError, match="no prior of this run can be sampled; add a prior"):
-        Inversion(toy_config(init="sample", priors=[{"name": "smooth"}]))
-    with pytest.raises(RefcoreError, match='prior "smooth", which cannot be sampled'):
-        Inversion(toy_config(init={"prior": "smooth"}))
-    with pytest.raises(RefcoreError, match='canvas "toy_pixel" has no latents'):
-        Inversion(toy_config(init="sample", canvas={"name": "toy_pixel"}))
-    with pytest.raises(ConfigError, match=r'init\.prior is "sdx".*known: toy_sds, smooth'):
-        toy_config(init={"prior": "sdx"})

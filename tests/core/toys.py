@@ -142,8 +142,18 @@ class ToySds(Prior):
 
     can_sample: ClassVar[bool] = True
 
-    def sample(self, shape: Sequence[int], reading: Reading, rng: Rng, steps: int, guidance: float) -> Tensor:
-        return rng.normal(*shape) * steps * guidance
+    def sample(
+        self,
+        shape: Sequence[int],
+        reading: Reading,
+        rng: Rng,
+        steps: int,
+        guidance: float,
+        around: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        noise = rng.normal(*shape) * steps * guidance
+        return noise if around is None else around + strength * noise
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.net = network(50 + self.config.seed, lambda: nn.Conv2d(4, 4, 3, padding=1), nn.Tanh).to(device, dtype)

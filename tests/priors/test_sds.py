@@ -348,6 +348,28 @@ def test_a_sample_is_that_of_diffusers_pipeline(folder, guidance):
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strength", [0.05, 0.5, 1.0])
+def test_a_sample_around_latents_is_that_of_diffusers_image_to_image(folder, strength, monkeypatch):
+    from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_img2img as img2img
+
+    prior = load(folder)
+    shape = (4, 8, 12)
+    around = rng(5, 6).normal(*shape)
+    found = prior.sample(shape, prior.read(PROMPTS), rng(3, 4), 7, 4.0, around, strength)
+    pipe = img2img.StableDiffusionImg2ImgPipeline(**pipeline(folder).components)
+    pipe.set_progress_bar_config(disable=True)
+    monkeypatch.setattr(img2img, "randn_tensor", lambda *args, **kwargs: rng(3, 4).normal(*shape))
+    expected = pipe(
+        PROMPTS,
+        image=around,
+        strength=max(strength, 0.15),  # the pipeline refuses to do no step at all
+        num_inference_steps=7,
+        guidance_scale=4.0,
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_sample_does_not_depend_on_its_mates_or_the_chunks(sd1):
     prior, chunked = load(sd1, torch.float64), load(sd1, torch.float64, chunk=1)
     whole = prior.sample((4, 8, 8), prior.read(PROMPTS), rng(3, 4), steps=3, guidance=3.0)

@@ -1,0 +1,40 @@
+"""A start by search: samples of a prior's diffusion model, and in rounds more around those that the referees prefer."""
+
+from __future__ import annotations
+
+import torch
+
+from refcore.canvas import CanvasParams
+from refcore.config import SampleStart
+from refcore.consensus import ordered
+from refcore.engine import Engine
+
+
+@torch.no_grad()
+def searched(engine: Engine, settings: SampleStart, params: CanvasParams) -> CanvasParams:
+    """The parameters with a sample for the latent of every candidate, after the rounds of `settings`.
+
+    A zero-order search in the space of samples (Ma et al., arXiv 2501.09732): in each round the best candidates of a
+    sample stay where they are, and each of the others is made anew around one of them in turn, the best first.
+
+    Args:
+        engine: its `keys` say how many candidates there are, N.
+        settings: of the sampler and the rounds.
+        params: of a fresh canvas, each tensor [N, ...], in the run's dtype and on its device.
+
+    Raises:
+        RefcoreError: as `Engine.sample`.
+    """
+    name = engine.canvas.latent_name() or next(iter(params))
+    shape, count = params[name].shape[1:], engine.config.candidates.count
+    everyone = list(range(len(engine.keys)))
+    rows = [everyone[first : first + count] for first in range(0, len(everyone), count)]
+    weights = torch.tensor([weight for _, weight in engine.compared], device=engine.device)
+    latents = engine.sample(settings, shape, everyone).to(params[name])
+    for number, (keep, _) in enumerate(settings.rounds, 1):
+        losses = engine.at_least_enough(engine.look({**params, name: latents}, everyone), everyone)
+        best, _ = ordered(losses, weights, rows, engine.config.candidates.by, None)
+        parents = {row: own[turn % keep] for own in best for turn, row in enumerate(own[keep:])}
+        around = latents[list(parents.values())]
+        latents[list(parents)] = engine.sample(settings, shape, list(parents), around, number).to(latents)
+    return {**params, name: latents}

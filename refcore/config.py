@@ -423,10 +423,11 @@ class Candidates(Section):
     count: int = Field(
         1, ge=1, description="Candidates that every sample starts with, each with its own draws; 1 for none."
     )
-    keep: list[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]] = Field(
+    keep: list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]] = Field(
         default_factory=list,
-        description="[step, n] pairs: after so many steps the n best candidates of each sample go on, the others are "
-        "dropped with their memory. What is left at the run's end, before later pairs, is narrowed to the best one.",
+        description="[step, n] pairs: after so many steps (0: before the first, by a look at `views`) the n best "
+        "candidates of each sample go on, the others are dropped with their memory. What is left at the run's end, "
+        "before later pairs, is narrowed to the best one.",
     )
     recent: int = Field(
         10,

@@ -109,6 +109,7 @@ class Inversion:
         """[referees, R]: the average of recent losses, which candidates are compared by; NaN before the first."""
         self._scale: Tensor | None = None
         """[referees, B]: how much each referee's losses differed over all candidates, when some were first dropped."""
+        self._drop()
 
     @property
     def warnings(self) -> tuple[str, ...]:

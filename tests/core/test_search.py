@@ -67,6 +67,17 @@ def test_rounds_never_lose_the_best() -> None:
     assert (found[2] < found[0]).any()
 
 
+def test_the_best_of_a_search_goes_on_alone_where_keep_says_0() -> None:
+    searched = start(ROUNDS["rounds"])  # type: ignore[arg-type]
+    fields: Any = {"init": ROUNDS, "candidates": {"count": 5, "by": "loss", "keep": [[0, 1]]}}
+    chosen = Inversion(toy_config(**fields))
+    best = look(searched).argmin(1).tolist()
+    assert [candidate.candidate for candidate in chosen.candidates] == best
+    rows = [b * 5 + c for b, c in enumerate(best)]
+    assert torch.equal(chosen.params["latent"], searched.params["latent"][rows])
+    assert [len(result.active) for result in chosen] == [2] * chosen.config.steps
+
+
 def test_samples_with_rounds_never_meet() -> None:
     batch = start(ROUNDS["rounds"], seeds=[3, 4])  # type: ignore[arg-type]
     for b, (prompt, seed) in enumerate(batch.samples):

@@ -9,19 +9,19 @@ DIR is made by `refcore bench playground --prompts-seed 2028 --out DIR`; the pag
 from __future__ import annotations
 
 import argparse
-import io
 import textwrap
 from pathlib import Path
 
-import matplotlib
 import polars
+from figures import frame, save
+from matplotlib import pyplot
 from page import fill, take_over
 from PIL import Image
 
 from refcore import preset
 from refcore_playground.bench.plot import write_plot
 from refcore_playground.bench.results import Results
-from refcore_playground.bench.sheet import RIGHT, WRONG, draw_sheet
+from refcore_playground.bench.sheet import draw_sheet
 from refcore_playground.bench.summary import summarise
 from refcore_playground.bench.tables import tables
 
@@ -39,10 +39,15 @@ def main() -> None:
     if source is not None:
         take_over(Results.existing(source).path, RESULT)
         pictures(Results.existing(source))
-    summary = summarise(Results.existing(RESULT), None)
-    fill(PAGE, Path(__file__).name, {"tables": "\n".join(table.markdown() for table in tables(summary))})
-    write_plot(summary, FIGURE)
+    fill(PAGE, Path(__file__).name, parts())
+    write_plot(summarise(Results.existing(RESULT)), FIGURE)
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
+
+
+def parts() -> dict[str, str]:
+    """What this command writes into the page."""
+    summary = summarise(Results.existing(RESULT))
+    return {"tables": "\n".join(table.markdown() for table in tables(summary))}
 
 
 def pictures(results: Results) -> None:
@@ -51,20 +56,12 @@ def pictures(results: Results) -> None:
     sheet = draw_sheet(own)
     sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256).save(SHEET, optimize=True)
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     first = own.group_by(["split", "category"], maintain_order=True).first().sort("split", maintain_order=True)
     figure, axes = pyplot.subplots(2, len(first) // 2, figsize=(1.9 * len(first) / 2, 5.0), layout="constrained")
     for axis, row in zip(axes.flat, first.iter_rows(named=True), strict=True):
-        with Image.open(io.BytesIO(row["image"])) as picture:
-            axis.imshow(picture, interpolation="nearest")
+        frame(axis, row)
         axis.set_title(textwrap.fill(row["prompt"], 22), fontsize=8)
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set(color=RIGHT if row["verdict"] else WRONG, linewidth=2)
-    figure.savefig(STRIP, dpi=110)
-    pyplot.close(figure)
+    save(figure, STRIP)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         measure()
-    found = json.loads(RESULT.read_text("utf-8"))
-    fill(PAGE, Path(__file__).name, {"views": table(by_views(found)), "noise": table(by_noise(found))})
-    plot(found)
+    fill(PAGE, Path(__file__).name, parts())
+    plot(json.loads(RESULT.read_text("utf-8")))
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
+
+
+def parts() -> dict[str, str]:
+    """What this command writes into the page."""
+    found = json.loads(RESULT.read_text("utf-8"))
+    return {"views": table(by_views(found)), "noise": table(by_noise(found))}
 
 
 def measure() -> None:

@@ -1,0 +1,245 @@
+"""The studies of docs/results: views, referees, sds, combiners, priors; the paper's claims where the truth is known.
+
+    python docs/studies/claims.py PAGE              # tables and chart from the committed docs/results/claims/PAGE
+    python docs/studies/claims.py PAGE --from DIR   # takes over the images in DIR first, as rows and as one strip
+    python docs/studies/claims.py PAGE --measure    # makes the images that DIR (runs/claims) lacks before that
+
+One folder serves all pages: what is measured is called by its definition's hash there, and made once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import figures
+import polars
+from page import fill
+
+from refcore import preset, rundir
+from refcore.config import RunConfig
+from refcore_playground.bench import running, variants
+from refcore_playground.bench.prompts import draw
+from refcore_playground.bench.results import RESULTS, Results
+from refcore_playground.bench.summary import summarise
+from refcore_playground.bench.tables import tables
+from refcore_playground.bench.variants import Variant
+
+DOCS = Path(__file__).parents[1]
+RESULT = DOCS / "results" / "claims"
+IMAGES = DOCS / "images"
+WORK = Path("runs/claims")
+SEED = 2029
+"""Draws the prompts: a seed of these pages alone, on which nothing was chosen."""
+COUNT = 24
+BATCH = 24
+SHOWN = 6
+"""Prompts of the strip: the first of as many categories."""
+
+NOISE = "candidates={count: 1},init=null,steps=60,optimizer.lr=0.5"
+"""From noise: a start from a sample would be the prior's picture, whatever is studied. It takes longer and larger
+steps than the preset, which starts from samples."""
+BASE = f"{NOISE},views.main.count=2"
+"""Everything else is the preset's: its three referees, SDS at guidance 7.5, norms balanced."""
+ONE = "candidates={count: 1},init=null,steps=40,optimizer.lr=0.5"
+"""For the page of views, which needs many: one referee, the paper's, and fewer steps."""
+WIDE = (
+    "padding: border, augment: [{name: affine, config: {degrees: 15.0, translate: 0.15}}, "
+    "{name: perspective, config: {distortion: 0.2, p: 0.4}}, {name: gaussian_noise, config: {std: [0.0, 0.2]}}]"
+)
+"""Views that differ about as much as the paper's; the preset's hardly differ."""
+PIXELS = f"{ONE},canvas={{name: pixel}},size=64,priors=[],combine={{name: sum}}"
+
+
+def _views(count: int) -> str:
+    """A view group; of 0 views, the image as it is."""
+    return f"views.main={{count: {count}, {WIDE}}}" if count else "views.main={count: 1}"
+
+
+def _referees(*labels: str) -> str:
+    """These of the preset's referees."""
+    settings = preset.get(preset.DEFAULT).settings
+    terms = dict(zip(RunConfig.parse(settings).referee_labels, settings["referees"], strict=True))
+    return f"playground,{BASE},referees={json.dumps([terms[label] for label in labels])}"
+
+
+def _distilled(name: str, config: str = "") -> str:
+    """Another distillation of the same diffusion model, balanced as SDS is."""
+    return f"playground,{BASE},priors=[{{name: {name}, config: {{model: 'playground:diffusion', {config}}}}}]"
+
+
+def _weighted(name: str, weight: float) -> str:
+    """A prior that knows nothing of pictures; balanced, it would have twice the referees' norm, and wipe them out. The
+    weight is the best of 0.3, 3, 30 and 100 (gaussian: 0.001 to 1) on three tuning prompts."""
+    return f"playground,{BASE},priors=[{{name: {name}, weight: {weight:g}}}],combine={{name: sum}}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A page: its arms (name -> recipe, as after `--variant NAME=`), and the one that all others are compared with."""
+
+    arms: dict[str, str]
+    against: str
+    along: str | None = None
+    """Arms are called SERIES-N, and the chart has N along its axis, of this name, instead of an arm a row."""
+
+
+CLAIMS = {
+    "views": Claim(
+        {
+            **{f"prior-{n}": f"blip2-alone,{ONE},{_views(n)}" for n in (0, 1, 4, 10, 15, 30)},
+            **{f"latents-{n}": f"blip2-alone,{ONE},{_views(n)},priors.0.weight=0" for n in (0, 1, 4, 10, 15, 30)},
+            **{f"pixels-{n}": f"blip2-alone,{PIXELS},{_views(n)}" for n in (0, 4, 30)},
+        },
+        "prior-10",
+        along="views",
+    ),
+    "referees": Claim(
+        {
+            "none": f"sds-alone,{BASE}",
+            "clip": _referees("clip"),
+            "blip2": _referees("blip2"),
+            "owlv2": _referees("owlv2"),
+            "clip+blip2": _referees("clip", "blip2"),
+            "clip+owlv2": _referees("clip", "owlv2"),
+            "blip2+owlv2": _referees("blip2", "owlv2"),
+            "clip+blip2+owlv2": f"playground,{BASE}",
+        },
+        "clip+blip2+owlv2",
+    ),
+    "sds": Claim(
+        {
+            "sampling-7.5": "sampling-7.5",
+            "sampling-30": "sampling-30",
+            "sds-7.5": f"sds-alone,{BASE}",
+            "sds-30": f"sds-alone,{BASE},priors.0.config.guidance=30",
+            "sds-7.5-long": f"sds-alone,{BASE},steps=240",
+            "sds-30-long": f"sds-alone,{BASE},steps=240,priors.0.config.guidance=30",
+            "referees": f"playground,{BASE},priors.0.weight=0",
+            "both-7.5": f"playground,{BASE}",
+            "both-30": f"playground,{BASE},priors.0.config.guidance=30",
+        },
+        "both-7.5",
+    ),
+    "combiners": Claim(
+        {
+            "norm_balance": f"playground,{BASE}",
+            **{
+                f"sum-{weight}": f"playground,{BASE},combine={{name: sum}},priors.0.weight={weight}"
+                for weight in (1, 10, 100)
+            },
+            **{
+                name: f"playground,{BASE},combine={{name: {name}}}"
+                for name in ("pcgrad", "mgda", "upgrad", "cagrad", "imtl_g", "nash_mtl")
+            },
+        },
+        "norm_balance",
+    ),
+    "priors": Claim(
+        {
+            "sds": f"playground,{BASE}",
+            "csd": _distilled("csd"),
+            "nfsd": _distilled("nfsd"),
+            "sdi": _distilled("sdi", "anneal: 60, inversion_steps: 5"),
+            "vsd": _distilled("vsd"),
+            "tv": _weighted("tv", 100),
+            "l2": _weighted("l2", 30),
+            "gaussian": _weighted("gaussian", 0.1),
+            "moments": _weighted("moments", 30),
+            "none": f"playground,{BASE},priors.0.weight=0",
+        },
+        "sds",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", choices=CLAIMS)
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder of --measure to take over")
+    parser.add_argument("--measure", action="store_true", help="make what that folder (runs/claims) lacks, first")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"prompts to measure ({COUNT})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"what they are drawn from ({SEED}); 1 for trials")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    given = parser.parse_args()
+    if given.measure:
+        measure(given.page, given.source or WORK, given.count, given.seed, given.workers)
+    if given.measure or given.source:
+        take_over(given.page, Results.existing(given.source or WORK))
+    fill(DOCS / "results" / f"{given.page}.md", Path(__file__).name, parts(given.page))
+    drawn, image = summary_of(given.page)["variants"], IMAGES / f"claims-{given.page}.png"
+    if along := CLAIMS[given.page].along:
+        figures.lines(drawn, image, along)
+    else:
+        figures.chart(drawn, image)
+    print(f"wrote docs/results/{given.page}.md and docs/images/{image.name}")
+
+
+def arms(page: str) -> list[Variant]:
+    """The variants of a page."""
+    return [variants.parse(f"{name}={recipe}") for name, recipe in CLAIMS[page].arms.items()]
+
+
+def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> None:
+    """Makes the images of a page that the folder lacks."""
+    called = {variant.hash: variant.name for variant in arms(page)}
+    unnamed = [replace(variant, name=variant.hash) for variant in arms(page)]
+
+    def tell(line: str) -> None:
+        name, colon, rest = line.partition(":")
+        print(f"{called.get(name, name)}{colon}{rest}", flush=True)
+
+    running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, tell=tell)
+
+
+def take_over(page: str, source: Results) -> None:
+    """The rows of a page's arms on the prompts that all of them have, their definitions, and pictures of a few prompts.
+
+    Raises:
+        SystemExit: an arm has not been measured as it is now defined.
+    """
+    called = {variant.hash: variant.name for variant in arms(page)}
+    rows = source.rows(images=True).filter(polars.col("variant").is_in(list(called)))
+    if missing := sorted({called[h] for h in called.keys() - set(rows["variant"])}):
+        raise SystemExit(f"{source.path} has no images of {', '.join(missing)}: {Path(__file__).name} {page} --measure")
+    rows = rows.with_columns(variant=polars.col("variant").replace(called))
+    rows = rows.filter(polars.col("variant").n_unique().over("split", "prompt", "seed") == len(called))
+    target = Results(RESULT / page)
+    shutil.rmtree(target.path, ignore_errors=True)
+    prompts, there = source.prompts(), set(rows["prompt"])
+    drawn = draw(len(prompts["asked"]), prompts["seed"])
+    target.claim(arms(page), prompts["seed"], [asked for asked in drawn if asked.prompt in there])
+    used = {scorer.identity for variant in arms(page) for scorer in variant.scorers}
+    target.add_calibration({identity: row for identity, row in source.calibration().items() if identity in used})
+    buffer = io.BytesIO()
+    rows.drop("image").write_parquet(buffer)
+    rundir.write(target.path / RESULTS, buffer.getvalue())
+
+    shown = rows.unique("category", keep="first", maintain_order=True)["prompt"].head(SHOWN)
+    first = rows.filter(polars.col("prompt").is_in(shown.to_list())).unique(["variant", "prompt"], keep="first")
+    pictures = {(row["prompt"], row["variant"]): row for row in first.to_dicts()}
+    ordered = {(prompt, name): pictures[prompt, name] for prompt in shown for name in CLAIMS[page].arms}
+    figures.strip(ordered, list(CLAIMS[page].arms), IMAGES / f"claims-{page}-strip.png")
+
+
+def summary_of(page: str) -> dict[str, Any]:
+    """What the committed rows say, arms in the order of the page."""
+    summary = summarise(Results.existing(RESULT / page), CLAIMS[page].against)
+    order = list(CLAIMS[page].arms)
+    summary["variants"].sort(key=lambda variant: order.index(variant["variant"]))
+    return {**summary, "prompts": "reporting" if summary["prompts_seed"] == SEED else summary["prompts"]}
+
+
+def parts(page: str) -> dict[str, str]:
+    """What this command writes into a page. A category has too few prompts here for tables of its own."""
+    told = [table for table in tables(summary_of(page)) if "by category" not in table.title]
+    return {"tables": "\n".join(table.markdown() for table in told)}
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,8 @@ class Deferred:
     """[N, *shape] standard normal numbers that are drawn when they are used, those of some elements at a time.
 
     For what is as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
-    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice.
+    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice. What was
+    taken last is kept for the next referee, which is mostly shown the same views.
     """
 
     def __init__(
@@ -44,12 +45,16 @@ class Deferred:
         self._generators = generators
         self._starts = [generator.get_state() for generator in generators]
         self._next = [0] * len(generators)
+        self._last: tuple[Sequence[int], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._generators) * self.count
 
     def take(self, index: Sequence[int]) -> Tensor:
-        """[n, *shape]: the numbers of the elements `index`, by their places in 0 .. N - 1."""
+        """[n, *shape]: the numbers of the elements `index`, by their places in 0 .. N - 1; not to be changed."""
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        self._last = None  # before the next is made
         taken = torch.empty(len(index), *self.shape)
         for place, i in enumerate(index):
             sample, element = divmod(i, self.count)
@@ -60,7 +65,8 @@ class Deferred:
             while self._next[sample] <= element:  # those before it are overwritten
                 taken[place].normal_(generator=generator)
                 self._next[sample] += 1
-        return taken.to(self.device, non_blocking=True)
+        self._last = (index, taken.to(self.device, non_blocking=True))
+        return self._last[1]
 
 
 class Rng:

@@ -48,7 +48,7 @@ def tables(summary: dict[str, Any]) -> list[Table]:
 
 
 def asked(summary: dict[str, Any]) -> str:
-    """`reporting prompts (seed 2027)`, `tuning classes`: what the images are of."""
+    """`reporting prompts (seed 2028)`, `tuning classes`: what the images are of."""
     told = f"{summary['prompts']} {worlds.get(summary['world']).words.prompts}"
     return told if summary["source"] == summary["prompts"] else f"{told} (seed {summary['source']})"
 

@@ -45,13 +45,13 @@ def test_an_inversion_costs_its_passes():
 
 
 def test_pixels_cost_the_encoder_and_no_decoder():
-    made = making.make(variants.parse("p=pixels,steps=2,candidates={count: 1}"), PROMPTS, seed=0)
+    made = making.make(variants.parse("p=pixels,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
     assert (made.evaluations["encoder_forward"], made.evaluations["encoder_backward"]) == (2, 2)
     assert made.evaluations["decoder_forward"] == 0
 
 
 def test_without_prior_the_unet_never_runs_and_without_referees_no_referee():
-    without_prior = making.make(variants.parse("n=no-prior,steps=2,candidates={count: 1}"), PROMPTS, seed=0)
+    without_prior = making.make(variants.parse("n=no-prior,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
     assert without_prior.evaluations["unet_forward"] == 0
     alone = making.make(variants.parse("s=sds-alone,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
     assert alone.evaluations["referee_forward"] == 0

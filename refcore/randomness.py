@@ -31,8 +31,8 @@ class Deferred:
     """[N, *shape] standard normal numbers that are drawn when they are used, those of some elements at a time.
 
     For what is as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
-    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice. What was
-    taken last is kept for the next referee, which is mostly shown the same views.
+    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice.
+    What was taken last is kept for the next referee, which is mostly shown the same views.
     """
 
     def __init__(

@@ -16,11 +16,8 @@ from refcore_playground.grammar import Phrase
 from refcore_playground.render import NAMELESS, render_batch
 from refcore_playground.sample import NEGATIVES
 from refcore_playground.training.data import (
-    ATTACKED,
     BINDING,
-    REACH,
     VISION_FIRST,
-    attack,
     distort_and_follow,
     draw_batch,
     follow,
@@ -130,17 +127,9 @@ class Owlv2Recipe:
         taken[owner, at] = 1
         extent = torch.tensor([[2 * t.radius + 1] * 2 for t in things]) / SIZE
 
-        def found(logits: Tensor, objectness: Tensor) -> tuple[Tensor, Tensor]:
-            classes = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / answers.sum()
-            return classes, F.binary_cross_entropy_with_logits(objectness, taken, reduction="sum") / len(things)
-
-        if progress > ATTACKED:
-            known = text.detach()
-            images = attack(
-                images, lambda moved: BATCH * torch.stack(found(*self.detect(moved, known)[:2])).sum(), REACH
-            )
         logits, objectness, boxes, features = self.detect(images, text)
-        classes, objects = found(logits, objectness)
+        classes = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / answers.sum()
+        objects = F.binary_cross_entropy_with_logits(objectness, taken, reduction="sum") / len(things)
         words = [
             F.cross_entropy(logit, torch.where(asked[:, i] < 0, logit.shape[1] - 1, asked[:, i]))
             for i, logit in enumerate(self.words(text).split(_WORDS, -1))

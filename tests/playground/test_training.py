@@ -6,11 +6,13 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertTokenizer, CLIPTokenizer
 
 from refcore_playground.grammar import parse, words
+from refcore_playground.render import NAMELESS, dark
 from refcore_playground.sample import NEGATIVES, draw_prompts
 from refcore_playground.training.data import attack, distort, distort_and_follow, draw_batch, follow
 from refcore_playground.training.lessons import (
@@ -31,7 +33,7 @@ from refcore_playground.training.tokens import (
     save_bert_tokenizer,
     save_clip_tokenizer,
 )
-from refcore_playground.world import COLOURS
+from refcore_playground.world import COLOURS, Scene, Thing
 
 
 def test_a_word_of_the_grammar_is_one_token_and_other_text_survives() -> None:
@@ -192,3 +194,34 @@ def test_places_follow_a_distortion() -> None:
     found = torch.stack([brightness.argmax(1) % 64, brightness.argmax(1) // 64], 1)
     expected = follow((torch.stack([x, y], 1) + 0.5) / 64, theta) * 64 - 0.5
     assert (found - expected).abs().max() <= 1.5
+
+
+def test_nameless_textures_are_half_dark_and_run_along_one_diagonal() -> None:
+    y, x = np.mgrid[-24:24:0.5, -24:24:0.5]
+    for name in NAMELESS:
+        shaded = dark(name, x, y)
+        assert 0.4 < shaded.mean() < 0.6, name
+        # Along its own diagonal a run-together texture stays as it is for longer than across it.
+        shift = 4  # half pixels, a quarter of the checkers' period
+        own, other = (1, -1) if name.startswith("slanted") else (-1, 1)
+        same = {
+            sign: (shaded[shift:, shift:] == shaded[:-shift, :-shift]).mean()
+            if sign < 0
+            else (shaded[shift:, :-shift] == shaded[:-shift, shift:]).mean()
+            for sign in (own, other)
+        }
+        assert same[own] > same[other] + 0.15, (name, same)
+
+
+def test_the_detector_is_asked_for_checkers_where_they_have_run_together(tmp_path: Path) -> None:
+    from refcore_playground.training.owlv2 import SPOILT, Owlv2Recipe
+
+    recipe = Owlv2Recipe(tmp_path, 0)
+    scene = Scene((Thing("red", "square", "checkered", 14, 20, 20), Thing("blue", "ring", "dotted", 14, 45, 45)))
+    spoilt = [recipe.spoil(scene) for _ in range(400)]
+    assert {made.things[1].texture for made in spoilt} == {"dotted"}
+    nameless = [made for made in spoilt if made.things[0].texture in NAMELESS]
+    assert abs(len(nameless) / 400 - SPOILT) < 0.1
+    asked = {str(phrase) for made in nameless for phrase in recipe.ask([made])}
+    assert any("checkered red square" in phrase for phrase in asked)
+    assert not any(name in phrase for phrase in asked for name in NAMELESS)

@@ -312,6 +312,12 @@ def test_rows_from_before_ranks_are_read_beside_newer_ones(seen, tmp_path):
     assert Results.existing(tmp_path).world is NATURAL
 
 
+def test_the_page_says_what_the_committed_results_say():
+    found = tables.tables(summarise(Results.existing(RESULTS / "natural")))
+    page = (RESULTS.parent / "natural.md").read_text("utf-8")
+    assert all(table.markdown() in page for table in found[:3])
+
+
 @pytest.mark.slow
 def test_the_command_runs_shows_and_goes_on(tmp_path, capsys):
     """Two processes, then the same command with nothing left to do."""

@@ -81,19 +81,31 @@ def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
     axis.set_title(f"{world.words.right}{world.words.suffix}, by category (%)", fontsize=10)
 
 
+LABEL_GAP = 6.0
+"""Least distance of two names beside the plot of costs, in points of a hundred."""
+
+
 def _cost(axis: Any, summary: dict[str, Any]) -> None:
-    """Names stand above and below their points in turn, by cost, so that neighbours do not cover each other."""
+    """Names stand in a column beside the plot, in the order of their points, each joined to its own."""
     words = worlds.get(summary["world"]).words
-    ordered = sorted(summary["variants"], key=lambda variant: variant["model_evaluations"])
-    for i, variant in enumerate(ordered):
+    lowest = 100.0 + LABEL_GAP
+    for variant in sorted(summary["variants"], key=lambda variant: -variant["accuracy"][0]["whole"]["value"]):
         whole = variant["accuracy"][0]["whole"]
         x, y = variant["model_evaluations"], 100 * whole["value"]
         error = [[y - 100 * whole["low"]], [100 * whole["high"] - y]]
         axis.errorbar(x, y, error, fmt="o", color=COLOURS["all"], ecolor="#bbbbbb", capsize=2)
-        offset = (5, 5 + 11 * (i % 3)) if i % 2 == 0 else (5, -12 - 11 * (i % 3))
-        axis.annotate(named(variant), (x, y), offset, textcoords="offset points", fontsize=8)
+        lowest = min(y, lowest - LABEL_GAP)
+        axis.annotate(
+            named(variant),
+            (x, y),
+            (1.03, lowest),
+            textcoords=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "relpos": (0, 0.5)},
+        )
     axis.set_xscale("log")
-    axis.margins(x=0.25)
+    axis.margins(x=0.1)
     axis.set_ylim(-6, 106)
     axis.set_xlabel("model evaluations an image")
     axis.set_title(f"{words.right}{words.suffix} (%)", fontsize=10)

@@ -31,7 +31,15 @@ VIEWS = (0, 1, 4, 16)
 NOISE = (0.0, 0.1, 0.3)
 NOISY_VIEWS = 4
 ACCURACY = {"directions": 4, "radius": 0.01, "tolerance": 0.05, "dtype": "float32"}
-CLIP_ALONE = "referees=[{name: clip, config: {model: 'playground:clip'}}]"
+RUN = (
+    "referees=[{name: clip, config: {model: 'playground:clip'}}]",
+    "init={steps: 25, guidance: 3.0}",
+    "candidates={count: 8, keep: [[1, 2], [12, 1]], recent: 0}",
+    "views.main.count=3",
+    "optimizer={name: adam, lr: 0.03, schedule: cosine, final: 0.1, warmup: 5}",
+    "steps=30",
+)
+"""Makes the preset the run that is probed: CLIP alone, and enough steps for a second place on the way."""
 COLUMNS = {
     "loss": "loss",
     "gradient_norm": "gradient's norm",
@@ -67,7 +75,7 @@ def measure() -> None:
         SystemExit: the result was measured on other checkpoints.
     """
     found = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"points": []}
-    settings = preset.override(preset.get("playground").settings, [CLIP_ALONE])
+    settings = preset.override(preset.get("playground").settings, RUN)
     checkpoints = hashes(settings)
     if found["points"] and found["checkpoints"] != checkpoints:
         raise SystemExit(f"{RESULT} was measured on other checkpoints, which do not compare; remove it to begin anew")

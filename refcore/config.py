@@ -660,7 +660,7 @@ class RunConfig(Section):
             count = self.candidates.count
             for number, (kept, _) in enumerate(self.init.rounds):
                 if kept >= count:
-                    expected = f"but candidates.count is {count}; expected fewer, so that some are sampled again"
+                    expected = f"but candidates.count is {count}; expected fewer, or init.rounds=[] for no search"
                     yield f"init.rounds.{number} keeps {kept} candidates, {expected}"
         stop = self.early_stop
         if stop and stop.patience is None and all(term.enough is None for term in self.referees):

@@ -359,7 +359,10 @@ class _Loss:
 
 def _path(config: RunConfig, steps: Sequence[int]) -> dict[int, tuple[CanvasParams, CanvasParams | None]]:
     """Steps done -> the parameters there, and those a step later; at the end of the run, those a step earlier."""
-    inversion = Inversion(RunConfig.parse({**config.settings(), "candidates": {}}))
+    settings = config.settings()
+    if isinstance(settings["init"], dict):
+        settings["init"] = {**settings["init"], "rounds": []}  # they are between candidates
+    inversion = Inversion(RunConfig.parse({**settings, "candidates": {}}))
     last = min(steps[-1] + 1, config.steps)
     kept: dict[int, CanvasParams] = {0: _copy(inversion.params)}
     wanted = {step + shift for step in steps for shift in (-1, 0, 1)}

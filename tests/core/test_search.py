@@ -11,6 +11,7 @@ from toys import toy_config
 from refcore.fields import ConfigError
 from refcore.inversion import Inversion
 from refcore.plugin import RefcoreError
+from refcore.smoothness import _path
 
 ROUNDS = {"steps": 1, "guidance": 1.0, "rounds": [[2, 0.5], [1, 0.25]]}
 
@@ -84,6 +85,12 @@ def test_samples_with_rounds_never_meet() -> None:
         alone = start(ROUNDS["rounds"], prompts=[prompt], seeds=[seed])  # type: ignore[arg-type]
         ours = batch.params["latent"][b * 5 : b * 5 + 5]
         assert torch.allclose(ours, alone.params["latent"], rtol=0, atol=1e-9)
+
+
+def test_the_probe_of_a_search_follows_the_first_sample_as_it_is() -> None:
+    points = _path(toy_config(init=ROUNDS, candidates={"count": 5}, prompts=["a dog"]), [0])
+    plain = Inversion(toy_config(init={**ROUNDS, "rounds": []}, prompts=["a dog"]))
+    assert torch.equal(points[0][0]["latent"], plain.params["latent"])
 
 
 def test_a_round_that_keeps_everyone_is_refused() -> None:

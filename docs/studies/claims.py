@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,16 @@ WORK = Path("runs/claims")
 SEED = 2029
 """Draws the prompts: a seed of these pages alone, on which nothing was chosen."""
 COUNT = 24
-BATCH = 24
+BATCH = 12
 SHOWN = 6
 """Prompts of the strip: the first of as many categories."""
 
-NOISE = "candidates={count: 1},init=null,steps=60,optimizer.lr=0.5"
+NOISE = "candidates={count: 1},init=null,optimizer.lr=0.5,optimizer.warmup=5"
 """From noise: a start from a sample would be the prior's picture, whatever is studied. It takes longer and larger
 steps than the preset, which starts from samples."""
-BASE = f"{NOISE},views.main.count=2"
+BASE = f"{NOISE},steps=60,views.main.count=2"
 """Everything else is the preset's: its three referees, SDS at guidance 7.5, norms balanced."""
-ONE = "candidates={count: 1},init=null,steps=40,optimizer.lr=0.5"
+ONE = f"{NOISE},steps=30"
 """For the page of views, which needs many: one referee, the paper's, and fewer steps."""
 WIDE = (
     "padding: border, augment: [{name: affine, config: {degrees: 15.0, translate: 0.15}}, "
@@ -74,19 +75,28 @@ def _distilled(name: str, config: str = "") -> str:
 
 
 def _weighted(name: str, weight: float) -> str:
-    """A prior that knows nothing of pictures; balanced, it would have twice the referees' norm, and wipe them out. The
-    weight is the best of 0.3, 3, 30 and 100 (gaussian: 0.001 to 1) on three tuning prompts."""
+    """A prior that knows little of pictures, and would wipe them out with twice the referees' norm, which the balance
+    gives it. Weights 0.3, 3, 30 (tv: 100, too; gaussian: 0.001, 0.01, 0.1, 1) were tried on three tuning prompts."""
     return f"playground,{BASE},priors=[{{name: {name}, weight: {weight:g}}}],combine={{name: sum}}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A page: its arms (name -> recipe, as after `--variant NAME=`), and the one that all others are compared with."""
+    """A page: its arms (name -> recipe, as after `--variant NAME=`), and the one that the others are compared with."""
 
     arms: dict[str, str]
     against: str
     along: str | None = None
-    """Arms are called SERIES-N, and the chart has N along its axis, of this name, instead of an arm a row."""
+    """Arms are called SERIES-N, and the chart has N along its axis, of this name, instead of an arm a row. What is
+    compared, then, is each series, with the arm of its own that has the same N as `against`."""
+
+    def comparisons(self) -> dict[str, list[str]]:
+        """Arm -> the arms that are compared with it."""
+        if not self.along:
+            return {self.against: list(self.arms)}
+        n = self.against.rpartition("-")[2]
+        series = dict.fromkeys(name.rpartition("-")[0] for name in self.arms)
+        return {f"{s}-{n}": [name for name in self.arms if name.rpartition("-")[0] == s] for s in series}
 
 
 CLAIMS = {
@@ -94,9 +104,9 @@ CLAIMS = {
         {
             **{f"prior-{n}": f"blip2-alone,{ONE},{_views(n)}" for n in (0, 1, 4, 10, 15, 30)},
             **{f"latents-{n}": f"blip2-alone,{ONE},{_views(n)},priors.0.weight=0" for n in (0, 1, 4, 10, 15, 30)},
-            **{f"pixels-{n}": f"blip2-alone,{PIXELS},{_views(n)}" for n in (0, 4, 30)},
+            **{f"pixels-{n}": f"blip2-alone,{PIXELS},{_views(n)}" for n in (0, 4, 15)},
         },
-        "prior-10",
+        "prior-0",
         along="views",
     ),
     "referees": Claim(
@@ -172,11 +182,12 @@ def main() -> None:
     if given.measure or given.source:
         take_over(given.page, Results.existing(given.source or WORK))
     fill(DOCS / "results" / f"{given.page}.md", Path(__file__).name, parts(given.page))
-    drawn, image = summary_of(given.page)["variants"], IMAGES / f"claims-{given.page}.png"
-    if along := CLAIMS[given.page].along:
-        figures.lines(drawn, image, along)
+    claim, image = CLAIMS[given.page], IMAGES / f"claims-{given.page}.png"
+    found = summary_of(given.page, claim.against)["variants"]
+    if claim.along:
+        figures.lines(found, image, claim.along)
     else:
-        figures.chart(drawn, image)
+        figures.chart(found, image)
     print(f"wrote docs/results/{given.page}.md and docs/images/{image.name}")
 
 
@@ -194,6 +205,8 @@ def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> Non
         name, colon, rest = line.partition(":")
         print(f"{called.get(name, name)}{colon}{rest}", flush=True)
 
+    # The longest first: the workers are done at about the same time.
+    unnamed.sort(key=lambda variant: -variant.settings.get("views", {}).get("main", {}).get("count", 0))
     running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, tell=tell)
 
 
@@ -227,18 +240,28 @@ def take_over(page: str, source: Results) -> None:
     figures.strip(ordered, list(CLAIMS[page].arms), IMAGES / f"claims-{page}-strip.png")
 
 
-def summary_of(page: str) -> dict[str, Any]:
-    """What the committed rows say, arms in the order of the page."""
-    summary = summarise(Results.existing(RESULT / page), CLAIMS[page].against)
-    order = list(CLAIMS[page].arms)
-    summary["variants"].sort(key=lambda variant: order.index(variant["variant"]))
-    return {**summary, "prompts": "reporting" if summary["prompts_seed"] == SEED else summary["prompts"]}
+def summary_of(page: str, against: str, names: Sequence[str] = ()) -> dict[str, Any]:
+    """What the committed rows say of these arms (of all, if none are named), in their order on the page."""
+    summary = summarise(Results.existing(RESULT / page), against)
+    order = list(names or CLAIMS[page].arms)
+    told = [variant for variant in summary["variants"] if variant["variant"] in order]
+    told.sort(key=lambda variant: order.index(variant["variant"]))
+    kind = "reporting" if summary["prompts_seed"] == SEED else summary["prompts"]
+    return {**summary, "variants": told, "prompts": kind}
 
 
 def parts(page: str) -> dict[str, str]:
     """What this command writes into a page. A category has too few prompts here for tables of its own."""
-    told = [table for table in tables(summary_of(page)) if "by category" not in table.title]
-    return {"tables": "\n".join(table.markdown() for table in told)}
+    claim = CLAIMS[page]
+    whole = [table for table in tables(summary_of(page, claim.against)) if "by category" not in table.title]
+    compared = [
+        table
+        for against, names in claim.comparisons().items()
+        for table in tables(summary_of(page, against, names))
+        if table.title.endswith(f"minus {against}")
+    ]
+    rest = [table for table in whole[1:] if " minus " not in table.title]
+    return {"tables": "\n".join(table.markdown() for table in [whole[0], *compared, *rest])}
 
 
 if __name__ == "__main__":

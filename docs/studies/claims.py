@@ -225,8 +225,8 @@ def take_over(page: str, source: Results) -> None:
     target = Results(RESULT / page)
     shutil.rmtree(target.path, ignore_errors=True)
     prompts, there = source.prompts(), set(rows["prompt"])
-    drawn = draw(len(prompts["asked"]), prompts["seed"])
-    target.claim(arms(page), prompts["seed"], [asked for asked in drawn if asked.prompt in there])
+    drawn = draw(len(prompts["asked"]), prompts["source"])
+    target.claim(arms(page), prompts["source"], [asked for asked in drawn if asked.prompt in there])
     used = {scorer.identity for variant in arms(page) for scorer in variant.scorers}
     target.add_calibration({identity: row for identity, row in source.calibration().items() if identity in used})
     buffer = io.BytesIO()
@@ -246,7 +246,7 @@ def summary_of(page: str, against: str, names: Sequence[str] = ()) -> dict[str, 
     order = list(names or CLAIMS[page].arms)
     told = [variant for variant in summary["variants"] if variant["variant"] in order]
     told.sort(key=lambda variant: order.index(variant["variant"]))
-    kind = "reporting" if summary["prompts_seed"] == SEED else summary["prompts"]
+    kind = "reporting" if summary["source"] == SEED else summary["prompts"]
     return {**summary, "variants": told, "prompts": kind}
 
 

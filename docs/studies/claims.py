@@ -39,8 +39,6 @@ SEED = 2029
 """Draws the prompts: a seed of these pages alone, on which nothing was chosen."""
 COUNT = 24
 BATCH = 12
-SHOWN = 6
-"""Prompts of the strip: the first of as many categories."""
 
 NOISE = "candidates={count: 1},init=null,optimizer.lr=0.5,optimizer.warmup=5"
 """From noise: a start from a sample would be the prior's picture, whatever is studied. It takes longer and larger
@@ -86,6 +84,8 @@ class Claim:
 
     arms: dict[str, str]
     against: str
+    shown: int = 6
+    """Prompts of the strip: the first of as many categories."""
     along: str | None = None
     """Arms are called SERIES-N, and the chart has N along its axis, of this name, instead of an arm a row. What is
     compared, then, is each series, with the arm of its own that has the same N as `against`."""
@@ -107,6 +107,7 @@ CLAIMS = {
             **{f"pixels-{n}": f"blip2-alone,{PIXELS},{_views(n)}" for n in (0, 4, 15)},
         },
         "prior-0",
+        shown=3,
         along="views",
     ),
     "referees": Claim(
@@ -233,7 +234,7 @@ def take_over(page: str, source: Results) -> None:
     rows.drop("image").write_parquet(buffer)
     rundir.write(target.path / RESULTS, buffer.getvalue())
 
-    shown = rows.unique("category", keep="first", maintain_order=True)["prompt"].head(SHOWN)
+    shown = rows.unique("category", keep="first", maintain_order=True)["prompt"].head(CLAIMS[page].shown)
     first = rows.filter(polars.col("prompt").is_in(shown.to_list())).unique(["variant", "prompt"], keep="first")
     pictures = {(row["prompt"], row["variant"]): row for row in first.to_dicts()}
     ordered = {(prompt, name): pictures[prompt, name] for prompt in shown for name in CLAIMS[page].arms}

@@ -48,7 +48,7 @@ def strip(rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[s
         line[0].set_ylabel(textwrap.fill(prompt, 20), fontsize=7, rotation=0, ha="right", va="center")
     for column, axis in zip(columns, axes[0], strict=True):
         axis.set_title("+\n".join(column.rsplit("+", 1)), fontsize=7)
-    save(figure, path, dpi=100)
+    save(figure, path, dpi=90)
 
 
 def chart(variants: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -14,6 +14,7 @@ from refcore import memory
 from refcore.canvas import Canvas, CanvasParams
 from refcore.combine import Combiner, Rows
 from refcore.config import CLEAN, JudgedParts, PriorTerm, RefereeTerm, RunConfig, SampleStart
+from refcore.consensus import ordered
 from refcore.plugin import RefcoreError
 from refcore.prior import Prior
 from refcore.randomness import Key, Rng, candidate_key
@@ -327,14 +328,29 @@ class Engine:
             found = self.losses(self.decode(params), candidates, self.config.candidates.views)
         return torch.stack([found[use.label] for use, _ in self.compared])
 
-    def at_least_enough(self, standing: Tensor, candidates: Sequence[int]) -> Tensor:
-        """[T, A] losses as `look` gives them, none below its `enough`: a satisfied referee prefers no candidate."""
+    def ordered(
+        self, losses: Tensor, candidates: Sequence[int], scale: Tensor | None = None
+    ) -> tuple[list[list[int]], Tensor | None]:
+        """The candidates of each sample by the `compared` referees, of which a satisfied one prefers none.
+
+        Args:
+            losses: [T, A] as `look` gives them; none counts as lower than its referee's `enough`.
+            candidates: [A], as for `gradients`.
+            scale: [T, B] of an earlier call, as in `refcore.consensus.ordered`.
+
+        Returns:
+            [B] lists of columns of `losses`, best first, and the scales that they were compared on.
+        """
         samples = [self.sample_of(c) for c in candidates]
-        rows = [
+        bounded = [
             row if use.enough is None else row.maximum(self.bounds(use, samples, row))
-            for row, (use, _) in zip(standing, self.compared, strict=True)
+            for row, (use, _) in zip(losses, self.compared, strict=True)
         ]
-        return torch.stack(rows)
+        weights = torch.tensor([weight for _, weight in self.compared], device=self.device)
+        columns: list[list[int]] = [[] for _ in self.config.samples]
+        for column, sample in enumerate(samples):
+            columns[sample].append(column)
+        return ordered(torch.stack(bounded), weights, columns, self.config.candidates.by, scale)
 
     @torch.no_grad()
     def sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from refcore.build import build, start
 from refcore.canvas import CanvasParams
 from refcore.config import CLEAN, Optimizer, RunConfig
-from refcore.consensus import ordered
 from refcore.engine import Engine, NonFiniteError
 from refcore.plugin import RefcoreError
 from refcore.randomness import Rng
@@ -80,35 +79,55 @@ class Inversion:
     asks for candidates, each sample has several rows of parameters until the referees have dropped all but one.
 
     Raises:
-        RefcoreError: as `refcore.build.build`, and NonFiniteError from a step, which leaves the state as it was.
+        RefcoreError: as `refcore.build.build` and `load_state_dict`, and NonFiniteError from a step, which leaves the
+            state as it was.
     """
 
-    def __init__(self, config: RunConfig, engine: Engine | None = None) -> None:
-        """`engine`: already loaded models of this config; by default they are loaded now."""
+    def __init__(self, config: RunConfig, engine: Engine | None = None, state: Mapping[str, Any] | None = None) -> None:
+        """Loads the models and makes the start.
+
+        Args:
+            config: of the run.
+            engine: already loaded models of this config.
+            state: a `state_dict` to go on from, instead of a start: its samples, and the search for them, are not made
+                again.
+        """
         self.config = config
         self.engine = engine if engine is not None else build(config)
         if engine is None:
             self.engine.plan()
             self.engine.finish_reading()
         self.samples: Sequence[tuple[str, int]] = config.samples
-        self.step = 0
+        self.step: int
         """The next step."""
-        self.params: CanvasParams = start(self.engine)
-        self.ema: CanvasParams | None = None if config.ema is None else _copy(self.params)
-        self._places: list[int] = list(range(len(self.engine.keys)))
-        """Of every row of the parameters, which of the engine's candidates it is."""
-        self.active: list[int] = list(self._places)
+        self.params: CanvasParams
+        self.ema: CanvasParams | None
+        self.active: list[int]
         """The rows that still move; without candidates, the samples."""
-        self._closed = False
-        self._optimizer = _optimizer(config.optimizer, self.params)
-        self._best = _copy(self.params) if config.output == "best" else None
-        self._best_loss = self._infinite()
-        self._stop_loss = self._infinite()
-        self._waited = torch.zeros(len(self._places), dtype=torch.int64, device=self.engine.device)
-        self._recent = self._infinite().expand(len(self.engine.compared), -1) * torch.nan
+        self._places: list[int]
+        """Of every row of the parameters, which of the engine's candidates it is."""
+        self._recent: Tensor
         """[referees, R]: the average of recent losses, which candidates are compared by; NaN before the first."""
-        self._scale: Tensor | None = None
+        self._scale: Tensor | None
         """[referees, B]: how much each referee's losses differed over all candidates, when some were first dropped."""
+        self._closed = False
+        if state is None:
+            self._begin(start(self.engine))
+        else:
+            self.load_state_dict(state)
+
+    def _begin(self, params: CanvasParams) -> None:
+        """Step 0, with all candidates."""
+        config = self.config
+        self.step, self.params = 0, params
+        self.ema = None if config.ema is None else _copy(params)
+        self._places = list(range(len(self.engine.keys)))
+        self.active = list(self._places)
+        self._optimizer = _optimizer(config.optimizer, params)
+        self._best = _copy(params) if config.output == "best" else None
+        self._best_loss, self._stop_loss = self._infinite(), self._infinite()
+        self._waited = torch.zeros(len(self._places), dtype=torch.int64, device=self.engine.device)
+        self._recent, self._scale = self._unjudged(), None
         self._drop()
 
     @property
@@ -224,7 +243,7 @@ class Inversion:
                 (tensors if isinstance(value, Tensor) else meta)[f"prior.{use.label}.{name}"] = value
         return {"tensors": {name: value.detach().clone() for name, value in tensors.items()}, "meta": meta}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict` of the same config; on the same machine and versions, bit for bit on the CPU.
 
         With its chunk sizes, unless this run's config pins others.
@@ -249,13 +268,13 @@ class Inversion:
             }
 
         self.params = group("params.")
-        self.ema = group("ema.") if self.ema is not None else None
-        self._best = group("best.") if self._best is not None else None
+        self.ema = group("ema.") if self.config.ema is not None else None
+        self._best = group("best.") if self.config.output == "best" else None
         self._best_loss, self._stop_loss = group("best_loss")[""], group("stop_loss")[""]
         self._waited = group("waited")[""]
         self.step, self.active, self._places = meta["step"], list(meta["active"]), list(meta["candidates"])
         compared = group("candidates.")
-        self._recent, self._scale = compared.get("recent", self._recent), compared.get("scale")
+        self._recent, self._scale = compared.get("recent", self._unjudged()), compared.get("scale")
         self._optimizer = _optimizer(self.config.optimizer, self.params)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -372,22 +391,13 @@ class Inversion:
         if not self.config.candidates.recent or standing.isnan().all():
             kept = {name: p.detach() for name, p in (self.ema or self.params).items()}
             standing = self.engine.look(kept, self._places).to(standing.dtype)
-        return self.engine.at_least_enough(standing, self._places)
-
-    def _rows_of_samples(self) -> list[list[int]]:
-        """[B]: the rows of each sample."""
-        rows: list[list[int]] = [[] for _ in self.samples]
-        for row, place in enumerate(self._places):
-            rows[self.engine.sample_of(place)].append(row)
-        return rows
+        return standing
 
     def _ordered(self) -> tuple[list[list[int]], Tensor | None]:
         """[B]: the rows of each sample, best first, and the scales ([referees, B]) that they were compared on."""
-        rows = self._rows_of_samples()
         if len(self._places) == len(self.samples):
-            return rows, self._scale
-        weights = torch.tensor([weight for _, weight in self.engine.compared], device=self.engine.device)
-        return ordered(self._standing(), weights, rows, self.config.candidates.by, self._scale)
+            return [[row] for row in range(len(self.samples))], self._scale
+        return self.engine.ordered(self._standing(), self._places, self._scale)
 
     def _leading(self) -> list[int]:
         """[B]: the row of each sample's best candidate."""
@@ -432,6 +442,9 @@ class Inversion:
     def _infinite(self) -> Tensor:
         dtype = next(iter(self.params.values())).dtype
         return torch.full((len(self._places),), torch.inf, dtype=dtype, device=self.engine.device)
+
+    def _unjudged(self) -> Tensor:
+        return self._infinite().expand(len(self.engine.compared), -1) * torch.nan
 
 
 def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:

@@ -6,7 +6,6 @@ import torch
 
 from refcore.canvas import CanvasParams
 from refcore.config import SampleStart
-from refcore.consensus import ordered
 from refcore.engine import Engine
 
 
@@ -26,14 +25,10 @@ def searched(engine: Engine, settings: SampleStart, params: CanvasParams) -> Can
         RefcoreError: as `Engine.sample`.
     """
     name = engine.canvas.latent_name() or next(iter(params))
-    shape, count = params[name].shape[1:], engine.config.candidates.count
-    everyone = list(range(len(engine.keys)))
-    rows = [everyone[first : first + count] for first in range(0, len(everyone), count)]
-    weights = torch.tensor([weight for _, weight in engine.compared], device=engine.device)
+    shape, everyone = params[name].shape[1:], list(range(len(engine.keys)))
     latents = engine.sample(settings, shape, everyone).to(params[name])
     for number, (keep, _) in enumerate(settings.rounds, 1):
-        losses = engine.at_least_enough(engine.look({**params, name: latents}, everyone), everyone)
-        best, _ = ordered(losses, weights, rows, engine.config.candidates.by, None)
+        best, _ = engine.ordered(engine.look({**params, name: latents}, everyone), everyone)
         parents = {row: own[turn % keep] for own in best for turn, row in enumerate(own[keep:])}
         around = latents[list(parents.values())]
         latents[list(parents)] = engine.sample(settings, shape, list(parents), around, number).to(latents)

@@ -47,8 +47,7 @@ def test_a_resumed_halving_is_the_whole_one_bit_for_bit(steps: int, optimizer: A
     config = toy_config(**fields, optimizer=optimizer, candidates=HALVING)
     whole = run(config)
     torch.save(run(config, steps=steps).state_dict(), tmp_path / "state.pt")
-    resumed = Inversion(config)
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    resumed = Inversion(config, state=torch.load(tmp_path / "state.pt", weights_only=True))
     for _ in resumed:
         pass
     theirs, ours = resumed.state_dict(), whole.state_dict()

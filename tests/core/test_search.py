@@ -8,6 +8,7 @@ import pytest
 import torch
 from toys import toy_config
 
+from refcore.engine import Engine
 from refcore.fields import ConfigError
 from refcore.inversion import Inversion
 from refcore.plugin import RefcoreError
@@ -77,6 +78,18 @@ def test_the_best_of_a_search_goes_on_alone_where_keep_says_0() -> None:
     rows = [b * 5 + c for b, c in enumerate(best)]
     assert torch.equal(chosen.params["latent"], searched.params["latent"][rows])
     assert [len(result.active) for result in chosen] == [2] * chosen.config.steps
+
+
+def test_a_resumed_run_does_not_search_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(init=ROUNDS, candidates={"count": 5, "by": "loss", "keep": [[0, 2], [2, 1]]}, dtype="float32")
+    whole, part = Inversion(config), Inversion(config)
+    list(whole)
+    next(part)
+    monkeypatch.setattr(Engine, "sample", None)
+    resumed = Inversion(config, state=part.state_dict())
+    assert [result.step for result in resumed] == list(range(1, config.steps))
+    assert resumed.leaders() == whole.leaders()
+    assert torch.equal(resumed.images(), whole.images())
 
 
 def test_samples_with_rounds_never_meet() -> None:

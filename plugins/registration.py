@@ -57,6 +57,7 @@ def register_augmentations(register: Register) -> None:
     register("shift", f"{geometric}:Shift", summary="Random shift")
     register("color_jitter", f"{photometric}:ColorJitter", summary="Brightness, contrast, saturation and hue")
     register("erasing", f"{photometric}:Erasing", summary="Erases a random rectangle")
+    register("coarse", f"{photometric}:Coarse", summary="No more detail than a small copy has")
     register("gaussian_noise", f"{photometric}:GaussianNoise", summary="Gaussian noise, its std drawn per view")
 
 

@@ -1,4 +1,4 @@
-"""Photometric augmentations: colour jitter, erasing and Gaussian noise, applied to the pixels of the views."""
+"""Photometric augmentations: colour jitter, erasing, coarse copies and Gaussian noise, on the pixels of the views."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Annotated, Self
 
 import torch
+import torch.nn.functional as F
 from kornia.enhance import (
     adjust_brightness_accumulative,
     adjust_contrast_with_mean_subtraction,
@@ -18,6 +19,7 @@ from torch import Tensor
 from refcore.augmentation import Augmentation, Draws, Params
 from refcore.plugin import PluginConfig
 from refcore.randomness import Rng
+from refcore.views import coarsen
 from refcore_plugins.augmentations.geometric import Probability, Range, happens
 
 Strength = Annotated[float, Field(ge=0, le=1)]
@@ -110,6 +112,31 @@ class Erasing(Augmentation):
         x = torch.arange(views.shape[-1], device=views.device).view(1, 1, -1)
         inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)
         return views.masked_fill(inside[:, None], self.config.value)
+
+
+class Coarse(Augmentation):
+    """The view with no more detail than a small copy of it has, so that its referee cannot be met in fine detail.
+
+    What fools a network mostly lies there, and does not survive a copy of 100 pixels; a picture does.
+    """
+
+    class Config(PluginConfig):
+        side: int = Field(
+            96, ge=1, description="Pixels of the copy's longer side, by area averaging; views that are smaller stay."
+        )
+        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+
+    name = "coarse"
+    config: Config
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """applied [n], 1 or 0."""
+        return {"applied": happens(rng, self.config.p)}
+
+    def apply(self, views: Tensor, params: Params) -> Tensor:
+        size = (views.shape[-2], views.shape[-1])
+        back = F.interpolate(coarsen(views, self.config.side), size, mode="bilinear", align_corners=False)
+        return torch.where(params["applied"].view(-1, 1, 1, 1) > 0, back, views)
 
 
 class GaussianNoise(Augmentation):

@@ -8,19 +8,22 @@ from pydantic import ValidationError
 from refcore.augmentation import select
 from refcore.randomness import Rng
 from refcore_plugins.augmentations.geometric import Affine, Perspective
-from refcore_plugins.augmentations.photometric import ColorJitter, Erasing, GaussianNoise
+from refcore_plugins.augmentations.photometric import Coarse, ColorJitter, Erasing, GaussianNoise
 
 SIZE = (12, 20)
 STRONG = [
     ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3, p=0.7),
     Erasing(p=0.7, value=0.5),
     Erasing(shared=True),
+    Coarse(side=2, p=0.7),
     GaussianNoise(std=(0.05, 0.2)),
 ]
 IDLE = [
     ColorJitter(brightness=0, contrast=0, saturation=0, hue=0, p=1),
     ColorJitter(p=0),
     Erasing(p=0),
+    Coarse(side=2, p=0),
+    Coarse(side=20),
     GaussianNoise(std=0.0),
 ]
 
@@ -105,6 +108,18 @@ def test_a_shared_box_is_one_per_sample():
     assert len(own.unique(dim=0)) > 1
 
 
+def test_a_coarse_view_has_the_means_and_none_of_the_detail():
+    fine = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(6, 10).expand(5, 3, *SIZE)
+    out = Coarse(side=10).apply(fine, drawn(Coarse(side=10), SIZE, rng(0)))
+    torch.testing.assert_close(out, torch.full_like(out, 0.5))
+    halves = torch.zeros(5, 3, *SIZE)
+    halves[..., 10:] = 1
+    out = Coarse(side=10).apply(halves, drawn(Coarse(side=10), SIZE, rng(0)))
+    assert torch.equal(out[..., :9], halves[..., :9])
+    assert torch.equal(out[..., 11:], halves[..., 11:])
+    torch.testing.assert_close(out.mean((1, 2, 3)), torch.full((5,), 0.5))
+
+
 def test_noise_has_the_std_that_was_drawn_and_may_leave_the_range():
     augmentation = GaussianNoise(std=(0.0, 0.1))
     size = (64, 64)
@@ -175,6 +190,7 @@ def test_the_papers_views_can_be_said():
         (Erasing, {"ratio": (2, 1)}, "low <= high"),
         (GaussianNoise, {"std": (0.2, 0.1)}, "low <= high"),
         (GaussianNoise, {"std": -0.1}, "std"),
+        (Coarse, {"side": 0}, "side"),
         (ColorJitter, {"hue": 0.6}, "hue"),
         (ColorJitter, {"strength": 0.6}, "strength"),
     ],

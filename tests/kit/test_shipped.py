@@ -24,11 +24,13 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("canvases", "fourier"): {"size": (24, 32)},
     ("augmentations", "color_jitter"): {"size": (24, 32)},
     ("augmentations", "erasing"): {"size": (24, 32)},
+    ("augmentations", "coarse"): {"size": (24, 32)},
     ("augmentations", "gaussian_noise"): {"size": (24, 32)},
 }
 """(kind, name) -> what the checks need to know beyond the defaults."""
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
+    ("augmentations", "coarse"): {"side": 8},
     ("augmentations", "affine"): {"scale": (0.8, 1.4)},
     ("referees", "imagenet"): {"size": 64},
     ("priors", "sdi"): {"inversion_steps": 2},

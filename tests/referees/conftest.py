@@ -14,7 +14,8 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
-from torch import Tensor, nn
+from tiny import MEAN, SIZE, STD, TOWER, scramble, text_config
+from torch import Tensor
 from transformers import (
     Blip2Config,
     Blip2ForImageTextRetrieval,
@@ -35,12 +36,6 @@ from refcore import testing
 from refcore.referee import Referee
 from refcore.views import resize
 from refcore_playground.training.tokens import bert_tokenizer, clip_tokenizer, save_bert_tokenizer, save_clip_tokenizer
-
-SIZE = 16
-TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-"""A transformer of a few thousand parameters."""
-MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
-"""Different in every channel, so that a swapped or forgotten constant shows."""
 
 CPU = torch.device("cpu")
 CLAIM_PROMPTS = ("a red circle", "two small blue squares", "a striped green star left of a yellow heart")
@@ -70,15 +65,6 @@ def photographs() -> list[Image.Image]:
         left = (width - height) // 2
         squares.append(Image.fromarray(np.ascontiguousarray(levels[:, left : left + height])))
     return squares
-
-
-def scramble(module: nn.Module, seed: int) -> None:
-    """Random weights large enough that every part of the model matters to its output."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * (0.5 if parameter.ndim > 1 else 0.2)
-            parameter.copy_(parameter * 0 + noise if parameter.ndim > 1 else parameter + noise)
 
 
 @pytest.fixture(scope="session")
@@ -148,12 +134,6 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = {f"cls.predictions.{name}": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     save_file(head, folder / "itg_head.safetensors")
     return folder
-
-
-def text_config(tokenizer: Any, length: int) -> dict[str, Any]:
-    """The text tower of a CLIP in transformers, for a vocabulary and so many tokens."""
-    ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return {**TOWER, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": length}
 
 
 @pytest.fixture(scope="session")

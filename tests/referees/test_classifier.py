@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from conftest import MEAN, STD, scramble
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
+from tiny import MEAN, STD, scramble
 
 from refcore.plugin import CheckpointError, RefcoreError
 from refcore_plugins.referees.classifier import Classifier

@@ -9,9 +9,9 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import MEAN, SIZE, STD, scramble
 from PIL import Image
 from pydantic import ValidationError
+from tiny import MEAN, SIZE, STD, scramble
 from transformers import (
     AutoImageProcessor,
     BitImageProcessor,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MEAN, SIZE, STD, scramble
 from pydantic import ValidationError
+from tiny import MEAN, SIZE, STD, scramble
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,

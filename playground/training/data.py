@@ -58,14 +58,20 @@ def draw_batch(
     kind: str | None = None,
     split: str = "seen",
     categories: Sequence[str] = CATEGORIES,
+    texture: str | None = None,
 ) -> Batch:
-    """Draws `n` scenes of the given categories, with a caption and `wrong` captions that differ in one fact."""
+    """Draws `n` scenes of the given categories, with a caption and `wrong` captions that differ in one fact.
+
+    With a `texture`, every caption names it.
+    """
     scenes: list[Scene] = []
     requests: list[Request] = []
     captions: list[str] = []
     wrongs: list[list[Request]] = []
     while len(scenes) < n:
         scene, request = draw_pair(rng, rng.choice(categories), split)
+        if texture is not None and all(phrase.texture != texture for phrase in request.phrases):
+            continue
         try:
             negatives = [_wrong(scene, request, rng, kind) for _ in range(wrong)]
         except ValueError:  # this kind does not apply to this request

@@ -30,6 +30,17 @@ FRESH = 24
 POOL = 4096
 SCENES = (*BINDING, "texture", "texture")
 """Categories of the scenes: those in which the model fails most come more often."""
+CHECKERED = 8
+"""Of the new scenes, those with something checkered: its squares are single cells of the latent, learnt last of all."""
+FINE = 400
+"""Timesteps below this settle textures and nothing else. True checkered latents, noised to t = 300 and denoised by a
+model trained on all timesteps alike, came back right in 35 of 48 scenes (DDIM, guidance 4); after 5,800 steps of
+this, in 45."""
+FINE_SHARE = 0.5
+"""Share of a batch with such timesteps."""
+THING_WEIGHT = 5.0
+"""Weight of the cells of things there, beside 1 of the ground, which is nine tenths of a scene. At higher noise weights
+that depend on the scene would bias the model towards drawing more of it."""
 
 
 class AutoencoderRecipe:
@@ -157,7 +168,8 @@ class DiffusionRecipe:
             prediction_type="v_prediction",
         )
         self.phrases = PhraseHead(128, self.tokenizer.get_vocab())
-        self.pool: deque[tuple[Tensor, Request]] = deque(maxlen=POOL)
+        self.pool: deque[tuple[Tensor, Tensor, Request]] = deque(maxlen=POOL)
+        self.text_first = TEXT_FIRST
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"text": self.text, "unet": self.unet, "phrases": self.phrases})
@@ -179,25 +191,33 @@ class DiffusionRecipe:
         return self.phrases.loss(states, ids, requests)
 
     def draw(self, fresh: int) -> None:
-        """Adds the latents of `fresh` new scenes to the pool."""
-        batch = draw_batch(fresh, self.rng, categories=SCENES)
+        """Adds `fresh` new scenes to the pool: latents, the cells that things cover, and what they show."""
+        share = CHECKERED * fresh // FRESH
+        plain = draw_batch(fresh - share, self.rng, categories=SCENES)
+        checkered = draw_batch(share, self.rng, categories=("texture", "complex"), texture="checkered")
+        images = torch.cat([plain.images, checkered.images])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents = self.vae.encode(batch.images * 2 - 1).latent_dist.sample().float()
-        self.pool.extend(zip(latents * self.vae.config.scaling_factor, batch.requests, strict=True))
+            latents = self.vae.encode(images * 2 - 1).latent_dist.sample().float()
+        covered = F.adaptive_max_pool2d((images - images[:, :, :1, :1]).abs().amax(1, keepdim=True), LATENT_SIZE) > 0.1
+        requests = plain.requests + checkered.requests
+        self.pool.extend(zip(latents * self.vae.config.scaling_factor, covered, requests, strict=True))
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        if progress < TEXT_FIRST:
+        if progress < self.text_first:
             return {"phrases": self.read([draw_request(self.rng, self.rng.choice(BINDING)) for _ in range(self.batch)])}
         self.draw(FRESH if self.pool else 20 * FRESH)
-        drawn = self.rng.sample(self.pool, self.batch)
-        latents, requests = torch.stack([latent for latent, _ in drawn]), [request for _, request in drawn]
-        captions = ["" if self.rng.random() < 0.1 else write(request, self.rng) for request in requests]
+        rows = self.rng.sample(self.pool, self.batch)
+        latents, covered = (torch.stack(column) for column in list(zip(*rows, strict=True))[:2])
+        captions = ["" if self.rng.random() < 0.1 else write(request, self.rng) for *_, request in rows]
         noise = torch.randn_like(latents)
-        t = torch.randint(0, 1000, (len(latents),))
+        fine = torch.rand(len(latents)) < FINE_SHARE
+        t = torch.where(fine, torch.randint(0, FINE, (len(latents),)), torch.randint(0, 1000, (len(latents),)))
         noisy = self.scheduler.add_noise(latents, noise, t).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             out = self.unet(noisy, t, self.encode_text(captions)).sample.float()
-        return {"v": F.mse_loss(out, self.scheduler.get_velocity(latents, noise, t))}
+        weight = 1 + (THING_WEIGHT - 1) * (covered & (t < FINE).view(-1, 1, 1, 1))
+        error = (out - self.scheduler.get_velocity(latents, noise, t)).square() * weight
+        return {"v": (error.mean((1, 2, 3)) / weight.mean((1, 2, 3))).mean()}
 
     def evaluate(self, quick: bool) -> dict[str, float]:
         """The loss on fresh scenes at fixed noise, and the share of samples that the judge finds right."""
@@ -223,7 +243,8 @@ class DiffusionRecipe:
             return self.vae.decode(x / self.vae.config.scaling_factor).sample.float().add(1).div(2).clamp(0, 1)
 
     def warm_start(self) -> None:
-        """Takes the weights of text encoder and UNet in the output folder."""
+        """Takes the weights of text encoder and UNet in the output folder, which can read already."""
+        self.text_first = 0.0
         unet = UNet2DConditionModel.from_pretrained(self.out / "unet", torch_dtype=torch.float32)
         self.unet.load_state_dict(unet.state_dict())
         text = CLIPTextModel.from_pretrained(self.out / "text_encoder", dtype=torch.float32)

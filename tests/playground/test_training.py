@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import BertTokenizer, CLIPTokenizer
 
+from refcore.checkpoint import zoo
 from refcore_playground.grammar import parse, words
 from refcore_playground.render import NAMELESS, dark
 from refcore_playground.sample import NEGATIVES, draw_prompts
@@ -150,6 +151,28 @@ def test_distortions_keep_the_range_and_differ_between_pictures() -> None:
 def test_a_batch_of_one_kind_of_wrong_caption_can_be_drawn(kind: str) -> None:
     batch = draw_batch(4, random.Random(3), wrong=2, kind=kind)
     assert [len(w) for w in batch.wrong] == [2] * 4
+
+
+def test_a_batch_of_one_texture_names_it_in_every_caption() -> None:
+    batch = draw_batch(12, random.Random(6), categories=("texture", "complex"), texture="dotted")
+    assert all("dotted" in caption for caption in batch.captions)
+    assert len({len(request.phrases) for request in batch.requests}) > 1
+
+
+def test_the_diffusion_model_learns_from_checkers_and_the_cells_of_things() -> None:
+    from refcore_playground.training.diffusion import CHECKERED, FRESH, DiffusionRecipe
+
+    recipe = DiffusionRecipe(zoo() / "diffusion", 0)
+    recipe.draw(2 * FRESH)
+    checkered = [r for *_, r in recipe.pool if any(p.texture == "checkered" for p in r.phrases)]
+    assert 2 * CHECKERED <= len(checkered) < 2 * FRESH
+    for latent, covered, request in recipe.pool:
+        assert covered.shape == (1, *latent.shape[1:])
+        assert 0.01 * request.total < covered.float().mean() < 0.75, request
+    recipe.batch = 4
+    assert recipe.loss(0, 0.0).keys() == {"phrases"}
+    recipe.warm_start()
+    assert recipe.loss(0, 0.0).keys() == {"v"}
 
 
 def test_the_learning_rate_rises_and_falls_with_the_budget() -> None:

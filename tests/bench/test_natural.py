@@ -47,9 +47,10 @@ def test_sixty_known_classes_are_reported_on_and_none_of_them_is_tuned_on():
     assert len({index for target in targets for index in target}) == 60 + 10
 
 
-def test_the_thirty_classes_of_the_first_study_come_first():
-    thirty = {one["name"] for one in json.loads((RESULTS / "natural-30.json").read_text("utf-8"))["classes"]}
-    assert {one.prompt for one in draw("reporting", count=30)} == thirty
+def test_what_is_reported_is_of_the_reporting_classes_in_their_order():
+    rows = Results.existing(RESULTS / "natural").rows()
+    assert list(dict.fromkeys(rows["prompt"])) == [one.prompt for one in draw("reporting")]
+    assert rows.group_by("variant").len()["len"].to_list() == [60, 60, 60]
 
 
 def test_any_number_of_classes_is_spread_over_the_groups():

@@ -34,6 +34,15 @@ def test_a_page_of_results_is_made_of_what_is_committed(
     assert made.read_text("utf-8") == (DOCS / "results" / f"{page}.md").read_text("utf-8")
 
 
+def test_the_tables_of_real_networks_are_made_of_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
+    made = Path(shutil.copy(DOCS / "natural.md", tmp_path))
+    study("page", monkeypatch).fill(made, "natural.py", study("natural", monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
+
+
 def test_every_arm_of_every_claim_is_a_variant_that_the_others_can_be_compared_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,7 +3,7 @@
     python docs/studies/playground.py              # tables and plot from the committed docs/results/playground
     python docs/studies/playground.py --from DIR   # takes over the results in DIR first, without their pictures
 
-DIR is made by `refcore bench playground --prompts-seed 2028 --out DIR`; the page says with which variants.
+DIR is made by `refcore bench playground --prompts-seed 2030 --out DIR`; the page says with which variants.
 """
 
 from __future__ import annotations

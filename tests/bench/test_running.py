@@ -92,8 +92,8 @@ def test_other_weights_never_share_a_folder(renders, tmp_path):
 
 def test_prompts_of_another_seed_never_share_a_folder(renders, tmp_path):
     running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
-    with pytest.raises(RefcoreError, match="holds results on the prompts of seed 1, and 2028 was asked for"):
-        running.run(tmp_path, [PLAIN], draw(6, 2028), 2028)
+    with pytest.raises(RefcoreError, match="holds results on the prompts of seed 1, and 2030 was asked for"):
+        running.run(tmp_path, [PLAIN], draw(6, 2030), 2030)
 
 
 def test_prompts_that_the_grammar_draws_otherwise_now_are_refused(renders, tmp_path):

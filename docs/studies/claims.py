@@ -4,8 +4,7 @@
     python docs/studies/claims.py PAGE --from DIR   # takes over the images in DIR first, as rows and as one strip
     python docs/studies/claims.py PAGE --measure    # makes the images that DIR (runs/claims) lacks before that
 
-One folder serves all pages: what is measured is called by its definition's hash there, and made once. The arms of
-combiners and priors are defined but not measured yet: there are no pages of them to fill.
+One folder serves all pages: what is measured is called by its definition's hash there, and made once.
 """
 
 from __future__ import annotations

@@ -8,11 +8,10 @@ DIR is made by `refcore bench natural --set reporting --out DIR`; the page says 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import polars
-from page import fill, take_over
+from page import fill, from_command_line
 from PIL import Image
 
 from refcore_playground.bench.natural import NATURAL
@@ -28,12 +27,7 @@ SHOWN = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a benchmark's folder to take over")
-    source = parser.parse_args().source
-    if source is not None:
-        take_over(Results.existing(source).path, RESULT)
-        pictures(Results.existing(source))
+    from_command_line(__doc__, RESULT, pictures)
     fill(PAGE, Path(__file__).name, parts())
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
 

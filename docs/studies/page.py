@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from refcore import rundir
+from refcore_playground.bench.results import Results
 
 MARK = "<!-- {part}: by docs/studies/{study} -->"
 KEPT = ("*.parquet", "*.json", "variants/*.json")
 """Of a benchmark's folder; pictures lie in parts/ and sheets/."""
+
+
+def from_command_line(description: str | None, result: Path, pictures: Callable[[Results], None]) -> None:
+    """Reads a study's command line: with `--from DIR` the results in DIR are taken over, and their pictures drawn."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a benchmark's folder to take over")
+    source = parser.parse_args().source
+    if source is not None:
+        take_over(Results.existing(source).path, result)
+        pictures(Results.existing(source))
 
 
 def take_over(source: Path, result: Path) -> None:

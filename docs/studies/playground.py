@@ -8,14 +8,13 @@ DIR is made by `refcore bench playground --prompts-seed 2030 --out DIR`; the pag
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 from pathlib import Path
 
 import polars
 from figures import frame, save
 from matplotlib import pyplot
-from page import fill, take_over
+from page import fill, from_command_line
 from PIL import Image
 
 from refcore import preset
@@ -33,12 +32,7 @@ SHEET, STRIP = (DOCS / "images" / name for name in ("playground-report-images.pn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a benchmark's folder to take over")
-    source = parser.parse_args().source
-    if source is not None:
-        take_over(Results.existing(source).path, RESULT)
-        pictures(Results.existing(source))
+    from_command_line(__doc__, RESULT, pictures)
     fill(PAGE, Path(__file__).name, parts())
     write_plot(summarise(Results.existing(RESULT)), FIGURE)
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")

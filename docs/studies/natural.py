@@ -1,19 +1,24 @@
-"""The tables and pictures of docs/natural.md: the preset `natural` beside each of its referees alone.
+"""The tables and pictures of docs/natural.md, from the committed rows of docs/results/natural.
 
-    python docs/studies/natural.py              # tables from the committed docs/results/natural
-    python docs/studies/natural.py --from DIR   # takes over the results in DIR first, and draws its pictures
+    python docs/studies/natural.py                 # the tables
+    python docs/studies/natural.py --report DIR    # takes over the results in DIR first: the preset, its referees alone
+    python docs/studies/natural.py --tuning DIR    # the settings that were tried on the tuning classes
+    python docs/studies/natural.py --views DIR     # more views, as one picture
 
-DIR is made by `refcore bench natural --set reporting --out DIR`; the page says with which variants.
+Each DIR is made by `refcore bench natural --out DIR`; the page says with which variants and classes.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import polars
 from page import fill, from_command_line
 from PIL import Image
 
+from refcore_playground.bench.grid import write_grid
 from refcore_playground.bench.natural import NATURAL
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.sheet import draw_sheet
@@ -21,24 +26,60 @@ from refcore_playground.bench.summary import summarise
 from refcore_playground.bench.tables import tables
 
 DOCS = Path(__file__).parents[1]
-RESULT, PAGE, SHEET = DOCS / "results" / "natural", DOCS / "natural.md", DOCS / "images" / "natural-60.jpg"
-SHOWN = 3
-"""Tables: accuracy, by category, and the differences."""
+PAGE = DOCS / "natural.md"
+REPORT, TUNING, VIEWS = (DOCS / "results" / "natural" / name for name in ("report", "tuning", "views"))
+SHEET, GRID = (DOCS / "images" / name for name in ("natural-60.jpg", "natural-views.png"))
+ACCURACY, DIFFERENCES = 0, 2
+"""Which of a summary's tables; between them stands that of the categories."""
 
 
 def main() -> None:
-    from_command_line(__doc__, RESULT, pictures)
+    drawn = {"report": (REPORT, every_picture), "tuning": (TUNING, None), "views": (VIEWS, grid)}
+    from_command_line(__doc__, drawn)
     fill(PAGE, Path(__file__).name, parts())
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
 
 
 def parts() -> dict[str, str]:
     """What this command writes into the page."""
-    found = tables(summarise(Results.existing(RESULT)))[:SHOWN]
-    return {"tables": "\n".join(table.markdown() for table in found)}
+    report, tuning = (tables(summarise(Results.existing(result))) for result in (REPORT, TUNING))
+    shown = {"report": report[ACCURACY : DIFFERENCES + 1], "tuning": [tuning[ACCURACY], tuning[DIFFERENCES]]}
+    made = {part: "\n".join(table.markdown() for table in found) for part, found in shown.items()}
+    return {**made, "choosing": choosing()}
 
 
-def pictures(results: Results) -> None:
+def choosing() -> str:
+    """How often the witness ranks the preset's picture of a tuning class first, by which of its seeds is taken."""
+    rows = Results.existing(TUNING).rows().filter(polars.col("variant") == NATURAL.name).to_dicts()
+    classes: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        classes.setdefault(row["prompt"], []).append(row)
+
+    def networks(row: dict[str, Any]) -> float:
+        return math.prod(score["score"] for score in row["scores"] if score["optimised"])
+
+    taken = {
+        "one by lot": [sum(row["verdict"] for row in own) / len(own) for own in classes.values()],
+        "the one that both networks give the larger product of p": [
+            max(own, key=networks)["verdict"] for own in classes.values()
+        ],
+        "the one that the witness likes better, as a bound": [
+            any(row["verdict"] for row in own) for own in classes.values()
+        ],
+    }
+    lines = [
+        f"| taken of {len(rows) // len(classes)} pictures | ranked first, of {len(classes)} classes |",
+        "| --- | --- |",
+    ]
+    return "\n".join([*lines, *(f"| {name} | {sum(right):g} |" for name, right in taken.items())])
+
+
+def grid(results: Results) -> None:
+    """Every image, a row for each class and a column for each variant."""
+    write_grid(results, GRID)
+
+
+def every_picture(results: Results) -> None:
     """All of the preset's images, a group after the other."""
     own = results.rows(images=True).filter(polars.col("variant") == NATURAL.name)
     order = {name: i for i, name in enumerate(NATURAL.categories)}

@@ -15,14 +15,27 @@ KEPT = ("*.parquet", "*.json", "variants/*.json")
 """Of a benchmark's folder; pictures lie in parts/ and sheets/."""
 
 
-def from_command_line(description: str | None, result: Path, pictures: Callable[[Results], None]) -> None:
-    """Reads a study's command line: with `--from DIR` the results in DIR are taken over, and their pictures drawn."""
+Pictures = Callable[[Results], None]
+"""Draws what a page shows of a benchmark's folder, which alone has the images."""
+
+
+def from_command_line(description: str | None, sources: Mapping[str, tuple[Path, Pictures | None]]) -> None:
+    """Reads a study's command line: what is given with an option is taken over, and its pictures are drawn.
+
+    Args:
+        description: of the study, for its help.
+        sources: option -> where the results in its DIR are committed, and what draws their pictures.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a benchmark's folder to take over")
-    source = parser.parse_args().source
-    if source is not None:
-        take_over(Results.existing(source).path, result)
-        pictures(Results.existing(source))
+    for option in sources:
+        parser.add_argument(f"--{option}", type=Path, metavar="DIR", help="a benchmark's folder to take over")
+    given = vars(parser.parse_args())
+    for option, (result, pictures) in sources.items():
+        if given[option] is not None:
+            found = Results.existing(given[option])
+            take_over(found.path, result)
+            if pictures is not None:
+                pictures(found)
 
 
 def take_over(source: Path, result: Path) -> None:

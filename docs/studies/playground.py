@@ -3,7 +3,7 @@
     python docs/studies/playground.py              # tables and plot from the committed docs/results/playground
     python docs/studies/playground.py --from DIR   # takes over the results in DIR first, without their pictures
 
-DIR is made by `refcore bench playground --prompts-seed 2030 --out DIR`; the page says with which variants.
+DIR is made by `refcore bench playground --prompts-seed 2031 --out DIR`; the page says with which variants.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHEET, STRIP = (DOCS / "images" / name for name in ("playground-report-images.pn
 
 
 def main() -> None:
-    from_command_line(__doc__, RESULT, pictures)
+    from_command_line(__doc__, {"from": (RESULT, pictures)})
     fill(PAGE, Path(__file__).name, parts())
     write_plot(summarise(Results.existing(RESULT)), FIGURE)
     print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -70,6 +71,11 @@ def schema() -> dict[str, Any]:
     }
 
 
+def _counted(name: str) -> list[str | int]:
+    """A name as text and numbers in turn, to sort by."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
 class Results:
     """A folder. Every file in it is written whole or not at all, so that a killed run loses its last batches only."""
 
@@ -113,7 +119,10 @@ class Results:
                 )
 
     def variants(self) -> dict[str, Variant]:
-        """Name -> definition: those that have a name of the world's own in its order, then the others by name."""
+        """Name -> definition: those that have a name of the world's own in its order, then the others by name.
+
+        Numbers in names count as numbers: `views-4` comes before `views-16`.
+        """
         found = {}
         for file in (self.path / "variants").glob("*.json"):
             definition = self._read_json(f"variants/{file.name}")
@@ -121,7 +130,7 @@ class Results:
             found[definition["name"]] = Variant.from_dict(definition)
         order = self.world.names()
         places = {name: order.index(name) if name in order else len(order) for name in found}
-        return {name: found[name] for name in sorted(found, key=lambda name: (places[name], name))}
+        return {name: found[name] for name in sorted(found, key=lambda name: (places[name], _counted(name)))}
 
     @property
     def world(self) -> World:

@@ -34,8 +34,13 @@ CONTEXT_LENGTH = 12
 """Tokens of a query, with the first and the last; the longest phrase has 7."""
 SCENES = (*BINDING, "texture", "texture")
 """Categories of the scenes: textures come more often, since much of them is spent on what is none."""
-SPOILT = 0.4
+CHECKERED = BATCH // 3
+"""Scenes of a batch that have a checkered thing at least."""
+SPOILT = 0.5
 """Share of checkered things that are drawn with a texture that no word names."""
+PATTERN_WEIGHT = 6.0
+"""What a query that says "checkered" counts, for the checkered and spoilt things that it is else true of: few of the
+answers, and the finest distinction that is asked for."""
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
@@ -110,7 +115,9 @@ class Owlv2Recipe:
         return logits, objectness, boxes, features
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        scenes = [self.spoil(scene) for scene in draw_batch(BATCH, self.rng, categories=SCENES).scenes]
+        plain = draw_batch(BATCH - CHECKERED, self.rng, categories=SCENES)
+        checkered = draw_batch(CHECKERED, self.rng, categories=("texture", "complex"), texture="checkered")
+        scenes = [spoil(scene, self.rng) for scene in (*plain.scenes, *checkered.scenes)]
         phrases = self.ask(scenes)
         text = query_features(self.model, *self.tokens([self.say(p) for p in phrases]))
         images, theta = distort_and_follow(torch.from_numpy(render_batch(scenes)))
@@ -120,15 +127,18 @@ class Owlv2Recipe:
         column, row = (places * _SIDE).long().clamp(0, _SIDE - 1).unbind(1)
         at = row * _SIDE + column
         asked, there = _coded(phrases), _coded(things)
-        answers = ((asked[None] == there[:, None]) | (asked[None] < 0)).all(-1)  # [T, Q]
+        fits = (asked[None] == there[:, None]) | (asked[None] < 0)  # [T, Q, attributes]
+        answers = fits.all(-1)
         truth = torch.zeros(BATCH, _SIDE**2, len(phrases))
         truth[owner, at] = answers.float()
+        weight = torch.ones_like(truth)
+        weight[owner, at] += (PATTERN_WEIGHT - 1) * _told_apart(things, phrases, fits)
         taken = torch.zeros(BATCH, _SIDE**2)
         taken[owner, at] = 1
         extent = torch.tensor([[2 * t.radius + 1] * 2 for t in things]) / SIZE
 
         logits, objectness, boxes, features = self.detect(images, text)
-        classes = F.binary_cross_entropy_with_logits(logits, truth, reduction="sum") / answers.sum()
+        classes = F.binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum") / answers.sum()
         objects = F.binary_cross_entropy_with_logits(objectness, taken, reduction="sum") / len(things)
         words = [
             F.cross_entropy(logit, torch.where(asked[:, i] < 0, logit.shape[1] - 1, asked[:, i]))
@@ -143,24 +153,12 @@ class Owlv2Recipe:
             "words": (0.5 if early else 0.1) * torch.stack(words).mean(),
         }
 
-    def spoil(self, scene: Scene) -> Scene:
-        """Some checkered things get a texture that no word names, and that must not pass for checkered."""
-        return replace(
-            scene,
-            things=tuple(
-                replace(t, texture=self.rng.choice(tuple(NAMELESS)))
-                if t.texture == "checkered" and self.rng.random() < SPOILT
-                else t
-                for t in scene.things
-            ),
-        )
-
     def ask(self, scenes: Sequence[Scene]) -> list[Phrase]:
         """Queries for a batch: each thing described, and described wrongly in one attribute."""
         phrases = set()
         for thing in (t for scene in scenes for t in scene.things):
             seeming = "checkered" if thing.texture in NAMELESS else thing.texture
-            texture = seeming if self.rng.random() < 0.5 else None
+            texture = seeming if self.rng.random() < (0.8 if seeming == "checkered" else 0.5) else None
             size = thing.size if self.rng.random() < 0.4 else None
             right = Phrase(thing.colour, thing.shape, texture, size)
             name = self.rng.choice([n for n in _ATTRIBUTES if getattr(right, n) is not None])
@@ -175,6 +173,7 @@ class Owlv2Recipe:
     def evaluate(self, quick: bool) -> dict[str, float]:
         """True captions against captions wrong in one fact, and yes or no at a half, on fresh clean scenes.
 
+        `spoilt`: true scenes against the same with their checkered things spoilt, for captions that name such things.
         It is the referee `owlv2` that answers, with what was saved last.
         """
         referee = Owlv2(model=str(self.out), parser="grammar", total=1.0)
@@ -194,6 +193,11 @@ class Owlv2Recipe:
                 if kind is None:
                     scores[f"{split}/yes"] = (yes.exp() > 0.5).float().mean().item()
                     scores[f"{split}/no"] = (no.exp() < 0.5).float().mean().item()
+            batch = draw_batch(300, rng, split=split, categories=("texture", "complex"), texture="checkered")
+            spoilt = torch.from_numpy(render_batch([spoil(scene, rng, 1.0) for scene in batch.scenes]))
+            yes, no = log_p(batch.images, batch.captions), log_p(spoilt, batch.captions)
+            scores[f"{split}/spoilt"] = (yes > no).float().mean().item()
+            scores[f"{split}/spoilt/no"] = (no.exp() < 0.5).float().mean().item()
         return scores
 
     def warm_start(self) -> None:
@@ -208,6 +212,25 @@ class Owlv2Recipe:
         images = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
         Owlv2Processor(image_processor=images, tokenizer=self.tokenizer).save_pretrained(self.out)
         save_clip_tokenizer(self.tokenizer, self.out)
+
+
+def spoil(scene: Scene, rng: random.Random, share: float = SPOILT) -> Scene:
+    """A share of the checkered things get a texture that no word names, and that must not pass for checkered."""
+    return replace(
+        scene,
+        things=tuple(
+            replace(t, texture=rng.choice(tuple(NAMELESS))) if t.texture == "checkered" and rng.random() < share else t
+            for t in scene.things
+        ),
+    )
+
+
+def _told_apart(things: Sequence[Thing], phrases: Sequence[Phrase], fits: Tensor) -> Tensor:
+    """[T, Q]: whether a checkered or spoilt thing is asked whether it is checkered, with all else that is said true."""
+    patterned = torch.tensor([t.texture == "checkered" or t.texture in NAMELESS for t in things])
+    asked = torch.tensor([p.texture == "checkered" for p in phrases])
+    rest = [i for i, name in enumerate(_ATTRIBUTES) if name != "texture"]
+    return patterned[:, None] & asked & fits[:, :, rest].all(-1)
 
 
 def _coded(named: Sequence[Phrase] | Sequence[Thing]) -> Tensor:

@@ -50,7 +50,7 @@ def playground(
     prompts_seed: Annotated[
         int | None,
         typer.Option(
-            "--prompts-seed", min=0, help="Draws the prompts: 1, the default, for tuning; 2030 for what is reported."
+            "--prompts-seed", min=0, help="Draws the prompts: 1, the default, for tuning; 2031 for what is reported."
         ),
     ] = None,
     seeds: Seeds = "0",

@@ -41,16 +41,18 @@ ASKED = draw(count=4)
 def test_sixty_known_classes_are_reported_on_and_none_of_them_is_tuned_on():
     reported, tuned = draw("reporting"), draw("tuning")
     assert [sum(one.category == group for one in reported) for group in GROUPS] == [20, 20, 20]
+    assert [sum(one.category == group for one in tuned) for group in GROUPS] == [10, 10, 10]
     names = ClassNames.known()
     targets = [target_of(one.prompt, names, free_text=False).weights for one in [*reported, *tuned]]
     assert all(len(target) == 1 for target in targets)
-    assert len({index for target in targets for index in target}) == 60 + 10
+    assert len({index for target in targets for index in target}) == 60 + 30
 
 
 def test_what_is_reported_is_of_the_reporting_classes_in_their_order():
-    rows = Results.existing(RESULTS / "natural").rows()
+    rows = Results.existing(RESULTS / "natural" / "report").rows()
     assert list(dict.fromkeys(rows["prompt"])) == [one.prompt for one in draw("reporting")]
-    assert rows.group_by("variant").len()["len"].to_list() == [60, 60, 60]
+    counts = dict(rows.group_by("variant").len().iter_rows())
+    assert counts == {"natural": 60, "lite0-alone": 60, "lite1-alone": 60, "best-of-3": 30}
 
 
 def test_any_number_of_classes_is_spread_over_the_groups():
@@ -314,7 +316,7 @@ def test_rows_from_before_ranks_are_read_beside_newer_ones(seen, tmp_path):
 
 
 def test_the_page_says_what_the_committed_results_say():
-    found = tables.tables(summarise(Results.existing(RESULTS / "natural")))
+    found = tables.tables(summarise(Results.existing(RESULTS / "natural" / "report")))
     page = (RESULTS.parent / "natural.md").read_text("utf-8")
     assert all(table.markdown() in page for table in found[:3])
 

@@ -92,8 +92,8 @@ def test_other_weights_never_share_a_folder(renders, tmp_path):
 
 def test_prompts_of_another_seed_never_share_a_folder(renders, tmp_path):
     running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
-    with pytest.raises(RefcoreError, match="holds results on the prompts of seed 1, and 2030 was asked for"):
-        running.run(tmp_path, [PLAIN], draw(6, 2030), 2030)
+    with pytest.raises(RefcoreError, match="holds results on the prompts of seed 1, and 2031 was asked for"):
+        running.run(tmp_path, [PLAIN], draw(6, 2031), 2031)
 
 
 def test_prompts_that_the_grammar_draws_otherwise_now_are_refused(renders, tmp_path):
@@ -109,6 +109,13 @@ def test_prompts_that_the_grammar_draws_otherwise_now_are_refused(renders, tmp_p
 def test_two_variants_of_one_name_are_refused(renders, tmp_path):
     with pytest.raises(RefcoreError, match='two variants are called "plain"'):
         running.run(tmp_path, [PLAIN, variants.parse("plain=sampling-3")], ASKED, TUNING_SEED)
+
+
+def test_numbers_in_names_count_as_numbers(tmp_path):
+    names = ["own-0", "own-4", "own-16", "plain"]
+    results = Results(tmp_path)
+    results.claim([variants.parse(f"{name}=sampling-3") for name in reversed(names)], TUNING_SEED, ASKED)
+    assert list(results.variants()) == names
 
 
 def test_an_error_names_its_variant(renders, tmp_path, monkeypatch):

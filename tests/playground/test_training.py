@@ -237,11 +237,11 @@ def test_nameless_textures_are_half_dark_and_run_along_one_diagonal() -> None:
 
 
 def test_the_detector_is_asked_for_checkers_where_they_have_run_together(tmp_path: Path) -> None:
-    from refcore_playground.training.owlv2 import SPOILT, Owlv2Recipe
+    from refcore_playground.training.owlv2 import SPOILT, Owlv2Recipe, spoil
 
     recipe = Owlv2Recipe(tmp_path, 0)
     scene = Scene((Thing("red", "square", "checkered", 14, 20, 20), Thing("blue", "ring", "dotted", 14, 45, 45)))
-    spoilt = [recipe.spoil(scene) for _ in range(400)]
+    spoilt = [spoil(scene, recipe.rng) for _ in range(400)]
     assert {made.things[1].texture for made in spoilt} == {"dotted"}
     nameless = [made for made in spoilt if made.things[0].texture in NAMELESS]
     assert abs(len(nameless) / 400 - SPOILT) < 0.1

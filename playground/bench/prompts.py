@@ -15,8 +15,8 @@ TUNING_SEED = 1
 REPORTING_SEED = 2031
 """Draws the prompts that reported numbers are of. Nothing is ever chosen on them, so they have to be asked for.
 
-A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028, 2030; 2029 is
-that of docs/studies/claims.py)."""
+A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028, 2030;
+2029 is that of docs/studies/claims.py)."""
 BOTH = "both"
 
 

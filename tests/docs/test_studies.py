@@ -34,6 +34,12 @@ def test_a_page_of_results_is_made_of_what_is_committed(
     assert made.read_text("utf-8") == (DOCS / "results" / f"{page}.md").read_text("utf-8")
 
 
+def test_the_table_of_the_search_is_made_of_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path(shutil.copy(DOCS / "results" / "playground.md", tmp_path))
+    study("page", monkeypatch).fill(made, "search.py", study("search", monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / "results" / "playground.md").read_text("utf-8")
+
+
 def test_the_tables_of_real_networks_are_made_of_what_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

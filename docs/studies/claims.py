@@ -28,7 +28,7 @@ from refcore_playground.bench import running, variants
 from refcore_playground.bench.prompts import draw
 from refcore_playground.bench.results import RESULTS, Results
 from refcore_playground.bench.summary import summarise
-from refcore_playground.bench.tables import tables
+from refcore_playground.bench.tables import markdown, tables
 from refcore_playground.bench.variants import Variant
 
 DOCS = Path(__file__).parents[1]
@@ -262,7 +262,7 @@ def parts(page: str) -> dict[str, str]:
         if table.title.endswith(f"minus {against}")
     ]
     rest = [table for table in whole[1:] if " minus " not in table.title]
-    return {"tables": "\n".join(table.markdown() for table in [whole[0], *compared, *rest])}
+    return {"tables": markdown([whole[0], *compared, *rest])}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from refcore_playground.bench.natural import NATURAL
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.sheet import draw_sheet
 from refcore_playground.bench.summary import summarise
-from refcore_playground.bench.tables import tables
+from refcore_playground.bench.tables import grid, markdown, tables
 
 DOCS = Path(__file__).parents[1]
 PAGE = DOCS / "natural.md"
@@ -34,7 +34,7 @@ ACCURACY, DIFFERENCES = 0, 2
 
 
 def main() -> None:
-    drawn = {"report": (REPORT, every_picture), "tuning": (TUNING, None), "views": (VIEWS, grid)}
+    drawn = {"report": (REPORT, every_picture), "tuning": (TUNING, None), "views": (VIEWS, side_by_side)}
     from_command_line(__doc__, drawn)
     fill(PAGE, Path(__file__).name, parts())
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
@@ -44,7 +44,7 @@ def parts() -> dict[str, str]:
     """What this command writes into the page."""
     report, tuning = (tables(summarise(Results.existing(result))) for result in (REPORT, TUNING))
     shown = {"report": report[ACCURACY : DIFFERENCES + 1], "tuning": [tuning[ACCURACY], tuning[DIFFERENCES]]}
-    made = {part: "\n".join(table.markdown() for table in found) for part, found in shown.items()}
+    made = {part: markdown(found) for part, found in shown.items()}
     return {**made, "choosing": choosing()}
 
 
@@ -67,14 +67,11 @@ def choosing() -> str:
             any(row["verdict"] for row in own) for own in classes.values()
         ],
     }
-    lines = [
-        f"| taken of {len(rows) // len(classes)} pictures | ranked first, of {len(classes)} classes |",
-        "| --- | --- |",
-    ]
-    return "\n".join([*lines, *(f"| {name} | {sum(right):g} |" for name, right in taken.items())])
+    columns = [f"taken of {len(rows) // len(classes)} pictures", f"ranked first, of {len(classes)} classes"]
+    return grid(columns, [[name, f"{sum(right):g}"] for name, right in taken.items()])
 
 
-def grid(results: Results) -> None:
+def side_by_side(results: Results) -> None:
     """Every image, a row for each class and a column for each variant."""
     write_grid(results, GRID)
 

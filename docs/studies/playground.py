@@ -22,7 +22,7 @@ from refcore_playground.bench.plot import write_plot
 from refcore_playground.bench.results import Results
 from refcore_playground.bench.sheet import draw_sheet
 from refcore_playground.bench.summary import summarise
-from refcore_playground.bench.tables import tables
+from refcore_playground.bench.tables import markdown, tables
 
 DOCS = Path(__file__).parents[1]
 RESULT, PAGE, FIGURE = (
@@ -41,7 +41,7 @@ def main() -> None:
 def parts() -> dict[str, str]:
     """What this command writes into the page."""
     summary = summarise(Results.existing(RESULT))
-    return {"tables": "\n".join(table.markdown() for table in tables(summary))}
+    return {"tables": markdown(tables(summary))}
 
 
 def pictures(results: Results) -> None:

@@ -21,6 +21,7 @@ from refcore import images, preset, rundir
 from refcore.build import build, resolve, start
 from refcore.config import RunConfig
 from refcore_playground.bench.prompts import TUNING_SEED, draw
+from refcore_playground.bench.tables import grid
 from refcore_playground.grammar import parse
 from refcore_playground.judge import judge
 
@@ -47,11 +48,13 @@ def main() -> None:
 
 def parts() -> dict[str, str]:
     """What this command writes into the page."""
-    head = f"| detector | rounds | a right candidate, of {COUNT} | the chosen one right | candidates right |"
-    lines = [head, "| --- " * 5 + "|"]
-    for name, rows in json.loads(RESULT.read_text("utf-8")).items():
-        lines += [f"| {name} | {r['rounds']} | {r['some']} | {r['chosen']} | {100 * r['share']:.0f} % |" for r in rows]
-    return {"search": "\n".join(lines)}
+    columns = ["detector", "rounds", f"a right candidate, of {COUNT}", "the chosen one right", "candidates right"]
+    rows = [
+        [name, *(str(row[what]) for what in ("rounds", "some", "chosen")), f"{100 * row['share']:.0f} %"]
+        for name, measured in json.loads(RESULT.read_text("utf-8")).items()
+        for row in measured
+    ]
+    return {"search": grid(columns, rows)}
 
 
 def prompts() -> list[str]:
@@ -67,11 +70,13 @@ def measure(detector: str | None) -> list[dict[str, Any]]:
     if detector is not None:
         place = [term["name"] for term in settings["referees"]].index(DETECTOR)
         settings = preset.override(settings, [f"referees.{place}.config.model={detector}"])
-    rows = []
+    asked, rows = prompts(), []
     for rounds in ([], settings["init"]["rounds"]):
         made = []
         for first in range(0, COUNT, BATCH):
-            made += _candidates({**settings, "init": {**settings["init"], "rounds": rounds}}, prompts()[first:][:BATCH])
+            made += _candidates(
+                {**settings, "init": {**settings["init"], "rounds": rounds}}, asked[first : first + BATCH]
+            )
         rows.append(
             {
                 "rounds": len(rounds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,21 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        lines = [f"**{self.title}**", ""] + [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-            for row in [self.columns, ["---"] * len(self.columns), *self.rows]
-        ]
+        lines = [f"**{self.title}**", "", grid(self.columns, self.rows)]
         return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The Markdown of a table's columns and rows, without title and note."""
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in [columns, ["---"] * len(columns), *rows]
+    )
+
+
+def markdown(found: Iterable[Table]) -> str:
+    """Tables one after the other."""
+    return "\n".join(table.markdown() for table in found)
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:

@@ -84,6 +84,11 @@ def draw_batch(
     return Batch(scenes, requests, torch.from_numpy(render_batch(scenes)), captions, said, wrongs)
 
 
+def draw_checkered(n: int, rng: random.Random, split: str = "seen") -> Batch:
+    """Scenes whose captions name something checkered: the finest texture, which is learnt last."""
+    return draw_batch(n, rng, split=split, categories=("texture", "complex"), texture="checkered")
+
+
 def _wrong(scene: Scene, request: Request, rng: random.Random, kind: str | None) -> Request:
     if kind is not None:
         return draw_negative(scene, request, rng, kind)[0]

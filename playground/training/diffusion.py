@@ -16,7 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from refcore_playground.grammar import Request, write
 from refcore_playground.sample import CATEGORIES, draw_request
-from refcore_playground.training.data import BINDING, draw_batch
+from refcore_playground.training.data import BINDING, draw_batch, draw_checkered
 from refcore_playground.training.lessons import PhraseHead
 from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, save_clip_tokenizer
 
@@ -194,7 +194,7 @@ class DiffusionRecipe:
         """Adds `fresh` new scenes to the pool: latents, the cells that things cover, and what they show."""
         share = CHECKERED * fresh // FRESH
         plain = draw_batch(fresh - share, self.rng, categories=SCENES)
-        checkered = draw_batch(share, self.rng, categories=("texture", "complex"), texture="checkered")
+        checkered = draw_checkered(share, self.rng)
         images = torch.cat([plain.images, checkered.images])
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             latents = self.vae.encode(images * 2 - 1).latent_dist.sample().float()

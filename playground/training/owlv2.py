@@ -20,6 +20,7 @@ from refcore_playground.training.data import (
     VISION_FIRST,
     distort_and_follow,
     draw_batch,
+    draw_checkered,
     follow,
 )
 from refcore_playground.training.lessons import PatchHead
@@ -116,7 +117,7 @@ class Owlv2Recipe:
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         plain = draw_batch(BATCH - CHECKERED, self.rng, categories=SCENES)
-        checkered = draw_batch(CHECKERED, self.rng, categories=("texture", "complex"), texture="checkered")
+        checkered = draw_checkered(CHECKERED, self.rng)
         scenes = [spoil(scene, self.rng) for scene in (*plain.scenes, *checkered.scenes)]
         phrases = self.ask(scenes)
         text = query_features(self.model, *self.tokens([self.say(p) for p in phrases]))
@@ -157,7 +158,7 @@ class Owlv2Recipe:
         """Queries for a batch: each thing described, and described wrongly in one attribute."""
         phrases = set()
         for thing in (t for scene in scenes for t in scene.things):
-            seeming = "checkered" if thing.texture in NAMELESS else thing.texture
+            seeming = _seeming(thing)
             texture = seeming if self.rng.random() < (0.8 if seeming == "checkered" else 0.5) else None
             size = thing.size if self.rng.random() < 0.4 else None
             right = Phrase(thing.colour, thing.shape, texture, size)
@@ -193,7 +194,7 @@ class Owlv2Recipe:
                 if kind is None:
                     scores[f"{split}/yes"] = (yes.exp() > 0.5).float().mean().item()
                     scores[f"{split}/no"] = (no.exp() < 0.5).float().mean().item()
-            batch = draw_batch(300, rng, split=split, categories=("texture", "complex"), texture="checkered")
+            batch = draw_checkered(300, rng, split)
             spoilt = torch.from_numpy(render_batch([spoil(scene, rng, 1.0) for scene in batch.scenes]))
             yes, no = log_p(batch.images, batch.captions), log_p(spoilt, batch.captions)
             scores[f"{split}/spoilt"] = (yes > no).float().mean().item()
@@ -225,9 +226,14 @@ def spoil(scene: Scene, rng: random.Random, share: float = SPOILT) -> Scene:
     )
 
 
+def _seeming(thing: Thing) -> str:
+    """Its texture, or what a texture that no word names might pass for."""
+    return "checkered" if thing.texture in NAMELESS else thing.texture
+
+
 def _told_apart(things: Sequence[Thing], phrases: Sequence[Phrase], fits: Tensor) -> Tensor:
     """[T, Q]: whether a checkered or spoilt thing is asked whether it is checkered, with all else that is said true."""
-    patterned = torch.tensor([t.texture == "checkered" or t.texture in NAMELESS for t in things])
+    patterned = torch.tensor([_seeming(t) == "checkered" for t in things])
     asked = torch.tensor([p.texture == "checkered" for p in phrases])
     rest = [i for i, name in enumerate(_ATTRIBUTES) if name != "texture"]
     return patterned[:, None] & asked & fits[:, :, rest].all(-1)

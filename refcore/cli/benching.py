@@ -156,9 +156,9 @@ def show(
 
         typer.echo(rundir.to_json(summary, indent=2))
     if markdown:
-        from refcore_playground.bench.tables import tables
+        from refcore_playground.bench import tables
 
-        typer.echo("\n".join(table.markdown() for table in tables(summary)), nl=False)
+        typer.echo(tables.markdown(tables.tables(summary)), nl=False)
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -38,7 +38,7 @@ test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a first impression
-	$(BIN)/python -m refcore_playground.performance $(BENCH)
+	$(BIN)/python -m performance $(BENCH)
 
 # The variable turns off mkdocs-material's notice about the future of mkdocs, which is no warning about these pages.
 docs: $(STAMP)  ## builds the documentation into site/, strictly
@@ -46,7 +46,7 @@ docs: $(STAMP)  ## builds the documentation into site/, strictly
 	@echo "site/index.html"
 
 lint: $(STAMP)  ## ruff, mypy and import-linter
-	$(BIN)/ruff check refcore plugins playground tests
-	$(BIN)/ruff format --check refcore plugins playground tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports

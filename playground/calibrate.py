@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refcore import preset
-from refcore.build import build, resolve
 from refcore.calibration import Calibration, Curve, quantiles
-from refcore.config import RunConfig
-from refcore.engine import Engine
-from refcore.rundir import versions, write_text
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.engine.build import build, resolve
+from refcore.engine.step import Engine
+from refcore.runs.rundir import versions, write_text
+from refcore_playground.draw import SPLITS, draw_prompts, draw_scene
 from refcore_playground.grammar import parse
 from refcore_playground.render import render_batch
-from refcore_playground.sample import SPLITS, draw_prompts, draw_scene
 
 BATCH = 16
 """Renders judged at a time."""
@@ -40,7 +40,7 @@ def calibrate(config: RunConfig, prompts: Sequence[str], renders: int, seed: int
         seed: of scenes and views.
 
     Raises:
-        RefcoreError: as `refcore.build.build`.
+        RefcoreError: as `refcore.engine.build.build`.
         ValueError: a prompt is not of the grammar.
     """
     config = resolve(_judging(config, prompts, seed))
@@ -86,7 +86,7 @@ def _judging(config: RunConfig, prompts: Sequence[str], seed: int) -> RunConfig:
     settings = config.settings()
     kept = ("canvas", "size", "views", "chunk", "device", "dtype", "autocast")
     referees = [{**term, "enough": None} for term in settings["referees"]]
-    return RunConfig.parse(
+    return RunConfig.from_settings(
         {name: settings[name] for name in kept} | {"referees": referees, "prompts": list(prompts), "seeds": [seed]}
     )
 
@@ -116,7 +116,7 @@ def _means(statistics: list[Any]) -> dict[str, list[float]] | None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m refcore_playground.calibrate", description=__doc__)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--preset", default=None, help=f"its referees are calibrated (default: {preset.DEFAULT})")
+    source.add_argument("--preset", default=None, help=f"its referees are calibrated (default: {presets.DEFAULT})")
     source.add_argument("--config", type=Path, help="a YAML file instead of a preset")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    config = preset.compose(args.preset, args.config, args.set)
+    config = presets.compose(args.preset, args.config, args.set)
     prompts = args.prompt or draw_prompts(args.prompts, args.seed, split=args.split)
     found = calibrate(config, prompts, args.renders, args.seed)
     write_text(args.out, found.to_json() + "\n")

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from itertools import permutations
 
+from refcore.contracts.judge import Fact
 from refcore_playground.grammar import Phrase, Request
 from refcore_playground.world import Thing, relation
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing asked for, what was found in its place, and whether they agree."""
-
-    asked: str
-    found: str
-    ok: bool
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def check(request: Request, things: Sequence[Thing]) -> list[Fact]:

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from refcore_playground.facts import Fact, check
-from refcore_playground.grammar import Request, parse
+from refcore.contracts.judge import Judge, Verdict
+from refcore.errors import ParseError
+from refcore.images import Levels
+from refcore_playground.facts import check
+from refcore_playground.grammar import GrammarError, Request, parse
 from refcore_playground.match import Fit, fit_shapes
 from refcore_playground.segment import SPECK, Array, Mask, Percept, coverage_of, parts, perceive, regions, splits
 from refcore_playground.surface import UNCLEAR, Surface, paint, read_surface
@@ -60,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Recognition:
     """What is in an image."""
 
     findings: tuple[Finding, ...]
@@ -79,19 +82,34 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether an image shows exactly what a prompt asks for, fact by fact."""
+class SceneVerdict(Verdict):
+    """A verdict with the things that were found."""
 
-    verdict: bool
-    facts: list[Fact]
-    things: tuple[Thing, ...]
-
-    def to_dict(self) -> dict[str, object]:
-        """`{"verdict": bool, "facts": [{"asked", "found", "ok"}, ...]}`, ready for JSON."""
-        return {"verdict": self.verdict, "facts": [fact.to_dict() for fact in self.facts]}
+    things: tuple[Thing, ...] = ()
 
 
-def judge(image: ArrayLike, prompt: str | Request) -> Verdict:
+class PlaygroundJudge(Judge):
+    """Reads pictures of the playground's world from their pixels, without any network."""
+
+    name = "playground"
+
+    def reads(self, prompt: str) -> bool:
+        """Whether the prompt belongs to the playground's grammar."""
+        try:
+            parse(prompt)
+        except GrammarError:
+            return False
+        return True
+
+    def judge(self, levels: Levels, prompt: str) -> SceneVerdict:
+        """See `Judge.judge` and the function `judge`."""
+        try:
+            return judge(levels, prompt)
+        except GrammarError as error:
+            raise ParseError(f"the judge cannot read this prompt: {error}") from error
+
+
+def judge(image: ArrayLike, prompt: str | Request) -> SceneVerdict:
     """Whether `image` (as for `read`) shows every fact of `prompt` and nothing else.
 
     Raises:
@@ -101,10 +119,10 @@ def judge(image: ArrayLike, prompt: str | Request) -> Verdict:
     request = parse(prompt) if isinstance(prompt, str) else prompt
     things = read(image).things
     facts = check(request, things)
-    return Verdict(all(fact.ok for fact in facts), facts, things)
+    return SceneVerdict(all(fact.ok for fact in facts), facts, things)
 
 
-def read(image: ArrayLike) -> Reading:
+def read(image: ArrayLike) -> Recognition:
     """The things in an image [H, W, 3], float in [0, 1] or uint8, sRGB; other sizes than 64 x 64 are resized by area.
 
     Raises:
@@ -120,7 +138,7 @@ def read(image: ArrayLike) -> Reading:
     for region in _unclaimed(percept, findings)[: max(0, MOST_THINGS - len(findings))]:
         findings.append(_look(percept, region, _union(f.claim for f in findings)))
     rubbish = percept.seen & ~_union(f.claim for f in findings if f.clear)
-    return Reading(tuple(findings), float(rubbish.mean()))
+    return Recognition(tuple(findings), float(rubbish.mean()))
 
 
 def _explain(percept: Percept, region: Mask, hidden: Mask) -> list[Finding]:

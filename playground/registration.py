@@ -9,6 +9,15 @@ from refcore.hooks import Register, hookimpl
 def register_parsers(register: Register) -> None:
     register(
         "grammar",
-        "refcore_playground.parsing:GrammarParser",
+        "refcore_playground.parser:GrammarParser",
         summary="Oracle: reads prompts by the grammar that wrote the playground's",
+    )
+
+
+@hookimpl
+def register_judges(register: Register) -> None:
+    register(
+        "playground",
+        "refcore_playground.judge:PlaygroundJudge",
+        summary="Reads scenes of coloured shapes from their pixels",
     )

@@ -34,12 +34,10 @@ def register_referees(register: Register) -> None:
 @hookimpl
 def register_priors(register: Register) -> None:
     register("sds", f"{_P}.priors.sds:Sds", summary="Score distillation of a Stable Diffusion 1.x or 2.x folder")
-    register("csd", f"{_P}.priors.classifier_score:Csd", summary="Classifier score distillation: what the prompt adds")
-    register("nfsd", f"{_P}.priors.noise_free:Nfsd", summary="Noise-free score distillation")
-    register("sdi", f"{_P}.priors.inversion:Sdi", summary="Score distillation via DDIM inversion")
-    register(
-        "vsd", f"{_P}.priors.variational:Vsd", summary="Variational score distillation: an adapter learns on the way"
-    )
+    register("csd", f"{_P}.priors.csd:Csd", summary="Classifier score distillation: what the prompt adds")
+    register("nfsd", f"{_P}.priors.nfsd:Nfsd", summary="Noise-free score distillation")
+    register("sdi", f"{_P}.priors.sdi:Sdi", summary="Score distillation via DDIM inversion")
+    register("vsd", f"{_P}.priors.vsd:Vsd", summary="Variational score distillation: an adapter learns on the way")
     register("gaussian", f"{_P}.priors.latent:Gaussian", summary="Likelihood of the latent's norm under a Gaussian")
     register("moments", f"{_P}.priors.latent:Moments", summary="Mean and spread of the latent's channels")
     register("tv", f"{_P}.priors.image:TotalVariation", summary="Total variation of the image")

@@ -10,60 +10,51 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refcore.api import Result, Sample, invert
-    from refcore.augmentation import Augmentation
-    from refcore.build import resolve
-    from refcore.canvas import Canvas, LatentSpace
-    from refcore.config import RunConfig
-    from refcore.engine import Engine, NonFiniteError
-    from refcore.fields import ConfigError
-    from refcore.functions import prior, referee
+    from refcore.config.run import RunConfig
+    from refcore.contracts.augmentation import Augmentation
+    from refcore.contracts.canvas import Canvas, LatentSpace
+    from refcore.contracts.conditioning import Conditioning
+    from refcore.contracts.parser import Parser, Part, Parts, Relation
+    from refcore.contracts.prior import Prior
+    from refcore.contracts.referee import Referee
+    from refcore.decorators import prior, referee
+    from refcore.engine.build import resolve
+    from refcore.engine.inversion import Inversion, StepResult
+    from refcore.engine.step import Engine
+    from refcore.errors import CheckpointError, ConfigError, NonFiniteError, RefcoreError
     from refcore.hooks import hookimpl
-    from refcore.inversion import Inversion, StepResult
     from refcore.objective import Objective
-    from refcore.parser import Parser, Part, Parts, Relation
-    from refcore.plugin import CheckpointError, Plugin, PluginConfig, RefcoreError
-    from refcore.prior import Prior
-    from refcore.randomness import Rng
-    from refcore.referee import Reading, Referee
+    from refcore.plugin import Plugin, PluginConfig
+    from refcore.rng import Rng
+    from refcore.runs.run import Result, Sample, invert
 
-_HOME = {
-    "Augmentation": "augmentation",
-    "Canvas": "canvas",
-    "CheckpointError": "plugin",
-    "ConfigError": "fields",
-    "Engine": "engine",
-    "Inversion": "inversion",
-    "LatentSpace": "canvas",
-    "NonFiniteError": "engine",
-    "Objective": "objective",
-    "Parser": "parser",
-    "Part": "parser",
-    "Parts": "parser",
-    "Plugin": "plugin",
-    "PluginConfig": "plugin",
-    "Prior": "prior",
-    "Reading": "referee",
-    "RefcoreError": "plugin",
-    "Referee": "referee",
-    "Relation": "parser",
-    "Result": "api",
-    "Rng": "randomness",
-    "RunConfig": "config",
-    "Sample": "api",
-    "StepResult": "inversion",
-    "hookimpl": "hooks",
-    "invert": "api",
-    "resolve": "build",
+_MODULES = {
+    "config.run": ["RunConfig"],
+    "contracts.augmentation": ["Augmentation"],
+    "contracts.canvas": ["Canvas", "LatentSpace"],
+    "contracts.conditioning": ["Conditioning"],
+    "contracts.parser": ["Parser", "Part", "Parts", "Relation"],
+    "contracts.prior": ["Prior"],
+    "contracts.referee": ["Referee"],
+    "decorators": ["prior", "referee"],
+    "engine.build": ["resolve"],
+    "engine.inversion": ["Inversion", "StepResult"],
+    "engine.step": ["Engine"],
+    "errors": ["CheckpointError", "ConfigError", "NonFiniteError", "RefcoreError"],
+    "hooks": ["hookimpl"],
+    "objective": ["Objective"],
+    "plugin": ["Plugin", "PluginConfig"],
+    "rng": ["Rng"],
+    "runs.run": ["Result", "Sample", "invert"],
 }
-"""Public name -> the module that it lives in."""
-_DECORATORS = ("prior", "referee")
-"""Modules that are called: see `refcore.plugin.CallableModule`."""
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+"""Public name -> the module that defines it."""
 
 __all__ = [
     "Augmentation",
     "Canvas",
     "CheckpointError",
+    "Conditioning",
     "ConfigError",
     "Engine",
     "Inversion",
@@ -76,7 +67,6 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "Prior",
-    "Reading",
     "RefcoreError",
     "Referee",
     "Relation",
@@ -94,8 +84,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DECORATORS:
-        return import_module(f"refcore.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'refcore' has no attribute {name!r}")
     value = getattr(import_module(f"refcore.{_HOME[name]}"), name)

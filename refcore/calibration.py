@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from refcore.checkpoint import EMBEDDED, zoo
-from refcore.plugin import RefcoreError
+from refcore.checkpoints import EMBEDDED, zoo
+from refcore.errors import RefcoreError
 
 QUANTILES = 21
 """How many quantiles are kept, from the smallest loss to the largest, evenly spaced; between two it is interpolated."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from refcore.plugin import RefcoreError
+from refcore.errors import RefcoreError
 
 LOCAL = Path("refcore-plugins")
 """The project's own folder of plugin files, under the working directory; read only when it is asked for."""

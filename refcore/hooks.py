@@ -1,4 +1,4 @@
-"""The whole plugin surface: six hooks under which a package registers its classes and presets by name, lazily.
+"""The whole plugin surface: seven hooks under which a package registers its classes and presets by name, lazily.
 
 A package says in the module of its entry point which version of this surface it was built for: `api_version = 1`.
 """
@@ -15,7 +15,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 API_VERSION = 1
-"""Version of the hooks and of the five contracts; it grows when a plugin built before would no longer work."""
+"""Version of the hooks and of the contracts; it grows when a plugin built before would no longer work."""
 API_CHANGES: Mapping[int, str] = MappingProxyType({1: "the first version"})
 """Version -> what changed in it for plugins; an older plugin is told what came after its own."""
 UNDECLARED = 1
@@ -30,23 +30,27 @@ class Specs:
 
     @hookspec
     def register_referees(self, register: Register) -> None:
-        """Registers `refcore.referee.Referee` classes."""
+        """Registers `refcore.contracts.referee.Referee` classes."""
 
     @hookspec
     def register_priors(self, register: Register) -> None:
-        """Registers `refcore.prior.Prior` classes."""
+        """Registers `refcore.contracts.prior.Prior` classes."""
 
     @hookspec
     def register_augmentations(self, register: Register) -> None:
-        """Registers `refcore.augmentation.Augmentation` classes."""
+        """Registers `refcore.contracts.augmentation.Augmentation` classes."""
 
     @hookspec
     def register_canvases(self, register: Register) -> None:
-        """Registers `refcore.canvas.Canvas` classes."""
+        """Registers `refcore.contracts.canvas.Canvas` classes."""
 
     @hookspec
     def register_parsers(self, register: Register) -> None:
-        """Registers `refcore.parser.Parser` classes."""
+        """Registers `refcore.contracts.parser.Parser` classes."""
+
+    @hookspec
+    def register_judges(self, register: Register) -> None:
+        """Registers `refcore.contracts.judge.Judge` classes, each under the name of its world."""
 
     @hookspec
     def register_presets(self, register: Register) -> None:

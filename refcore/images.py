@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from refcore.plugin import RefcoreError
+from refcore.errors import RefcoreError
 
 if TYPE_CHECKING:
     from torch import Tensor

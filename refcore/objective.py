@@ -9,10 +9,13 @@ from numbers import Real
 from typing import Any
 
 from refcore import registry
-from refcore.config import PROMPT, PriorTerm, RefereeTerm, RunConfig
-from refcore.fields import parse
-from refcore.plugin import Plugin, PluginType, RefcoreError, as_use
-from refcore.schedule import is_schedule, scaled
+from refcore.config.run import RunConfig
+from refcore.config.schedule import is_schedule, scaled
+from refcore.config.terms import PROMPT, PriorTerm, RefereeTerm
+from refcore.errors import RefcoreError
+from refcore.explain import validated
+from refcore.plugin import Plugin, PluginType
+from refcore.registry import as_use
 
 Term = RefereeTerm | PriorTerm
 TERMS: dict[str, type[RefereeTerm] | type[PriorTerm]] = {"referees": RefereeTerm, "priors": PriorTerm}
@@ -42,7 +45,7 @@ class Objective:
         return cls((*config.referees, *config.priors))
 
     @classmethod
-    def parse(cls, settings: Mapping[str, Sequence[Any]]) -> Objective:
+    def from_settings(cls, settings: Mapping[str, Sequence[Any]]) -> Objective:
         """An objective from `settings()`, or from the `referees` and `priors` of a YAML file.
 
         Raises:
@@ -53,7 +56,7 @@ class Objective:
             raise RefcoreError(f"an objective has no {unknown}; expected {' and '.join(TERMS)}")
         return cls(
             tuple(
-                parse(model, data, f"{kind}.{i}")
+                validated(model, data, f"{kind}.{i}")
                 for kind, model in TERMS.items()
                 for i, data in enumerate(settings.get(kind, ()))
             )
@@ -68,7 +71,7 @@ class Objective:
         return tuple(term for term in self.terms if isinstance(term, PriorTerm))
 
     def settings(self) -> dict[str, list[dict[str, Any]]]:
-        """`{"referees": [...], "priors": [...]}` as plain dicts, which `parse` reads back to an equal objective."""
+        """`{"referees": [...], "priors": [...]}` as plain dicts, which `from_settings` reads back to an equal objective."""
         return {
             "referees": [term.model_dump(mode="json") for term in self.referees],
             "priors": [term.model_dump(mode="json") for term in self.priors],
@@ -81,7 +84,7 @@ class Objective:
             ConfigError: the terms do not fit the rest of the config, a view group that it lacks for example.
         """
         settings, own = config.settings(), self.settings()
-        return RunConfig.parse(settings | (own if self.priors else {"referees": own["referees"]}))
+        return RunConfig.from_settings(settings | (own if self.priors else {"referees": own["referees"]}))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Objective):
@@ -201,7 +204,7 @@ def _term(kind: str, plugin: Any, settings: Mapping[str, Any], fields: dict[str,
                 f"{use['name']} is an instance, which has its fields already: {', '.join(fields)} is too much"
             )
         use["config"] |= fields
-    return Objective((parse(TERMS[kind], {**use, **settings}),))
+    return Objective((validated(TERMS[kind], {**use, **settings}),))
 
 
 def _is_operand(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What every plugin has: a pydantic config, a name under which it was registered, and errors that say how to go on."""
+"""The base of every plugin: its kind, its registered name, its pydantic config, and its place in an objective."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SINGULAR: Mapping[str, str] = {
+    "referees": "referee",
+    "priors": "prior",
+    "augmentations": "augmentation",
+    "canvases": "canvas",
+    "parsers": "parser",
+    "judges": "judge",
+}
 
 
 class PluginConfig(BaseModel):
     """Base of a plugin's settings: unknown fields are refused, and every field wants a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    checkpoint_fields: ClassVar[tuple[str, ...]] = ("model",)
+    """Fields that may name a checkpoint; those that a class does not have are ignored."""
 
-
-class RefcoreError(Exception):
-    """An error whose message is meant for the user: it names the thing, the value and the remedy."""
-
-
-class CheckpointError(RefcoreError):
-    """A checkpoint that is missing, corrupt, of another kind, or that cannot be downloaded."""
+    def checkpoints(self) -> dict[str, str]:
+        """Field -> the checkpoint that it names: a hub id, a path, or WORLD:NAME for one that comes with a world."""
+        named = {field: getattr(self, field, None) for field in self.checkpoint_fields}
+        return {field: model for field, model in named.items() if isinstance(model, str)}
 
 
 class _Arithmetic:
@@ -65,11 +74,13 @@ class PluginType(_Arithmetic, ABCMeta):
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
-    """Base of referees, priors, augmentations, canvases and parsers."""
+    """Base of the six contracts: referees, priors, augmentations, canvases, parsers and judges."""
 
     class Config(PluginConfig):
         pass
 
+    kind: ClassVar[Kind | None] = None
+    """Set by each contract; None for what is not a contract yet."""
     name: ClassVar[str] = ""
     """The name that a config uses."""
     conversions: ClassVar[Mapping[str, Callable[[Path, Path], Path]]] = {}
@@ -87,29 +98,3 @@ class Plugin(_Arithmetic, metaclass=PluginType):
     def __repr__(self) -> str:
         given = self.config.model_dump(exclude_unset=True)
         return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in given.items())})"
-
-
-def as_use(value: Any) -> Any:
-    """A plugin or plugin class as a config names it, `{"name": ..., "config": ...}`; anything else as it is.
-
-    The config holds the fields that were set, and nothing else that an instance may have.
-
-    Raises:
-        RefcoreError: a class that extends none of the five contracts, or whose name another plugin has.
-    """
-    is_class = isinstance(value, PluginType)
-    if not is_class and not isinstance(value, Plugin):
-        return value
-    _, name = import_module("refcore.registry").name_of(value if is_class else type(value))
-    return {"name": name, "config": {} if is_class else value.config.model_dump(mode="json", exclude_unset=True)}
-
-
-class CallableModule(ModuleType):
-    """The type of the modules `refcore.referee` and `refcore.prior`: called, they decorate a function.
-
-    Their contracts live in modules of the names that the decorators want to have, `@refcore.referee`.
-    """
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """See `refcore.functions`."""
-        return getattr(import_module("refcore.functions"), self.__name__.rpartition(".")[2])(*args, **options)

@@ -12,47 +12,27 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pluggy
 
 from refcore import hooks
+from refcore.errors import ApiVersionError, RefcoreError, unknown
+from refcore.explain import validated
 from refcore.folder import Source, sources
 from refcore.hooks import PROJECT, Specs
-from refcore.names import unknown
-from refcore.plugin import Plugin, RefcoreError
+from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
 
-Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _ORDER: dict[str, int] = {kind: i for i, kind in enumerate(KINDS)}
-SINGULAR: dict[str, str] = {
-    "referees": "referee",
-    "priors": "prior",
-    "augmentations": "augmentation",
-    "canvases": "canvas",
-    "parsers": "parser",
-}
 PRESETS = "presets"
 """The hook of presets is registered to as the kinds are, but what it registers are files."""
-CONTRACTS: dict[str, str] = {
-    "referees": "refcore.referee:Referee",
-    "priors": "refcore.prior:Prior",
-    "augmentations": "refcore.augmentation:Augmentation",
-    "canvases": "refcore.canvas:Canvas",
-    "parsers": "refcore.parser:Parser",
-}
-"""Kind -> the base class that its plugins extend."""
 
 IN_MEMORY = "in memory"
 """The distribution of what was registered from Python and not installed."""
-
-
-class ApiVersionError(RefcoreError):
-    """A plugin that was built for another version of the hooks and contracts."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +109,21 @@ class Registry:
         if name not in entries:
             raise self._unknown(kind, name, where)
         return _import(entries[name], where)
+
+    def create(self, kind: Kind, name: str, config: Mapping[str, Any] | None = None, where: str = "") -> Any:
+        """The plugin of a name with its own fields, not loaded.
+
+        Args:
+            kind: one of KINDS.
+            name: as a config has it.
+            config: the plugin's own fields; None for their defaults.
+            where: the config field that asks, for messages: "referees.0".
+
+        Raises:
+            RefcoreError: as `get`; a field that the plugin does not have (a ConfigError).
+        """
+        cls = self.get(kind, name, where)
+        return cls(validated(cls.Config, dict(config or {}), f"{where}.config" if where else "config"))
 
     def names(self, kind: Kind) -> list[str]:
         """The known names of a kind, sorted."""
@@ -323,21 +318,43 @@ def kind_of(cls: type[Any]) -> Kind:
     """The kind of a plugin class.
 
     Raises:
-        RefcoreError: it extends none of the five contracts.
+        RefcoreError: it extends none of the contracts.
     """
-    for kind, contract in CONTRACTS.items():
-        if issubclass(cls, pkgutil.resolve_name(contract)):
-            return kind  # type: ignore[return-value]
-    raise RefcoreError(
-        f"{cls.__qualname__} is no plugin; expected a subclass of "
-        + ", ".join(contract.replace(":", ".") for contract in CONTRACTS.values())
-    )
+    kind: Kind | None = getattr(cls, "kind", None)
+    if kind is None or not issubclass(cls, Plugin):
+        expected = ", ".join(contract_name(kind) for kind in KINDS)
+        raise RefcoreError(f"{cls.__qualname__} is not a plugin; expected a subclass of {expected}")
+    return kind
+
+
+def contract_name(kind: Kind) -> str:
+    """The class that plugins of a kind extend, as users import it.
+
+    >>> contract_name("canvases")
+    'refcore.Canvas'
+    """
+    return f"refcore.{SINGULAR[kind].capitalize()}"
+
+
+def as_use(value: Any) -> Any:
+    """A plugin or plugin class as a config names it, `{"name": ..., "config": ...}`; anything else as it is.
+
+    The config holds the fields that were set, and nothing else that an instance may have.
+
+    Raises:
+        RefcoreError: a class that extends none of the contracts, or whose name another plugin has.
+    """
+    is_class = isinstance(value, PluginType)
+    if not is_class and not isinstance(value, Plugin):
+        return value
+    _, name = name_of(value if is_class else type(value))
+    return {"name": name, "config": {} if is_class else value.config.model_dump(mode="json", exclude_unset=True)}
 
 
 def own_name(cls: type[Plugin]) -> str:
     """The `name` that a class itself sets (an inherited one is another plugin's), or its class name in snake_case.
 
-    >>> from refcore.plugin import Plugin
+    >>> from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
     >>> own_name(type("EdgeSharpness", (Plugin,), {}))
     'edge_sharpness'
     """
@@ -351,8 +368,8 @@ def first_line(cls: type[Any]) -> str:
 
 
 def _is_plugin(value: Any) -> bool:
-    """Whether it is a class of one of the five kinds."""
-    return inspect.isclass(value) and any(issubclass(value, pkgutil.resolve_name(c)) for c in CONTRACTS.values())
+    """Whether it is a class that extends one of the contracts."""
+    return inspect.isclass(value) and issubclass(value, Plugin) and value.kind is not None
 
 
 def _path(target: Any) -> str:
@@ -418,11 +435,10 @@ def _import(claims: Entry | list[Entry], where: str = "") -> type[Any]:
     label = f'{SINGULAR[entry.kind]} "{entry.name}"' + (f" in {where}" if where else "") + f" (from {entry.origin})"
     try:
         found: Any = pkgutil.resolve_name(entry.target) if isinstance(entry.target, str) else entry.target
-        contract: type[Plugin] = pkgutil.resolve_name(CONTRACTS[entry.kind])
     except (Exception, SystemExit) as cause:
         raise RefcoreError(f"{label} cannot be imported: {_told(cause)}") from cause
-    if not (inspect.isclass(found) and issubclass(found, contract)):
-        raise RefcoreError(f"{label} is {found!r}; expected a subclass of {CONTRACTS[entry.kind].replace(':', '.')}")
+    if not (_is_plugin(found) and found.kind == entry.kind):
+        raise RefcoreError(f"{label} is {found!r}; expected a subclass of {contract_name(entry.kind)}")
     found.name = entry.name
     return found
 
@@ -437,6 +453,7 @@ _installed = Registry()
 """The one registry that configs are read against."""
 
 get = _installed.get
+create = _installed.create
 names = _installed.names
 rows = _installed.rows
 entry = _installed.entry

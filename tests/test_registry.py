@@ -12,10 +12,11 @@ from textwrap import dedent
 
 import pytest
 
-from refcore import hooks, preset
-from refcore.augmentation import Augmentation
+from refcore import hooks
+from refcore.config import presets
+from refcore.contracts.augmentation import Augmentation
+from refcore.errors import RefcoreError
 from refcore.hooks import API_CHANGES, API_VERSION, hookimpl
-from refcore.plugin import RefcoreError
 from refcore.registry import KINDS, Registry
 
 
@@ -354,28 +355,28 @@ class TestPresets:
         def write(name: str, file: str = "poster.yaml") -> None:
             registry = install("refcore_poster", PRESET.format(name=name, file=file))
             (tmp_path / "poster.yaml").write_text("# A poster.\ncanvas: {name: pixel}\nreferees: [{name: clip}]\n")
-            monkeypatch.setattr(preset.registry, "presets", registry.presets)
+            monkeypatch.setattr(presets.registry, "presets", registry.presets)
 
         return write
 
     def test_it_is_listed_with_its_distribution_and_composes(self, packaged):
         packaged("poster")
-        found = preset.get("poster")
+        found = presets.get("poster")
         assert (found.summary, found.distribution, found.version) == ("A poster.", "refcore_poster", "1.2.3")
-        assert {"playground", "poster"} <= set(preset.names())
-        assert preset.compose("poster", prompts=["a cat"]).canvas.name == "pixel"
-        assert preset.get("playground").distribution == "refcore"
+        assert {"playground", "poster"} <= set(presets.names())
+        assert presets.compose("poster", prompts=["a cat"]).canvas.name == "pixel"
+        assert presets.get("playground").distribution == "refcore"
 
     def test_a_name_that_refcore_ships_is_refused_and_spares_the_others(self, packaged):
         packaged("playground")
         with pytest.raises(RefcoreError, match=r'"playground" is registered twice: by refcore and by refcore_poster'):
-            preset.get("playground")
-        assert preset.get("natural").settings
+            presets.get("playground")
+        assert presets.get("natural").settings
 
     def test_a_missing_file_is_named_with_its_package(self, packaged):
         packaged("poster", "none.yaml")
         with pytest.raises(RefcoreError, match=r'preset "poster" \(from refcore_poster 1\.2\.3\).*No such file'):
-            preset.get("poster")
+            presets.get("poster")
 
     def test_something_else_than_a_path_is_refused(self, empty):
         class Wrong:

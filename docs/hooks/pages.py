@@ -16,9 +16,10 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from typer.testing import CliRunner
 
-from refcore import preset, registry
+from refcore import registry
 from refcore.cli.app import app
-from refcore.cli.listing import page
+from refcore.cli.plugins import page
+from refcore.config import presets
 
 SHIPPED = "refcore"
 """The distribution whose plugins have pages."""
@@ -140,9 +141,9 @@ def _homes(docs: Path) -> dict[str, str]:
 
 def _presets() -> str:
     lines = ["# Presets", "", "As `refcore config show --preset NAME` prints them, before defaults are filled in."]
-    for name in preset.names():
-        shown = preset.get(name)
-        default = " (the default)" if name == preset.DEFAULT else ""
+    for name in presets.names():
+        shown = presets.get(name)
+        default = " (the default)" if name == presets.DEFAULT else ""
         lines += ["", f"## `{name}`{default}", "", "```yaml", shown.text.rstrip(), "```"]
     return "\n".join(lines) + "\n"
 

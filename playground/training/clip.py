@@ -12,7 +12,7 @@ from open_clip.model import CLIP
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from refcore_playground.sample import NEGATIVES
+from refcore_playground.draw import NEGATIVES
 from refcore_playground.training.data import (
     ATTACKED,
     BINDING,

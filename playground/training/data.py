@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refcore_playground.draw import CATEGORIES, applies, draw_negative, draw_pair
 from refcore_playground.grammar import Request, write
 from refcore_playground.render import render_batch
-from refcore_playground.sample import CATEGORIES, applies, draw_negative, draw_pair
 from refcore_playground.world import Scene
 
 KIND_WEIGHTS: dict[str, int] = {

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from refcore_playground.draw import CATEGORIES, draw_request
 from refcore_playground.grammar import Request, write
-from refcore_playground.sample import CATEGORIES, draw_request
 from refcore_playground.training.data import BINDING, draw_batch, draw_checkered
 from refcore_playground.training.lessons import PhraseHead
 from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, save_clip_tokenizer

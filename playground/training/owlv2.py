@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
 
+from refcore_playground.draw import NEGATIVES
 from refcore_playground.grammar import Phrase
 from refcore_playground.render import NAMELESS, render_batch
-from refcore_playground.sample import NEGATIVES
 from refcore_playground.training.data import (
     BINDING,
     VISION_FIRST,

@@ -13,9 +13,9 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from refcore.augmentation import Augmentation, Params
+from refcore.contracts.augmentation import Augmentation, Params
 from refcore.plugin import PluginConfig
-from refcore.randomness import Rng
+from refcore.rng import Rng
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:

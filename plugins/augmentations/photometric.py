@@ -16,10 +16,10 @@ from kornia.enhance import (
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from refcore.augmentation import Augmentation, Draws, Params
+from refcore.contracts.augmentation import Augmentation, Draws, Params
+from refcore.engine.views import coarsen
 from refcore.plugin import PluginConfig
-from refcore.randomness import Rng
-from refcore.views import coarsen
+from refcore.rng import Rng
 from refcore_plugins.augmentations.geometric import Probability, Range, happens
 
 Strength = Annotated[float, Field(ge=0, le=1)]

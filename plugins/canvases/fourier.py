@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore.canvas import Canvas, CanvasParams
-from refcore.plugin import PluginConfig, RefcoreError
-from refcore.randomness import Rng
-from refcore_plugins.canvases.decorrelation import from_rgb, to_rgb
+from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.errors import RefcoreError
+from refcore.plugin import PluginConfig
+from refcore.rng import Rng
+from refcore_plugins.models.decorrelation import from_rgb, to_rgb
 
 _LOGIT_MARGIN = 1e-3
 """How far from black and white `encode` keeps a pixel, whose logit would be infinite there."""

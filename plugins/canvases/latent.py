@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from refcore.canvas import Canvas, CanvasParams
-from refcore.plugin import PluginConfig, RefcoreError
-from refcore.randomness import Rng
-from refcore_plugins.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
-from refcore_plugins.diffusers_folder import DiffusersFolder
+from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.errors import RefcoreError
+from refcore.plugin import PluginConfig
+from refcore.rng import Rng
+from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
+from refcore_plugins.models.diffusers_folder import DiffusersFolder
 
 LATENT = "latent"
 """The one tensor of the canvas's params, [B, C, H/factor, W/factor]."""
@@ -27,6 +28,7 @@ class Latent(Canvas):
     """
 
     class Config(PluginConfig):
+        checkpoint_fields = ("model", "gradient_decoder")
         model: str = Field(
             "playground:diffusion",
             description="Stable Diffusion folder or hub id (its `vae` is used), a bare AutoencoderKL folder or hub id, "

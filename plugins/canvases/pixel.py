@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore.canvas import Canvas, CanvasParams
-from refcore.plugin import PluginConfig, RefcoreError
-from refcore.randomness import Rng
+from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.errors import RefcoreError
+from refcore.plugin import PluginConfig
+from refcore.rng import Rng
 
 PIXELS = "pixels"
 """The one tensor of the canvas's params, [B, 3, H, W]."""

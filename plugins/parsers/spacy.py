@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from refcore.parser import NUMBERS, ParseError, Parser, Part, Parts, Relation
-from refcore.plugin import CheckpointError, PluginConfig, RefcoreError
+from refcore.contracts.parser import NUMBERS, Parser, Part, Parts, Relation
+from refcore.errors import CheckpointError, ParseError, RefcoreError
+from refcore.plugin import PluginConfig
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.prior import Prior
 from refcore.plugin import PluginConfig
-from refcore.prior import Prior
-from refcore.randomness import Rng
-from refcore.referee import Reading
+from refcore.rng import Rng
 
 
 class ImageLoss(Prior):
@@ -27,7 +27,7 @@ class ImageLoss(Prior):
     def loss(self, images: Tensor) -> Tensor:
         """[B] of images [B, 3, H, W], differentiable, no sample depending on another."""
 
-    def gradient(self, x: Tensor, reading: Reading, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
             value = self.loss(images)

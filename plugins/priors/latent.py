@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from refcore.calibration import Calibration
-from refcore.canvas import Canvas
-from refcore.plugin import PluginConfig, RefcoreError
-from refcore.prior import Prior
-from refcore.randomness import Rng
-from refcore.referee import Reading
+from refcore.contracts.canvas import Canvas
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.prior import Prior
+from refcore.errors import RefcoreError
+from refcore.plugin import PluginConfig
+from refcore.rng import Rng
 
 
 class LatentLoss(Prior):
@@ -35,7 +36,7 @@ class LatentLoss(Prior):
     def loss(self, latents: Tensor) -> Tensor:
         """[B] of latents [B, C, h, w], differentiable."""
 
-    def gradient(self, x: Tensor, reading: Reading, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             latents = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
             value = self.loss(latents)

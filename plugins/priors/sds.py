@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.priors.distillation import sds_gradient
-from refcore_plugins.priors.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.distillation import sds_gradient
+from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
 
 
 class Sds(LatentDiffusionPrior):

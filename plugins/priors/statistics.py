@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from refcore.canvas import Canvas
-from refcore.plugin import PluginConfig, RefcoreError
-from refcore.prior import Prior
-from refcore.randomness import Rng
-from refcore.referee import Reading
+from refcore.contracts.canvas import Canvas
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.prior import Prior
+from refcore.errors import RefcoreError
+from refcore.plugin import PluginConfig
+from refcore.rng import Rng
 from refcore_plugins.referees.imagenet import Weights, folded_network, normalize
 
 _LEAST_VARIANCE = 1e-4
@@ -70,7 +71,7 @@ class Statistics(Prior):
     def accept(self, canvas: Canvas) -> None:
         """Any canvas will do."""
 
-    def gradient(self, x: Tensor, reading: Reading, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             images = x.detach().requires_grad_()
             crops = self._crop(images, rng)

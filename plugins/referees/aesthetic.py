@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from refcore.plugin import CheckpointError, PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.conversion import read_pickled
-from refcore_plugins.referees.open_clip_towers import OpenClipTowers
-from refcore_plugins.referees.rating_head import RatingHead
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
+from refcore.plugin import PluginConfig
+from refcore_plugins.models.conversion import read_pickled
+from refcore_plugins.models.open_clip_towers import OpenClipTowers
+from refcore_plugins.models.rating_head import RatingHead
 
 FILE_NAME = "aesthetic_head.safetensors"
 ORIGINAL = (
@@ -77,17 +79,17 @@ class Aesthetic(Referee):
                 f"gives {width}; name the CLIP that the head was trained on"
             )
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Nothing: the prompt plays no part."""
-        return Reading(tuple(prompts))
+        return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         rating = self.rating(views)
         return F.softplus(self.config.best - rating if wanted else rating - self.config.worst)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The rating of each image, about 1 to 10."""
         return self.rating(images)
 

@@ -15,13 +15,15 @@ from torch import Tensor
 from transformers import Blip2ForImageTextRetrieval
 from transformers.utils import cached_file
 
-from refcore.plugin import CheckpointError, PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.referees.itg import FILE_NAME, ItgHead, extract_itg_head
-from refcore_plugins.referees.preprocess import Normalise
-from refcore_plugins.referees.similarity import unit
-from refcore_plugins.referees.text import text_beyond
-from refcore_plugins.transformers_folder import TransformersFolder
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
+from refcore.plugin import PluginConfig
+from refcore_plugins.models.itg import FILE_NAME, ItgHead, extract_itg_head
+from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.similarity import unit
+from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.transformers_folder import TransformersFolder
 
 CONTEXT_LENGTH = 32
 """Text tokens that BLIP-2's first stage was trained with, first and last included (LAVIS: max_txt_len)."""
@@ -51,6 +53,7 @@ class Blip2(Referee):
     """
 
     class Config(PluginConfig):
+        checkpoint_fields = ("model", "itg_head")
         model: str = Field(
             "playground:blip2",
             description=f"a {ARCHITECTURE} of transformers: hub id, folder or playground:blip2",
@@ -96,7 +99,7 @@ class Blip2(Referee):
         self.context = min(CONTEXT_LENGTH, model.config.qformer_config.max_position_embeddings)
 
     @torch.no_grad()
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Tokens `ids` and `mask` [P, L], and the unit text features of the contrast, `text` [P, D]."""
         encoded = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
@@ -107,14 +110,14 @@ class Blip2(Referee):
         ).last_hidden_state
         text = unit(self.model.text_projection(hidden[:, 0]))
         cut = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
-        return Reading(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, cut)
+        return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, cut)
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`: the weighted sum of `losses`."""
         losses = self.losses(views, reading, rows, wanted)
         return torch.stack([getattr(self.config, name) * loss for name, loss in losses.items()]).sum(0)
 
-    def losses(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> dict[str, Tensor]:
+    def losses(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> dict[str, Tensor]:
         """The losses that have a weight, by name (`itm`, `itg`, `itc`), each [N], not yet weighted; see `judge`."""
         weights, text = self.config, reading.select(rows)
         losses: dict[str, Tensor] = {}
@@ -130,7 +133,7 @@ class Blip2(Referee):
         return losses
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The probability that each image matches its prompt, by the matching head, in [0, 1]."""
         match, _, _ = self._fuse(images, reading.tensors, match=True, contrast=False, caption=False)
         return self._match_probability(match)[:, 1]

@@ -13,13 +13,14 @@ from pydantic import Field
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from refcore.checkpoint import offline_error
-from refcore.names import unknown
-from refcore.plugin import CheckpointError, PluginConfig, RefcoreError
-from refcore.referee import Reading, Referee
-from refcore_plugins.referees.class_loss import ClassLoss, class_loss, class_probability
-from refcore_plugins.referees.imagenet_classes import ClassNames, target_of
-from refcore_plugins.referees.preprocess import Normalise
+from refcore.checkpoints import offline_error
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError, RefcoreError, unknown
+from refcore.plugin import PluginConfig
+from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
+from refcore_plugins.models.imagenet_classes import ClassNames, target_of
+from refcore_plugins.models.preprocess import Normalise
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
@@ -79,7 +80,7 @@ class Classifier(Referee):
         self.normalise = Normalise(data["mean"], data["std"], device)
         self.device, self.dtype = device, dtype
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Each prompt's target over the classes: `target` [P, C], rows sum to 1.
 
         Raises:
@@ -93,14 +94,14 @@ class Classifier(Referee):
             for index, weight in weights.items():
                 target[row, index] = weight
         wide = torch.promote_types(self.dtype, torch.float32)
-        return Reading(tuple(prompts), {"target": target.to(self.device, wide)}, ("",) * len(notes), tuple(notes))
+        return Conditioning(tuple(prompts), {"target": target.to(self.device, wide)}, ("",) * len(notes), tuple(notes))
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         return class_loss(self.logits(views), reading["target"].index_select(0, rows), self.config.loss, wanted)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
         return class_probability(self.logits(images), reading["target"])
 

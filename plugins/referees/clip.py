@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from refcore_plugins.referees.open_clip_towers import OpenClipTowers
-from refcore_plugins.referees.similarity import TwoTowers
+from refcore_plugins.models.open_clip_towers import OpenClipTowers
+from refcore_plugins.models.similarity import TwoTowers
 
 
 class Clip(TwoTowers):

@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from refcore import images
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.engine.views import resize
 from refcore.plugin import PluginConfig
-from refcore.referee import Reading, Referee
-from refcore.views import resize
-from refcore_plugins.referees.dinov2 import Dinov2
-from refcore_plugins.referees.open_clip_towers import OpenClipTowers
-from refcore_plugins.referees.similarity import SimilarityLoss, similarity_loss
-from refcore_plugins.referees.transformers_towers import CLIP, SIGLIP, TransformersTowers
+from refcore_plugins.models.dinov2 import Dinov2
+from refcore_plugins.models.open_clip_towers import OpenClipTowers
+from refcore_plugins.models.similarity import SimilarityLoss, similarity_loss
+from refcore_plugins.models.transformers_towers import CLIP, SIGLIP, TransformersTowers
 
 
 class ImageSimilarity(Referee):
@@ -79,16 +80,16 @@ class ImageSimilarity(Referee):
             view = centre(reference, self.input_size).to(device, torch.promote_types(dtype, torch.float32))
             self.reference = self._features(view)
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Nothing: the prompt plays no part."""
-        return Reading(tuple(prompts))
+        return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         return similarity_loss(self.cosine(views), self.config.loss, wanted, self.config.absent_below)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The cosine of each image and the reference, in [-1, 1]."""
         return self.cosine(images)
 

@@ -20,13 +20,15 @@ from transformers import AutoTokenizer, BlipTextConfig, BlipVisionConfig
 from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-from refcore.checkpoint import offline_error
-from refcore.plugin import CheckpointError, PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
-from refcore_plugins.referees.preprocess import Normalise
-from refcore_plugins.referees.rating_head import RatingHead
-from refcore_plugins.referees.text import text_beyond
+from refcore.checkpoints import offline_error
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
+from refcore.plugin import PluginConfig
+from refcore_plugins.models.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
+from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.rating_head import RatingHead
+from refcore_plugins.models.text import text_beyond
 
 CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
@@ -140,21 +142,21 @@ class ImageReward(Referee):
         self.input_size = (config["vision"]["image_size"],) * 2
         self.device, self.dtype = device, dtype
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Tokens `ids` and `mask` [P, 35], and the end of each prompt that is beyond them."""
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).to(self.device)
         cut = tuple(text_beyond(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
-        return Reading(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, cut)
+        return Conditioning(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, cut)
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         reward = self.reward(views, reading.select(rows))
         return F.softplus(-reward if wanted else reward)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The reward of each image, about -2 to 2."""
         return self.reward(images, reading.tensors)
 

@@ -13,10 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from refcore.plugin import CheckpointError, PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.referees.class_loss import ClassLoss, class_loss, class_probability
-from refcore_plugins.referees.imagenet_classes import ClassNames, target_of
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
+from refcore.plugin import PluginConfig
+from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
+from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 
 CLASSES = 1000
 Weights = Literal["lite0", "lite1", "lite2"]
@@ -52,7 +54,7 @@ class Imagenet(Referee):
         # Depthwise convolutions run about 1.4 times as fast with the channels last, on the CPU as on CUDA.
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Each prompt's target over the classes: [P, 1000], rows sum to 1.
 
         Raises:
@@ -66,7 +68,7 @@ class Imagenet(Referee):
             for index, weight in target.weights.items():
                 weights[row, index] = weight
         notes = tuple(target.note for target in targets)
-        return Reading(tuple(prompts), {"target": weights.to(self.device)}, ("",) * len(targets), notes)
+        return Conditioning(tuple(prompts), {"target": weights.to(self.device)}, ("",) * len(targets), notes)
 
     def logits(self, views: Tensor) -> Tensor:
         """[N, 1000] class logits, float32 (float64 in float64), of views [N, 3, H, W] in [0, 1]; differentiable."""
@@ -74,18 +76,18 @@ class Imagenet(Referee):
         logits = self._network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         logits = self.logits(views)
         target = reading.select(rows)["target"]
         return class_loss(logits, target, self.config.loss, wanted)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
         return class_probability(self.logits(images), reading["target"])
 
     @torch.no_grad()
-    def rank(self, images: Tensor, reading: Reading) -> Tensor:
+    def rank(self, images: Tensor, reading: Conditioning) -> Tensor:
         """[B] int64 rank of the class most asked for among the 1,000, 1 being the network's first guess.
 
         Of several classes asked for equally, the best ranked counts.

@@ -10,15 +10,16 @@ from pydantic import Field
 from torch import Tensor
 from transformers import Owlv2ForObjectDetection
 
-from refcore.parser import Part, Parts, load_parser
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.parser import Part, Parts, load_parser
+from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.referees.attention import transformers_attention
-from refcore_plugins.referees.detection import DIRECTIONS, IMPOSSIBLE, centre, log_direction, log_number, numbers
-from refcore_plugins.referees.preprocess import Normalise
-from refcore_plugins.referees.similarity import unit
-from refcore_plugins.referees.text import text_beyond
-from refcore_plugins.transformers_folder import TransformersFolder
+from refcore_plugins.models.attention import transformers_attention
+from refcore_plugins.models.detection import DIRECTIONS, IMPOSSIBLE, centre, log_direction, log_number, numbers
+from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.similarity import unit
+from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.transformers_folder import TransformersFolder
 
 ARCHITECTURE = "Owlv2ForObjectDetection"
 EXPECTED = f"expected an {ARCHITECTURE}, such as google/owlv2-base-patch16-ensemble"
@@ -73,7 +74,7 @@ class Owlv2(Referee):
         self.parser = load_parser(self.config.parser, where="parser") if self.config.parser else None
 
     @torch.no_grad()
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """What to look for, padded to the most things T and relations R of any prompt.
 
         Tensors: `query` [P, T, D] unit features, where `thing` [P, T] is true; `number` [P, T, K] and `total` [P, K']
@@ -104,16 +105,16 @@ class Owlv2(Referee):
             "; ".join(filter(None, (text_beyond(self.tokenizer, thing.text, self.context) for thing in parts.things)))
             for parts in parsed
         )
-        reading = Reading(tuple(prompts), tensors, cut, tuple(map(self._note, parsed)))
+        reading = Conditioning(tuple(prompts), tensors, cut, tuple(map(self._note, parsed)))
         return reading.to(self.device)
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         log_p = self.log_probability(views, reading.select(rows))
         return -log_p if wanted else -torch.log(-torch.expm1(log_p.clamp(max=-EPS)))
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The probability that each image is what its prompt asks for, in [0, 1]."""
         return self.log_probability(images, reading.tensors).exp()
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from refcore.checkpoint import resolve
-from refcore.plugin import CheckpointError
-from refcore.referee import Reading
-from refcore_plugins.referees.open_clip_towers import CONFIG, HUB, LOCAL, OpenClipTowers
-from refcore_plugins.referees.similarity import Towers, TwoTowers
-from refcore_plugins.referees.transformers_towers import SIGLIP, TransformersTowers
+from refcore.checkpoints import resolve
+from refcore.contracts.conditioning import Conditioning
+from refcore.errors import CheckpointError
+from refcore_plugins.models.open_clip_towers import CONFIG, HUB, LOCAL, OpenClipTowers
+from refcore_plugins.models.similarity import Towers, TwoTowers
+from refcore_plugins.models.transformers_towers import SIGLIP, TransformersTowers
 
 
 class Siglip(TwoTowers):
@@ -57,13 +57,13 @@ class Siglip(TwoTowers):
             )
         return towers
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         logit = self.logit(views, reading["text"].index_select(0, rows))
         return F.softplus(-logit if wanted else logit)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The probability that each image and its prompt are a pair, in [0, 1]."""
         return self.logit(images, reading["text"]).sigmoid()
 

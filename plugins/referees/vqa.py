@@ -9,11 +9,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore.referee import Reading, Referee
-from refcore_plugins.referees.answering import BLIP, Answering, BlipAnswering, ChatAnswering
-from refcore_plugins.referees.text import text_beyond
-from refcore_plugins.transformers_folder import TransformersFolder
+from refcore_plugins.models.answering import BLIP, Answering, BlipAnswering, ChatAnswering
+from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.transformers_folder import TransformersFolder
 
 EPS = 1e-8
 """Added inside the logarithm of 1 - p, which has an end that way."""
@@ -60,20 +61,20 @@ class Vqa(Referee):
         self.towers: Answering = made(folder, self.config.answer, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """The tokens of the questions, each [P, L], and the end of each prompt that its question has no room for."""
         cut = tuple(self._unread(prompt) for prompt in prompts)
         kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, cut, strict=True)]
         tensors = self.towers.tokens([self._ask(prompt) for prompt in kept])
-        return Reading(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, cut)
+        return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, cut)
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         log_p = self.towers.log_probability(views, reading.select(rows))
         return -log_p if wanted else -torch.log(-torch.expm1(log_p) + EPS)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """The probability of the answer for each image, in [0, 1]."""
         return self.towers.log_probability(images, reading.tensors).exp()
 

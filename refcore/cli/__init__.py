@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 
-from refcore.plugin import RefcoreError
+from refcore.errors import RefcoreError
 
 FAILED = 1
 """Exit status of a command that was understood and could not be done."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from refcore import registry, rundir
-from refcore.cli import benching
-from refcore.folder import LOCAL
-from refcore.plugin import RefcoreError
+from refcore.cli.options import ConfigFile, Json, LocalPlugins, Overrides, PluginsDir, PresetName
+from refcore.runs import rundir
 
 app = typer.Typer(
     help="Make images by inverting referees: frozen models that judge whether an image matches a prompt.",
@@ -20,65 +18,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
-playground_app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
 
 
-class ProbeGroup(TyperGroup):
-    """A group that takes a word which is none of its commands as the first argument of `probe run`."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
-
-
-probe_app = typer.Typer(
-    cls=ProbeGroup,
-    help="Measure a referee on the playground, where the truth is known; or a run's loss: `refcore probe CONFIG`.",
-    no_args_is_help=True,
-)
 plugins_app = typer.Typer(help="List referees, priors, canvases and all other plugins.", invoke_without_command=True)
 app.add_typer(config_app, name="config")
-app.add_typer(playground_app, name="playground")
-app.add_typer(benching.app, name="bench")
 app.add_typer(plugins_app, name="plugins")
-app.add_typer(probe_app, name="probe")
 
-
-def _read_folders(folders: list[Path] | None) -> list[Path] | None:
-    for folder in folders or []:
-        registry.add_folder(folder)
-    return folders
-
-
-def _read_local(asked: bool) -> bool:
-    if asked:
-        if not LOCAL.is_dir():
-            raise RefcoreError(f'there is no folder "{LOCAL}" here; make it, or name another with --plugins-dir')
-        registry.add_folder(LOCAL)
-    return asked
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PresetName = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset; see `refcore presets`.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A YAML config, a run's config.yaml for example.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, as in referees.0.weight=0.5. Repeatable."),
-]
-# The folders are read while the command line is, so that every later word may name what is in them.
-PluginsDir = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugins-dir", metavar="DIR", callback=_read_folders, help="Also the plugin files of this folder. Repeatable."
-    ),
-]
-LocalPlugins = Annotated[
-    bool,
-    typer.Option("--local-plugins", callback=_read_local, help=f"Also the plugin files of ./{LOCAL}, never read else."),
-]
+COMMANDS = "refcore.commands"
+"""Entry-point group of other packages' commands: a `typer.Typer` for a group of them, a function for one."""
 
 
 def _print_version(asked: bool) -> None:
@@ -119,7 +66,7 @@ def invert(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Optimise images until the referees agree that they match their prompts."""
-    from refcore.cli.inverting import run
+    from refcore.cli.invert import run
 
     run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json)
 
@@ -139,7 +86,7 @@ def score(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Score an image against a prompt by the referees and witnesses of a preset."""
-    from refcore.cli.scoring import run
+    from refcore.cli.score import run
 
     run(image, prompt, referee or [], preset, config, overrides or [], json)
 
@@ -156,7 +103,7 @@ def plugins(
 ) -> None:
     """List referees, priors, augmentations, canvases and parsers; nothing is imported without --check."""
     if context.invoked_subcommand is None:
-        from refcore.cli.listing import list_plugins
+        from refcore.cli.plugins import list_plugins
 
         list_plugins(check, json)
 
@@ -169,7 +116,7 @@ def plugins_show(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Show the page of a plugin: what it is, where it comes from, its settings, and how a config names it."""
-    from refcore.cli.listing import show_plugin
+    from refcore.cli.plugins import show_plugin
 
     show_plugin(name, json)
 
@@ -177,7 +124,7 @@ def plugins_show(
 @app.command()
 def presets(json: Json = False, plugins_dir: PluginsDir = None, local_plugins: LocalPlugins = False) -> None:
     """List the presets."""
-    from refcore.cli.listing import list_presets
+    from refcore.cli.plugins import list_presets
 
     list_presets(json)
 
@@ -192,7 +139,7 @@ def config_show(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Print a config with every default filled in."""
-    from refcore.cli.configs import show
+    from refcore.cli.config import show
 
     show(preset, config, overrides or [], json)
 
@@ -208,7 +155,7 @@ def config_validate(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Check a config, its plugins' fields included, without loading a model."""
-    from refcore.cli.configs import validate
+    from refcore.cli.config import validate
 
     validate(file or config, preset, overrides or [], json)
 
@@ -220,7 +167,7 @@ def config_schema(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Print the JSON Schema of a config."""
-    from refcore.cli.configs import schema
+    from refcore.cli.config import schema
 
     schema(plugins)
 
@@ -228,38 +175,17 @@ def config_schema(
 @app.command()
 def judge(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A prompt of the playground's grammar.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A prompt that the judge reads.")],
+    by: Annotated[str, typer.Option("--by", metavar="NAME", help="The judge; see `refcore plugins`.")] = "playground",
     json: Json = False,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the verdict is no.")] = False,
+    plugins_dir: PluginsDir = None,
+    local_plugins: LocalPlugins = False,
 ) -> None:
-    """Say whether an image shows exactly what a playground prompt asks for, fact by fact."""
-    from refcore.cli.playground import judge
+    """Say whether an image shows exactly what a prompt asks for, fact by fact."""
+    from refcore.cli.judge import run
 
-    judge(image, prompt, json, exit_code)
-
-
-@playground_app.command("spec")
-def playground_spec(json: Json = False) -> None:
-    """Print the palette, shapes, textures, sizes and relations."""
-    from refcore.cli.playground import spec
-
-    spec(json)
-
-
-@playground_app.command("sample")
-def playground_sample(
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="A prompt of the grammar; drawn if left out.")
-    ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="How many scenes.")] = 1,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the scenes.")] = Path("samples"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the drawing.")] = 0,
-    json: Json = False,
-) -> None:
-    """Draw scenes, with their captions."""
-    from refcore.cli.playground import sample
-
-    sample(prompt, n, out, seed, json)
+    run(image, prompt, by, json, exit_code)
 
 
 @app.command()
@@ -272,7 +198,7 @@ def doctor(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Say what this machine has, and with a preset or config what that would need of it."""
-    from refcore.cli.doctoring import run
+    from refcore.cli.doctor import run
 
     run(preset, config, overrides or [], json)
 
@@ -290,26 +216,8 @@ def new(
     run(kind, name, out, json)
 
 
-@probe_app.command("referee")
-def probe_referee(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A referee; see `refcore plugins`.")],
-    scenes: Annotated[int, typer.Option("--scenes", min=2, help="Scenes for each kind of wrong caption.")] = 24,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts made by its gradient alone.")] = 6,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of scenes, prompts and the start.")] = 0,
-    overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Keep the pictures in this folder.")] = None,
-    json: Json = False,
-    plugins_dir: PluginsDir = None,
-    local_plugins: LocalPlugins = False,
-) -> None:
-    """Show what a referee knows, whether its gradient alone makes what is asked, and what a view costs."""
-    from refcore.cli.probing import run
-
-    run(name, scenes, prompts, seed, overrides or [], out, json)
-
-
-@probe_app.command("run")
-def probe_run(
+@app.command()
+def smoothness(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset, or the path of a YAML config.")],
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", metavar="PROMPT", help="What is made; by default the config's.")
@@ -336,8 +244,8 @@ def probe_run(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Measure how smooth and how well conditioned the referees' loss is along a run; `run` may be left out."""
-    from refcore.cli.smoothing import run
+    """Measure how smooth and how well conditioned the referees' loss is along a run."""
+    from refcore.cli.smoothness import run
 
     run(source, prompts or [], overrides or [], seed, steps, views, noise, at, directions, radius, dtype, out, json)
 
@@ -351,6 +259,19 @@ def convert(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Convert a file of another project for one of the plugins."""
-    from refcore.cli.converting import run
+    from refcore.cli.convert import run
 
     run(conversion, source, out)
+
+
+def _add_commands() -> None:
+    """Adds the commands of installed packages, the benchmark's and the playground's among them."""
+    for point in sorted(metadata.entry_points(group=COMMANDS), key=lambda point: point.name):
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=point.name)
+        else:
+            app.command(point.name)(command)
+
+
+_add_commands()

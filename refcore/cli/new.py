@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from string import Template
 
-from refcore import registry, rundir
-from refcore.cli import templates
-from refcore.cli.listing import use
+from refcore import registry
+from refcore.cli import new_templates as templates
 from refcore.cli.output import print_json, stdout
+from refcore.cli.plugins import use
+from refcore.errors import RefcoreError, unknown
 from refcore.hooks import API_VERSION
-from refcore.names import unknown
-from refcore.plugin import RefcoreError
+from refcore.runs import rundir
 
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 LONGEST = 40
@@ -43,7 +43,7 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     Raises:
         RefcoreError: an unknown kind, a name that cannot be one or is taken, or a folder that exists.
     """
-    kinds = {singular: plural for plural, singular in registry.SINGULAR.items()}
+    kinds = {singular: plural for plural, singular in registry.SINGULAR.items() if plural in templates.MODULE}
     if kind not in kinds:
         raise unknown("kind of plugin", kind, kinds)
     plural: registry.Kind = kinds[kind]  # type: ignore[assignment]
@@ -118,5 +118,9 @@ def class_name(kind: registry.Kind, name: str) -> str:
     ('EdgeSharpness', 'TensorReferee')
     """
     plain = "".join(word.capitalize() for word in re.split("[_-]", name))
-    used = {*_WORD.findall(templates.MODULE[kind]), *_WORD.findall(templates.TEST_HEAD), *map(str, keyword.kwlist)}
+    used = {
+        *_WORD.findall(templates.MODULE[kind]),
+        *_WORD.findall(templates.TEST_HEAD),
+        *map(str, keyword.kwlist),
+    }
     return plain + registry.SINGULAR[kind].capitalize() if plain in used else plain

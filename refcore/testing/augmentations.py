@@ -1,4 +1,4 @@
-"""Checks of an augmentation, against `refcore.augmentation.Augmentation`."""
+"""Checks of an augmentation, against `refcore.contracts.augmentation.Augmentation`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore.augmentation import Draws, Params, select
-from refcore.randomness import Deferred
+from refcore.contracts.augmentation import Draws, Params, select
+from refcore.rng import Deferred
 from refcore.testing.case import (
     EXACT,
     ROUGH,

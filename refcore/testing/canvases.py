@@ -1,4 +1,4 @@
-"""Checks of a canvas, against `refcore.canvas.Canvas`."""
+"""Checks of a canvas, against `refcore.contracts.canvas.Canvas`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore.plugin import RefcoreError
+from refcore.errors import RefcoreError
 from refcore.testing import common
 from refcore.testing.case import (
     EXACT,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from refcore import registry
-from refcore.canvas import Canvas, CanvasParams
+from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.plugin import Plugin
-from refcore.randomness import Rng, keyed_generator
+from refcore.rng import Rng, keyed_generator
 
 PROMPTS = ("a red circle", "a blue square left of a green star", "two dotted rings")
 SEEDS: tuple[int, ...] = (11, 12, 13)
@@ -104,7 +104,7 @@ class Case:
             plugin.load(self.device, dtype, self.size)
         elif self.kind == "parsers":
             plugin.load()
-        elif self.kind != "augmentations":
+        elif self.kind not in ("augmentations", "judges"):
             plugin.load(self.device, dtype)
         if self.kind == "priors":
             plugin.accept(self.on(dtype))

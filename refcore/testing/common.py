@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore import preset
-from refcore.fields import ConfigError, parse
-from refcore.plugin import PluginConfig, RefcoreError
+from refcore.config.settings import dump_yaml, parse_yaml
+from refcore.errors import ConfigError, RefcoreError
+from refcore.explain import validated
+from refcore.plugin import PluginConfig
 from refcore.testing.case import (
     ROUGH,
     Case,
@@ -46,7 +47,7 @@ def config_round_trip(case: Case) -> None:
     )
     dumped = config.model_dump(mode="json")
     try:
-        again = parse(model, preset.parse(preset.dump(dumped), "the dumped config"))
+        again = validated(model, parse_yaml(dump_yaml(dumped), "the dumped config"))
     except Exception as cause:
         raise Failed(f"the config {dumped} cannot be read back from YAML: {cause}") from cause
     require(again == config, f"the config {config!r} reads back from YAML as {again!r}; expected the same")
@@ -58,7 +59,7 @@ def useful_errors(case: Case) -> None:
     """A wrong field is named, and a checkpoint that is not there is refused with its name and the remedy."""
     model = type(case.plugin).Config
     try:
-        parse(model, {**case.plugin.config.model_dump(mode="json"), "no_such_setting": 1})
+        validated(model, {**case.plugin.config.model_dump(mode="json"), "no_such_setting": 1})
     except ConfigError:
         pass
     else:
@@ -70,7 +71,9 @@ def useful_errors(case: Case) -> None:
         settings = {**case.plugin.config.model_dump(mode="json"), name: value}
 
         def attempt(settings: dict[str, Any] = settings) -> None:
-            Case(type(case.plugin)(parse(model, settings)), case.prompts, case.device, case.size, case.canvas).fresh()
+            Case(
+                type(case.plugin)(validated(model, settings)), case.prompts, case.device, case.size, case.canvas
+            ).fresh()
 
         expect_refusal(attempt, f"{name}={value!r}", str(value))
 

@@ -1,8 +1,9 @@
-"""Checks of a parser, against `refcore.parser.Parser`."""
+"""Checks of a parser, against `refcore.contracts.parser.Parser`."""
 
 from __future__ import annotations
 
-from refcore.parser import ParseError, Parts
+from refcore.contracts.parser import Parts
+from refcore.errors import ParseError
 from refcore.testing.case import Case, Failed, global_randomness_untouched, require
 
 

@@ -1,4 +1,4 @@
-"""Checks of a prior, against `refcore.prior.Prior`."""
+"""Checks of a prior, against `refcore.contracts.prior.Prior`."""
 
 from __future__ import annotations
 

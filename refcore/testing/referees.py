@@ -1,4 +1,4 @@
-"""Checks of a referee, against `refcore.referee.Referee`."""
+"""Checks of a referee, against `refcore.contracts.referee.Referee`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore.plugin import RefcoreError
-from refcore.referee import Reading
+from refcore.contracts.conditioning import Conditioning
+from refcore.errors import RefcoreError
 from refcore.testing.case import (
     EXACT,
     ROUGH,
@@ -45,7 +45,7 @@ def reading(case: Case) -> None:
     """`read` gives one row a prompt, without gradients, in the order asked."""
     prompts = list(case.prompts)
     read = case.loaded().read(prompts)
-    require(isinstance(read, Reading), f"read gives {type(read).__name__}; expected a refcore.Reading")
+    require(isinstance(read, Conditioning), f"read gives {type(read).__name__}; expected a refcore.Conditioning")
     require(read.prompts == case.prompts, f"the reading's prompts are {read.prompts}; expected {case.prompts}")
     for name, tensor in read.tensors.items():
         require(

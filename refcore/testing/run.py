@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from refcore import registry
-from refcore.names import unknown
+from refcore.errors import unknown
 from refcore.plugin import Plugin, PluginType
-from refcore.testing import augmentations, canvases, common, parsers, priors, referees
+from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees
 from refcore.testing.case import Case, Failed, NotApplicable
 
 Check = Callable[[Case], Any]
@@ -102,6 +102,13 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         parsers.repeatable,
         parsers.refuses_what_it_cannot_read,
         parsers.no_global_randomness,
+    ),
+    "judges": _named(
+        common.config_round_trip,
+        common.useful_errors,
+        judges.verdicts,
+        judges.refuses_what_it_cannot_read,
+        judges.no_global_randomness,
     ),
 }
 """Kind -> name of a check -> the check; its docstring says what it holds the plugin to."""

@@ -6,12 +6,13 @@ import random
 
 import pytest
 
-from refcore_playground.bench import making, playground, running
-from refcore_playground.bench.calibration import Threshold
-from refcore_playground.bench.evaluations import KINDS
+from refcore_bench import making, running
+from refcore_bench.evaluations import KINDS
+from refcore_bench.tasks import playground
+from refcore_bench.thresholds import Threshold
+from refcore_playground.draw import draw_scene
 from refcore_playground.grammar import parse
 from refcore_playground.render import render
-from refcore_playground.sample import draw_scene
 
 EVALUATIONS = dict.fromkeys(KINDS, 1.0)
 

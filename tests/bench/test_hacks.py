@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from refcore.plugin import RefcoreError
-from refcore_playground.bench.calibration import Threshold, by_threshold
-from refcore_playground.bench.hacks import accepted, hacked, moved
+from refcore.errors import RefcoreError
+from refcore_bench.hacks import accepted, hacked, moved
+from refcore_bench.thresholds import Threshold, by_threshold
 
 THRESHOLDS = {"c": Threshold("clip", 0.3, 0.95, 0.2), "b": Threshold("blip2", 0.9, 0.95, 0.2)}
 ACCEPTS = by_threshold(THRESHOLDS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refcore.engine import Engine
-from refcore_playground.bench import making, variants
-from refcore_playground.bench.calibration import calibrate
-from refcore_playground.bench.sampling import Sampler, Sampling
-from refcore_playground.bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
+from refcore.engine.step import Engine
+from refcore_bench import making, variants
+from refcore_bench.sampling import Sampler, Sampling
+from refcore_bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
+from refcore_bench.thresholds import calibrate
 
 PROMPTS = ["a red circle", "a blue square"]
 TINY = "playground,steps=2,init=null,candidates={count: 1}"

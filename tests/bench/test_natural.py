@@ -11,24 +11,25 @@ import pytest
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
-from refcore import preset
 from refcore.cli import main
-from refcore.plugin import RefcoreError
-from refcore_playground.bench import making, running, tables, variants
-from refcore_playground.bench.evaluations import KINDS
-from refcore_playground.bench.gallery import write_gallery
-from refcore_playground.bench.grid import write_grid
-from refcore_playground.bench.hacks import hacked
-from refcore_playground.bench.natural import GROUPS, NATURAL, OTHER, by_rank, draw, only, witness_of
-from refcore_playground.bench.plot import write_plot
-from refcore_playground.bench.prompts import TUNING_SEED
-from refcore_playground.bench.prompts import draw as draw_prompts
-from refcore_playground.bench.results import Results
-from refcore_playground.bench.scoring import Rank
-from refcore_playground.bench.summary import summarise
-from refcore_plugins.referees.imagenet_classes import ClassNames, target_of
+from refcore.config import presets
+from refcore.config.settings import override
+from refcore.errors import RefcoreError
+from refcore_bench import making, running, tables, variants
+from refcore_bench.evaluations import KINDS
+from refcore_bench.gallery import write_gallery
+from refcore_bench.grid import write_grid
+from refcore_bench.hacks import hacked
+from refcore_bench.plot import write_plot
+from refcore_bench.results import Results
+from refcore_bench.scoring import Rank
+from refcore_bench.summary import summarise
+from refcore_bench.tasks.natural import GROUPS, NATURAL, OTHER, by_rank, draw, only, witness_of
+from refcore_bench.tasks.prompts import TUNING_SEED
+from refcore_bench.tasks.prompts import draw as draw_prompts
+from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "studies" / "rows"
 TINY = "steps=2,size=48"
 PRESET = variants.parse("natural", NATURAL)
 ALONE = variants.parse("lite0-alone", NATURAL)
@@ -121,7 +122,7 @@ def test_one_network_takes_the_views_of_both():
 
 
 def test_views_that_cannot_be_divided_are_refused():
-    settings = preset.override(preset.get("natural").settings, ["referees.2.views=noisy", "views.noisy.count=1"])
+    settings = override(presets.get("natural").settings, ["referees.2.views=noisy", "views.noisy.count=1"])
     with pytest.raises(RefcoreError, match='"lite0" alone cannot take the 3 views of "noisy" in equal parts'):
         only(settings, "lite0")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from refcore.plugin import RefcoreError
-from refcore_playground.bench.prompts import REPORTING_SEED, TUNING_SEED, draw
+from refcore.errors import RefcoreError
+from refcore_bench.tasks.prompts import REPORTING_SEED, TUNING_SEED, draw
+from refcore_playground.draw import CATEGORIES, draw_prompts
 from refcore_playground.grammar import parse
-from refcore_playground.sample import CATEGORIES, draw_prompts
 
 
 def test_the_set_is_that_of_the_grammar():

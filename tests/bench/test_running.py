@@ -8,12 +8,12 @@ import os
 import polars
 import pytest
 
-from refcore.plugin import RefcoreError
-from refcore_playground.bench import running, variants
-from refcore_playground.bench.evaluations import KINDS
-from refcore_playground.bench.prompts import TUNING_SEED, draw
-from refcore_playground.bench.results import KEY, Results
-from refcore_playground.bench.summary import summarise
+from refcore.errors import RefcoreError
+from refcore_bench import running, variants
+from refcore_bench.evaluations import KINDS
+from refcore_bench.results import KEY, Results
+from refcore_bench.summary import summarise
+from refcore_bench.tasks.prompts import TUNING_SEED, draw
 
 ASKED = draw(6, TUNING_SEED)
 PLAIN = variants.parse("plain=sampling-7.5")

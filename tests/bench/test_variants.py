@@ -6,13 +6,16 @@ import shutil
 
 import pytest
 
-from refcore import checkpoint, preset
-from refcore.config import RunConfig
-from refcore.plugin import RefcoreError
-from refcore_playground.bench import baselines, variants
-from refcore_playground.bench.checkpoints import digest
-from refcore_playground.bench.labels import ORACLE
-from refcore_playground.bench.playground import PLAYGROUND
+from refcore import checkpoints
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.settings import dump_yaml, override
+from refcore.errors import RefcoreError
+from refcore_bench import variants
+from refcore_bench.checkpoint_hashes import digest
+from refcore_bench.labels import ORACLE
+from refcore_bench.tasks import baselines
+from refcore_bench.tasks.playground import PLAYGROUND
 
 PRESET = variants.parse("playground")
 
@@ -37,7 +40,7 @@ def test_quick_is_the_preset_beside_two_of_its_baselines():
 
 
 def test_one_referee_alone_keeps_everything_else():
-    labels = RunConfig.parse(preset.get("playground").settings).referee_labels
+    labels = RunConfig.from_settings(presets.get("playground").settings).referee_labels
     for i, label in enumerate(labels):
         alone = variants.parse(f"{label}-alone")
         assert changed(alone) == {"referees"}
@@ -91,18 +94,18 @@ def test_best_of_n_ranks_by_the_presets_referees_and_may_spend_what_the_preset_s
 
 
 def test_baselines_follow_the_preset_when_it_changes(monkeypatch, tmp_path):
-    settings = preset.override(
-        preset.get("playground").settings,
+    settings = override(
+        presets.get("playground").settings,
         ["steps=77", "referees.2={name: clip, label: third, config: {model: 'playground:clip'}}"],
     )
-    monkeypatch.setattr(variants.preset, "get", lambda name: preset.Preset(name, preset.dump(settings)))
+    monkeypatch.setattr(variants.preset, "get", lambda name: presets.Preset(name, dump_yaml(settings)))
     assert "third-alone" in baselines.names()
     assert variants.parse("clip-alone").settings["steps"] == 77
     assert variants.parse("best-of-n").settings["budget"]["steps"] == 77
 
 
 def test_a_start_from_a_sample_goes_where_there_is_nothing_to_sample():
-    settings = preset.override(preset.get("playground").settings, ["init=sample"])
+    settings = override(presets.get("playground").settings, ["init=sample"])
     made = baselines.inversions(settings)
     assert "init" not in made["no-prior"](settings)
     assert "init" not in made["pixels"](settings)
@@ -114,7 +117,7 @@ def test_overrides_reach_presets_baselines_and_files(tmp_path):
     assert variants.parse("a=sds-alone,steps=77").settings["steps"] == 77
     assert variants.parse("a=sampling-3,steps=5").settings["steps"] == 5
     file = tmp_path / "mine.yaml"
-    file.write_text(preset.get("playground").text)
+    file.write_text(presets.get("playground").text)
     assert variants.parse(f"a={file},steps=77").settings["steps"] == 77
 
 
@@ -125,10 +128,10 @@ def test_the_hash_is_of_what_is_done_and_not_of_the_name():
 
 def test_the_hash_is_of_the_weights_too(monkeypatch, tmp_path):
     before = variants.parse("clip-alone")
-    shutil.copytree(checkpoint.zoo(), tmp_path / "zoo")
+    shutil.copytree(checkpoints.zoo(), tmp_path / "zoo")
     (weights,) = (tmp_path / "zoo" / "clip").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    monkeypatch.setattr(checkpoint, "zoo", lambda: tmp_path / "zoo")
+    monkeypatch.setattr(checkpoints, "zoo", lambda: tmp_path / "zoo")
     after = variants.parse("clip-alone")
     assert after.checkpoints["playground:clip"] != before.checkpoints["playground:clip"]
     assert after.checkpoints["playground:blip2"] == before.checkpoints["playground:blip2"]

@@ -15,8 +15,10 @@ from pydantic import Field
 
 from refcore import registry
 from refcore.cli import main
-from refcore.plugin import CheckpointError, PluginConfig
-from refcore.referee import Reading, Referee
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
+from refcore.plugin import PluginConfig
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 
@@ -42,7 +44,7 @@ class Tint(Referee):
         colours = [next((COLOURS[w] for w in prompt.split() if w in COLOURS), (0.5, 0.5, 0.5)) for prompt in prompts]
         cut = tuple(" ".join(prompt.split()[4:]) for prompt in prompts)
         notes = tuple("no colour is named" if colour == (0.5, 0.5, 0.5) else "" for colour in colours)
-        return Reading(tuple(prompts), {"colour": torch.tensor(colours)}, cut, notes)
+        return Conditioning(tuple(prompts), {"colour": torch.tensor(colours)}, cut, notes)
 
     def judge(self, views, reading, rows, wanted=True):
         self.calls += 1

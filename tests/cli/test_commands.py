@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from refcore import images, preset, registry
-from refcore.config import RunConfig
+from refcore import images, registry
+from refcore.config import presets
+from refcore.config.run import RunConfig
 from refcore_playground.render import render
 from refcore_playground.world import SHAPES, Scene, Thing
 
@@ -85,7 +86,7 @@ def test_a_check_shows_fields_and_the_error_of_a_broken_plugin(refcore):
 
 def test_presets_are_listed_with_their_summaries(refcore):
     listed = json.loads(refcore("presets", "--json").out)
-    assert [p["name"] for p in listed] == preset.names()
+    assert [p["name"] for p in listed] == presets.names()
     assert [p["name"] for p in listed if p["default"]] == ["playground"]
 
 
@@ -94,7 +95,7 @@ def test_config_show_prints_yaml_with_overrides_and_plugin_defaults_that_reads_b
     shown = yaml.safe_load(told.out)
     assert shown["referees"][0]["weight"] == 0.25
     assert shown["canvas"]["config"]["squash"] == "sigmoid"
-    assert RunConfig.parse(shown).settings() == shown
+    assert RunConfig.from_settings(shown).settings() == shown
     assert json.loads(refcore("config", "show", "--config", config_file, "--json").out)["steps"] == 6
 
 

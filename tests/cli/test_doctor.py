@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from refcore import doctor
+from refcore.diagnostics import doctor
 
 
 def test_device_memory_and_versions_are_told(refcore):

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from refcore import images, preset, rundir
-from refcore.config import RunConfig
+from refcore import images
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.settings import dump_yaml, load_yaml
+from refcore.runs import rundir
 
 
 def files(folder):
@@ -188,7 +191,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(invert, tmp_path, argv, 
 
 def test_a_missing_checkpoint_names_the_preset_that_wants_it(refcore, settings, monkeypatch):
     settings["referees"][0]["config"] = {"model": "missing"}
-    monkeypatch.setattr(preset, "get", lambda name: preset.Preset(name, preset.dump(settings)))
+    monkeypatch.setattr(presets, "get", lambda name: presets.Preset(name, dump_yaml(settings)))
     told = refcore("invert", "red", "--preset", "tinted")
     assert told.error.startswith('preset "tinted" cannot run: model "missing"')
 
@@ -210,5 +213,5 @@ def test_debug_shows_the_traceback(invert, tmp_path):
 
 def test_the_recorded_config_is_the_resolved_one(invert, tmp_path):
     invert("red", "--out", tmp_path / "run")
-    config = RunConfig.parse(preset.load(tmp_path / "run" / "config.yaml"))
+    config = RunConfig.from_settings(load_yaml(tmp_path / "run" / "config.yaml"))
     assert config.canvas.config["squash"] == "sigmoid"

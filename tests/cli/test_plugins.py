@@ -8,7 +8,8 @@ from textwrap import dedent
 
 import pytest
 
-from refcore import preset, registry
+from refcore import registry
+from refcore.config import presets
 from refcore.folder import LOCAL
 
 SHADE = '''
@@ -73,7 +74,7 @@ def test_a_page_tells_what_a_plugin_is_and_how_to_use_it(refcore):
 
 @pytest.mark.parametrize("kind", registry.KINDS)
 def test_every_shipped_plugin_has_a_page_with_described_settings(kind):
-    from refcore.cli.listing import page
+    from refcore.cli.plugins import page
 
     for name in registry.names(kind):
         if registry.entry(kind, name).distribution == "refcore":
@@ -125,7 +126,7 @@ def test_presets_are_listed_with_their_distribution_and_the_error_of_a_broken_on
     source.write_text("# A poster.\nsteps: 3\n")
     entry = registry.Entry("presets", "poster", source, "", "refcore_poster", "1.2.3")
     gone = registry.Entry("presets", "gone", tmp_path / "gone.yaml", "", "refcore_poster", "1.2.3")
-    monkeypatch.setattr(preset.registry, "presets", lambda: {"poster": [entry], "gone": [gone]})
+    monkeypatch.setattr(presets.registry, "presets", lambda: {"poster": [entry], "gone": [gone]})
     listed = {row["name"]: row for row in json.loads(refcore("presets", "--json").out)}
     assert (listed["poster"]["distribution"], listed["poster"]["version"]) == ("refcore_poster", "1.2.3")
     assert listed["poster"]["summary"] == "A poster."

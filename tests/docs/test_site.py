@@ -12,7 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from refcore import preset, registry
+from refcore import registry
+from refcore.config import presets
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,8 +51,8 @@ def test_a_plugin_leads_to_the_section_that_tells_more(pages: dict[str, str]) ->
 
 
 def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
-    for name in preset.names():
-        assert preset.get(name).text.strip() in pages["presets.md"]
+    for name in presets.names():
+        assert presets.get(name).text.strip() in pages["presets.md"]
     for command in ("invert", "config show", "probe referee", "bench playground", "plugins show"):
         assert f"\n## `refcore {command}`\n" in pages["commands.md"], command
     assert "--prompts-seed" in pages["commands.md"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from refcore.checkpoint import zoo
+from refcore.checkpoints import zoo
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from refcore.build import build, start
-from refcore.combine import Rows
-from refcore.config import RunConfig
-from refcore.engine import Engine
-from refcore.inversion import Inversion
-from refcore.randomness import Rng
+from refcore.config.run import RunConfig
+from refcore.engine.build import build, start
+from refcore.engine.combine import Rows
+from refcore.engine.inversion import Inversion
+from refcore.engine.step import Engine
+from refcore.rng import Rng
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 ALONE = 1
@@ -24,7 +24,7 @@ Draws = dict[tuple[Any, ...], Tensor]
 
 
 def parse(recipe: dict[str, Any], **fields: Any) -> RunConfig:
-    return RunConfig.parse({**recipe, **fields})
+    return RunConfig.from_settings({**recipe, **fields})
 
 
 def alone(recipe: dict[str, Any], **fields: Any) -> RunConfig:

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImageProcessor, CLIPTextModel, CLIPTokenizer
 
-from refcore import preset
-from refcore.checkpoint import zoo
-from refcore.config import RunConfig
-from refcore.inversion import Inversion
-from refcore.randomness import Rng
+from refcore.checkpoints import zoo
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.engine.inversion import Inversion
+from refcore.rng import Rng
 
 STEPS, SDS_ONLY, WARM_UP, RESTARTS = 20, 15, 10, (5, 11)
 """160, 150, 10 and (40, 100) in the paper."""
@@ -35,7 +35,7 @@ LAST = 20
 
 def recipe() -> RunConfig:
     """The preset `vlminv` on the embedded models, with its windows, schedules and restarts moved into 20 steps."""
-    settings = preset.get("vlminv").settings
+    settings = presets.get("vlminv").settings
     settings["canvas"]["config"]["model"] = settings["priors"][0]["config"]["model"] = "playground:diffusion"
     settings["referees"][0]["config"] |= {"model": "playground:blip2", "itg_head": None}
     settings["referees"][0]["window"] = [0, SDS_ONLY]
@@ -46,7 +46,7 @@ def recipe() -> RunConfig:
     first["value"]["of"][1]["last"] = LAST
     settings["ema"]["restarts"] = list(RESTARTS)
     settings["views"]["main"] |= {"count": 3, "hardest": None}
-    return RunConfig.parse(
+    return RunConfig.from_settings(
         {**settings, "size": SIDE, "steps": STEPS, "prompts": PROMPTS, "seeds": [SEED], "dtype": "float64",
          "device": "cpu"}
     )  # fmt: skip

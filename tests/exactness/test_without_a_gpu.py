@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from refcore.build import build, start
-from refcore.config import RunConfig
-from refcore.engine import Engine
-from refcore.inversion import Inversion
+from refcore.config.run import RunConfig
+from refcore.engine.build import build, start
+from refcore.engine.inversion import Inversion
+from refcore.engine.step import Engine
 from refcore_plugins.referees.blip2 import Blip2
 
 META, CUDA = torch.device("meta"), torch.device("cuda", 0)
@@ -81,7 +81,7 @@ def fake(recipe: dict[str, Any], reader: Blip2, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Blip2, "read", lambda self, prompts: READ(reader, prompts).to(META))
 
     def made(**fields: Any) -> tuple[Engine, dict[str, Tensor]]:
-        engine = build(RunConfig.parse({**recipe, "device": "meta", "chunk": 4, **fields}))
+        engine = build(RunConfig.from_settings({**recipe, "device": "meta", "chunk": 4, **fields}))
         mode = FakeTensorMode()
         mode.__enter__()
         modes.append(mode)
@@ -164,7 +164,9 @@ class Reads(TorchDispatchMode):
 def test_a_step_reads_one_number_back_whether_all_is_finite(recipe: dict[str, Any]) -> None:
     # Adam reads its own step counter, which torch keeps on the CPU.
     inversion = Inversion(
-        RunConfig.parse({**recipe, "combine": {"name": "norm_balance"}, "optimizer": {"name": "sgd"}, "chunk": 4})
+        RunConfig.from_settings(
+            {**recipe, "combine": {"name": "norm_balance"}, "optimizer": {"name": "sgd"}, "chunk": 4}
+        )
     )
     next(inversion)
     with Reads() as reads:

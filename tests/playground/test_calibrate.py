@@ -12,13 +12,13 @@ import pytest
 import torch
 import yaml
 
-from refcore.build import build
 from refcore.calibration import Calibration
-from refcore.config import RunConfig
+from refcore.config.run import RunConfig
+from refcore.engine.build import build
 from refcore_playground.calibrate import calibrate, main
+from refcore_playground.draw import draw_scene
 from refcore_playground.grammar import parse
 from refcore_playground.render import render_batch
-from refcore_playground.sample import draw_scene
 
 ZOO = Path(__file__).parents[2] / "playground" / "zoo"
 PROMPTS = ["a red circle", "two blue squares", "a green star"]
@@ -32,17 +32,17 @@ pytestmark = pytest.mark.skipif(not (ZOO / "clip").is_dir(), reason="the embedde
 
 
 def test_matches_have_lower_losses_than_mismatches() -> None:
-    curve = calibrate(RunConfig.parse(CONFIG), PROMPTS, renders=2).curves[0]
+    curve = calibrate(RunConfig.from_settings(CONFIG), PROMPTS, renders=2).curves[0]
     assert curve.images == 6
     assert list(curve.losses) == sorted(curve.losses)
-    engine = build(RunConfig.parse({**CONFIG, "prompts": PROMPTS}))
+    engine = build(RunConfig.from_settings({**CONFIG, "prompts": PROMPTS}))
     scenes = [draw_scene(parse(prompt), random.Random(1)) for prompt in PROMPTS[1:] + PROMPTS[:1]]
     wrong = engine.losses(torch.from_numpy(render_batch(scenes)), [0, 1, 2])["clip"]
     assert float(wrong.min()) > curve.of(0.5)
 
 
 def test_each_prompt_has_a_curve_of_its_own() -> None:
-    curve = calibrate(RunConfig.parse(CONFIG), PROMPTS, renders=2).curves[0]
+    curve = calibrate(RunConfig.from_settings(CONFIG), PROMPTS, renders=2).curves[0]
     means = [np.mean([curve.prompts[prompt][0], curve.prompts[prompt][-1]]) for prompt in PROMPTS]
     assert len({round(float(mean), 6) for mean in means}) == 3
     assert min(curve.prompts[prompt][0] for prompt in PROMPTS) == pytest.approx(curve.losses[0], rel=1e-5)
@@ -56,5 +56,5 @@ def test_the_command_writes_what_a_term_reads(tmp_path: Path, capsys: pytest.Cap
     assert json.loads(Path(out).read_text())["about"]["prompts"] == 3
     enough = {"calibration": out, "quantile": 0.5}
     term = {**CONFIG["referees"][0], "enough": enough}
-    engine = build(RunConfig.parse({**CONFIG, "prompts": ["a red circle"], "referees": [term]}))
+    engine = build(RunConfig.from_settings({**CONFIG, "prompts": ["a red circle"], "referees": [term]}))
     assert engine.referees[0].enough == (Calibration.read(out).curves[0].of(0.5),)

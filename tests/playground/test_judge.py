@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from refcore_playground.draw import CATEGORIES, SPLITS, draw_negative, draw_pair
 from refcore_playground.facts import satisfies
 from refcore_playground.grammar import GrammarError, Request, parse
 from refcore_playground.judge import judge, read
 from refcore_playground.render import SHADE, inside, render
-from refcore_playground.sample import CATEGORIES, SPLITS, draw_negative, draw_pair
 from refcore_playground.world import COLOURS, SIZE, Scene, Thing
 
 Image = NDArray[np.float32]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import BertTokenizer, CLIPTokenizer
 
-from refcore.checkpoint import zoo
+from refcore.checkpoints import zoo
+from refcore_playground.draw import NEGATIVES, draw_prompts
 from refcore_playground.grammar import parse, words
 from refcore_playground.render import NAMELESS, dark
-from refcore_playground.sample import NEGATIVES, draw_prompts
 from refcore_playground.training.data import attack, distort, distort_and_follow, draw_batch, follow
 from refcore_playground.training.lessons import (
     FACTS,

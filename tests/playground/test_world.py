@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refcore_playground import world
-from refcore_playground.facts import check, satisfies
-from refcore_playground.grammar import GrammarError, Phrase, Request, parse, words, write
-from refcore_playground.render import render, render_batch, sprite
-from refcore_playground.sample import (
+from refcore_playground.draw import (
     CATEGORIES,
     NEGATIVES,
     SPLITS,
@@ -24,6 +21,9 @@ from refcore_playground.sample import (
     draw_request,
     draw_scene,
 )
+from refcore_playground.facts import check, satisfies
+from refcore_playground.grammar import GrammarError, Phrase, Request, parse, words, write
+from refcore_playground.render import render, render_batch, sprite
 from refcore_playground.world import COLOURS, GAP, SHAPES, SIZE, TEXTURES, Scene, Thing
 
 seeds = st.integers(0, 2**32)

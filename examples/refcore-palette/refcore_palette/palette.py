@@ -11,7 +11,7 @@ from PIL import ImageColor
 from pydantic import Field
 from torch import Tensor
 
-from refcore import PluginConfig, Reading, RefcoreError, Referee
+from refcore import Conditioning, PluginConfig, RefcoreError, Referee
 from refcore_palette.oklab import oklab
 from refcore_palette.transport import transport
 
@@ -43,7 +43,7 @@ class Palette(Referee):
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Tensors `colours` [P, K, 3] in OKLab and `shares` [P, K], which sum to 1; 0 fills up shorter palettes.
 
         Raises:
@@ -58,15 +58,15 @@ class Palette(Referee):
                 levels[row, :, place, 0] = torch.tensor(rgb) / 255
                 shares[row, place] = share
         colours = oklab(levels.double()).squeeze(3).transpose(1, 2)
-        return Reading(tuple(prompts), {"colours": colours.to(self.device), "shares": shares.to(self.device)})
+        return Conditioning(tuple(prompts), {"colours": colours.to(self.device), "shares": shares.to(self.device)})
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         smooth, _ = self._moved(views, reading.select(rows))
         return smooth if wanted else -torch.log(-torch.expm1(-smooth) + EPS)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """p(match), in [0, 1], of the plan itself, without the entropy that makes the loss smooth."""
         _, moved = self._moved(images, reading.tensors)
         return torch.exp(-moved)

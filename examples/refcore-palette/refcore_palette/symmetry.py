@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore import PluginConfig, Reading, Referee
+from refcore import Conditioning, PluginConfig, Referee
 from refcore_palette.oklab import oklab
 
 FLAT = 1e-3
@@ -39,17 +39,17 @@ class Symmetry(Referee):
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
 
-    def read(self, prompts: Sequence[str]) -> Reading:
+    def read(self, prompts: Sequence[str]) -> Conditioning:
         """Nothing: the prompt plays no part."""
-        return Reading(tuple(prompts))
+        return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Reading, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         r = self._correlation(views)
         return 1 - r if wanted else r.clamp(min=0)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Reading) -> Tensor:
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
         """r of each image, in [-1, 1]."""
         return self._correlation(images)
 

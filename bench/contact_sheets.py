@@ -1,0 +1,63 @@
+"""Contact sheets: every image of a variant, unselected, framed by the judge's verdict."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw
+
+from refcore.runs import rundir
+
+if TYPE_CHECKING:
+    import polars
+
+    from refcore_bench.results import Results
+
+RIGHT, WRONG = "#2a9d4a", "#d03030"
+COLUMNS = 12
+SIDE = 128
+"""Pixels of a picture on the sheet."""
+FRAME = 4
+GAP = 4
+
+
+def write_sheets(results: Results) -> list[Path]:
+    """`sheets/VARIANT.png` of every variant, in the order of seeds and prompts."""
+    rows = results.rows(images=True)
+    folder = results.path / "sheets"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for (name,), own in rows.group_by(["variant"], maintain_order=True):
+        buffer = io.BytesIO()
+        draw_sheet(own).save(buffer, format="PNG")
+        paths.append(folder / f"{name}.png")
+        rundir.write(paths[-1], buffer.getvalue())
+    return paths
+
+
+def draw_sheet(rows: polars.DataFrame) -> Image.Image:
+    """The sheet of some rows, which have their `image`: green frames where the judge says yes, red where it says no."""
+    cell = SIDE + 2 * FRAME + GAP
+    columns = min(COLUMNS, max(1, len(rows)))
+    sheet = Image.new("RGB", (columns * cell + GAP, -(-len(rows) // columns) * cell + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (png, verdict) in enumerate(rows.select("image", "verdict").iter_rows()):
+        x, y = i % columns * cell + GAP, i // columns * cell + GAP
+        draw.rectangle((x, y, x + cell - GAP - 1, y + cell - GAP - 1), fill=RIGHT if verdict else WRONG)
+        with Image.open(io.BytesIO(png)) as picture:
+            sheet.paste(scaled(picture, SIDE), (x + FRAME, y + FRAME))
+    return sheet
+
+
+def scaled(picture: Image.Image, side: int) -> Image.Image:
+    """A square picture of `side` pixels: small ones with their pixels as squares, large ones smoothly."""
+    small = max(picture.size) < side
+    return picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+
+
+def side_of(png: bytes) -> int:
+    """The longer side of a picture, in pixels."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return max(picture.size)

@@ -1,0 +1,134 @@
+"""Makes the images of one batch of a variant, and counts what it took."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refcore import images
+from refcore.config.run import RunConfig
+from refcore.engine.build import build
+from refcore.engine.candidates import best_first, lowest_first, spread
+from refcore.engine.inversion import Inversion
+from refcore.engine.step import Engine
+from refcore_bench.evaluations import Tally, counting
+from refcore_bench.sampling import Sampler, Sampling
+from refcore_bench.scoring import Rank, losses_of, pixels, ranking_engine, ranks, score, scoring_engine
+from refcore_bench.variants import Variant
+
+BUDGET_PROMPT = "a red circle"
+"""What the reference of best-of-n is run on, to see what it costs; the cost hardly depends on it."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A batch of images, and what each of them cost: times and evaluations are the batch's over its images."""
+
+    levels: list[images.Levels]
+    scores: dict[str, list[float]]
+    """Scorer's label -> one score an image, of the image as it is saved."""
+    steps: int
+    """Of the optimiser or the sampler."""
+    seconds: float
+    """Wall-clock time, without loading models and without scoring."""
+    load_seconds: float
+    evaluations: dict[str, float]
+    """By kind; see `refcore_bench.evaluations`."""
+    ranks: dict[str, list[Rank]] = field(default_factory=dict)
+    """Label of a scorer that is a classifier -> what it sees in each image, as it is saved."""
+
+
+def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | None = None) -> Made:
+    """One image a prompt.
+
+    Args:
+        variant: what to do.
+        prompts: distinct.
+        seed: of every image.
+        budget: model evaluations an image, for a variant that chooses among as many samples as they allow.
+
+    Raises:
+        RefcoreError: whatever the run raises: a missing checkpoint, NaN from a referee.
+    """
+    began = time.perf_counter()
+    with counting() as tally:
+        if variant.method == "inversion":
+            made, steps, loaded = _invert(variant.settings, prompts, seed, tally)
+        else:
+            made, steps, loaded = _sample(variant, prompts, seed, budget, tally)
+    took = time.perf_counter() - loaded
+    levels = [images.levels(image) for image in made]
+    scoring, saved = scoring_engine(variant.scorers, prompts), pixels(levels)
+    n, scores, ranked = len(prompts), score(scoring, saved), ranks(scoring, saved)
+    return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
+
+
+def cost(settings: dict[str, Any]) -> float:
+    """Model evaluations an image of an inversion with these settings, counted while one is made."""
+    with counting() as tally:
+        _invert(settings, [BUDGET_PROMPT], 0, tally)
+    return float(tally.total())
+
+
+def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
+    """How many samples cost at least `budget` evaluations, the look of `ranked_by` referees at each included.
+
+    >>> choices(Sampling(steps=50, guidance=7.5, choose=True), ranked_by=2, budget=1921)
+    19
+    """
+    halves = 1 if sampling.guidance in (0, 1) else 2
+    return max(1, math.ceil(budget / (sampling.steps * halves + 1 + ranked_by)))
+
+
+def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: Tally) -> tuple[Tensor, int, float]:
+    config = RunConfig.from_settings({**settings, "prompts": list(prompts), "seeds": [seed]})
+    engine = build(config)
+    loaded = time.perf_counter()
+    tally.watch(engine)
+    inversion = Inversion(config, engine)
+    for _ in inversion:
+        pass
+    return inversion.images(), config.steps, loaded
+
+
+def _sample(
+    variant: Variant, prompts: Sequence[str], seed: int, budget: float | None, tally: Tally
+) -> tuple[Tensor, int, float]:
+    fields = {name: value for name, value in variant.settings.items() if name != "budget"}
+    sampling = Sampling(**fields)
+    sampler = Sampler(sampling.model)
+    ranking = variant.optimised if sampling.choose else []
+    count = 1
+    if sampling.choose:
+        assert sampling.count or budget, "a variant that chooses is given its budget"
+        count = sampling.count or choices(sampling, len(ranking), budget or 0)
+    told = [prompt for prompt in prompts for _ in range(count)]
+    referees = ranking_engine(ranking, told) if ranking else None
+    loaded = time.perf_counter()
+    noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
+    drawn = sampler.sample(told, noise, sampling)
+    if referees is not None:
+        drawn = drawn[_best(referees, drawn, count, sampling.by, tally)]
+    return drawn, sampling.steps, loaded
+
+
+def _best(referees: Engine, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:
+    """The samples, one a prompt, that the referees like best: as the candidates of an inversion are compared."""
+    told = (
+        losses_of(referees, drawn) if by == "loss" else {k: [-s for s in v] for k, v in score(referees, drawn).items()}
+    )
+    for values in told.values():
+        tally["referee_forward"] += len(values)
+    losses = torch.tensor([told[label] for label in told]).view(len(told), -1, count)
+    chosen = []
+    for b in range(losses.shape[1]):
+        own = losses[:, b]
+        ordered = lowest_first(own.sum(0)) if by == "loss" else best_first(own, spread(own), own.sum(0))
+        chosen.append(b * count + ordered[0])
+    return chosen

@@ -1,0 +1,125 @@
+"""The summary as one figure: accuracy, hack rate, what it costs, and the categories."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refcore.errors import RefcoreError
+from refcore.runs import rundir
+from refcore_bench import task as worlds
+from refcore_bench.extras import need
+from refcore_bench.summary import ALL
+from refcore_bench.tables import asked, named
+
+COLOURS = {"seen": "#0072b2", "unseen": "#e69f00", "hack": "#d55e00", "all": "#333333"}
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def write_plot(summary: dict[str, Any], path: Path) -> None:
+    """Writes the figure; the ending says the format.
+
+    Raises:
+        RefcoreError: matplotlib is missing, another format, a path that cannot be written to.
+    """
+    if path.suffix not in FORMATS:
+        raise RefcoreError(f'--plot "{path}": the format "{path.suffix}" is unknown; expected {", ".join(FORMATS)}')
+    need("matplotlib").use("agg")
+    pyplot = need("matplotlib.pyplot")
+    names = [named(variant) for variant in summary["variants"]]
+    height = 3.0 + 0.34 * len(names)
+    figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
+    figure.suptitle(f"{worlds.get(summary['world']).words.title}: {asked(summary)}, 95 % intervals")
+    _accuracy(axes[0, 0], summary, names)
+    _hacks(axes[0, 1], summary, names)
+    _categories(axes[1, 0], summary, names)
+    _cost(axes[1, 1], summary)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130)
+    pyplot.close(figure)
+    rundir.write(path, buffer.getvalue())
+
+
+def _accuracy(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
+    world = worlds.get(summary["world"])
+    for split, shift in zip(world.splits or (ALL,), (-0.16, 0.16) if world.splits else (0,), strict=True):
+        for i, variant in enumerate(summary["variants"]):
+            cells = {row["split"]: row["whole"] for row in variant["accuracy"] if row["category"] == ALL}
+            if split in cells:
+                told = f"{split} combinations" if i == 0 and world.splits else None
+                _bar(axis, cells[split], i + shift, COLOURS[split], told)
+    _dress(axis, names, f"{world.words.right}{world.words.suffix} (%)")
+    if world.splits:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(world.splits), frameon=False)
+
+
+def _hacks(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
+    for i, variant in enumerate(summary["variants"]):
+        _bar(axis, variant["hack_rate"], i, COLOURS["hack"])
+    _dress(axis, names, f"hack rate (%): its referees accept, {worlds.get(summary['world']).words.judge} rejects")
+
+
+def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
+    world = worlds.get(summary["world"])
+    there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
+    columns = [category for category in (ALL, *world.categories) if category in there]
+    values = np.full((len(names), len(columns)), np.nan)
+    for i, variant in enumerate(summary["variants"]):
+        for row in variant["accuracy"]:
+            if row["split"] == ALL:
+                values[i, columns.index(row["category"])] = 100 * row["whole"]["value"]
+    axis.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
+    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_title(f"{world.words.right}{world.words.suffix}, by category (%)", fontsize=10)
+
+
+LABEL_GAP = 6.0
+"""Least distance of two names beside the plot of costs, in points of a hundred."""
+
+
+def _cost(axis: Any, summary: dict[str, Any]) -> None:
+    """Names stand in a column beside the plot, in the order of their points, each joined to its own."""
+    words = worlds.get(summary["world"]).words
+    lowest = 100.0 + LABEL_GAP
+    for variant in sorted(summary["variants"], key=lambda variant: -variant["accuracy"][0]["whole"]["value"]):
+        whole = variant["accuracy"][0]["whole"]
+        x, y = variant["model_evaluations"], 100 * whole["value"]
+        error = [[y - 100 * whole["low"]], [100 * whole["high"] - y]]
+        axis.errorbar(x, y, error, fmt="o", color=COLOURS["all"], ecolor="#bbbbbb", capsize=2)
+        lowest = min(y, lowest - LABEL_GAP)
+        axis.annotate(
+            named(variant),
+            (x, y),
+            (1.03, lowest),
+            textcoords=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6, "relpos": (0, 0.5)},
+        )
+    axis.set_xscale("log")
+    axis.margins(x=0.1)
+    axis.set_ylim(-6, 106)
+    axis.set_xlabel("model evaluations an image")
+    axis.set_title(f"{words.right}{words.suffix} (%)", fontsize=10)
+    axis.grid(alpha=0.3)
+
+
+def _bar(axis: Any, estimate: dict[str, float], y: float, colour: str, label: str | None = None) -> None:
+    value, low, high = (100 * estimate[field] for field in ("value", "low", "high"))
+    axis.errorbar(value, y, xerr=[[value - low], [high - value]], fmt="o", color=colour, capsize=2, label=label)
+
+
+def _dress(axis: Any, names: list[str], title: str) -> None:
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(-2, 102)
+    axis.set_title(title, fontsize=10)
+    axis.grid(axis="x", alpha=0.3)

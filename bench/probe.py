@@ -1,0 +1,375 @@
+"""What a referee is worth on the playground: does it know the truth, does its gradient draw, what does a view cost.
+
+A true caption of a scene is held against one that is wrong in a single fact; then the referee's loss, alone, is
+descended from noise, and the judge, which the run never sees, says what came of it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from refcore import images
+from refcore.config.run import RunConfig
+from refcore.config.settings import override
+from refcore.config.terms import PROMPT
+from refcore.engine.build import build, resolve
+from refcore.engine.inversion import Inversion
+from refcore.engine.step import Engine, RefereeUse
+from refcore.engine.views import resize
+from refcore.errors import RefcoreError
+from refcore.runs import rundir
+from refcore.testing.case import tensors_of
+from refcore.testing.cost import measure
+from refcore_bench.intervals import Estimate, rate
+from refcore_playground.draw import NEGATIVES, applies, draw_negative, draw_pair, draw_prompts, draw_scene
+from refcore_playground.grammar import parse, write
+from refcore_playground.judge import judge
+from refcore_playground.render import render, render_batch
+from refcore_playground.world import Scene
+
+RUN: dict[str, Any] = {
+    "canvas": {"name": "latent", "config": {"model": "playground:diffusion"}},
+    "priors": [],
+    "views": {
+        "main": {
+            "count": 3,
+            "augment": [
+                {"name": "affine", "config": {"degrees": 5.0, "translate": 0.05}},
+                {"name": "gaussian_noise", "config": {"std": [0.0, 0.05]}},
+            ],
+            "padding": "border",
+        }
+    },
+    "optimizer": {"name": "adam", "lr": 0.07, "schedule": "cosine", "final": 0.1, "warmup": 5},
+    "steps": 60,
+    "ema": {"decay": 0.9},
+    "output": "ema",
+}
+"""The run by which a referee is probed: it alone, from noise, no prior; the decoder is all that keeps pictures tame."""
+AT_ONCE = 16
+"""Scenes judged side by side."""
+COSTED = 8
+"""Views whose cost is measured."""
+Z = 1.96
+"""Standard deviations on each side of a 95 % interval."""
+ALL = "all"
+"""The kinds of error together."""
+
+
+class Pair(NamedTuple):
+    """A scene, a caption that is true of it, and one that is wrong in a single fact."""
+
+    scene: Scene
+    caption: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well losses tell true captions from wrong ones."""
+
+    auc: float
+    """Area under the ROC curve; 0.5 is chance."""
+    plus_minus: float
+    """Half of its 95 % interval."""
+    preferred: float
+    """The share of scenes whose own true caption has the lower loss; a tie counts half."""
+    scenes: int
+
+    @classmethod
+    def of(cls, right: Sequence[float], wrong: Sequence[float]) -> Agreement:
+        """Of the losses of n scenes under their true and under their wrong captions."""
+        area = auc(right, wrong)
+        wins = sum((a < b) + 0.5 * (a == b) for a, b in zip(right, wrong, strict=True))
+        return cls(area, auc_interval(area, len(right)), wins / len(right), len(right))
+
+
+@dataclass(frozen=True)
+class ViewCost:
+    """Of one view, forward and backward, in a judgement of `views` at once."""
+
+    forward: float
+    """Seconds."""
+    backward: float
+    """Seconds."""
+    megabytes: float
+    """Held for the backward pass, frozen weights aside."""
+    views: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A picture that the loss alone made, and what is in it."""
+
+    prompt: str
+    satisfied: bool
+    """The judge's verdict."""
+    facts: float
+    """The share of the prompt's facts that hold."""
+    loss_first: float
+    """Of the noise at the start, on the clean image, as the other two."""
+    loss_last: float
+    loss_of_true_scene: float
+    """Of a render that satisfies the prompt."""
+    image: str | None = None
+    """File name in the folder that was asked for."""
+
+    @property
+    def fooled(self) -> bool:
+        """The referee likes the picture better than a true scene, and the judge says no."""
+        return not self.satisfied and self.loss_last < self.loss_of_true_scene
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """What descending the loss alone makes of some prompts."""
+
+    steps: int
+    seconds_per_step: float
+    """For all prompts side by side."""
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def satisfied(self) -> Estimate:
+        """Of the prompts, those of which the judge says yes; 95 % Wilson interval."""
+        return rate([attempt.satisfied for attempt in self.attempts])
+
+    @property
+    def fooled(self) -> Estimate:
+        """Of the prompts, those that ended below a true scene's loss with the judge saying no; Wilson interval."""
+        return rate([attempt.fooled for attempt in self.attempts])
+
+    @property
+    def facts(self) -> float:
+        """The mean share of facts that hold."""
+        return sum(attempt.facts for attempt in self.attempts) / len(self.attempts)
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a probe finds out."""
+
+    referee: str
+    config: Mapping[str, Any]
+    seed: int
+    agreement: Mapping[str, Agreement]
+    """By the kind of error, after `all` kinds together."""
+    ascent: Ascent
+    cost: ViewCost
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        ascent = {
+            "satisfied": self.ascent.satisfied.to_dict(),
+            "fooled": self.ascent.fooled.to_dict(),
+            "facts": self.ascent.facts,
+            **asdict(self.ascent),
+        }
+        return {
+            "referee": self.referee,
+            "config": dict(self.config),
+            "seed": self.seed,
+            "agreement": {kind: asdict(found) for kind, found in self.agreement.items()},
+            "ascent": ascent,
+            "cost": asdict(self.cost),
+        }
+
+
+def run_of(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run by which a referee is probed, with changes as those of `--set`.
+
+    Raises:
+        RefcoreError: an override that names no setting, or that adds a referee or a prior.
+    """
+    config = RunConfig.from_settings(override({**RUN, "referees": [{"name": name}]}, list(overrides)))
+    if len(config.referees) != 1 or config.priors:
+        raise RefcoreError("a probe is of one referee and no prior; expected --set to leave referees and priors alone")
+    if not config.referees[0].wanted:
+        raise RefcoreError("referees.0.wanted is false; a probe asks for what is to be seen: leave it true")
+    return config
+
+
+def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path | None = None) -> Page:
+    """Measures a referee.
+
+    Args:
+        config: a run of this referee alone, as `run_of` gives it; its prompts and seeds are replaced.
+        scenes: of each kind of error, for the agreement with the truth.
+        prompts: made by ascent, in turn of the grammar's categories.
+        seed: of scenes, prompts and start.
+        out: a folder for the pictures that the ascent makes; by default they are not kept.
+
+    Raises:
+        RefcoreError: the referee cannot be loaded or cannot read the playground's prompts, or `out` is taken.
+    """
+    if out is not None:
+        rundir.refuse_taken(out)
+    wanted = prompts_with_scenes(prompts, seed)
+    asked = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
+    config = resolve(RunConfig.from_settings({**config.settings(), **asked}))
+    engine = build(config)  # with what reads prompts, which an inversion of its own may drop
+    (use,) = engine.referees
+    found = agreement(engine, hard_negatives(scenes, seed))
+    cost = view_cost(engine)
+    return Page(
+        referee=use.term.name,
+        config=use.term.config,
+        seed=seed,
+        agreement=found,
+        ascent=ascend(Inversion(config, engine), [scene for _, scene in wanted], out),
+        cost=cost,
+    )
+
+
+def agreement(engine: Engine, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Agreement]:
+    """Of an engine's only referee, by the kind of error, after `all` kinds together."""
+    found: dict[str, Agreement] = {}
+    rights: list[float] = []
+    wrongs: list[float] = []
+    for kind, drawn in pairs.items():
+        scenes = [pair.scene for pair in drawn]
+        right = _losses(engine, scenes, [pair.caption for pair in drawn])
+        wrong = _losses(engine, scenes, [pair.wrong for pair in drawn])
+        found[kind] = Agreement.of(right, wrong)
+        rights += right
+        wrongs += wrong
+    return {ALL: Agreement.of(rights, wrongs), **found}
+
+
+def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = None) -> Ascent:
+    """Runs an inversion of one referee to its end.
+
+    Args:
+        inversion: at its start, one seed a prompt.
+        truths: a scene that satisfies each prompt, whose loss the reached one is held against.
+        out: a new folder for the pictures.
+    """
+    engine = inversion.engine
+    (use,) = engine.referees
+    places = list(range(len(truths)))
+
+    def loss(pictures: Tensor) -> list[float]:
+        return engine.losses(pictures, places)[use.label].float().tolist()
+
+    began = loss(inversion.images())
+    seconds = sum(step.seconds for step in inversion)
+    made = inversion.images()
+    ended, true = loss(made), loss(_pixels(truths).to(made))
+    folder = rundir.RunDir.claim(out) if out is not None else None
+    attempts = []
+    for b, (prompt, _) in enumerate(inversion.samples):
+        verdict = judge(images.levels(made[b]), prompt)
+        attempts.append(
+            Attempt(
+                prompt=prompt,
+                satisfied=verdict.verdict,
+                facts=sum(fact.ok for fact in verdict.facts) / len(verdict.facts),
+                loss_first=began[b],
+                loss_last=ended[b],
+                loss_of_true_scene=true[b],
+                image=folder.write_image(b, made[b]) if folder is not None else None,
+            )
+        )
+    return Ascent(inversion.step, seconds / max(1, inversion.step), tuple(attempts))
+
+
+def view_cost(engine: Engine) -> ViewCost:
+    """Of an engine's only referee, from the fastest of a few judgements of `COSTED` views."""
+    (use,) = engine.referees
+    reading = use.reading.to(engine.device)
+    rows = torch.arange(COSTED, device=engine.device) % len(reading)
+    views = torch.rand(COSTED, 3, *use.referee.input_size, generator=torch.Generator().manual_seed(0))
+    views = views.to(engine.device).requires_grad_()
+
+    def forward() -> Tensor:
+        with _autocast(engine, use):
+            return use.referee.judge(views, reading, rows)
+
+    cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
+    return ViewCost(cost.forward, cost.backward, cost.megabytes, COSTED, *use.referee.input_size)
+
+
+def hard_negatives(n: int, seed: int) -> dict[str, list[Pair]]:
+    """Kind of error -> n scenes, each with a true caption and one that is wrong in that fact alone."""
+    found: dict[str, list[Pair]] = {}
+    for kind in NEGATIVES:
+        rng = random.Random(f"negatives-{seed}-{kind}")
+        found[kind] = []
+        while len(found[kind]) < n:
+            scene, request = draw_pair(rng)
+            if not applies(kind, request):
+                continue
+            try:
+                wrong, _ = draw_negative(scene, request, rng, kind)
+            except ValueError:  # every such change would be true of this scene
+                continue
+            found[kind].append(Pair(scene, write(request), write(wrong)))
+    return found
+
+
+def prompts_with_scenes(n: int, seed: int) -> list[tuple[str, Scene]]:
+    """n prompts, going round the categories, each with a scene that satisfies it."""
+    rng = random.Random(f"scenes-{seed}")
+    return [(prompt, draw_scene(parse(prompt), rng)) for prompt in draw_prompts(n, seed)]
+
+
+def levels(scene: Scene) -> images.Levels:
+    """The render of a scene, [H, W, 3] in 0..255."""
+    return (render(scene) * 255).round().astype(np.uint8)
+
+
+def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
+    """Area under the ROC curve: how often a true caption has a lower loss than a wrong one; ties count half.
+
+    >>> auc([0.1, 0.2], [0.15, 0.3])
+    0.75
+    """
+    return float(mannwhitneyu(wrong, right).statistic) / (len(right) * len(wrong))
+
+
+def auc_interval(area: float, n: int) -> float:
+    """Half the width of the 95 % interval of an area from n true and n wrong captions.
+
+    Hanley and McNeil, "The meaning and use of the area under a ROC curve" (Radiology 1982), eqs. 1 and 2. It takes the
+    two captions of a scene for unrelated, which makes it wide rather than narrow; at an area of 1 it has no width.
+    """
+    both, twice = area / (2 - area), 2 * area * area / (1 + area)
+    variance = area * (1 - area) + (n - 1) * (both - area * area) + (n - 1) * (twice - area * area)
+    return Z * math.sqrt(max(0.0, variance)) / n
+
+
+def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> list[float]:
+    """The loss of each scene, seen whole, against its own prompt."""
+    (use,) = engine.referees
+    found: list[float] = []
+    for first in range(0, len(scenes), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        views = resize(_pixels(scenes[part]).to(engine.device), use.referee.input_size)
+        reading = use.referee.read([use.term.prompt.replace(PROMPT, prompt) for prompt in prompts[part]]).to(
+            engine.device
+        )
+        rows = torch.arange(len(views), device=engine.device)
+        with torch.no_grad(), _autocast(engine, use):
+            found += use.referee.judge(views, reading, rows).float().tolist()
+    return found
+
+
+def _pixels(scenes: Sequence[Scene]) -> Tensor:
+    """[N, 3, H, W] float32 in [0, 1]."""
+    return torch.from_numpy(render_batch(scenes))
+
+
+def _autocast(engine: Engine, use: RefereeUse) -> torch.autocast:
+    return torch.autocast(engine.device.type, use.autocast, enabled=use.autocast is not None)

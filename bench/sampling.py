@@ -1,0 +1,92 @@
+"""Samples of the embedded diffusion model by DDIM, as a user of diffusers would draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from refcore import checkpoints
+from refcore.config.section import Section
+from refcore.rng import keyed_generator
+
+CHUNK = 64
+"""Samples drawn side by side; it changes memory, not results."""
+
+
+class Sampling(Section):
+    """How a variant samples."""
+
+    model: str = Field("playground:diffusion", description="A Stable Diffusion folder, or playground:diffusion.")
+    guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 is none.")
+    steps: int = Field(50, ge=1, description="DDIM steps, without noise on the way.")
+    choose: bool = Field(
+        False, description="Draw several samples and keep the one that the default preset's referees agree on."
+    )
+    by: Literal["consensus", "loss"] = Field(
+        "consensus", description="How they choose: as `candidates.by` of a run; loss: the sum of their losses."
+    )
+    count: int | None = Field(
+        None, ge=1, description="How many are drawn to choose from; null: as many as cost what `budget` costs."
+    )
+
+
+class Sampler:
+    """The networks of a Stable Diffusion folder, on the CPU in float32.
+
+    DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598).
+    """
+
+    def __init__(self, model: str) -> None:
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        folder = checkpoints.resolve(model)
+        self.vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval()
+        self.unet: Any = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=torch.float32
+        ).eval()
+        self.text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32).eval()
+        self.tokenizer: Any = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        self.scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+
+    def noise(self, prompt: str, seed: int, number: int = 0) -> Tensor:
+        """[C, h, w]: where sample `number` of a prompt and seed starts, whatever is drawn beside it."""
+        stream = f"sampling/{prompt}" + (f"/{number}" if number else "")
+        side = self.unet.config.sample_size
+        return torch.randn(self.unet.config.in_channels, side, side, generator=keyed_generator(seed, 0, stream))
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[str], noise: Tensor, settings: Sampling) -> Tensor:
+        """[N, 3, H, W] in [0, 1] of N prompts, from `noise` [N, C, h, w]."""
+        parts = [
+            self._sample(prompts[first : first + CHUNK], noise[first : first + CHUNK], settings)
+            for first in range(0, len(prompts), CHUNK)
+        ]
+        return torch.cat(parts)
+
+    def _sample(self, prompts: Sequence[str], latents: Tensor, settings: Sampling) -> Tensor:
+        guidance = settings.guidance
+        told = (
+            [*prompts] if guidance == 1 else [""] * len(prompts) if guidance == 0 else [""] * len(prompts) + [*prompts]
+        )
+        tokens = self.tokenizer(
+            told,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        states = self.text(tokens.input_ids).last_hidden_state
+        self.scheduler.set_timesteps(settings.steps)
+        for t in self.scheduler.timesteps:
+            if guidance in (0, 1):
+                predicted = self.unet(latents, t, states).sample
+            else:
+                without, given = self.unet(torch.cat([latents, latents]), t, states).sample.chunk(2)
+                predicted = without + guidance * (given - without)
+            latents = self.scheduler.step(predicted, t, latents).prev_sample
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample.add(1).div(2).clamp(0, 1)

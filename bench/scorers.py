@@ -1,0 +1,71 @@
+"""Who scores the images of a variant, and when two of them are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from refcore.config.run import RunConfig
+from refcore.config.terms import PROMPT, RefereeTerm, Witness
+from refcore_bench.checkpoint_hashes import hashes
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A referee that scores the images of a variant."""
+
+    label: str
+    term: dict[str, Any]
+    """The `witnesses` entry that asks it: as the variant, or the preset, asks it."""
+    identity: str
+    """Hash of what decides its scores, its checkpoint included; equal identities give equal scores."""
+    optimised: bool
+    """Whether the variant optimises for it, or chooses by it."""
+    panel: bool
+    """Whether it is a referee of the world's preset: those score every variant."""
+
+
+def judged(config: RunConfig) -> list[dict[str, Any]]:
+    """Labelled `witnesses` entries of the referees that a run is optimised for and that look for the prompt itself.
+
+    Terms that ask the same of the same referee (in turn, or in other views) are one entry, the first.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for label, term in zip(config.referee_labels, config.referees, strict=True):
+        if term.wanted and PROMPT in term.prompt and term.largest_weight(config.steps) > 0:
+            entry = _as_witness(label, term, config).model_dump(mode="json")
+            found.setdefault(identity(entry), entry)
+    return list(found.values())
+
+
+def witnesses(config: RunConfig) -> list[dict[str, Any]]:
+    """Labelled entries of a config's own witnesses."""
+    return [
+        {**term.model_dump(mode="json"), "label": label}
+        for label, term in zip(config.witness_labels, config.witnesses, strict=True)
+    ]
+
+
+def identity(term: dict[str, Any]) -> str:
+    """Hash of a `witnesses` entry without its label, and of its checkpoints."""
+    asked = {field: value for field, value in term.items() if field != "label"}
+    return digest([asked, hashes(asked)])
+
+
+def digest(value: Any) -> str:
+    """Hash of nested plain data, 16 digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _as_witness(label: str, term: RefereeTerm, config: RunConfig) -> Witness:
+    """Asked as the run asks it, the run's dtypes written out, so that it scores alike on its own."""
+    return Witness(
+        name=term.name,
+        config=term.config,
+        label=label,
+        prompt=term.prompt,
+        dtype=term.dtype or config.dtype,
+        autocast=term.autocast or config.autocast or "off",
+    )

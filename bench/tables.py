@@ -1,0 +1,212 @@
+"""The summary as tables of words and numbers, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refcore_bench import task as worlds
+from refcore_bench.summary import ALL
+
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, columns, rows of text, and what one must know to read them."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        lines = [f"**{self.title}**", "", grid(self.columns, self.rows)]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The Markdown of a table's columns and rows, without title and note."""
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in [columns, ["---"] * len(columns), *rows]
+    )
+
+
+def markdown(found: Iterable[Table]) -> str:
+    """Tables one after the other."""
+    return "\n".join(table.markdown() for table in found)
+
+
+def tables(summary: dict[str, Any]) -> list[Table]:
+    """All that the summary says, the most important first."""
+    words = worlds.get(summary["world"]).words
+    return [
+        _overview(summary),
+        _accuracy(summary, "whole", f"{words.right.capitalize()}{words.suffix}, by category"),
+        *(
+            [_accuracy(summary, "facts", f"{words.facts.capitalize()}{words.suffix}, by category")]
+            if words.facts
+            else []
+        ),
+        *([_against(summary)] if len(summary["variants"]) > 1 else []),
+        _costs(summary),
+        *([_calibration(summary)] if summary["calibration"] else []),
+        _checkpoints(summary),
+    ]
+
+
+def asked(summary: dict[str, Any]) -> str:
+    """`reporting prompts (seed 2028)`, `tuning classes`: what the images are of."""
+    told = f"{summary['prompts']} {worlds.get(summary['world']).words.prompts}"
+    return told if summary["source"] == summary["prompts"] else f"{told} (seed {summary['source']})"
+
+
+def share(estimate: dict[str, float]) -> str:
+    """`83 % (61 to 94)`."""
+    if not estimate["n"]:
+        return NONE
+    return f"{_percent(estimate['value'])} %{_interval(estimate, _percent)}"
+
+
+def points(estimate: dict[str, float]) -> str:
+    """`+12 (3 to 21)`, in percentage points."""
+    if not estimate["n"]:
+        return NONE
+    return f"{_points(estimate['value'])}{_interval(estimate, _points)}"
+
+
+def number(estimate: dict[str, float], sign: str = "") -> str:
+    """`0.83 (0.61 to 0.94)`; with the sign "+", `+0.12 (+0.03 to +0.21)`."""
+    if not estimate["n"]:
+        return NONE
+    return f"{estimate['value']:{sign}.2f}{_interval(estimate, lambda x: f'{x:{sign}.2f}')}"
+
+
+def named(variant: dict[str, Any]) -> str:
+    """`mine (oracle parser)`: a variant's name, and what every table must say of it."""
+    return " ".join([variant["variant"], *(f"({label})" for label in variant.get("labels", ()))])
+
+
+def _overview(summary: dict[str, Any]) -> Table:
+    world = worlds.get(summary["world"])
+    words, parts = world.words, " - ".join(world.splits)
+    columns = ["variant", "images", words.right, *([words.facts] if words.facts else [])]
+    columns += [measure.title for measure in world.measures] + ["hack rate", *([parts] if parts else []), "s/image"]
+    rows = []
+    for variant in summary["variants"]:
+        overall = variant["accuracy"][0]
+        rows.append(
+            [
+                named(variant),
+                str(variant["images"]),
+                share(overall["whole"]),
+                *([share(overall["facts"])] if words.facts else []),
+                *((share if m.share else number)(variant["measures"][m.title]) for m in world.measures),
+                share(variant["hack_rate"]),
+                *([points(variant["_minus_".join(world.splits)])] if parts else []),
+                f"{variant['seconds']:.1f}",
+                f"{variant['model_evaluations']:.0f}",
+            ]
+        )
+    note = f"Shares with 95 % intervals; differences in points. Hack rate: {words.hack}."
+    return Table(f"Accuracy on {asked(summary)}", [*columns, "evaluations/image"], rows, note)
+
+
+def _accuracy(summary: dict[str, Any], what: str, title: str) -> Table:
+    rows, world = [], worlds.get(summary["world"])
+    there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
+    columns = [category for category in (ALL, *world.categories) if category in there]
+    for variant in summary["variants"]:
+        cells = {(row["category"], row["split"]): row[what] for row in variant["accuracy"]}
+        for split in (*world.splits, ALL):
+            if (ALL, split) in cells:
+                own = [share(cells[category, split]) if (category, split) in cells else NONE for category in columns]
+                rows.append([named(variant), *([split] if world.splits else []), *own])
+    return Table(title, ["variant", *(["split"] if world.splits else []), *columns], rows)
+
+
+def _against(summary: dict[str, Any]) -> Table:
+    rows, world = [], worlds.get(summary["world"])
+    words = world.words
+    for variant in summary["variants"]:
+        if (found := variant["difference"]) is not None:
+            whole = found["whole"][0] if found["pairs"] else found["facts"]  # of all, before any category
+            rows.append(
+                [
+                    named(variant),
+                    str(found["pairs"]),
+                    points(whole),
+                    *([points(found["facts"])] if words.facts else []),
+                    *(
+                        points(found["measures"][m.title]) if m.share else number(found["measures"][m.title], "+")
+                        for m in world.measures
+                    ),
+                    points(found["hack_rate"]),
+                    points(found["panel_hack_rate"]),
+                    share(found["joint_domination"]),
+                    share(found["joint_collapse"]),
+                ]
+            )
+    columns = ["variant", "pairs", words.right, *([words.facts] if words.facts else [])]
+    columns += [measure.title for measure in world.measures] + ["hack rate", "panel hack rate"]
+    note = "In points, paired by prompt and seed. Panel hack rate: accepted by all referees of the preset, whoever was "
+    note += "optimised for. Joint domination (collapse): every one of them scores the image above (below) its pair."
+    return Table(
+        f"Each variant minus {summary['against']}", [*columns, "joint domination", "joint collapse"], rows, note
+    )
+
+
+def _costs(summary: dict[str, Any]) -> Table:
+    kinds = [k for k in summary["variants"][0]["evaluations"] if any(v["evaluations"][k] for v in summary["variants"])]
+    rows = [
+        [
+            named(variant),
+            f"{variant['steps']:.0f}",
+            f"{variant['seconds']:.2f}",
+            f"{variant['load_seconds']:.2f}",
+            "/".join(map(str, variant["threads"])),
+            f"{variant['model_evaluations']:.0f}",
+            *(f"{variant['evaluations'][kind]:.0f}" for kind in kinds),
+            variant["config_hash"],
+        ]
+        for variant in summary["variants"]
+    ]
+    columns = ["variant", "steps", "s", "s loading", "threads", "evaluations", *(k.replace("_", " ") for k in kinds)]
+    return Table("What an image costs", [*columns, "config"], rows)
+
+
+def _calibration(summary: dict[str, Any]) -> Table:
+    rows = [
+        [
+            row["referee"],
+            row["identity"],
+            f"{row['threshold']:.4f}",
+            f"{_percent(row['accepts_true'])} %",
+            f"{_percent(row['accepts_wrong'])} %",
+        ]
+        for row in summary["calibration"]
+    ]
+    columns = ["referee", "identity", "threshold", "accepts true captions", "accepts captions with one fact wrong"]
+    return Table("Calibration of the referees on clean renders", columns, rows)
+
+
+def _checkpoints(summary: dict[str, Any]) -> Table:
+    found = {model: digest for variant in summary["variants"] for model, digest in variant["checkpoints"].items()}
+    return Table("Checkpoints", ["model", "hash"], [[model, digest] for model, digest in sorted(found.items())])
+
+
+def _interval(estimate: dict[str, float], told: Any) -> str:
+    if math.isnan(estimate["low"]):
+        return ""
+    return f" ({told(estimate['low'])} to {told(estimate['high'])})"
+
+
+def _points(x: float) -> str:
+    return f"{round(100 * x):+d}"  # rounded first: no "-0"
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.0f}"

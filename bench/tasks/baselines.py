@@ -1,0 +1,109 @@
+"""What a user would try instead, on the same frozen checkpoints; each derived from a preset, so that it follows it.
+
+A recipe turns the settings of a preset into those of a variant. Settings are plain nested dicts, as in a YAML file.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.start import SampleStart
+from refcore_playground.world import SIZE
+
+Settings = dict[str, Any]
+GUIDANCES = (3.0, 7.5, 30.0)
+"""Classifier-free guidance scales of the plain samples: mild, the usual one, and that of score distillation."""
+DDIM_STEPS = 50
+BEST_OF_N = "best-of-n"
+
+
+def inversions(settings: Settings) -> dict[str, Callable[[Settings], Settings]]:
+    """Name -> recipe of every baseline that is an inversion; `settings` says which referees there are."""
+    alone = {f"{label}-alone": _only(label) for label in RunConfig.from_settings(settings).referee_labels}
+    return {"sds-alone": without_referees, **alone, "no-prior": without_prior, "pixels": on_pixels}
+
+
+def samplings() -> dict[str, Settings]:
+    """Name -> settings (see `refcore_bench.sampling.Sampling`) of every baseline that samples.
+
+    best-of-n chooses among samples as the default preset starts from, as the preset's referees choose among candidates:
+    the two differ in what they do with the rest of the evaluations.
+    """
+    plain = {f"sampling-{g:g}": {"guidance": g, "steps": DDIM_STEPS} for g in GUIDANCES}
+    config = RunConfig.from_settings(presets.get(presets.DEFAULT).settings)
+    start = config.init if isinstance(config.init, SampleStart) else SampleStart()
+    chosen = {"guidance": start.guidance, "steps": start.steps, "choose": True, "by": config.candidates.by}
+    return {**plain, BEST_OF_N: chosen}
+
+
+def names() -> list[str]:
+    """Every variant that a benchmark knows by name alone: the default preset, then its baselines."""
+    return [presets.DEFAULT, *samplings(), *inversions(presets.get(presets.DEFAULT).settings)]
+
+
+def without_referees(settings: Settings) -> Settings:
+    """SDS alone: no referee, and no other prior."""
+    changed = copy.deepcopy(settings)
+    changed["referees"] = []
+    sds = [prior for prior in changed.get("priors") or [] if prior["name"] == "sds"]
+    changed["priors"] = sds or [{"name": "sds"}]
+    if changed.get("output") == "best":  # nobody is left to say which is best
+        changed["output"] = "ema" if changed.get("ema") else "current"
+    for needs_referees in ("candidates", "early_stop"):
+        changed.pop(needs_referees, None)
+    if isinstance(changed.get("init"), dict):
+        changed["init"].pop("rounds", None)
+    return _startable(_one_sided(changed))
+
+
+def only_referee(settings: Settings, label: str) -> Settings:
+    """One of the referees, with everything else as it was."""
+    changed = copy.deepcopy(settings)
+    labels = RunConfig.from_settings(settings).referee_labels
+    terms = zip(changed["referees"], labels, strict=True)
+    changed["referees"] = [{**term, "label": label} for term, own in terms if own == label]
+    return changed
+
+
+def without_prior(settings: Settings) -> Settings:
+    """The referees without any prior; the start is noise, since a sample would bring the diffusion model back."""
+    return _startable(_one_sided({**copy.deepcopy(settings), "priors": []}))
+
+
+def on_pixels(settings: Settings) -> Settings:
+    """Bare pixels instead of latents, of the world's own size; priors on latents see them through their encoder."""
+    changed = {**copy.deepcopy(settings), "canvas": {"name": "pixel"}, "size": SIZE}
+    return _from_noise(changed)
+
+
+def _only(label: str) -> Callable[[Settings], Settings]:
+    return lambda settings: only_referee(settings, label)
+
+
+def _one_sided(settings: Settings) -> Settings:
+    """A balance of referees against priors is a plain sum where one side is missing."""
+    if (settings.get("combine") or {}).get("name") == "norm_balance":
+        settings["combine"] = {"name": "sum"}
+    return settings
+
+
+def _startable(settings: Settings) -> Settings:
+    """A start from a sample needs the prior that it names."""
+    labels = RunConfig.from_settings({**settings, "init": None}).prior_labels
+    start = settings.get("init")
+    if not labels:
+        return _from_noise(settings)
+    if isinstance(start, dict) and start.get("prior") not in (None, *labels):
+        settings["init"] = {**start, "prior": None}
+    return settings
+
+
+def _from_noise(settings: Settings) -> Settings:
+    """The start is noise instead of a sample; a start from an image file stays."""
+    if not isinstance(settings.get("init"), str) or settings["init"] == "sample":
+        settings.pop("init", None)
+    return settings

@@ -1,0 +1,182 @@
+"""The rows of `make bench`: paired ratios of a step to loops written by hand, to single runs, and to bare models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from performance import models
+from performance.loops import Reference, Tight, keyed_draws, keyed_sds
+from performance.measure import Interval, flops, machine_rate, median, paired, peak_bytes, seconds
+from refcore.config.run import RunConfig
+from refcore.engine.build import build, start
+from refcore.engine.inversion import Inversion
+
+BATCH = 16
+FEW_VIEWS, MANY_VIEWS = 4, 64
+FLAT = 1.1
+STEPS_COMPARED = 3
+EXACT = 1e-6
+"""Largest relative difference of the parameters after STEPS_COMPARED steps in float32."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured claim."""
+
+    name: str
+    models: str
+    measured: Interval
+    target: str
+    """What it should be; "" where the figure is for information."""
+    holds: bool | None
+    """Whether it is, by the bound of the interval that the target names; None where there is no target."""
+    note: str = ""
+
+
+def rows(pairs: int, scratch: Path) -> Iterator[Row]:
+    """Every row, as it is measured. `scratch` is where the medium model is written, 0.6 GB."""
+    small = Inversion(models.embedded())
+    yield against_tight("embedded", small, pairs)
+    middle = Inversion(models.medium(scratch / models.VIT_B_32))
+    yield against_tight("ViT-B/32", middle, pairs)
+    yield against_reference(pairs)
+    yield batched("embedded", models.embedded(), pairs)
+    yield from bare("embedded", Inversion(models.embedded(priors=[], combine={"name": "sum"}, **ON_PIXELS)), pairs)
+    yield from bare("ViT-B/32", middle, pairs)
+    yield flat_in_views("embedded")
+    yield start_up(max(3, pairs // 5))
+
+
+ON_PIXELS: dict[str, Any] = {"canvas": {"name": "pixel"}, "size": 64, "referees": [{"name": "clip"}]}
+
+
+def differences(config: RunConfig) -> float:
+    """The largest relative difference of parameters between refcore and the tight loop over a few steps."""
+    engine = build(config)
+    sds = keyed_sds(engine) if engine.priors else None
+    tight, inversion = Tight(engine, keyed_draws(engine), sds), Inversion(config, engine)
+    found = 0.0
+    for _ in range(STEPS_COMPARED):
+        tight()
+        next(inversion)
+        ours: Tensor = inversion.params[tight.name].detach()
+        found = max(found, float((ours - tight.x).norm() / tight.x.norm()))
+    return found
+
+
+def against_tight(name: str, ours: Inversion, pairs: int) -> Row:
+    ratio = paired(lambda: next(ours), Tight(ours.engine), pairs).ratio
+    return Row("step / tightest hand-written loop", name, ratio, "upper bound <= 1.05", ratio.high <= 1.05)
+
+
+def against_reference(pairs: int) -> Row:
+    ours = Inversion(models.paper(), build(models.paper()))  # its text tower stays: the other loop reads again
+    reference = Reference(ours.engine)
+    predicted = flops(reference) / flops(lambda: next(ours))
+    ratio = paired(reference, lambda: next(ours), pairs).ratio
+    share = ratio * (1 / predicted)
+    note = f"speed-up {ratio}, counting operations predicts {predicted:.2f}"
+    return Row(
+        "speed-up over the reference's structure / predicted", "embedded", share, ">= 0.95", share.value >= 0.95, note
+    )
+
+
+def batched(name: str, config: RunConfig, pairs: int) -> Row:
+    """Seconds an image: BATCH single runs over one batch of BATCH."""
+    seeds = list(range(BATCH))
+    together = Inversion(config.parse({**config.settings(), "seeds": seeds}))
+    single = Inversion(config)
+
+    def singles() -> None:
+        for _ in seeds:
+            next(single)
+
+    ratio = paired(singles, lambda: next(together), max(3, pairs // 4), warm_up=1).ratio
+    return Row(f"{BATCH} single runs / one batch of {BATCH}", name, ratio, "", None, "above 1: the batch is faster")
+
+
+def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
+    """A step with one referee and nothing else, over the referee's forward and backward on ready views."""
+    (use,) = ours.engine.referees
+    group = ours.engine.groups["main"]
+    opened = group.open(ours.engine.decode(start(ours.engine)), use.referee.input_size, ours.engine.keys, 0)
+    n = len(opened.sample)
+    ready = opened.make(range(n)).detach()
+    rows = torch.zeros(n, dtype=torch.int64)
+
+    def forward_backward() -> None:
+        views = ready.requires_grad_()
+        torch.autograd.grad(use.referee.judge(views, use.reading, rows).sum(), views)
+
+    timed = paired(lambda: next(ours), forward_backward, pairs)
+    rate, cost = median(n / timed.first), flops(forward_backward)
+    limit = machine_rate() * torch.get_num_threads()
+    reached = cost / float(median(timed.second).value) / limit
+    note = (
+        f"{rate.value:.1f} views/s; the bare referee does {cost / n / 1e9:.2f} GFLOP a view at {reached:.0%} of the "
+        f"machine's {limit / 1e9:.0f} GFLOP/s"
+    )
+    yield Row("step / bare forward-backward of the referee", name, timed.ratio, "", None, note)
+
+
+def flat_in_views(name: str) -> Row:
+    """Peak memory of a step over its weights, with many views and with few, judged as many at a time."""
+    peaks = []
+    for count in (MANY_VIEWS, FEW_VIEWS):
+        settings = models.embedded().settings()
+        settings["views"]["main"]["count"] = count
+        engine = build(RunConfig.from_settings({**settings, "chunk": FEW_VIEWS}))
+        params = start(engine)
+        peaks.append(peak_bytes(lambda engine=engine, params=params: engine.gradients(params, [0], 0)))  # type: ignore[misc]
+    ratio = peaks[0] / peaks[1]
+    note = f"{peaks[0] / 1e6:.1f} and {peaks[1] / 1e6:.1f} MB over the weights, counted by the allocator"
+    what = f"peak memory, {MANY_VIEWS} views / {FEW_VIEWS} views in chunks of {FEW_VIEWS}"
+    return Row(what, name, Interval(ratio, ratio, ratio), "<= 1.1", ratio <= FLAT, note)
+
+
+def start_up(tries: int) -> Row:
+    """Seconds from `refcore invert` to its first step, without imports and loading of the model libraries."""
+    took = [_started() for _ in range(tries)]
+    found = median([own for own, _ in took])
+    note = f"of {median([whole for _, whole in took]).value:.1f} s in all; processor time"
+    return Row("start-up beyond the model libraries, seconds", "embedded", found, "< 0.3", found.value < 0.3, note)
+
+
+def _started() -> tuple[float, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "performance.startup", folder]
+        # On one thread: with more, processor time counts those that wait for each other, too.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    found = json.loads(told.splitlines()[-1])
+    return found["own"], found["all"]
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    return asdict(row)
+
+
+def exactness(report: Callable[[str, float], None]) -> bool:
+    """Whether refcore and the tight loop do the same mathematics; each difference goes to `report`."""
+    fine = True
+    for name, config in (("embedded", models.embedded()), ("the paper's terms", models.paper())):
+        found = differences(config)
+        report(name, found)
+        fine &= found < EXACT
+    return fine
+
+
+def time_of_step(inversion: Inversion) -> float:
+    """Seconds of one step, for a first impression."""
+    return seconds(lambda: next(inversion))

@@ -1,0 +1,79 @@
+"""`refcore playground`: what the embedded world is made of, and scenes of it; the help imports nothing heavy."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refcore.cli.options import Json
+from refcore.cli.output import print_json, print_table
+from refcore.errors import RefcoreError
+
+app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
+SCENES = "scenes.json"
+"""What `refcore playground sample` writes beside its images."""
+
+
+@app.command("spec")
+def show_spec(json: Json = False) -> None:
+    """Print the palette, shapes, textures, sizes and relations."""
+    from refcore_playground.world import spec
+
+    world = spec()
+    if json:
+        print_json(world)
+    else:
+        print_table(["what", "values"], [(name, _plain(value)) for name, value in world.items()])
+
+
+@app.command("sample")
+def draw_samples(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="A prompt of the grammar; drawn if left out.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many scenes.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the scenes.")] = Path("samples"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw scenes, with their captions."""
+    from refcore import images
+    from refcore.runs import rundir
+    from refcore_playground.draw import draw_pair, draw_scene
+    from refcore_playground.grammar import GrammarError, parse, write
+    from refcore_playground.render import render
+
+    rng = random.Random(f"sample-{seed}")
+    try:
+        request = parse(prompt) if prompt is not None else None
+        drawn = [(draw_scene(request, rng), request) if request else draw_pair(rng) for _ in range(n)]
+    except (GrammarError, RuntimeError) as error:  # RuntimeError: no room for so many large things
+        raise RefcoreError(str(error)) from error
+    if (out / SCENES).exists():
+        raise RefcoreError(
+            f'the folder "{out}" holds other scenes, which are never overwritten; name another with --out'
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    scenes = []
+    for index, (scene, asked) in enumerate(drawn):
+        name = f"scene_{index}.png"
+        rundir.write(out / name, images.png((render(scene) * 255).round().astype("uint8")))
+        things = [{**asdict(thing), "size": thing.size} for thing in scene.things]
+        scenes.append({"image": name, "caption": prompt or write(asked, rng), "things": things})
+    rundir.write_text(out / SCENES, rundir.to_json(scenes, indent=2) + "\n")
+    if json:
+        print_json(scenes)
+    else:
+        print_table(["image", "caption"], [(out / str(s["image"]), s["caption"]) for s in scenes])
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(" ".join(map(str, item)) if isinstance(item, list) else str(item) for item in value)
+    return str(value)

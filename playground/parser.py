@@ -1,0 +1,26 @@
+"""The parser `grammar`: an oracle, which reads a prompt by the very grammar that writes the playground's prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from refcore.contracts.parser import Parser, Part, Parts, Relation
+from refcore.errors import ParseError
+from refcore_playground.grammar import GrammarError, parse
+
+
+class GrammarParser(Parser):
+    """Reads the playground's prompts without a mistake, which no parser of free text does; nothing else is read."""
+
+    name = "grammar"
+    oracle: ClassVar[bool] = True
+
+    def parse(self, prompt: str) -> Parts:
+        """See `Parser.parse`; a relation holds between the first two things."""
+        try:
+            request = parse(prompt)
+        except GrammarError as error:
+            raise ParseError(f'the parser "grammar" cannot read {error}; use the parser "spacy"') from error
+        things = tuple(Part(str(replace(p, count=1)), p.count, str(p)) for p in request.phrases)
+        return Parts(prompt, things, (Relation(0, request.relation, 1),) if request.relation else ())

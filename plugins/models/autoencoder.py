@@ -1,0 +1,189 @@
+"""The frozen autoencoder of a latent diffusion model, shared by the latent canvas and the latent priors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from diffusers.models import AutoencoderKL, AutoencoderTiny
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from refcore.contracts.canvas import LatentSpace
+from refcore.errors import CheckpointError, RefcoreError
+from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
+
+
+class Autoencoder:
+    """An AutoencoderKL with the scaling of its latents: scaled latent = (latent - shift) * scale, near unit variance.
+
+    Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), sections 4.3.2
+    and D.1 for the scale. Take it from `load_autoencoder`, which shares one per folder, device and dtype.
+    """
+
+    def __init__(self, model: AutoencoderKL, space: LatentSpace, default_size: tuple[int, int]) -> None:
+        self.model = model
+        self.space = space
+        self.default_size = default_size
+        """(height, width) in pixels that the folder was trained for."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along a side."""
+        return 2 ** (len(self.model.config["block_out_channels"]) - 1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents [B, C, h, w] -> images [B, 3, h*factor, w*factor], *around* [0, 1], in the latents' dtype."""
+        unscaled = latents / self.space.scale + self.space.shift
+        return (self.model.decode(unscaled.to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+
+    def decode_by_blocks(self, latents: Tensor) -> Tensor:
+        """As `decode`, equal bit for bit, keeping for the backward pass only what goes from block to block.
+
+        What is inside a block is computed again when its turn comes (Chen et al., arXiv 1604.06174).
+        """
+        x = (latents / self.space.scale + self.space.shift).to(self.model.dtype)
+        for block in self._blocks():
+            x = checkpoint(block, x, use_reentrant=False)
+        return (x.to(latents.dtype) + 1) / 2
+
+    def _blocks(self) -> list[Callable[[Tensor], Tensor]]:
+        """The decoder in pieces whose composition it is: its residual blocks, attentions and upsamplings one by one."""
+        decoder = self.model.decoder
+        blocks: list[Callable[[Tensor], Tensor]] = []
+        if self.model.post_quant_conv is not None:
+            blocks.append(self.model.post_quant_conv)
+        blocks.append(decoder.conv_in)
+        for part in (decoder.mid_block, *decoder.up_blocks):
+            if type(part) is UNetMidBlock2D:
+                first, *others = part.resnets
+                blocks.append(partial(first, temb=None))
+                for attention, resnet in zip(part.attentions, others, strict=True):
+                    blocks += [attention] if attention is not None else []
+                    blocks.append(partial(resnet, temb=None))
+            elif type(part) is UpDecoderBlock2D:
+                blocks += [*(partial(resnet, temb=None) for resnet in part.resnets), *(part.upsamplers or ())]
+            else:
+                blocks.append(part)
+        return [*blocks, lambda x: decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> the mode of their scaled latents [B, C, H/factor, W/factor], same dtype."""
+        posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
+        return (posterior.mode().to(images.dtype) - self.space.shift) * self.space.scale
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises RefcoreError, naming the nearest good size, unless height and width are multiples of `factor`."""
+        if any(side < 1 or side % self.factor for side in size):
+            near = [max(1, (2 * side + self.factor) // (2 * self.factor)) * self.factor for side in size]
+            raise RefcoreError(
+                f"size {size[0]}x{size[1]} (height x width): each side must be a positive multiple of {self.factor} "
+                f"for this autoencoder; the nearest is {near[0]}x{near[1]}"
+            )
+
+
+class TinyDecoder:
+    """A small decoder distilled for the latents of a large autoencoder: diffusers' AutoencoderTiny, such as TAESD.
+
+    Raises:
+        CheckpointError: there is none, it is corrupt, or its latents have other channels or another size.
+    """
+
+    def __init__(self, folder: DiffusersFolder, like: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
+        kind = folder.config("").get("_class_name")
+        if kind != "AutoencoderTiny":
+            raise CheckpointError(f'"{folder.model}" is of class {kind}; expected AutoencoderTiny, such as TAESD')
+        model = folder.load(AutoencoderTiny, "", **diffusers_options())
+        self.model = place(model, device, dtype)
+        self.scale = float(model.config["scaling_factor"])
+        channels, factor = model.config["latent_channels"], 2 ** (len(model.config["decoder_block_out_channels"]) - 1)
+        if (channels, factor) != (like.space.channels, like.factor):
+            raise CheckpointError(
+                f'"{folder.model}" decodes latents of {channels} channels, {factor} pixels a side; those of the canvas '
+                f"have {like.space.channels} channels and {like.factor} pixels: expected one made for them"
+            )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """As `Autoencoder.decode`."""
+        return (self.model.decode((latents / self.scale).to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+
+
+_shared: WeakValueDictionary[tuple[str, str, torch.dtype], Autoencoder] = WeakValueDictionary()
+"""Autoencoders in use: a canvas and a prior on one folder hold one copy, and nobody's is kept."""
+
+
+def load_autoencoder(folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> Autoencoder:
+    """The autoencoder of a Stable Diffusion folder (subfolder `vae`) or of a bare vae folder, on `device` in `dtype`.
+
+    Raises:
+        CheckpointError: there is none, it is corrupt, or of a kind whose latents are scaled in another way.
+    """
+    key = (folder.source, str(torch.device(device)), dtype)
+    autoencoder = _shared.get(key)
+    if autoencoder is None:
+        component = "vae" if folder.json("vae/config.json") is not None else ""
+        config = folder.config(component)
+        _check_kind(folder, config)
+        model = folder.load(AutoencoderKL, component, **diffusers_options())
+        space = LatentSpace(
+            fingerprint=encoder_fingerprint(model),
+            channels=model.config["latent_channels"],
+            scale=float(model.config["scaling_factor"]),
+            shift=float(model.config["shift_factor"] or 0.0),
+        )
+        autoencoder = Autoencoder(place(model, device, dtype), space, _default_size(folder, model))
+        _shared[key] = autoencoder
+    return autoencoder
+
+
+def latent_space(folder: DiffusersFolder) -> LatentSpace:
+    """The latent space of a folder; free where its autoencoder is in use, whatever its device and dtype.
+
+    Raises:
+        CheckpointError: as `load_autoencoder`.
+    """
+    for (source, _, _), autoencoder in list(_shared.items()):
+        if source == folder.source:
+            return autoencoder.space
+    return load_autoencoder(folder, torch.device("cpu"), torch.float32).space
+
+
+def encoder_fingerprint(model: AutoencoderKL) -> str:
+    """Hash of what fixes the latent space: the encoder's weights, rounded to float16, and its activation and groups.
+
+    The decoder is left out, so that a decoder tuned for the same latents (Stable Diffusion's `sd-vae-ft-mse`) matches;
+    float16, so that the half-precision files of a checkpoint match its full ones. `model` must not have been cast yet.
+    """
+    digest = hashlib.blake2b(f"{model.config['act_fn']}/{model.config['norm_num_groups']}".encode(), digest_size=16)
+    for name, weight in sorted(model.state_dict().items()):
+        if name.startswith(("encoder.", "quant_conv.")):
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(weight.half().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_kind(folder: DiffusersFolder, config: dict[str, Any]) -> None:
+    kind = config.get("_class_name")
+    if kind != "AutoencoderKL":
+        raise CheckpointError(f'the autoencoder of "{folder.model}" is of class {kind}; expected AutoencoderKL')
+    if config.get("latents_mean") or config.get("latents_std"):
+        raise CheckpointError(
+            f'the autoencoder of "{folder.model}" scales its latents channel by channel (latents_mean, latents_std), '
+            "which is not supported; expected one scaling_factor, as Stable Diffusion has"
+        )
+
+
+def _default_size(folder: DiffusersFolder, model: AutoencoderKL) -> tuple[int, int]:
+    """The UNet's size where there is one: what the pipeline samples at; the autoencoder's may be larger (SD 2)."""
+    unet = folder.json("unet/config.json") or {}
+    if "sample_size" in unet:
+        factor, side = 2 ** (len(model.config["block_out_channels"]) - 1), unet["sample_size"]
+    else:
+        factor, side = 1, model.config["sample_size"]
+    height, width = (side, side) if isinstance(side, int) else side
+    return height * factor, width * factor

@@ -1,0 +1,115 @@
+"""What every `refcore convert` needs: tensors out of another project's pickle, and a safetensors file written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from refcore.errors import CheckpointError
+
+
+def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
+    """The tensors of a torch checkpoint by name, from the top or from under "model" or "state_dict".
+
+    Only tensors are unpickled (`weights_only`), and the file is mapped, not read, so that its gigabytes do not pass
+    through memory. The prefix "module.", which training on several devices leaves, is taken off.
+
+    Args:
+        source: the file.
+        expected: what it should be, for errors: "the first-stage file of LAVIS (blip2_pretrained.pth)".
+
+    Raises:
+        CheckpointError: no such file, or one that is corrupt or holds more than plain tensors.
+    """
+    if not source.is_file():
+        raise CheckpointError(f"there is no file {source}; expected {expected}")
+    try:
+        try:
+            content = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            content = torch.load(source, map_location="cpu", weights_only=True)  # written by torch before 1.6
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(
+            f"{source} cannot be read as a torch checkpoint of plain tensors: {reason}; download it again"
+        ) from error
+    state: Any = content
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    tensors = state.items() if isinstance(state, dict) else ()
+    return {str(name).removeprefix("module."): value for name, value in tensors if isinstance(value, Tensor)}
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], out: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes a file that appears under its name when it is complete.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        plain = {name: value.contiguous().clone() for name, value in tensors.items()}
+        save_file(plain, partial, metadata=dict(metadata or {}) or None)
+        os.replace(partial, out)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return out
+
+
+def write_json(content: Mapping[str, Any], out: Path) -> Path:
+    """Writes a JSON object for people to read.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    try:
+        out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    return out
+
+
+def matched(
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: Path, expected: str
+) -> dict[str, Tensor]:
+    """Those of `tensors` that `shapes` names, all of them there and of that shape.
+
+    Raises:
+        CheckpointError: one is missing or of another shape; the message names the first.
+    """
+    for name, shape in shapes.items():
+        if name not in tensors:
+            held = ", ".join(sorted({key.split(".")[0] for key in tensors})[:6]) or "no tensors"
+            raise CheckpointError(f"{source} lacks {name}; it holds {held}; expected {expected}")
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{source}: {name} is {list(tensors[name].shape)}, not {list(shape)}; expected {expected}"
+            )
+    return {name: tensors[name] for name in shapes}
+
+
+def make_folder(out: Path) -> Path:
+    """Makes the folder of a converted checkpoint, with its parents.
+
+    Raises:
+        CheckpointError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written: {error}") from error
+    return out

@@ -1,0 +1,141 @@
+"""A diffusers folder, local or on the hub, read component by component: its JSON files and its frozen models."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers.utils import is_accelerate_available
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch import nn
+
+from refcore.checkpoints import offline_error, resolve
+from refcore.errors import CheckpointError
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+class DiffusersFolder:
+    """What a config's `model` names: an embedded checkpoint, a local folder or a hub id.
+
+    Only the components that are asked for are read, so safety checkers and feature extractors play no part.
+
+    Raises:
+        CheckpointError: `model` is none of the three.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        """As the config has it; errors name this."""
+        self.source = resolve(model)
+        """A folder or a hub id."""
+        path = Path(self.source).expanduser()
+        self.is_local = bool(self.source) and path.is_dir()  # "" would be the current folder
+        if self.is_local:
+            self.source = str(path.resolve())
+        elif path.is_file():
+            raise CheckpointError(
+                f'model "{model}" is a file; expected a diffusers folder, a hub id or playground:NAME'
+            )
+        elif not HUB_ID.fullmatch(self.source):
+            raise CheckpointError(f'model "{model}" is neither an existing folder nor a hub id such as "owner/name"')
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The JSON file `name`, "unet/config.json" for example, or None where the folder has none.
+
+        Raises:
+            CheckpointError: it is no JSON object, or the hub cannot be reached.
+        """
+        if self.is_local:
+            path = Path(self.source) / name
+            if not path.is_file():
+                return None
+        else:
+            try:
+                path = Path(hf_hub_download(self.source, name))
+            except LocalEntryNotFoundError as error:  # no network: what was fetched before is all there is
+                if self._is_cached():
+                    return None
+                raise offline_error(self.model, error) from error
+            except EntryNotFoundError:
+                return None
+            except Exception as error:  # the hub's client raises many kinds, requests' own among them
+                raise offline_error(self.model, error) from error
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f'{name} of "{self.model}" is corrupt ({error}); fetch the folder again') from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f'{name} of "{self.model}" holds no JSON object; fetch the folder again')
+        return content
+
+    def _is_cached(self) -> bool:
+        try:
+            snapshot_download(self.source, local_files_only=True)
+        except Exception:  # of several kinds, all of which say no
+            return False
+        return True
+
+    @cached_property
+    def pipeline(self) -> str | None:
+        """The pipeline class that model_index.json names; None for a folder without one (a bare component)."""
+        index = self.json("model_index.json")
+        return None if index is None else str(index.get("_class_name"))
+
+    def config(self, component: str, file: str = "config.json") -> dict[str, Any]:
+        """The settings of a component ("" for a bare one).
+
+        Raises:
+            CheckpointError: the folder lacks the component.
+        """
+        name = f"{component}/{file}" if component else file
+        config = self.json(name)
+        if config is None:
+            raise CheckpointError(f'"{self.model}" has no {name}; expected a diffusers folder that holds it')
+        return config
+
+    def load(self, cls: type[ModelT], component: str, **options: Any) -> ModelT:
+        """A diffusers or transformers model on the CPU in float32, frozen, in eval mode, every weight from the file.
+
+        Float32 whatever the file stores: the caller casts once, from the most exact form.
+
+        Raises:
+            CheckpointError: the weights are missing, corrupt, incomplete or of another shape.
+        """
+        where = f'{component or "the model"} of "{self.model}"'
+        try:
+            model, report = cls.from_pretrained(  # type: ignore[attr-defined]
+                self.source, subfolder=component, output_loading_info=True, **options
+            )
+        except Exception as error:  # OSError, SafetensorError, RuntimeError, ValueError: whichever part broke
+            if not self.is_local and isinstance(error, OSError):
+                raise offline_error(self.model, error) from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{where} cannot be loaded: {reason}; fetch or train that folder again") from error
+        missing = sorted(map(str, report["missing_keys"]))
+        if missing:
+            raise CheckpointError(
+                f"{where} lacks {len(missing)} weights, {missing[0]} the first; fetch or train that folder again"
+            )
+        return model.float().requires_grad_(False).eval()
+
+
+def place(model: ModelT, device: torch.device, dtype: torch.dtype) -> ModelT:
+    """The model, moved to `device` and cast to `dtype`.
+
+    Past the `to` of diffusers, which warns at every cast to half precision, even where no module forbids it.
+    """
+    nn.Module.to(model, device=device, dtype=dtype)
+    return model
+
+
+def diffusers_options() -> dict[str, Any]:
+    """What `DiffusersFolder.load` takes for diffusers models: no second copy in memory where accelerate is there."""
+    return {"low_cpu_mem_usage": is_accelerate_available()}

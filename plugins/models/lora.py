@@ -1,0 +1,69 @@
+"""Low-rank adapters on a UNet's attention, one set of weights for each group of a batch's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from refcore.rng import Key, keyed_generator
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The linear maps of an attention that are adapted."""
+
+
+class Adapters:
+    """LoRA (arXiv 2106.09685, eq. 3): every target W x becomes W x + U D x, with D [rank, d_in], U [d_out, rank].
+
+    The weights of a group are one flat vector, so that a batch can carry several groups and an optimiser can treat them
+    row by row. Outside `applied` the network is as it was.
+    """
+
+    def __init__(self, network: nn.Module, rank: int) -> None:
+        self.rank = rank
+        self._shapes: list[tuple[int, ...]] = []
+        self._active: list[Tensor] | None = None
+        """While applied: D and U of each target in turn, [N, ...] for the N rows of the batch."""
+        for name, module in network.named_modules():
+            if name.endswith(TARGETS) and isinstance(module, nn.Linear):
+                place = len(self._shapes)
+                self._shapes += [(rank, module.in_features), (module.out_features, rank)]
+                hook: Any = self._hook(place)
+                module.register_forward_hook(hook)
+
+    @property
+    def size(self) -> int:
+        """P, the length of a group's vector."""
+        return sum(a * b for a, b in self._shapes)
+
+    def init(self, key: Key, device: torch.device) -> Tensor:
+        """[P] float32: D normal with std 1 / rank, drawn from the key alone; U zero, so that nothing changes yet."""
+        generator = keyed_generator(key, 0, "lora")
+        parts = [
+            torch.zeros(shape) if place % 2 else torch.randn(shape, generator=generator) / self.rank
+            for place, shape in enumerate(self._shapes)
+        ]
+        return torch.cat([part.flatten() for part in parts]).to(device)
+
+    @contextmanager
+    def applied(self, vectors: Tensor, groups: Tensor) -> Iterator[None]:
+        """Within it, row n of a batch of N has the weights `vectors[groups[n]]`; vectors [G, P], groups [N] int64."""
+        parts = vectors.split([a * b for a, b in self._shapes], dim=1)
+        self._active = [p.unflatten(1, shape)[groups] for p, shape in zip(parts, self._shapes, strict=True)]
+        try:
+            yield
+        finally:
+            self._active = None
+
+    def _hook(self, place: int) -> object:
+        def add(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            if self._active is None:
+                return out
+            down, up = self._active[place], self._active[place + 1]
+            x = given[0].to(down.dtype)  # [N, tokens, d_in]
+            return out + (x @ down.mT @ up.mT).to(out.dtype)
+
+        return add

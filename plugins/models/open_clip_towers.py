@@ -1,0 +1,138 @@
+"""The two towers of an open_clip model, by name, hub id or folder: any CLIP or SigLIP that the library can load."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from refcore.checkpoints import offline_error, resolve
+from refcore.errors import CheckpointError
+from refcore_plugins.models.attention import fastest_attention, write_out_attention
+from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.similarity import unit
+from refcore_plugins.models.text import text_beyond
+
+LOCAL = "local-dir:"
+HUB = "hf-hub:"
+CONFIG = "open_clip_config.json"
+"""The file that makes a folder one of open_clip."""
+PROMPTS_AT_ONCE = 256
+"""Prompts in one pass of the text tower, which bounds its memory."""
+
+
+class OpenClipTowers:
+    """See `refcore_plugins.models.similarity.Towers`.
+
+    Args:
+        plugin: its name, which errors begin with.
+        model: an open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:NAME.
+        pretrained: weights of a model given by name: a tag that open_clip knows, or a file.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, corrupt or of another kind.
+    """
+
+    def __init__(
+        self, plugin: str, model: str, pretrained: str | None, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._plugin, self._name, self._pretrained = plugin, model, pretrained
+        source = resolve(model)
+        if source != model:
+            source = LOCAL + source
+        elif source.startswith(LOCAL):
+            source = LOCAL + os.path.expanduser(source.removeprefix(LOCAL))
+        self._check(source)
+        try:
+            loaded = open_clip.create_model(source, pretrained=pretrained, require_pretrained=True)
+            self.tokenizer: Any = open_clip.get_tokenizer(source)
+        except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
+            raise self._failure(source, error) from error
+        if device.type == "cpu":
+            write_out_attention(loaded)
+        self.model: Any = loaded.to(device, dtype).eval().requires_grad_(False)
+        self.dtype = dtype
+        size = loaded.visual.image_size
+        self.input_size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.normalise = Normalise(loaded.visual.preprocess_cfg["mean"], loaded.visual.preprocess_cfg["std"], device)
+        wide = torch.promote_types(dtype, torch.float32)
+        self.scale = self.model.logit_scale.to(wide).exp()
+        bias = self.model.logit_bias
+        self.bias = torch.zeros_like(self.scale) if bias is None else bias.to(wide)
+
+    def image(self, views: Tensor) -> Tensor:
+        """[N, 3, H, W] in [0, 1] -> [N, D] unit features, float32 or wider, differentiable."""
+        with fastest_attention(views.device):
+            return unit(self.model.encode_image(self.normalise(views).to(self.dtype)))
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """P prompts -> [P, D] unit features, float32 or wider."""
+        tokens = self.tokenizer(list(prompts)).to(self.scale.device)
+        with fastest_attention(tokens.device):
+            return unit(torch.cat([self.model.encode_text(part) for part in tokens.split(PROMPTS_AT_ONCE)]))
+
+    def unread(self, prompt: str) -> str:
+        """The end of the prompt that does not fit into the context, "" where all of it does."""
+        context = self.tokenizer.context_length
+        if hasattr(self.tokenizer, "tokenizer"):  # a transformers tokenizer in open_clip's wrapping
+            return text_beyond(self.tokenizer.tokenizer, self.tokenizer.clean_fn(prompt), context)
+        beyond = self.tokenizer.encode(prompt)[context - 2 :]  # two tokens are start and end of text
+        return str(self.tokenizer.decode(beyond)).strip()
+
+    def finish_reading(self) -> None:
+        """Drops the text tower, 1.4 GB of a ViT-H in float32. Other models than plain CLIPs keep theirs."""
+        if isinstance(self.model, open_clip.CustomTextCLIP):
+            self.model.text = None
+        elif isinstance(self.model, open_clip.CLIP):
+            self.model.transformer = self.model.token_embedding = None
+
+    def _check(self, source: str) -> None:
+        """Raises for what can be told from the names alone, before the library tries to download anything."""
+        plugin, pretrained = self._plugin, self._pretrained
+        if source.startswith(LOCAL):
+            folder = Path(source.removeprefix(LOCAL))
+            if not (folder / CONFIG).is_file():
+                state = f"has no {CONFIG}" if folder.is_dir() else "does not exist"
+                raise CheckpointError(
+                    f'{plugin}: the folder of model "{self._name}" {state} ({folder}); '
+                    "give a folder that open_clip saved, a model name with `pretrained`, or playground:clip"
+                )
+        elif not source.startswith(HUB):
+            known = open_clip.list_models()
+            if source not in known:
+                near = difflib.get_close_matches(source, known, 3)
+                hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
+                raise CheckpointError(
+                    f'{plugin}: unknown model "{self._name}"; {hint} '
+                    "(hub ids start with hf-hub:, folders with local-dir:, embedded checkpoints with playground:)"
+                )
+            tags = open_clip.list_pretrained_tags_by_model(source)
+            if pretrained is None or (pretrained not in tags and not Path(pretrained).is_file()):
+                choice = ", ".join(tags) or "(it has no tag)"
+                raise CheckpointError(
+                    f'{plugin}: model "{source}" needs `pretrained`, a weights file or one of {choice}; '
+                    f"got {pretrained!r}"
+                )
+
+    def _failure(self, source: str, error: Exception) -> CheckpointError:
+        """One readable line for what the library raised."""
+        broken = isinstance(error, SafetensorError) or "state_dict" in str(error)
+        remote = source.startswith(HUB) or (not source.startswith(LOCAL) and not Path(self._pretrained or "").is_file())
+        if remote and not broken:
+            if source.startswith(HUB):
+                return offline_error(source.removeprefix(HUB), error)
+            remedy = "connect to the network, or set `pretrained` to a file with the weights"
+            return offline_error(f"{source} ({self._pretrained})", error, remedy)
+        reason = " ".join(str(error).split())
+        return CheckpointError(
+            f'{self._plugin}: the checkpoint of model "{self._name}" cannot be loaded: {type(error).__name__}: '
+            f"{reason[:300]}; its files are corrupt or belong to another model: copy or download it again"
+        )

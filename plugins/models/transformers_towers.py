@@ -1,0 +1,83 @@
+"""The two towers of a CLIP or SigLIP of transformers, by hub id or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModel
+
+from refcore_plugins.models.attention import transformers_attention
+from refcore_plugins.models.open_clip_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.similarity import unit
+from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.transformers_folder import TransformersFolder
+
+CLIP = "CLIPModel"
+SIGLIP = "SiglipModel"
+"""Also what the SigLIP 2 checkpoints of one resolution are; those of any resolution (NaFlex) are Siglip2Model."""
+
+
+class TransformersTowers:
+    """See `refcore_plugins.models.similarity.Towers`.
+
+    Args:
+        plugin: its name, which errors begin with.
+        model: hub id or folder.
+        kinds: the architectures that are welcome, of CLIP and SIGLIP.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, corrupt or of another kind.
+    """
+
+    def __init__(
+        self, plugin: str, model: str, kinds: Collection[str], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        examples = {CLIP: "openai/clip-vit-base-patch32", SIGLIP: "google/siglip2-base-patch16-224"}
+        expected = " or ".join(f"a {kind}, such as {examples[kind]}" for kind in kinds)
+        folder = TransformersFolder(plugin, model, f"expected {expected}")
+        folder.require(kinds)
+        loaded = folder.load_model(AutoModel, dtype, transformers_attention(device, dtype))
+        self.tokenizer: Any = folder.load_tokenizer()
+        self.normalise = Normalise.of_processor(folder.load_image_processor(), device)
+        self.model: Any = loaded.to(device)
+        self.dtype = dtype
+        self.input_size = (int(loaded.config.vision_config.image_size),) * 2
+        self.context = int(loaded.config.text_config.max_position_embeddings)
+        wide = torch.promote_types(dtype, torch.float32)
+        self.scale = loaded.logit_scale.to(wide).exp().squeeze()
+        bias = getattr(loaded, "logit_bias", None)
+        self.bias = torch.zeros_like(self.scale) if bias is None else bias.to(wide).squeeze()
+        # SigLIP was trained on text filled up to its context, and attends to the filling.
+        self._padding = "max_length" if folder.kind == SIGLIP else True
+
+    def image(self, views: Tensor) -> Tensor:
+        """[N, 3, H, W] in [0, 1] -> [N, D] unit features, float32 or wider, differentiable."""
+        pixels = self.normalise(views).to(self.dtype)
+        return unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """P prompts -> [P, D] unit features, float32 or wider."""
+        found = []
+        for start in range(0, len(prompts), PROMPTS_AT_ONCE):
+            tokens = self.tokenizer(
+                list(prompts[start : start + PROMPTS_AT_ONCE]),
+                padding=self._padding,
+                truncation=True,
+                max_length=self.context,
+                return_tensors="pt",
+            ).to(self.scale.device)
+            found.append(unit(self.model.get_text_features(**tokens).pooler_output))
+        return torch.cat(found)
+
+    def finish_reading(self) -> None:
+        """Drops the text tower, 0.5 GB of a ViT-L in float32."""
+        self.model.text_model = None
+
+    def unread(self, prompt: str) -> str:
+        """The end of the prompt that does not fit into the context, "" where all of it does."""
+        return text_beyond(self.tokenizer, prompt, self.context)

@@ -1,0 +1,55 @@
+"""`refcore config`: show, validate, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from refcore import registry
+from refcore.cli.output import print_json, stdout
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.settings import dump_yaml
+from refcore.errors import RefcoreError
+
+
+def show(preset_name: str | None, file: Path | None, overrides: list[str], as_json: bool) -> None:
+    from refcore.engine.build import resolve
+
+    config = resolve(presets.compose(preset_name, file, overrides))
+    if as_json:
+        print_json(config.settings())
+    else:
+        stdout.print(dump_yaml(config.settings()), end="", markup=False, soft_wrap=True)
+
+
+def validate(file: Path | None, preset_name: str | None, overrides: list[str], as_json: bool) -> None:
+    from refcore.engine.build import resolve
+
+    config = resolve(presets.compose(preset_name, file, overrides))
+    terms = [use.name for use in (*config.referees, *config.priors)]
+    if as_json:
+        print_json({"valid": True, "canvas": config.canvas.name, "terms": terms, "steps": config.steps})
+    else:
+        stdout.print(f"valid: {config.steps} steps of {', '.join(terms)} on {config.canvas.name}", markup=False)
+
+
+def schema(with_plugins: bool) -> None:
+    described: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunConfig.model_json_schema(),
+    }
+    if with_plugins:
+        described["x-plugins"] = {kind: _schemas(kind) for kind in registry.KINDS}
+    print_json(described)
+
+
+def _schemas(kind: registry.Kind) -> dict[str, Any]:
+    """Plugin name -> the schema of its `config`; plugins that cannot be imported are left out."""
+    found = {}
+    for name in registry.names(kind):
+        try:
+            found[name] = registry.get(kind, name).Config.model_json_schema()
+        except RefcoreError:
+            continue
+    return found

@@ -1,0 +1,378 @@
+"""The files of a new plugin package (`refcore new`), one template a file and kind; $words are filled in.
+
+Each kind's class is small, complete and true to its contract: an author changes it, and the tests say what broke.
+"""
+
+from __future__ import annotations
+
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools>=77"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "$distribution"
+version = "0.1.0"
+description = "$summary, a $kind for refcore."
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["refcore"]
+
+[project.optional-dependencies]
+test = ["pytest"]
+
+[project.entry-points.refcore]
+$name = "$module"
+
+[tool.setuptools]
+packages = ["$module"]
+"""
+
+README = """\
+# $distribution
+
+$summary: the $kind `$name` for [refcore](https://pypi.org/project/refcore/).
+
+```
+pip install -e ".[test]"
+refcore plugins show $name
+pytest
+```
+
+In a run's config:
+
+```yaml
+$use
+```
+
+`$module/__init__.py` registers the name; refcore reads it whenever it lists plugins, so it imports nothing heavy.
+`$module/$kind.py` is the plugin, and `tests/test_$identifier.py` holds it to the contract.
+$more"""
+
+MORE = {
+    "referees": """
+What the new referee knows, and whether a picture can be made by it alone, measured on the playground:
+
+```
+refcore probe $name
+```
+""",
+    "priors": "",
+    "augmentations": "",
+    "canvases": "",
+    "parsers": "",
+}
+
+INIT = '''\
+"""Registers the $kind `$name`; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from refcore.hooks import Register, hookimpl
+
+api_version = $api_version
+"""The version of refcore's hooks and contracts that this was written for."""
+
+
+@hookimpl
+def register_$kinds(register: Register) -> None:
+    register(
+        "$name",
+        "$module.$kind:$cls",
+        summary="$summary",
+    )
+'''
+
+SUMMARY = {
+    "referees": "How bright the picture is, from dark to bright in the prompt",
+    "priors": "Smoothness: squared second differences of neighbouring pixels",
+    "augmentations": "A random exposure of each view",
+    "canvases": "A mosaic of square tiles",
+    "parsers": "Prompts as lists, split at commas",
+}
+
+MODULE = {
+    "referees": '''\
+"""The referee `$name`: $lower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from refcore import PluginConfig, Conditioning, Referee
+from torch import Tensor
+
+LEVELS = {"black": 0.0, "dark": 0.25, "dim": 0.4, "light": 0.75, "bright": 0.9, "white": 1.0}
+"""Brightness that a word of the prompt asks for; 0.5 where none is named."""
+EPS = 1e-8
+"""Added inside the logarithm of a probability."""
+
+
+class $cls(Referee):
+    """p(match) = exp(-((brightness - asked) / tolerance)^2); the loss is -log p, and -log(1 - p) where not wanted."""
+
+    class Config(PluginConfig):
+        tolerance: float = Field(0.2, gt=0, description="Difference in brightness that counts as one.")
+        size: int = Field(64, ge=1, description="Side of the views in pixels.")
+
+    name = "$name"
+    score_unit = "probability"
+    config: Config
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to load: it has no weights."""
+        self.device, self.dtype = device, dtype
+        self.input_size = (self.config.size, self.config.size)
+
+    def read(self, prompts: Sequence[str]) -> Conditioning:
+        """Tensor `asked` [P], the brightness in [0, 1] that each prompt asks for."""
+        named = [[LEVELS[word] for word in prompt.lower().split() if word in LEVELS] for prompt in prompts]
+        asked = torch.tensor([sum(levels) / len(levels) if levels else 0.5 for levels in named], device=self.device)
+        notes = tuple("" if levels else f"names no brightness; known: {', '.join(LEVELS)}" for levels in named)
+        return Conditioning(tuple(prompts), {"asked": asked}, notes=notes)
+
+    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+        """See `Referee.judge`."""
+        off = self._off(views, reading["asked"].index_select(0, rows))
+        return off if wanted else -torch.log(-torch.expm1(-off) + EPS)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+        """p(match), in [0, 1]."""
+        return torch.exp(-self._off(images, reading["asked"]))
+
+    def _off(self, views: Tensor, asked: Tensor) -> Tensor:
+        """-log p, [N]."""
+        brightness = views.mean((1, 2, 3))
+        return ((brightness - asked.to(brightness)) / self.config.tolerance).square()
+''',
+    "priors": '''\
+"""The prior `$name`: $lower."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from refcore import PluginConfig, Prior, Conditioning, Rng
+from torch import Tensor
+
+
+class $cls(Prior):
+    """The mean squared second difference along rows and columns: 0 for every even ramp of colour."""
+
+    class Config(PluginConfig):
+        across: float = Field(1.0, ge=0, description="Weight of the differences along rows.")
+        down: float = Field(1.0, ge=0, description="Weight of the differences along columns.")
+
+    name = "$name"
+    space = "image"
+    config: Config
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to load: it has no weights."""
+
+    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The gradient of the value, like the images x [B, 3, H, W], and the value [B]."""
+        with torch.enable_grad():
+            images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+            value = self._curvature(images)
+            (gradient,) = torch.autograd.grad(value.sum(), images)
+        return gradient, value.detach()
+
+    def _curvature(self, images: Tensor) -> Tensor:
+        """[B]"""
+        across = images.diff(n=2, dim=3).square().mean((1, 2, 3))
+        down = images.diff(n=2, dim=2).square().mean((1, 2, 3))
+        return self.config.across * across + self.config.down * down
+''',
+    "augmentations": '''\
+"""The augmentation `$name`: $lower."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from refcore import Augmentation, PluginConfig, Rng
+from refcore.augmentation import Params
+from torch import Tensor
+
+
+class $cls(Augmentation):
+    """Each view times 2^stops, as a camera's exposure; the stops are drawn for each view."""
+
+    class Config(PluginConfig):
+        stops: float = Field(0.3, ge=0, description="Largest change either way, in stops (factors of 2).")
+
+    name = "$name"
+    config: Config
+
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+        """stops [n], uniform."""
+        return {"stops": rng.uniform(-1, 1) * self.config.stops}
+
+    def apply(self, views: Tensor, params: Params) -> Tensor:
+        return views * params["stops"].to(views.dtype).exp2().view(-1, 1, 1, 1)
+''',
+    "canvases": '''\
+"""The canvas `$name`: $lower."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from refcore import Canvas, PluginConfig, RefcoreError, Rng
+from refcore.canvas import CanvasParams
+from torch import Tensor
+from torch.nn import functional as F
+
+TILES = "tiles"
+"""The one tensor of the params, [B, 3, H / tile, W / tile]: logits of the tiles' colours."""
+
+
+class $cls(Canvas):
+    """Square tiles of one colour each: the picture has as many degrees of freedom as it has tiles."""
+
+    class Config(PluginConfig):
+        tile: int = Field(4, ge=1, description="Side of a tile in pixels; the picture's sides are multiples of it.")
+        noise: float = Field(0.1, ge=0, description="Standard deviation of the start around mid-grey, as logits.")
+
+    name = "$name"
+    config: Config
+
+    def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
+        """16 x 16 tiles by default. `dtype` is not used: the tiles are float32."""
+        tile = self.config.tile
+        self.device = device
+        self.size = size if size is not None else (16 * tile, 16 * tile)
+        if min(self.size) < 1 or any(side % tile for side in self.size):
+            near = tuple(max(1, round(side / tile)) * tile for side in self.size)
+            raise RefcoreError(
+                f"size {self.size[0]}x{self.size[1]} (height x width): each side must be a multiple of the tile's "
+                f"{tile} pixels; the nearest is {near[0]}x{near[1]}"
+            )
+
+    def init(self, rng: Rng) -> CanvasParams:
+        height, width = (side // self.config.tile for side in self.size)
+        return {TILES: self.config.noise * rng.normal(3, height, width).to(self.device)}
+
+    def decode(self, params: CanvasParams) -> Tensor:
+        return F.interpolate(params[TILES].sigmoid(), scale_factor=self.config.tile, mode="nearest")
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> CanvasParams:
+        """Each tile takes its mean colour, kept 0.001 away from 0 and 1, whose logits are infinite."""
+        return {TILES: F.avg_pool2d(images.to(self.device, torch.float32), self.config.tile).logit(eps=1e-3)}
+''',
+}
+
+MODULE["parsers"] = '''\
+"""The parser `$name`: $lower."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from refcore import Parser, Part, Parts, PluginConfig
+from refcore.parser import ParseError
+
+
+class $cls(Parser):
+    """Each piece between separators is a thing, of which the prompt leaves open how many; no relations."""
+
+    class Config(PluginConfig):
+        separator: str = Field(",", min_length=1, description="What stands between two things.")
+
+    name = "$name"
+    config: Config
+
+    def parse(self, prompt: str) -> Parts:
+        """See `Parser.parse`."""
+        pieces = [piece.strip() for piece in prompt.split(self.config.separator)]
+        if not all(pieces):
+            raise ParseError(f'"{prompt}" has an empty piece; expected things with "{self.config.separator}" between')
+        return Parts(prompt, tuple(Part(piece, None, piece) for piece in pieces))
+'''
+
+TEST_HEAD = '''\
+"""`$name` keeps the contract of a $kind, and does what it says."""
+
+from __future__ import annotations
+
+import $library
+from refcore import $imports
+from refcore.testing import suite
+
+from $module.$kind import $cls
+
+Test$cls = suite($cls$options)
+"""One test a rule of the contract: `pytest -v` names them."""
+
+
+def test_it_is_found_by_its_name() -> None:
+    assert registry.get("$kinds", "$name") is $cls
+
+
+'''
+
+TEST = {
+    "referees": """\
+def test_the_brightness_asked_for_has_the_lowest_loss() -> None:
+    referee = $cls()
+    referee.load(torch.device("cpu"), torch.float32)
+    views = torch.tensor([0.1, 0.25, 0.9]).view(3, 1, 1, 1).expand(3, 3, *referee.input_size)
+    losses = referee.judge(views, referee.read(["a dark room"]), torch.zeros(3, dtype=torch.int64))
+    assert losses.argmin() == 1
+    assert referee.score(views[1:2], referee.read(["a dark room"])) == 1
+""",
+    "priors": """\
+def test_an_even_ramp_is_at_rest_and_an_edge_is_not() -> None:
+    ramp = torch.linspace(0, 1, 16).expand(1, 3, 16, 16)
+    prior = $cls()
+    for images, moves in ((ramp, False), (ramp.round(), True)):
+        gradient, value = prior.gradient(images, prior.read(["any"]), 0, Rng([0], 0, "test"))
+        assert bool(value > 1e-6) is moves
+        assert bool(gradient.abs().max() > 1e-6) is moves
+""",
+    "augmentations": """\
+def test_no_stops_change_nothing_and_one_stop_doubles() -> None:
+    views = torch.rand(2, 3, 4, 4)
+    augmentation = $cls()
+    changed = augmentation.apply(views, {"stops": torch.tensor([0.0, 1.0])})
+    assert torch.equal(changed[0], views[0])
+    assert torch.allclose(changed[1], 2 * views[1])
+    assert augmentation.draw((4, 4), Rng([0], 0, "test", count=99))["stops"].abs().max() <= 0.3
+""",
+    "canvases": """\
+def test_a_tile_has_one_colour() -> None:
+    canvas = $cls(tile=4)
+    canvas.load(torch.device("cpu"), torch.float32, (8, 12))
+    image = canvas.decode(canvas.init(Rng([0], 0, "test")))
+    assert image.shape == (1, 3, 8, 12)
+    assert torch.equal(image[..., :4, :4], image[..., :1, :1].expand(1, 3, 4, 4))
+    assert not torch.equal(image[..., 0, 0], image[..., 0, 4])
+""",
+    "parsers": """\
+def test_a_list_is_taken_apart() -> None:
+    assert $cls().parse("a red hat, grass").sentences() == ("a red hat", "grass")
+    with pytest.raises(RefcoreError, match="empty piece"):
+        $cls().parse("a red hat,")
+""",
+}
+
+IMPORTS = {
+    "referees": "registry",
+    "priors": "Rng, registry",
+    "augmentations": "Rng, registry",
+    "canvases": "Rng, registry",
+    "parsers": "RefcoreError, registry",
+}
+LIBRARY = dict.fromkeys(("referees", "priors", "augmentations", "canvases"), "torch") | {"parsers": "pytest"}
+"""What else the tests import."""
+OPTIONS = {
+    "referees": ', prompts=("a dark room", "a bright room", "a dim hall")',
+    "priors": "",
+    "augmentations": "",
+    "canvases": ", size=(24, 32)",
+    "parsers": "",
+}
+"""Arguments of the suite beside the plugin."""

@@ -1,0 +1,133 @@
+"""`refcore probe CONFIG`: how smooth and how well conditioned the referees' loss is along a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from refcore.checkpoints import needed_by
+from refcore.cli.output import print_json, print_table, stdout
+from refcore.config import presets
+from refcore.config.settings import load_yaml, override
+from refcore.errors import RefcoreError, unknown
+from refcore.runs import rundir
+
+if TYPE_CHECKING:
+    from refcore.diagnostics.smoothness import Report
+
+T = TypeVar("T")
+AS_CONFIGURED = "config"
+"""In `--views` and `--noise`: what the config has."""
+COLUMNS = {
+    "loss": "loss",
+    "gradient_norm": "|gradient|",
+    "lipschitz_random": "Lipschitz, random",
+    "lipschitz_step": "along the step",
+    "smallest": "smallest eigenvalue",
+    "largest": "largest",
+    "condition": "condition",
+}
+
+
+def run(
+    source: str,
+    prompts: list[str],
+    overrides: list[str],
+    seed: int | None,
+    steps: str | None,
+    views: str,
+    noise: str,
+    at: str,
+    directions: int,
+    radius: float,
+    dtype: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    numbers = {
+        "steps": None if steps is None else listed("--steps", steps, int),
+        "views": listed("--views", views, int, AS_CONFIGURED),
+        "noise": listed("--noise", noise, float, AS_CONFIGURED),
+    }
+    for option, value, allowed in (("--at", at, ("params", "image")), ("--dtype", dtype, ("float64", "float32"))):
+        if value not in allowed:
+            raise RefcoreError(f'{option} is "{value}"; expected {" or ".join(allowed)}')
+    config = _config(source, prompts, overrides, seed)
+
+    from refcore.diagnostics.smoothness import probe
+
+    with needed_by(source if source in presets.names() else None):
+        report = probe(config, **numbers, at=at, directions=directions, radius=radius, dtype=dtype)  # type: ignore[arg-type]
+    found = {**report.to_dict(), "versions": rundir.versions()}
+    if out is not None:
+        rundir.write_text(out, rundir.to_json(found, indent=1) + "\n")
+    if as_json:
+        print_json(found)
+    else:
+        _print(report)
+
+
+def listed(option: str, text: str, read: Callable[[str], T], none: str | None = None) -> list[T | None]:
+    """`0,1,4` as numbers; the word `none` is None.
+
+    Raises:
+        RefcoreError: something in it is no such number.
+    """
+    found: list[T | None] = []
+    for word in text.split(","):
+        try:
+            found.append(None if word.strip() == none else read(word))
+        except ValueError as error:
+            also = f', or "{none}"' if none else ""
+            raise RefcoreError(
+                f'{option} is "{text}": "{word}" is no number; expected numbers with commas between{also}'
+            ) from error
+    return found
+
+
+def _config(source: str, prompts: list[str], overrides: list[str], seed: int | None) -> Any:
+    if source in presets.names():
+        settings = presets.get(source).settings
+    elif Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
+        settings = load_yaml(source)
+    else:
+        error = unknown("preset, config file or subcommand", source, {*presets.names(), "referee"})
+        raise RefcoreError(f"{error}; see `refcore probe --help`")
+    fields: dict[str, Any] = {"prompts": prompts or settings.get("prompts", [])}
+    if not fields["prompts"]:
+        raise RefcoreError('the config has no prompts; give one with --prompt "a red circle"')
+    if seed is not None:
+        fields["seeds"] = [seed]
+    from refcore.config.run import RunConfig
+
+    return RunConfig.from_settings({**override(settings, overrides), **fields})
+
+
+def _print(report: Report) -> None:
+    rows, points = report.rows(), report.points
+    samples = f"{rows[0]['samples']} samples (medians)" if rows[0]["samples"] > 1 else "one sample"
+    where = "parameters" if report.at == "params" else "image"
+    stdout.print(f"The referees' loss at the {where} ({points[0].dimension} numbers), {samples}\n", markup=False)
+    print_table(
+        ["step", "views", "noise", *COLUMNS.values()],
+        [
+            (
+                row["step"],
+                _given(row["views"]),
+                "-" if row["views"] == 0 else _given(row["noise"]),
+                *(_shown(row[name]) for name in COLUMNS),
+            )
+            for row in rows
+        ],
+    )
+    if any(point.largest is None for point in points):
+        stdout.print("\n-: Lanczos did not converge, or the run does not move there.", markup=False)
+
+
+def _given(value: Any) -> str:
+    return AS_CONFIGURED if value is None else f"{value:g}"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

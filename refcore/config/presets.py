@@ -1,0 +1,89 @@
+"""Presets: YAML files of refcore and of installed packages, and the config that one becomes with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from refcore import registry
+from refcore.config.run import RunConfig
+from refcore.config.settings import Settings, load_yaml, override, parse_yaml, read_text
+from refcore.errors import RefcoreError, unknown
+
+DEFAULT = "playground"
+"""The preset of a run that names none."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A preset: its name, what its YAML file holds, and the package that ships it."""
+
+    name: str
+    text: str
+    distribution: str = "refcore"
+    version: str = ""
+    registered: str = ""
+    """The summary that it was registered with, if any."""
+
+    @property
+    def summary(self) -> str:
+        """What its package says of it, or the comment in the file's first line."""
+        first = (self.text.splitlines() or [""])[0]
+        return self.registered or (first.removeprefix("#").strip() if first.startswith("#") else "")
+
+    @property
+    def settings(self) -> Settings:
+        return parse_yaml(self.text, f'preset "{self.name}"')
+
+
+def compose(
+    preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = (), **fields: Any
+) -> RunConfig:
+    """The config of a run: a preset (the default one) or a file, then overrides, then whole fields such as `prompts`.
+
+    Raises:
+        RefcoreError: a preset and a file at once, an unknown preset, a file that cannot be read, or a config that is
+            wrong (a ConfigError).
+    """
+    if preset is not None and file is not None:
+        raise RefcoreError(f'both the preset "{preset}" and the config file "{file}" were given; expected one of them')
+    settings = load_yaml(file) if file is not None else get(preset or DEFAULT).settings
+    return RunConfig.from_settings({**override(settings, overrides), **fields})
+
+
+def names() -> list[str]:
+    """Names of the presets of refcore and of installed packages, sorted."""
+    return sorted({*_shipped(), *registry.presets()})
+
+
+def get(name: str) -> Preset:
+    """A preset of refcore or of an installed package.
+
+    Raises:
+        RefcoreError: there is none of that name, two packages claim it, or its file cannot be read.
+    """
+    shipped, claims = name in _shipped(), registry.presets().get(name, [])
+    if not shipped and not claims:
+        raise unknown("preset", name, names())
+    if shipped + len(claims) > 1:
+        origins = ["refcore"] * shipped + [claim.origin for claim in claims]
+        raise RefcoreError(
+            f'preset "{name}" is registered twice: by {" and by ".join(origins)}; '
+            "uninstall one of them, or register it under another name"
+        )
+    if shipped:
+        return Preset(name, (_folder() / f"{name}.yaml").read_text("utf-8"), version=metadata.version("refcore"))
+    (claim,) = claims
+    text = read_text(claim.target, f'preset "{name}" (from {claim.origin})')
+    return Preset(name, text, claim.distribution, claim.version, claim.summary)
+
+
+def _folder() -> Any:
+    return resources.files("refcore.presets")
+
+
+def _shipped() -> list[str]:
+    return [file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml")]

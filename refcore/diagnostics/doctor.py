@@ -1,0 +1,147 @@
+"""What this machine has, and what a config would need of it: device, memory, versions and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from refcore.checkpoints import EMBEDDED, embedded, resolve
+from refcore.config.run import RunConfig
+from refcore.engine import memory
+from refcore.engine.build import pick_device, plugin_config, uses
+from refcore.errors import RefcoreError
+from refcore.runs.rundir import LIBRARIES, versions
+
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Of a number in the floating-point types of safetensors files."""
+SKIPPED = ("safety_checker", ".fp16.", "non_ema")
+"""Parts of the names of files that no plugin loads."""
+
+State = Literal["embedded", "here", "cached", "missing"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that a config, or refcore itself, names."""
+
+    model: str
+    """As the config has it."""
+    used_by: tuple[str, ...]
+    """Dotted fields of the config."""
+    state: State
+    """embedded: comes with refcore. here: a folder or file. cached: in the hub's cache. missing: to be downloaded."""
+    parameters: int | None
+    """Numbers in its weights; None where they cannot be counted."""
+    bytes: int | None
+    """Of its weights on disk."""
+
+    def in_memory(self, dtype: torch.dtype) -> int | None:
+        """Bytes of its weights once they are loaded in `dtype`."""
+        return None if self.parameters is None else self.parameters * dtype.itemsize
+
+
+def machine() -> dict[str, Any]:
+    """Device, memory and versions: device, name, total_bytes, free_bytes, threads, python, system, versions."""
+    device = pick_device("auto")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": str(device),
+        "name": name,
+        "total_bytes": memory.total_memory(device),
+        "free_bytes": memory.free_memory(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": versions((*LIBRARIES, "torchjd", "huggingface_hub")),
+    }
+
+
+def own_checkpoints() -> list[Checkpoint]:
+    """The embedded ones."""
+    return [_found(EMBEDDED + name, ()) for name in embedded()]
+
+
+def needed_checkpoints(config: RunConfig) -> list[Checkpoint]:
+    """Those that a config names, each once; imports its plugins, loads none of their models.
+
+    Raises:
+        RefcoreError: the config names an unknown or broken plugin.
+    """
+    found: dict[str, list[str]] = {}
+    for field, kind, use in uses(config):
+        for name, model in plugin_config(kind, use, field).checkpoints().items():
+            found.setdefault(model, []).append(f"{field}.config.{name}")
+    return [_found(model, tuple(fields)) for model, fields in found.items()]
+
+
+def weights_in_memory(checkpoints: Iterable[Checkpoint], dtype: torch.dtype) -> int | None:
+    """Bytes of all weights in `dtype`; None where some are not here to be counted."""
+    sizes = [checkpoint.in_memory(dtype) for checkpoint in checkpoints]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
+    state: State = "embedded" if model.startswith(EMBEDDED) else "here"
+    try:
+        place: Path | None = Path(resolve(model).removeprefix("local-dir:")).expanduser()
+    except RefcoreError:  # an embedded one that is not there
+        place = None
+    if place is not None and not place.exists():
+        place, state = _cached(model.removeprefix("hf-hub:")), "cached"
+    if place is None:
+        return Checkpoint(model, used_by, "missing", None, None)
+    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
+    counted = [_counted(file) for file in files if not any(part in str(file) for part in SKIPPED)]
+    if not counted or None in counted:
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+        return Checkpoint(model, used_by, state, None, sum(sizes) if sizes else None)
+    whole = [found for found in counted if found is not None]
+    return Checkpoint(model, used_by, state, sum(n for n, _ in whole), sum(size for _, size in whole))
+
+
+def _counted(file: Path) -> tuple[int, int] | None:
+    """Numbers and bytes in a safetensors file, by its header alone; None where it is none."""
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    except (OSError, ValueError, MemoryError, OverflowError):
+        return None
+    tensors = [entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"] in BYTES]
+    sizes = [(prod(entry["shape"]), BYTES[entry["dtype"]]) for entry in tensors]
+    return sum(n for n, _ in sizes), sum(n * each for n, each in sizes)
+
+
+def _cached(repository: str) -> Path | None:
+    return _cache().get(repository)
+
+
+@cache
+def _cache() -> dict[str, Path]:
+    """Hub id -> the folder of its newest revision in the hub's cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        return {}
+    newest = {repo.repo_id: max(repo.revisions, key=lambda r: r.last_modified, default=None) for repo in repositories}
+    return {name: revision.snapshot_path for name, revision in newest.items() if revision is not None}
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

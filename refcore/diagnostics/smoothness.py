@@ -1,0 +1,418 @@
+"""How smooth and how well conditioned the referees' loss is along a run: Lipschitz constants and Hessian eigenvalues.
+
+The claims that this measures (VLMInv, Prop. 3.1 and 3.2) are that the loss averaged over random views is smoother and
+better conditioned than the loss itself. A point is measured on fixed views, drawn once from the sample's seed and the
+step, so that the loss is one function, and its gradient is deterministic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor
+
+from refcore.config.run import RunConfig
+from refcore.config.views import CLEAN
+from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.engine.build import build, resolve
+from refcore.engine.inversion import Inversion
+from refcore.engine.step import Engine
+from refcore.errors import NonFiniteError, RefcoreError
+from refcore.rng import Rng, keyed_generator
+
+Vector = NDArray[np.float64]
+Gradient = Callable[[Vector], Vector]
+"""[D] -> [D]"""
+At = Literal["params", "image"]
+Precision = Literal["float64", "float32"]
+
+DIFFERENCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-3}
+"""Root-mean-square change of a coordinate in the central differences that Hessian-vector products are taken by."""
+SMALL = 20
+"""Up to this many dimensions the Hessian is taken whole; Lanczos needs more."""
+RESTARTS = 20
+"""Of Lanczos, before an eigenvalue is given up."""
+IMAGE = "image"
+NOISE = "gaussian_noise"
+"""The augmentation whose standard deviation `noise` sets."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One sample at one step of its run, under one number of views and one noise."""
+
+    prompt: str
+    seed: int
+    step: int
+    """How many steps of the run are done."""
+    views: int | None
+    """Views a sample; 0: the clean image; None: as the config has them."""
+    noise: float | None
+    """Standard deviation of the views' Gaussian noise, colours being 0 to 1; None: as the config has it."""
+    dimension: int
+    """D, of the parameters or of the image."""
+    loss: float
+    """The referees' weighted sum, a mean over views."""
+    gradient_norm: float
+    lipschitz_random: float
+    """Largest |g(x + d) - g(x)| / |d| over random directions."""
+    lipschitz_step: float | None
+    """The same along the step that the run takes here; None where it does not move."""
+    largest: float | None
+    """Eigenvalue of the Hessian; None where Lanczos did not converge."""
+    smallest: float | None
+    rms_eigenvalue: float
+    """Root of the mean squared eigenvalue, |H|_F / sqrt(D), from products with random vectors."""
+    products: int
+    """Hessian-vector products that this took, two gradients each."""
+
+    @property
+    def condition(self) -> float | None:
+        """The largest magnitude of an eigenvalue over the root-mean-square one: 1 where all are alike, at most sqrt(D).
+
+        Far from a minimum the Hessian is indefinite, and the ratio of its extreme eigenvalues says little.
+        """
+        if self.largest is None or self.smallest is None or not self.rms_eigenvalue:
+            return None
+        return max(abs(self.largest), abs(self.smallest)) / self.rms_eigenvalue
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "condition": self.condition}
+
+
+@dataclass(frozen=True)
+class Report:
+    """All points of a probe, and how they were measured."""
+
+    at: At
+    directions: int
+    radius: float
+    dtype: Precision
+    config: dict[str, Any]
+    """Of the run, resolved."""
+    points: tuple[Point, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "points": [point.to_dict() for point in self.points]}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each (step, views, noise): medians over samples, of the samples that have a number."""
+        return rows([point.to_dict() for point in self.points])
+
+
+MEASURES = ("loss", "gradient_norm", "lipschitz_random", "lipschitz_step", "largest", "smallest", "condition")
+
+
+def rows(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points as `Point.to_dict` gives them -> the rows of `Report.rows`."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for point in points:
+        found.setdefault((point["step"], point["views"], point["noise"]), []).append(point)
+    return [
+        {
+            "step": step,
+            "views": views,
+            "noise": noise,
+            "samples": len(own),
+            **{
+                name: median(values) if (values := [p[name] for p in own if p[name] is not None]) else None
+                for name in MEASURES
+            },
+        }
+        for (step, views, noise), own in found.items()
+    ]
+
+
+def probe(
+    config: RunConfig,
+    steps: Sequence[int] | None = None,
+    views: Sequence[int | None] = (None,),
+    noise: Sequence[float | None] = (None,),
+    *,
+    at: At = "params",
+    directions: int = 4,
+    radius: float = 0.01,
+    tolerance: float = 0.01,
+    dtype: Precision = "float64",
+    on_point: Callable[[Point], None] | None = None,
+) -> Report:
+    """Runs a config as it is, and measures the referees' loss where the run is after some of its steps.
+
+    Priors move the run and are no part of the loss that is measured; neither are `enough` and `hardest`, which make it
+    jump. A run with candidates is followed along the first one. Views of one number are the same for every noise, and a
+    weight that is scheduled is that of the step.
+
+    Args:
+        config: with prompts.
+        steps: how many steps of the run are done at each point, 0 being the start; None is the start and the middle.
+        views: a sample, in every view group that a referee has; 0 is the clean image, None what the config has.
+        noise: standard deviations of the augmentation `gaussian_noise`, which is added where a group has none; None is
+            what the config has. The clean image has no noise.
+        at: where gradients are taken. params: at the canvas's parameters. image: at the decoded image.
+        directions: random ones, for the Lipschitz constant and for the mean squared eigenvalue.
+        radius: root-mean-square change of a coordinate along a random direction.
+        tolerance: relative, of the eigenvalues.
+        dtype: of the measured models; float32 has about two correct digits.
+        on_point: called after every point.
+
+    Raises:
+        RefcoreError: a config without prompts or referees, a step beyond the run's end, numbers out of range, or what
+            building and running the config raises.
+    """
+    steps = tuple(sorted(set(steps if steps is not None else (0, config.steps // 2))))
+    _check(config, steps, views, noise, directions, radius, tolerance)
+    config = resolve(config)
+    path = _path(config, steps)
+    points = []
+    for count, std in dict.fromkeys((n, None if n == 0 else s) for n in views for s in noise):
+        engine = build(measured(config, count, std, dtype))
+        for step in steps:
+            here, there = path[step]
+            for sample, (prompt, seed) in enumerate(config.samples):
+                loss = _Loss(engine, min(step, config.steps - 1), sample, at)
+                x = loss.place(here)
+                move = None if there is None else (loss.place(there) - x) * (1 if step < config.steps else -1)
+                generator = keyed_generator(seed, step, "smoothness")
+                found = measure(
+                    loss.gradient, x, move, generator, directions, radius, tolerance, DIFFERENCE[dtype], loss.value
+                )
+                points.append(Point(prompt, seed, step, count, std, len(x), **found))
+                if on_point is not None:
+                    on_point(points[-1])
+    return Report(at, directions, radius, dtype, config.settings(), tuple(points))
+
+
+def measure(
+    gradient: Gradient,
+    x: Vector,
+    move: Vector | None,
+    generator: torch.Generator,
+    directions: int,
+    radius: float,
+    tolerance: float,
+    difference: float,
+    value: Callable[[Vector], float],
+) -> dict[str, Any]:
+    """The measured fields of a Point, of any function with a deterministic gradient, at x [D].
+
+    Args:
+        gradient: of the function.
+        x: where.
+        move: [D] the step that is taken from there, or None.
+        generator: of the random directions.
+        directions: how many.
+        radius: root-mean-square change of a coordinate along them.
+        tolerance: of the eigenvalues, relative.
+        difference: root-mean-square change of a coordinate in the differences behind Hessian-vector products.
+        value: of the function.
+    """
+    here, d = gradient(x), len(x)
+    random = torch.randn(directions, d, generator=generator, dtype=torch.float64).numpy()
+    calls = 0
+
+    def product(v: Vector) -> Vector:
+        nonlocal calls
+        calls += 1
+        v = np.ravel(v)
+        norm = float(np.linalg.norm(v))
+        if not norm:
+            return np.zeros_like(v)
+        shift = difference * np.sqrt(d) * v / norm
+        return (gradient(x + shift) - gradient(x - shift)) * (norm / (2 * difference * np.sqrt(d)))
+
+    ways = [radius * np.sqrt(d) * way / np.linalg.norm(way) for way in random]
+    moved = move is not None and bool(np.any(move))
+    squares = [float(np.square(product(way)).sum()) / float(np.square(way).sum()) for way in random]
+    smallest, largest = extreme_eigenvalues(product, d, tolerance, random[0])
+    return {
+        "loss": value(x),
+        "gradient_norm": float(np.linalg.norm(here)),
+        "lipschitz_random": max(_ratio(gradient, x, here, way) for way in ways),
+        "lipschitz_step": _ratio(gradient, x, here, move) if moved and move is not None else None,
+        "largest": largest,
+        "smallest": smallest,
+        "rms_eigenvalue": float(np.sqrt(np.mean(squares))),
+        "products": calls,
+    }
+
+
+def extreme_eigenvalues(
+    product: Gradient, dimension: int, tolerance: float = 0.01, start: Vector | None = None
+) -> tuple[float | None, float | None]:
+    """(smallest, largest) eigenvalue of a symmetric matrix that is known by its products, by Lanczos (ARPACK).
+
+    Args:
+        product: [D] -> [D].
+        dimension: D.
+        tolerance: relative.
+        start: [D] Lanczos's first vector.
+
+    Returns:
+        None in the place of both where it did not converge.
+    """
+    if dimension <= SMALL:
+        whole = np.stack([product(row) for row in np.eye(dimension)])
+        values = np.linalg.eigvalsh((whole + whole.T) / 2)
+        return float(values[0]), float(values[-1])
+    operator = LinearOperator((dimension, dimension), matvec=product, dtype=np.float64)
+    try:
+        values = eigsh(
+            operator, 2, which="BE", tol=tolerance, v0=start, maxiter=RESTARTS, return_eigenvectors=False, ncv=SMALL
+        )
+    except ArpackNoConvergence:
+        return None, None
+    return float(min(values)), float(max(values))
+
+
+def measured(config: RunConfig, views: int | None, noise: float | None, dtype: Precision = "float64") -> RunConfig:
+    """The config whose loss is measured: the referees alone, without autocast, on so many views with so much noise."""
+    settings = config.settings()
+    settings |= {
+        "priors": [],
+        "witnesses": [],
+        "combine": {"name": "sum"},
+        "candidates": {},
+        "init": None,
+        "ema": None,
+        "output": "current",
+        "best": {},
+        "early_stop": None,
+        "noise": 0.0,
+        "autocast": None,
+        "dtype": dtype,
+    }
+    settings["canvas"]["autocast"] = None
+    for term in settings["referees"]:
+        term |= {"enough": None, "dtype": None, "autocast": "off"}
+        if views == 0:
+            term["views"] = CLEAN
+    for group in settings["views"].values():
+        group["hardest"] = None
+        if views:
+            group["count"] = views
+        if noise is not None:
+            others = [use for use in group["augment"] if use["name"] != NOISE]
+            group["augment"] = [*others, {"name": NOISE, "config": {"std": [noise, noise]}}]
+    return RunConfig.from_settings(settings)
+
+
+class _Bare(Canvas):
+    """The image itself, without bounds."""
+
+    def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
+        raise NotImplementedError("it is given images, and makes none")
+
+    def init(self, rng: Rng) -> CanvasParams:
+        raise NotImplementedError("it is given images, and makes none")
+
+    def decode(self, params: CanvasParams) -> Tensor:
+        return params[IMAGE]
+
+
+class _Loss:
+    """The referees' loss of one sample as a function of a vector."""
+
+    def __init__(self, engine: Engine, step: int, sample: int, at: At) -> None:
+        self.engine, self.step, self.sample, self.at = engine, step, sample, at
+        self._judging = engine
+        if at == "image":
+            judged = {"referees": engine.referees, "groups": engine.groups, "device": engine.device}
+            self._judging = Engine(engine.config, _Bare(), engine.combiner, **judged)  # type: ignore[arg-type]
+        self._shapes: dict[str, torch.Size] = {}
+        self._dtype = getattr(torch, engine.config.dtype)
+
+    def place(self, params: CanvasParams) -> Vector:
+        """[D]: where the sample is, of the parameters of all."""
+        own = {k: v[self.sample : self.sample + 1].to(self.engine.device, self._dtype) for k, v in params.items()}
+        if self.at == "image":
+            with torch.no_grad():
+                own = {IMAGE: self.engine.decode(own)}
+        self._shapes = {name: value.shape for name, value in own.items()}
+        return torch.cat([value.flatten() for value in own.values()]).double().cpu().numpy()
+
+    def gradient(self, x: Vector) -> Vector:
+        return self._evaluate(x)[1]
+
+    def value(self, x: Vector) -> float:
+        return self._evaluate(x)[0]
+
+    def _evaluate(self, x: Vector) -> tuple[float, Vector]:
+        parts = torch.from_numpy(np.array(x)).split([shape.numel() for shape in self._shapes.values()])
+        own: dict[str, Tensor] = {
+            name: part.view(shape).to(self.engine.device, self._dtype)
+            for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
+        }
+        found = self._judging.gradients(own, [self.sample], self.step)
+        flat = torch.cat([found.combined[name].flatten() for name in own]).double().cpu().numpy()
+        if not np.isfinite(flat).all():
+            raise NonFiniteError(self.step, [use.label for use in self.engine.referees])
+        weights = {use.label: use.term.weight_at(self.step, self.engine.config.steps) for use in self.engine.referees}
+        return sum(weights[label] * float(loss[0]) for label, loss in found.losses.items()), flat
+
+
+def _path(config: RunConfig, steps: Sequence[int]) -> dict[int, tuple[CanvasParams, CanvasParams | None]]:
+    """Steps done -> the parameters there, and those a step later; at the end of the run, those a step earlier."""
+    settings = config.settings()
+    if isinstance(settings["init"], dict):
+        settings["init"] = {**settings["init"], "rounds": []}  # they are between candidates
+    inversion = Inversion(RunConfig.from_settings({**settings, "candidates": {}}))
+    last = min(steps[-1] + 1, config.steps)
+    kept: dict[int, CanvasParams] = {0: _copy(inversion.params)}
+    wanted = {step + shift for step in steps for shift in (-1, 0, 1)}
+    for result in inversion:
+        done = result.step + 1
+        if done in wanted:
+            kept[done] = _copy(inversion.params)
+        if done == last:
+            break
+    ended = inversion.step  # early_stop may have ended it
+    late = [step for step in steps if step > ended]
+    if late:
+        raise RefcoreError(f"step {late[0]} is never reached: every sample stopped after {ended} steps (early_stop)")
+    return {step: (kept[step], kept.get(step + 1, kept.get(step - 1))) for step in steps}
+
+
+def _copy(params: CanvasParams) -> CanvasParams:
+    return {name: value.detach().clone() for name, value in params.items()}
+
+
+def _ratio(gradient: Gradient, x: Vector, here: Vector, way: Vector) -> float:
+    return float(np.linalg.norm(gradient(x + way) - here) / np.linalg.norm(way))
+
+
+def _check(
+    config: RunConfig,
+    steps: Sequence[int],
+    views: Sequence[int | None],
+    noise: Sequence[float | None],
+    directions: int,
+    radius: float,
+    tolerance: float,
+) -> None:
+    if not config.prompts:
+        raise RefcoreError("prompts is empty; expected at least one prompt to make an image of")
+    if not config.referees:
+        raise RefcoreError("referees is empty; it is their loss that is probed")
+    for step in steps:
+        if not 0 <= step <= config.steps:
+            raise RefcoreError(f"step {step} is outside the run; expected 0 to {config.steps} steps done")
+        if not any(term.weight_at(min(step, config.steps - 1), config.steps) for term in config.referees):
+            raise RefcoreError(f"no referee takes part in step {step}; name another step")
+    for count in views:
+        if count is not None and count < 0:
+            raise RefcoreError(f"views is {count}; expected 0 (the clean image) or more")
+    for std in noise:
+        if std is not None and std < 0:
+            raise RefcoreError(f"noise is {std:g}; expected a standard deviation, 0 or more")
+    if directions < 1 or radius <= 0 or tolerance <= 0:
+        raise RefcoreError(
+            f"directions is {directions}, radius {radius:g} and tolerance {tolerance:g}; expected numbers above 0"
+        )

@@ -1,0 +1,88 @@
+"""Combiners: how the gradients of several terms become the one that updates the parameters, sample by sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from refcore.config.combine import NormBalance
+from refcore.config.schedule import value_at
+from refcore.rng import Key
+
+Rows = Mapping[str, Tensor]
+"""Gradients in parameter space, each [A, D]: all canvas tensors of a sample in one row, weights applied."""
+
+
+class Combiner(ABC):
+    """Rows in, one gradient out. Samples never meet: row a of the result depends on rows a alone."""
+
+    rows: ClassVar[Literal["all", "sides", "terms"]]
+    """What it needs to tell apart, each kind of which costs one pull-back through the canvas. all: nothing, one row
+    "all". sides: "referees" and "priors". terms: one row a term, by its label (for conflict-aware methods)."""
+
+    def at_image(self, rows: Rows, step: int, keys: Sequence[Key]) -> Rows:
+        """What is pulled back through the canvas, [A, 3 H W] each: the rows of referees and image priors, or fewer.
+
+        Arguments as for `combine`. By default all of them.
+        """
+        return rows
+
+    @abstractmethod
+    def combine(self, rows: Rows, step: int, keys: Sequence[Key]) -> Tensor:
+        """[A, D] from the rows of the terms that are active in `step`, at least one.
+
+        Args:
+            rows: pulled back to the parameters.
+            step: of the run.
+            keys: of the A samples, for methods that draw.
+        """
+
+
+class SumGradients(Combiner):
+    """Adds."""
+
+    rows = "all"
+
+    def combine(self, rows: Rows, step: int, keys: Sequence[Key]) -> Tensor:
+        """The sum of the rows, [A, D]."""
+        return sum_rows(rows)
+
+
+class NormBalanceGradients(Combiner):
+    """`factor * (|g_priors| / |g_referees|) * g_referees + g_priors`, norms per sample.
+
+    From the public code of "Referee Can Play" (arXiv 2402.16305), where the factor is 2 eta_t. Where one side is absent
+    in a step, the other passes as it is; where the referees' gradient is exactly 0, it stays 0.
+    """
+
+    rows = "sides"
+
+    def __init__(self, config: NormBalance, steps: int) -> None:
+        self.config = config
+        self.steps = steps
+
+    def combine(self, rows: Rows, step: int, keys: Sequence[Key]) -> Tensor:
+        """[A, D] from "referees" and "priors"."""
+        if len(rows) < 2:
+            return sum_rows(rows)
+        referees, priors = rows["referees"], rows["priors"]
+        factor = value_at(self.config.factor, step, self.steps)
+        return balanced(referees, priors, factor) + priors
+
+
+def balanced(gradient: Tensor, reference: Tensor, factor: float) -> Tensor:
+    """[A, D] `gradient`, each row scaled to `factor` times the norm of the same row of `reference`; zero rows stay."""
+    norm = gradient.norm(dim=1, keepdim=True)
+    scale = factor * reference.norm(dim=1, keepdim=True) / norm.where(norm > 0, 1.0)
+    return gradient * scale
+
+
+def sum_rows(rows: Rows) -> Tensor:
+    """The sum of all rows, in their order."""
+    first, *others = rows.values()
+    for row in others:
+        first = first + row
+    return first

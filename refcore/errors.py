@@ -1,0 +1,65 @@
+"""Every error that refcore raises for its users, and the one for an unknown name with its "did you mean"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+CANVAS = "canvas"
+"""Label of the decoded image among the terms of a NonFiniteError."""
+
+
+class RefcoreError(Exception):
+    """An error whose message is meant for the user: it names the thing, the value and the remedy."""
+
+
+class CheckpointError(RefcoreError):
+    """A checkpoint that is missing, corrupt, of another kind, or that cannot be downloaded."""
+
+
+class ConfigError(RefcoreError):
+    """A config with mistakes; one line for each, with its dotted field."""
+
+
+class ParseError(RefcoreError, ValueError):
+    """A prompt that a parser cannot read; the message names the prompt and what was expected."""
+
+
+class ApiVersionError(RefcoreError):
+    """A plugin built for another version of the hooks and contracts."""
+
+
+class NonFiniteError(RefcoreError):
+    """NaN or infinity from a referee, prior or canvas. The parameters are still those from before the step."""
+
+    def __init__(self, step: int, terms: Sequence[str]) -> None:
+        self.step = step
+        self.terms = tuple(terms)
+        named = ", ".join(f'"{term}"' for term in self.terms)
+        remedy = (
+            "the parameters have run away: try a lower optimizer.lr, or optimizer.clip"
+            if CANVAS in self.terms
+            else "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
+        )
+        super().__init__(f"step {step}: {named} gave NaN or infinity; {remedy}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be, or None where nothing is close."""
+    known = list(known)
+    by_case = {k.lower(): k for k in known}
+    close = get_close_matches(name.lower(), by_case, n=1, cutoff=0.6)
+    return by_case[close[0]] if close else None
+
+
+def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> RefcoreError:
+    """`unknown referee "clp" in referees[0]; known: blip2, clip; did you mean "clip"?`, ready to be raised.
+
+    >>> print(unknown("preset", "playgrund", ["natural", "playground"]))
+    unknown preset "playgrund"; known: natural, playground; did you mean "playground"?
+    """
+    known = sorted(known)
+    message = f'unknown {what} "{name}"' + (f" in {where}" if where else "")
+    message += f"; known: {', '.join(known)}" if known else "; none is known"
+    guess = nearest(name, known)
+    return RefcoreError(message + (f'; did you mean "{guess}"?' if guess else ""))

@@ -1,0 +1,137 @@
+"""What pydantic says of a config that is wrong, told to people: dotted field, value, what is allowed, nearest name."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from refcore.errors import ConfigError, nearest
+
+Path = tuple[str | int, ...]
+Model = typing.TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], data: Any, prefix: str = "") -> Model:
+    """`data` as a `model`; `prefix` is the dotted field that it was found under.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise explained(error, model, data, prefix) from None
+
+
+def explained(error: ValidationError, model: type[BaseModel], data: Any, prefix: str = "") -> ConfigError:
+    """The ConfigError that tells what `error` found when `data` was read as `model`."""
+    told: dict[str, list[str]] = {}
+    shown: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        path = _in_data(item["loc"], data, item["type"])
+        if item["type"] == "union_tag_invalid":
+            path = (*path, item["ctx"]["discriminator"].strip("'"))
+        field = ".".join([prefix, *map(str, path)] if prefix else [str(part) for part in path])
+        message = _message(item, path, model, data)
+        if message not in told.setdefault(field, []):
+            told[field].append(message)
+        if item["type"] not in _SAYS_VALUE:
+            shown[field] = f"; given: {_shown(item['input'])}"
+    return ConfigError(
+        "; ".join(
+            (f"{field}: " if field else "") + ", or ".join(messages) + shown.get(field, "")
+            for field, messages in told.items()
+        )
+    )
+
+
+_SAYS_VALUE = ("extra_forbidden", "missing", "value_error", "union_tag_invalid", "literal_error")
+"""Kinds of pydantic's errors whose message here shows the value already."""
+
+
+def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
+    kind, given = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        known = _known_fields(path[:-1], model, data)
+        return f"unknown field; known: {', '.join(known) or 'none'}" + _guess(path[-1], known)
+    if kind == "missing":
+        return "it is missing"
+    if kind in ("literal_error", "union_tag_invalid"):
+        context = item["ctx"]
+        given = context.get("tag", given)
+        allowed = context.get("expected_tags") or context["expected"]
+        names = [part.strip("'") for part in allowed.replace(" or ", ", ").split(", ")]
+        return f"{_shown(given)} is unknown; expected {', '.join(names)}" + _guess(given, names)
+    text = item["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return text
+    return text[0].lower() + text[1:]
+
+
+def _guess(given: Any, known: Iterable[str]) -> str:
+    guess = nearest(str(given), known)
+    return f'; did you mean "{guess}"?' if guess else ""
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _in_data(location: Path, data: Any, kind: str) -> Path:
+    """The part of pydantic's location that is a path in the data; it also names the members of unions."""
+    path: list[str | int] = []
+    for i, part in enumerate(location):
+        if isinstance(data, BaseModel):
+            data = dict(data)
+        if (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, Sequence) and isinstance(part, int) and not isinstance(data, str) and part < len(data)
+        ):
+            path.append(part)
+            data = data[part]  # type: ignore[index,call-overload]
+        elif i == len(location) - 1 and kind == "missing":
+            path.append(part)
+    return tuple(path)
+
+
+def _known_fields(path: Path, model: type[BaseModel], data: Any) -> list[str]:
+    """The fields of the models that may stand at `path` in `data`, which is read as a `model`."""
+    found: list[Any] = [model]
+    for part in path:
+        found = [inner for annotation in found for inner in _inside(annotation, part)]
+        data = getattr(data, str(part)) if isinstance(data, BaseModel) else data[part]
+    models = [annotation for annotation in found if _is_model(annotation)]
+    for tag in ("kind", "name"):  # the members of a union say with one of these which they are
+        told = [m for m in models if tag in m.model_fields and m.model_fields[tag].default == data.get(tag)]
+        models = told or models
+    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+
+
+def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
+    if _is_model(annotation):
+        if part in annotation.model_fields:
+            yield from _members(annotation.model_fields[part].annotation)
+        return
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is list and arguments:
+        yield from _members(arguments[0])
+    elif origin is dict and arguments:
+        yield from _members(arguments[1])
+
+
+def _members(annotation: Any) -> Iterable[Any]:
+    """The plain types of an annotation: unions are opened, and `Annotated` is taken off."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [member for part in typing.get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

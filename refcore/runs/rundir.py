@@ -1,0 +1,247 @@
+"""What a run leaves on disk: images, resolved config, history and result, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refcore import images
+from refcore.errors import RefcoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from refcore.engine.step import Engine
+    from refcore.engine.inversion import Inversion
+
+CONFIG = "config.yaml"
+HISTORY = "history.jsonl"
+RESULT = "result.json"
+FLUSH_SECONDS = 5.0
+"""How often the history is brought to disk; a killed run loses at most this much of it."""
+LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
+
+
+class RunDir:
+    """A folder that belongs to one run. Made by `RunDir.claim`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._history: list[str] = []
+        self._flushed = time.monotonic()
+
+    @classmethod
+    def claim(cls, path: str | Path) -> RunDir:
+        """Takes a folder for a run, and makes it where there is none.
+
+        Raises:
+            RefcoreError: the folder holds another run, is a file, or cannot be made.
+        """
+        path = Path(path)
+        refuse_taken(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return cls(path)
+
+    @classmethod
+    def claim_next(cls, parent: str | Path, prompt: str) -> RunDir:
+        """Takes the first free `PARENT/SLUG-N`; two runs that start together get two folders.
+
+        Raises:
+            RefcoreError: the folder cannot be made.
+        """
+        parent = Path(parent)
+        n = 0
+        while True:
+            path = parent / f"{slug(prompt)}-{n}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                n += 1
+            except OSError as error:
+                raise _unwritable(path, error) from error
+            else:
+                return cls(path)
+
+    def write_config(self, yaml_text: str) -> None:
+        """The resolved config, which reproduces the run."""
+        write_text(self.path / CONFIG, yaml_text)
+
+    def write_image(self, index: int, pixels: Tensor) -> str:
+        """Writes `image_INDEX.png` from `pixels`, [3, H, W] floats in [0, 1], and returns the file's name."""
+        name = f"image_{index}.png"
+        write(self.path / name, images.png(images.levels(pixels)))
+        return name
+
+    def append_history(self, record: dict[str, Any]) -> None:
+        """One line of the history. It reaches the disk every few seconds, and with `flush_history`."""
+        self._history.append(to_json(record) + "\n")
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush_history()
+
+    def flush_history(self) -> None:
+        """Writes the whole history, so that a reader never meets half a line."""
+        write_text(self.path / HISTORY, "".join(self._history))
+        self._flushed = time.monotonic()
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """The last file of a run: where it exists, the images that it names are complete."""
+        write_text(self.path / RESULT, to_json(result, indent=2) + "\n")
+
+    def finish(
+        self,
+        inversion: Inversion,
+        timings: dict[str, float],
+        stopped: str | None = None,
+        verdict: Callable[[str, str], dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Writes what is left of the history, the images, and the result, which is also returned.
+
+        Args:
+            inversion: as far as it came.
+            timings: seconds by what took them.
+            stopped: why it ended early; None where it did not.
+            verdict: (file name of an image, its prompt) -> more fields of its sample.
+        """
+        self.flush_history()
+        began = time.perf_counter()
+        pixels = inversion.images()
+        names = [self.write_image(index, image) for index, image in enumerate(pixels)]
+        engine, leaders = inversion.engine, inversion.leaders()
+        scores = {label: values.tolist() for label, values in inversion.scores(pixels).items()}
+        samples = [
+            {
+                "prompt": prompt,
+                "seed": seed,
+                "candidate": leaders[b],
+                "image": name,
+                "scores": {use.label: scores[use.label][b] for use in engine.referees},
+                "witnesses": {use.label: scores[use.label][b] for use in engine.witnesses},
+                "notes": _notes(engine, b),
+                **(verdict(name, prompt) if verdict is not None else {}),
+            }
+            for b, (name, (prompt, seed)) in enumerate(zip(names, inversion.samples, strict=True))
+        ]
+        result: dict[str, Any] = {
+            "samples": samples,
+            "finished": stopped is None,
+            "stopped": stopped,
+            "steps": inversion.step,
+            "units": {use.label: use.referee.score_unit for use in (*engine.referees, *engine.witnesses)},
+            "device": str(engine.device),
+            "chunks": engine.chunks,
+            "halved": engine.halved,
+            "timings": {**timings, "finish": time.perf_counter() - began},
+            "versions": versions(),
+        }
+        self.write_result(result)
+        return result
+
+
+def _notes(engine: Engine, b: int) -> list[str]:
+    """How each referee and prior understood sample b's prompt, and what of it was cut."""
+    readings = [(use.label, use.reading, use.rows[b]) for use in (*engine.referees, *engine.witnesses)]
+    readings += [(use.label, use.reading, b) for use in engine.priors]
+    told = []
+    for label, reading, row in readings:
+        if reading.notes and (note := reading.notes[row]):
+            told.append(f"{label}: {note}")
+        if reading.cut and (cut := reading.cut[row]):
+            told.append(f'{label} does not read "{cut}"')
+    return list(dict.fromkeys(told))
+
+
+def refuse_taken(path: str | Path) -> None:
+    """Raises RefcoreError where `path` holds a run, or is no folder; asked before anything expensive is loaded."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise RefcoreError(f'the output folder "{path}" is a file; name another with --out')
+    if path.is_dir():
+        held = [n for n in (CONFIG, HISTORY, RESULT) if (path / n).exists()] + [
+            f.name for f in path.glob("image_*.png")
+        ]
+        if held:
+            raise RefcoreError(
+                f'the output folder "{path}" holds another run ({held[0]}), which is never overwritten; '
+                "name another with --out"
+            )
+
+
+def slug(prompt: str, length: int = 48) -> str:
+    """A prompt as part of a folder name: lower case, ASCII words joined by hyphens, cut at a word.
+
+    >>> slug("A red circle, left of a blue square!")
+    'a-red-circle-left-of-a-blue-square'
+    """
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain)
+    kept = ""
+    for word in words:
+        if len(kept) + len(word) + 1 > length:
+            break
+        kept = f"{kept}-{word}" if kept else word
+    return kept or (words[0][:length] if words else "run")
+
+
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions, by distribution; what is not installed is left out."""
+    found = {}
+    for name in libraries:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text; otherwise as `write`."""
+    write(path, text.encode())
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        RefcoreError: the disk is full, or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> RefcoreError:
+    return RefcoreError(f'cannot write "{path}": {error.strerror or error}; free some space or name another --out')
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON: NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,87 @@
+"""The tables and pictures of docs/natural.md, from the committed rows of studies/rows/natural.
+
+    python studies/natural.py                 # the tables
+    python studies/natural.py --report DIR    # takes over the results in DIR first: the preset, its referees alone
+    python studies/natural.py --tuning DIR    # the settings that were tried on the tuning classes
+    python studies/natural.py --views DIR     # more views, as one picture
+
+Each DIR is made by `refcore bench natural --out DIR`; the page says with which variants and classes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import polars
+from page import DOCS, ROWS, fill, from_command_line
+from PIL import Image
+
+from refcore_bench.contact_sheets import draw_sheet
+from refcore_bench.grid import write_grid
+from refcore_bench.results import Results
+from refcore_bench.summary import summarise
+from refcore_bench.tables import grid, markdown, tables
+from refcore_bench.tasks.natural import NATURAL
+
+PAGE = DOCS / "natural.md"
+REPORT, TUNING, VIEWS = (ROWS / "natural" / name for name in ("report", "tuning", "views"))
+SHEET, GRID = (DOCS / "images" / name for name in ("natural-60.jpg", "natural-views.png"))
+ACCURACY, DIFFERENCES = 0, 2
+"""Which of a summary's tables; between them stands that of the categories."""
+
+
+def main() -> None:
+    drawn = {"report": (REPORT, every_picture), "tuning": (TUNING, None), "views": (VIEWS, side_by_side)}
+    from_command_line(__doc__, drawn)
+    fill(PAGE, Path(__file__).name, parts())
+    print(f"wrote {PAGE.relative_to(DOCS.parent)}")
+
+
+def parts() -> dict[str, str]:
+    """What this command writes into the page."""
+    report, tuning = (tables(summarise(Results.existing(result))) for result in (REPORT, TUNING))
+    shown = {"report": report[ACCURACY : DIFFERENCES + 1], "tuning": [tuning[ACCURACY], tuning[DIFFERENCES]]}
+    made = {part: markdown(found) for part, found in shown.items()}
+    return {**made, "choosing": choosing()}
+
+
+def choosing() -> str:
+    """How often the witness ranks the preset's picture of a tuning class first, by which of its seeds is taken."""
+    rows = Results.existing(TUNING).rows().filter(polars.col("variant") == NATURAL.name).to_dicts()
+    classes: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        classes.setdefault(row["prompt"], []).append(row)
+
+    def networks(row: dict[str, Any]) -> float:
+        return math.prod(score["score"] for score in row["scores"] if score["optimised"])
+
+    taken = {
+        "one by lot": [sum(row["verdict"] for row in own) / len(own) for own in classes.values()],
+        "the one that both networks give the larger product of p": [
+            max(own, key=networks)["verdict"] for own in classes.values()
+        ],
+        "the one that the witness likes better, as a bound": [
+            any(row["verdict"] for row in own) for own in classes.values()
+        ],
+    }
+    columns = [f"taken of {len(rows) // len(classes)} pictures", f"ranked first, of {len(classes)} classes"]
+    return grid(columns, [[name, f"{sum(right):g}"] for name, right in taken.items()])
+
+
+def side_by_side(results: Results) -> None:
+    """Every image, a row for each class and a column for each variant."""
+    write_grid(results, GRID)
+
+
+def every_picture(results: Results) -> None:
+    """All of the preset's images, a group after the other."""
+    own = results.rows(images=True).filter(polars.col("variant") == NATURAL.name)
+    order = {name: i for i, name in enumerate(NATURAL.categories)}
+    sheet = draw_sheet(own.sort(polars.col("category").replace_strict(order), maintain_order=True))
+    sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4), Image.Resampling.LANCZOS).save(SHEET, quality=88)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""How coarse a copy the witness should judge: its rank of the class for photographs, pictures and adversarial noise.
+
+    python studies/witness.py --out runs/witness --pictures runs/tuning
+
+Photographs are those that installed packages carry, each with the class that the full-size networks agree on. Hacks are
+made here, by studies/adversarial.yaml against each network in turn. Pictures are the preset's in a folder that
+`refcore bench natural` has made. Prints a table in Markdown and writes it as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import polars
+import torch
+from PIL import Image
+from torch import Tensor
+
+from refcore import images
+from refcore.config.run import RunConfig
+from refcore.config.settings import load_yaml, override
+from refcore.engine.inversion import Inversion
+from refcore.engine.views import coarsen, resize
+from refcore.runs.rundir import slug, write, write_text
+from refcore_bench.results import Results
+from refcore_bench.scoring import pixels
+from refcore_bench.tasks.natural import NATURAL
+from refcore_plugins.referees.imagenet import Imagenet
+
+COARSE = (48, 64, 96, 128, 160, None)
+PHOTOGRAPHS = (
+    ("temple", "sklearn", "datasets/images/china.jpg", "palace"),
+    ("flower", "sklearn", "datasets/images/flower.jpg", "daisy"),
+    ("officer", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "military uniform"),
+)
+HACKED = ("volcano", "jellyfish", "macaw", "broccoli")
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pictures", type=Path, help="a folder of `refcore bench natural`")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    witness = Imagenet(weights="lite2", size=260)
+    witness.load(torch.device("cpu"), torch.float32)
+    rows = []
+    for kind, name, wanted, image in (*photographs(), *pictures(arguments.pictures), *hacks(arguments.out)):
+        reading = witness.read([wanted])
+        seen = {
+            str(size): resize(image if size is None else coarsen(image, size), witness.input_size) for size in COARSE
+        }
+        rows.append(
+            {
+                "kind": kind,
+                "name": name,
+                "class": wanted,
+                "rank": {size: int(witness.rank(view, reading)) for size, view in seen.items()},
+                "p": {size: witness.score(view, reading).item() for size, view in seen.items()},
+            }
+        )
+    write_text(arguments.out / "witness.json", json.dumps(rows, indent=2) + "\n")
+    titles = [f"{size} px" if size else "as it is" for size in COARSE]
+    print(f"| | image | class | {' | '.join(titles)} |\n|{' --- |' * (3 + len(titles))}")
+    for row in rows:
+        cells = [f"{row['rank'][str(size)]} ({row['p'][str(size)]:.2f})" for size in COARSE]
+        print(f"| {row['kind']} | {row['name']} | {row['class']} | {' | '.join(cells)} |")
+
+
+def photographs() -> list[tuple[str, str, str, Tensor]]:
+    """The middle square of each photograph that is there."""
+    found = []
+    for name, package, place, wanted in PHOTOGRAPHS:
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        image = images.read(Path(spec.origin).parent / place)[None]
+        side = min(image.shape[-2:])
+        top, left = (image.shape[-2] - side) // 2, (image.shape[-1] - side) // 2
+        found.append(("photograph", name, wanted, image[..., top : top + side, left : left + side]))
+    return found
+
+
+def pictures(folder: Path | None) -> list[tuple[str, str, str, Tensor]]:
+    if folder is None:
+        return []
+    rows = Results.existing(folder).rows(images=True).filter(polars.col("variant") == NATURAL.name)
+    return [
+        ("picture", prompt, prompt, pixels([np.array(Image.open(io.BytesIO(png)))]))
+        for prompt, png in rows.select("prompt", "image").iter_rows()
+    ]
+
+
+def hacks(folder: Path) -> list[tuple[str, str, str, Tensor]]:
+    """Adversarial noise for each class against lite0 and against lite1; kept, and not made twice."""
+    found = []
+    settings = load_yaml(HERE / "adversarial.yaml")
+    for weights in ("lite0", "lite1"):
+        for name in HACKED:
+            path = folder / f"hack-{slug(name)}-{weights}.png"
+            if not path.exists():
+                changed = override(settings, [f"referees.0.config.weights={weights}", "witnesses=[]"])
+                inversion = Inversion(RunConfig.from_settings({**changed, "prompts": [name]}))
+                for _ in inversion:
+                    pass
+                write(path, images.png(images.levels(inversion.images()[0])))
+            found.append(("hack", f"{name}, {weights}", name, images.read(path)[None]))
+    return found
+
+
+if __name__ == "__main__":
+    main()

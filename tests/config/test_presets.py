@@ -1,0 +1,205 @@
+"""Settings come from presets, files and overrides, and a mistake in them is told where it was made."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from refcore import registry
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.schedule import value_at
+from refcore.config.settings import dump_yaml, load_yaml, override, parse_yaml
+from refcore.errors import RefcoreError
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_a_valid_config_with_a_summary_and_known_plugins(name):
+    found = presets.get(name)
+    assert 20 < len(found.summary) < 120
+    config = presets.compose(name)
+    for kind, terms in {
+        "canvases": [config.canvas],
+        "referees": [*config.referees, *config.witnesses],
+        "priors": config.priors,
+        "augmentations": [use for group in config.views.values() for use in group.augment],
+    }.items():
+        for term in terms:
+            registry.get(kind, term.name).Config.model_validate(term.config)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_resolved_config_reads_back_to_itself(name):
+    config = presets.compose(name, prompts=["a red circle"], seeds=[0, 3])
+    assert RunConfig.from_settings(parse_yaml(dump_yaml(config.settings()), "test")) == config
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example({"\x85": "a\u2028b", "1e4": "1e4", "no": "\n"})
+@given(st.dictionaries(st.text(), PLAIN, max_size=4))
+def test_dumped_settings_parse_back_to_the_same_values(values):
+    assert parse_yaml(dump_yaml(values), "test") == values
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("-2E+3", -2000.0), ("'1e-4'", "1e-4"), ("1e", "1e")])
+def test_numbers_with_an_exponent_are_numbers(text, value):
+    assert parse_yaml(f"lr: {text}", "test") == {"lr": value}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("referees.0.weight=0.5", ("referees", 0, "weight"), 0.5),
+        ("referees.2={name: tv}", ("referees", 2), {"name": "tv"}),
+        ("referees.+={name: tv}", ("referees", 2), {"name": "tv"}),
+        ("referees.+.name=tv", ("referees", 2), {"name": "tv"}),
+        ("ema.decay=0.9", ("ema", "decay"), 0.9),
+        ("views.main.augment=[]", ("views", "main", "augment"), []),
+        ("init=a=b.png", ("init",), "a=b.png"),
+        ("prompts.0=no", ("prompts", 0), False),
+        ("chunk=null", ("chunk",), None),
+    ],
+)
+def test_an_override_sets_one_value_and_leaves_the_original_alone(assignment, path, value):
+    original = {"referees": [{"weight": 1.0}, {}], "ema": None, "prompts": []}
+    before = json.dumps(original)
+    changed = override(original, [assignment])
+    for part in path:
+        changed = changed[part]
+    assert changed == value
+    assert json.dumps(original) == before
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("steps", "expected FIELD=VALUE"),
+        ("=3", "expected FIELD=VALUE"),
+        ("referees..weight=1", "expected FIELD=VALUE"),
+        ("referees.7.weight=1", r'referees has no element "7".*0 to 1'),
+        ("referees.clip.weight=1", 'referees has no element "clip"'),
+        ("steps.fast=1", 'steps is the value 100, and has no "fast"'),
+        ("steps=[1", "not valid YAML"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(assignment, told):
+    with pytest.raises(RefcoreError, match=told):
+        override({"steps": 100, "referees": [{}, {}]}, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("stepz=3", r'stepz: unknown field; known: .*did you mean "steps"\?'),
+        ("referees.0.wieght=3", r'referees\.0\.wieght: unknown field; .*did you mean "weight"\?'),
+        ("steps=many", r'steps: .*integer.*"many"'),
+        ("optimizer.name=adm", r'optimizer\.name: .*did you mean "adam'),
+        ("referees.0.views=mian", r'referees\.0\.views: unknown view group "mian".*did you mean "main"\?'),
+    ],
+)
+def test_a_wrong_field_is_told_with_its_dotted_path_value_and_nearest_name(assignment, told):
+    with pytest.raises(RefcoreError, match=told):
+        presets.compose("playground", overrides=[assignment])
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(RefcoreError, match=r'unknown preset "playgrund"; known: .*did you mean "playground"'):
+        presets.compose("playgrund")
+
+
+def test_preset_and_file_together_are_refused(tmp_path):
+    with pytest.raises(RefcoreError, match="expected one of them"):
+        presets.compose("playground", tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- 1", "a list; expected a mapping"),
+        ("", "nothing; expected a mapping"),
+        ("a: [1", "not valid YAML, line"),
+        ("steps: 1\nsteps: 2", 'line 2, column 1: the key "steps" occurs twice'),
+        ("canvas: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named_with_the_place(tmp_path, text, told):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(RefcoreError, match=rf'config file ".*mine\.yaml".*{told}'):
+        load_yaml(tmp_path / "mine.yaml")
+
+
+def test_a_missing_or_binary_file_is_named(tmp_path):
+    with pytest.raises(RefcoreError, match=r'cannot read the config file ".*none\.yaml": No such file'):
+        load_yaml(tmp_path / "none.yaml")
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
+    with pytest.raises(RefcoreError, match="it is not UTF-8 text"):
+        load_yaml(tmp_path / "image.png")
+
+
+class TestThePapersRecipe:
+    """`vlminv` against the numbers of "Referee Can Play" and its public code."""
+
+    config = presets.compose("vlminv")
+
+    def test_models_and_losses(self):
+        (blip2,) = self.config.referees
+        assert self.config.canvas.name == "latent"
+        assert self.config.image_size == (512, 512)
+        assert blip2.config["model"] == "Salesforce/blip2-itm-vit-g"
+        assert (blip2.config["itm"], blip2.config["itg"], blip2.config["itc"]) == (1, 1, 0)
+        assert blip2.config["label_smoothing"] == 0.1
+
+    def test_referees_stop_ten_steps_before_the_prior(self):
+        weights = [self.config.referees[0].weight_at(t, self.config.steps) for t in (0, 149, 150, 159)]
+        assert weights == [1, 1, 0, 0]
+
+    def test_sds_weight_falls_from_800_to_400(self):
+        (sds,) = self.config.priors
+        assert [sds.weight_at(t, 160) for t in (0, 80)] == [800, pytest.approx(600)]
+        assert sds.weight_at(159, 160) == pytest.approx(400, abs=0.1)
+        assert (sds.config["guidance"], sds.config["timesteps"]) == (30, [50, 948])
+        assert sds.prompt.format(prompt="a dog") == "A photo exactly contains a dog"
+
+    @pytest.mark.parametrize(("step", "eta"), [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (85, 0.75), (149, None)])
+    def test_balance_and_noise_follow_eta(self, step, eta):
+        if eta is None:
+            eta = 0.5 + 0.5 * (1 + math.cos(math.pi * (step - 10) / 150)) / 2
+        assert value_at(self.config.combine.factor, step, 160) == pytest.approx(2 * eta)
+        assert value_at(self.config.noise, step, 160) == pytest.approx(0.2 * math.sqrt(1 + eta**2))
+
+    def test_the_last_ten_steps_are_almost_quiet(self):
+        assert [value_at(self.config.noise, step, 160) for step in range(150, 160)] == [0.01] * 10
+
+    def test_update_and_averaging(self):
+        assert (self.config.optimizer.name, self.config.optimizer.lr, self.config.optimizer.momentum) == ("sgd", 1, 0)
+        assert (self.config.ema.decay, self.config.ema.restarts) == (0.95, [40, 100])
+
+    def test_views(self):
+        views = self.config.views["main"]
+        assert (views.count, views.hardest, views.shrink, views.padding) == (10, 10, "pool", "zeros")
+        assert [use.name for use in views.augment] == [
+            "affine",
+            "perspective",
+            "color_jitter",
+            "erasing",
+            "gaussian_noise",
+            "gaussian_noise",
+        ]
+
+    def test_the_variant_without_captioning_differs_in_nothing_else(self):
+        without = presets.compose("vlminv-itm").settings()
+        assert without["referees"][0]["config"].pop("itg") == 0
+        full = self.config.settings()
+        for field in ("itg", "itg_head", "label_smoothing"):
+            full["referees"][0]["config"].pop(field)
+        assert without == full

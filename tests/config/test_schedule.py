@@ -1,0 +1,74 @@
+"""Schedules: the paper's numbers, and the shapes that they are made of."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from refcore.config.schedule import Schedule, scaled, value_at, values
+
+READ: TypeAdapter[Any] = TypeAdapter(Schedule)
+ETA = {"kind": "warmup_cosine", "peak": 1.0, "end": 0.5, "warmup": 10, "last": 160}
+
+
+def eta(t: int) -> float:
+    """(t+1)/10 for t < 10, then a cosine from 1 to 0.5 at step 160."""
+    return (t + 1) / 10 if t < 10 else 0.5 + 0.25 * (1 + math.cos(math.pi * (t - 10) / 150))
+
+
+@pytest.mark.parametrize("t", [0, 4, 9, 10, 85, 149, 159])
+def test_the_papers_schedules_are_expressed_exactly(t: int) -> None:
+    noise = READ.validate_python(
+        {
+            "kind": "piecewise",
+            "pieces": [
+                {"until": 150, "value": {"kind": "hypot", "of": [0.2, {**ETA, "peak": 0.2, "end": 0.1}]}},
+                {"value": 0.01},
+            ],
+        }
+    )
+    sds = READ.validate_python({"kind": "cosine", "start": 800, "end": 400, "last": 160})
+    assert value_at(READ.validate_python(ETA), t, 160) == pytest.approx(eta(t))
+    assert value_at(noise, t, 160) == pytest.approx(0.2 * math.sqrt(1 + eta(t) ** 2) if t < 150 else 0.01)
+    assert value_at(sds, t, 160) == pytest.approx(400 + 200 * (1 + math.cos(math.pi * t / 160)))
+
+
+def test_ramps_start_end_and_stay() -> None:
+    ramp = READ.validate_python({"kind": "linear", "start": 1, "end": 3, "first": 2, "last": 6})
+    assert [value_at(ramp, t, 100) for t in (0, 2, 4, 6, 50)] == [1, 1, 2, 3, 3]
+    assert value_at(READ.validate_python({"kind": "linear", "start": 0, "end": 8}), 5, 10) == 4  # null: the run's end
+
+
+@given(
+    kind=st.sampled_from(["linear", "cosine"]),
+    start=st.floats(-10, 10),
+    end=st.floats(-10, 10),
+    factor=st.floats(-3, 3),
+    t=st.integers(0, 50),
+)
+def test_scaling_a_schedule_scales_its_values_and_none_leaves_its_ends(
+    kind: str, start: float, end: float, factor: float, t: int
+) -> None:
+    schedule = READ.validate_python({"kind": kind, "start": start, "end": end})
+    value = value_at(schedule, t, 40)
+    assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
+    assert value_at(scaled(schedule, factor), t, 40) == pytest.approx(factor * value, abs=1e-9)
+
+
+def test_values_are_those_of_the_window() -> None:
+    assert values(2.5, 5, (3, None)) == [2.5, 2.5]
+    assert values(2.5, 5, (7, 9)) == []
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[{"until": 5, "value": 1}], [{"value": 1}, {"value": 2}], [{"until": 5, "value": 1}, {"until": 3, "value": 1}]],
+)
+def test_pieces_that_leave_steps_open_are_refused(pieces: Any) -> None:
+    with pytest.raises(ValidationError, match="`until` is"):
+        READ.validate_python({"kind": "piecewise", "pieces": pieces})

@@ -1,0 +1,172 @@
+"""Candidates: the first is the plain run, samples never meet, the referees keep the best, a resumed run agrees."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import run, toy_config
+
+from refcore.engine.candidates import best_first, consensus, spread
+from refcore.engine.inversion import Candidate, Inversion
+from refcore.errors import ConfigError
+from refcore.runs.rundir import RunDir
+
+ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "clip": 0.5}
+EMA = {"decay": 0.9, "restarts": [1]}
+HALVING = {"count": 4, "keep": [[2, 2], [4, 1]], "recent": 2}
+
+
+def test_candidate_0_is_the_run_without_candidates() -> None:
+    fields: dict[str, Any] = {"noise": 0.1, "optimizer": ADAM, "ema": EMA}
+    plain = run(toy_config(**fields), steps=3)
+    several = run(toy_config(**fields, candidates={"count": 3}), steps=3)
+    assert several.candidates == tuple(Candidate(b, c) for b in range(2) for c in range(3))
+    params = several.params["latent"].view(2, 3, *plain.params["latent"].shape[1:])
+    assert torch.allclose(params[:, 0], plain.params["latent"], rtol=0, atol=1e-10)
+    assert not torch.allclose(params[:, 1], params[:, 0], atol=1e-2)
+
+
+@pytest.mark.parametrize("recent", [0, 2])
+def test_samples_with_candidates_never_meet(recent: int) -> None:
+    fields: dict[str, Any] = {"noise": 0.1, "optimizer": ADAM, "ema": EMA, "candidates": {**HALVING, "recent": recent}}
+    batch = run(toy_config(seeds=[3, 4, 5], **fields))
+    for b, (prompt, seed) in enumerate(batch.samples):
+        alone = run(toy_config(prompts=[prompt], seeds=[seed], **fields))
+        assert alone.leaders() == batch.leaders()[b : b + 1]
+        assert torch.allclose(batch.params["latent"][b], alone.params["latent"][0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, {"name": "sgd", "lr": 0.1, "momentum": 0.9}])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_resumed_halving_is_the_whole_one_bit_for_bit(steps: int, optimizer: Any, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"dtype": "float32", "noise": 0.1, "ema": EMA, "output": "best", "best": {"every": 2}}
+    config = toy_config(**fields, optimizer=optimizer, candidates=HALVING)
+    whole = run(config)
+    torch.save(run(config, steps=steps).state_dict(), tmp_path / "state.pt")
+    resumed = Inversion(config, state=torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in resumed:
+        pass
+    theirs, ours = resumed.state_dict(), whole.state_dict()
+    assert theirs["meta"] == ours["meta"]
+    assert theirs["tensors"].keys() == ours["tensors"].keys()
+    assert all(torch.equal(theirs["tensors"][name], value) for name, value in ours["tensors"].items())
+    assert torch.equal(resumed.images(), whole.images())
+
+
+def test_memory_and_history_shrink_to_the_survivors() -> None:
+    inversion = Inversion(toy_config(candidates=HALVING, optimizer=ADAM, ema=EMA))
+    rows, alive = [], []
+    for result in inversion:
+        record = result.record()
+        assert len(record["active"]) == len(record["losses"]["toy"]) == len(record["candidates"])
+        alive.append({tuple(candidate) for candidate in record["candidates"]})
+        state = inversion.state_dict()["tensors"]
+        rows.append({len(state[name]) for name in ("params.latent", "ema.latent", "optimizer.0.exp_avg", "waited")})
+    assert [len(candidates) for candidates in alive] == [8, 8, 4, 4, 2, 2]
+    assert rows == [{8}, {4}, {4}, {2}, {2}, {2}]
+    assert all(later <= earlier for earlier, later in pairwise(alive))
+    assert alive[-1] == set(inversion.candidates)
+
+
+def test_the_survivor_goes_on_as_if_it_had_been_alone() -> None:
+    fields: dict[str, Any] = {"noise": 0.1, "optimizer": ADAM, "ema": EMA}
+    halved = run(toy_config(candidates=HALVING, **fields))
+    rows = [b * 4 + c for b, c in enumerate(halved.leaders())]
+    whole = Inversion(toy_config(candidates={"count": 4}, **fields))
+    whole._drop = lambda: None  # type: ignore[method-assign]
+    list(whole)
+    assert torch.allclose(halved.params["latent"], whole.params["latent"][rows], rtol=0, atol=1e-10)
+
+
+def test_the_dropped_are_those_that_the_referees_like_least() -> None:
+    config = toy_config(candidates={"count": 4, "keep": [[1, 2]], "recent": 0}, views={"main": {"count": 1}})
+    inversion = Inversion(config)
+    whole = Inversion(config)
+    whole._drop = lambda: None  # type: ignore[method-assign]
+    next(inversion)
+    next(whole)
+    losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
+    for b in range(2):
+        mine = torch.stack([losses["toy"], losses["toy-2"]])[:, 4 * b : 4 * b + 4].detach()
+        standard = (mine - mine.mean(1, keepdim=True)) / mine.std(1, correction=0, keepdim=True)
+        best = standard.mean(0).argsort()[:2].sort().values.tolist()
+        assert [c.candidate for c in inversion.candidates if c.sample == b] == best
+
+
+def test_by_loss_the_dropped_are_those_of_the_highest_weighted_sum() -> None:
+    halving = {"count": 4, "keep": [[1, 2]], "recent": 0, "by": "loss"}
+    inversion = Inversion(toy_config(candidates=halving, views={"main": {"count": 1}}))
+    whole = Inversion(inversion.config)
+    whole._drop = lambda: None  # type: ignore[method-assign]
+    next(inversion)
+    next(whole)
+    losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
+    weights = {use.label: use.term.largest_weight(2) for use in whole.engine.referees}
+    total = sum(weight * losses[label].detach() for label, weight in weights.items())
+    for b in range(2):
+        best = total[4 * b : 4 * b + 4].argsort()[:2].sort().values.tolist()
+        assert [c.candidate for c in inversion.candidates if c.sample == b] == best
+
+
+def test_no_referee_outweighs_the_others() -> None:
+    # Two mild referees prefer candidate 0; a third one, on a huge scale, is against it.
+    losses = torch.tensor([[0.1, 0.5, 0.6], [0.2, 0.4, 0.6], [900.0, 100.0, 0.0]])
+    assert best_first(losses, spread(losses), losses.sum(0))[0] == 0
+    scaled = losses * torch.tensor([[1.0], [7.0], [1e-6]])
+    assert torch.allclose(consensus(losses, spread(losses)), consensus(scaled, spread(scaled)))
+
+
+def test_a_balanced_pair_is_decided_by_the_weighted_loss() -> None:
+    losses = torch.tensor([[0.0, 1.0], [3.0, 0.0]])
+    assert best_first(losses, spread(losses), losses.sum(0)) == [1, 0]
+    assert best_first(losses, spread(losses), torch.tensor([1.0, 2.0])) == [0, 1]
+
+
+def test_a_referee_that_has_not_judged_all_does_not_count() -> None:
+    losses = torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])
+    assert torch.allclose(consensus(losses, spread(losses)), torch.tensor([1.0, -1.0]))
+
+
+def test_the_result_names_the_surviving_candidate(tmp_path: Path) -> None:
+    inversion = run(toy_config(candidates=HALVING))
+    result = RunDir.claim(tmp_path / "run").finish(inversion, {})
+    assert [sample["candidate"] for sample in result["samples"]] == [c.candidate for c in inversion.candidates]
+    early = run(toy_config(candidates=HALVING), steps=1)
+    assert early.images().shape == (2, 3, 32, 32)
+    chosen = torch.cat([early.engine.decode({"latent": early.params["latent"][i : i + 1]}) for i in early._leading()])
+    assert torch.equal(early.images(), chosen.clamp(0, 1))
+
+
+def test_early_stops_and_candidates_agree() -> None:
+    fields: dict[str, Any] = {"early_stop": {"every": 1, "patience": 1, "min_delta": 0.05}, "optimizer": ADAM}
+    inversion = run(toy_config(candidates=HALVING, **fields))
+    assert inversion.images().shape == (2, 3, 32, 32)
+    assert set(inversion.active) <= set(range(len(inversion.candidates)))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ({"count": 4, "keep": [[3, 2], [2, 1]]}, "growing steps"),
+        ({"count": 4, "keep": [[2, 4]]}, r"falls from below count \(4\)"),
+        ({"count": 4, "keep": [[2, 2], [3, 2]]}, "expected .step, n. pairs"),
+        ({"count": 2, "views": "mian"}, 'candidates.views: unknown view group "mian"'),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(candidates: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        toy_config(candidates=candidates)
+
+
+def test_a_run_that_is_shorter_than_the_schedule_ends_with_one() -> None:
+    inversion = run(toy_config(candidates={"count": 3, "keep": [[40, 2], [80, 1]]}, steps=2))
+    assert [c.sample for c in inversion.candidates] == [0, 1]
+
+
+def test_candidates_without_a_referee_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no referee takes part"):
+        toy_config(referees=[], candidates={"count": 2})

@@ -1,0 +1,136 @@
+"""Claims about the canvases `multires` and `fourier`: any size, gradients everywhere, round trips, samples apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from refcore.contracts.canvas import Canvas
+from refcore.errors import RefcoreError
+from refcore.rng import Rng
+from refcore_plugins.canvases.fourier import Fourier
+from refcore_plugins.canvases.multires import Multires, resolutions
+from refcore_plugins.models.decorrelation import from_rgb, to_rgb
+
+CPU = torch.device("cpu")
+CANVASES = [Multires, Fourier]
+SIZES = [(16, 16), (13, 30), (31, 9), (2, 2)]
+
+
+def loaded(canvas: type[Canvas], size: tuple[int, int], **fields: object) -> Canvas:
+    made = canvas(**fields)
+    made.load(CPU, torch.float32, size)
+    return made
+
+
+def smooth_images(size: tuple[int, int]) -> Tensor:
+    noise = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(noise, size, mode="bilinear") * 0.9 + 0.05
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+@pytest.mark.parametrize("size", SIZES)
+def test_fresh_images_have_the_size_and_are_nearly_grey(canvas: type[Canvas], size: tuple[int, int]) -> None:
+    made = loaded(canvas, size)
+    image = made.decode(made.init(Rng([0, 1], 0, "init")))
+    assert image.shape == (2, 3, *size)
+    assert image.dtype == torch.float32
+    assert (image - 0.5).abs().max() < 0.2
+    assert not torch.equal(image[0], image[1])
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+@pytest.mark.parametrize("color", ["decorrelated", "rgb"])
+@pytest.mark.parametrize("size", SIZES)
+def test_decode_inverts_encode(canvas: type[Canvas], color: str, size: tuple[int, int]) -> None:
+    made = loaded(canvas, size, color=color)
+    images = smooth_images(size)
+    torch.testing.assert_close(made.decode(made.encode(images)), images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_black_and_white_survive_encoding_to_a_thousandth(canvas: type[Canvas]) -> None:
+    made = loaded(canvas, (8, 8))
+    images = torch.zeros(1, 3, 8, 8)
+    images[..., 4:] = 1.0
+    decoded = made.decode(made.encode(images))
+    assert decoded.isfinite().all()
+    torch.testing.assert_close(decoded, images, atol=2e-3, rtol=0)
+
+
+def test_multires_encodes_coarse_structure_coarsely() -> None:
+    """Each resolution takes what is left: an even image lies in the coarsest tensor alone."""
+    made = loaded(Multires, (16, 16))
+    params = made.encode(torch.full((1, 3, 16, 16), 0.3))
+    assert params["level_00"].abs().min() > 0.01
+    assert max(value.abs().max() for name, value in params.items() if name != "level_00") < 1e-4
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+@pytest.mark.parametrize("size", [(16, 16), (6, 11)])
+def test_every_parameter_has_a_gradient_and_none_crosses_samples(canvas: type[Canvas], size: tuple[int, int]) -> None:
+    made = loaded(canvas, size)
+    params = {name: value.requires_grad_() for name, value in made.init(Rng([0, 1], 0, "init")).items()}
+    weight = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad((made.decode(params)[0] * weight).sum(), list(params.values()))
+    for name, gradient in zip(params, gradients, strict=True):
+        assert gradient[0].abs().max() > 0, name
+        assert not gradient[1].any(), name
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_gradients_agree_with_differences(canvas: type[Canvas]) -> None:
+    made = loaded(canvas, (5, 6))
+    params = {name: value.double().requires_grad_() for name, value in made.init(Rng([3], 0, "init")).items()}
+    names = list(params)
+
+    def decode(*values: Tensor) -> Tensor:
+        return made.decode(dict(zip(names, values, strict=True)))
+
+    assert torch.autograd.gradcheck(decode, tuple(params.values()), atol=1e-5)
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_a_sample_is_the_same_whatever_its_batch(canvas: type[Canvas]) -> None:
+    made = loaded(canvas, (12, 10))
+    together = made.init(Rng([5, 6, 7], 0, "init"))
+    alone = made.init(Rng([6], 0, "init"))
+    for name, value in alone.items():
+        assert torch.equal(value[0], together[name][1])
+    torch.testing.assert_close(made.decode(alone)[0], made.decode(together)[1], atol=1e-6, rtol=0)
+
+
+def test_resolutions_go_from_one_pixel_to_full_size() -> None:
+    assert resolutions((8, 8), smallest=1, per_octave=1) == [(1, 1), (2, 2), (4, 4), (8, 8)]
+    assert resolutions((8, 16), smallest=4, per_octave=1) == [(2, 4), (4, 8), (8, 16)]
+    assert resolutions((256, 256), smallest=1, per_octave=2)[-1] == (256, 256)
+    assert len(resolutions((256, 256), smallest=1, per_octave=2)) == 16
+    assert resolutions((4, 4), smallest=9, per_octave=2) == [(4, 4)]
+
+
+def test_fourier_moves_low_frequencies_most() -> None:
+    made = loaded(Fourier, (16, 16), color="rgb")
+    still = {"spectrum": torch.zeros(1, 3, 16, 9, 2)}
+
+    def change(row: int) -> float:
+        moved = {"spectrum": still["spectrum"].clone()}
+        moved["spectrum"][:, :, row, 0, 0] = 1.0
+        return (made.decode(moved) - made.decode(still)).norm().item()
+
+    assert change(1) > 2 * change(4) > 2 * change(8)
+
+
+def test_decorrelated_colours_are_mostly_brightness_and_invert() -> None:
+    colours = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(from_rgb(to_rgb(colours)), colours, atol=1e-4, rtol=1e-4)
+    axes = to_rgb(torch.eye(3).reshape(3, 3, 1, 1))[:, :, 0, 0]
+    assert axes[0].min() > 0.9 * axes[0].max()
+    assert axes[0].norm() > 3 * axes[1].norm() > 3 * axes[2].norm()
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_an_empty_size_is_refused(canvas: type[Canvas]) -> None:
+    with pytest.raises(RefcoreError, match=r"size 0x16 .*the nearest is [12]x16"):
+        loaded(canvas, (0, 16))

@@ -1,0 +1,274 @@
+"""CSD, NFSD, SDI and VSD: each gradient against its formula in plain diffusers calls, and what VSD learns."""
+
+import pytest
+import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler
+from score_distillation import CPU, PROMPTS, latents, pipeline, rng
+
+from refcore.config.run import RunConfig
+from refcore.engine.inversion import Inversion
+from refcore_plugins.models.distillation import add_noise, ddim_step, noise_between
+from refcore_plugins.priors.csd import Csd
+from refcore_plugins.priors.nfsd import Nfsd
+from refcore_plugins.priors.sdi import Sdi
+from refcore_plugins.priors.sds import Sds
+from refcore_plugins.priors.vsd import Vsd
+
+KINDS = [Csd, Nfsd, Sdi, Vsd]
+
+
+def load(cls, folder, dtype=torch.float32, **fields):
+    prior = cls(model=str(folder), **fields)
+    prior.load(CPU, dtype)
+    return prior
+
+
+def plain(folder):
+    """(eps(x_t, t, prompt), alpha_bar) of diffusers' own components, one sample at a time."""
+    pipe = pipeline(folder)
+
+    @torch.no_grad()
+    def noise(noisy, t, prompt):
+        text = pipe.encode_prompt(prompt, CPU, 1, False)[0]
+        out = pipe.unet(noisy, t, text).sample
+        if pipe.scheduler.config.prediction_type == "v_prediction":
+            a = pipe.scheduler.alphas_cumprod[t]
+            out = a.sqrt() * out + (1 - a).sqrt() * noisy
+        return out
+
+    return noise, pipe.scheduler.alphas_cumprod
+
+
+def drawn(x, seed, bounds):
+    draws = rng(seed)
+    t = draws.integers(bounds[0], bounds[1] + 1)
+    return t, draws.normal(*x.shape[1:])
+
+
+def same(found, expected):
+    assert found.isfinite().all()
+    assert expected.abs().max() > 1e-4
+    torch.testing.assert_close(found, expected, atol=2e-5 * expected.abs().max().item(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("negative", ["", "blue"])
+def test_csd_is_its_formula(folder, negative):
+    prior = load(Csd, folder, negative_prompt=negative)
+    found, value = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    assert value is None
+    noise, alpha_bar = plain(folder)
+    rows = []
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        x = latents()[i : i + 1]
+        t, eps = drawn(x, seed, (50, 948))
+        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+        rows.append((1 - alpha_bar[t]) * (noise(noisy, t, prompt) - noise(noisy, t, negative)) / 96)
+    same(found, torch.cat(rows))
+
+
+@pytest.mark.parametrize("bounds", [(20, 199), (200, 900)])
+def test_nfsd_is_its_formula_at_small_and_large_timesteps(folder, bounds):
+    prior = load(Nfsd, folder, timesteps=bounds, negative_prompt="ugly", guidance=6.0)
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    noise, alpha_bar = plain(folder)
+    rows = []
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        x = latents()[i : i + 1]
+        t, eps = drawn(x, seed, bounds)
+        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+        free = noise(noisy, t, "")
+        domain = free if int(t) < 200 else free - noise(noisy, t, "ugly")
+        rows.append((1 - alpha_bar[t]) * (domain + 6.0 * (noise(noisy, t, prompt) - free)) / 96)
+    same(found, torch.cat(rows))
+
+
+def test_sdi_is_its_formula(folder):
+    prior = load(Sdi, folder, inversion_steps=4, inversion_guidance=-2.0, guidance=3.0)
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    noise, alpha_bar = plain(folder)
+
+    def guided(x, t, prompt, scale):
+        free = noise(x, t, "")
+        return free + scale * (noise(x, t, prompt) - free)
+
+    rows = []
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        x = latents()[i : i + 1]
+        t, _ = drawn(x, seed, (20, 980))
+        current, a = x, torch.tensor(1.0)
+        for k in range(4):
+            eps = guided(current, t * k // 4, prompt, -2.0)
+            clean = (current - (1 - a).sqrt() * eps) / a.sqrt()
+            a = alpha_bar[t * (k + 1) // 4]
+            current = a.sqrt() * clean + (1 - a).sqrt() * eps
+        clean = (current - (1 - a).sqrt() * guided(current, t, prompt, 3.0)) / a.sqrt()
+        rows.append((x - clean) / 96)  # w = sigma / sqrt(alpha_bar): the step to the predicted clean latent
+    same(found, torch.cat(rows))
+
+
+def test_a_step_of_ddim_is_diffusers_in_both_directions():
+    g = torch.Generator().manual_seed(0)
+    x, eps = torch.randn(2, 1, 4, 3, 3, generator=g)
+    settings = {"clip_sample": False, "set_alpha_to_one": False}
+    forth, back = DDIMScheduler(**settings), DDIMInverseScheduler(clip_sample=False)
+    forth.set_timesteps(10)
+    back.set_timesteps(10)
+    a = forth.alphas_cumprod
+    torch.testing.assert_close(ddim_step(x, eps, a[[500]], a[[400]]), forth.step(eps, 500, x).prev_sample)
+    torch.testing.assert_close(ddim_step(x, eps, a[[400]], a[[500]]), back.step(eps, 500, x).prev_sample)
+    torch.testing.assert_close(noise_between(x, add_noise(x, eps, a[[300]]), a[[300]]), eps, atol=1e-4, rtol=1e-4)
+
+
+def test_vsd_before_it_has_learned_is_guidance_against_the_conditional_noise(folder):
+    prior = load(Vsd, folder, guidance=5.0)
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    noise, alpha_bar = plain(folder)
+    rows = []
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        x = latents()[i : i + 1]
+        t, eps = drawn(x, seed, (50, 948))
+        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+        free, given = noise(noisy, t, ""), noise(noisy, t, prompt)
+        rows.append((1 - alpha_bar[t]) * (free + 5.0 * (given - free) - given) / 96)
+    same(found, torch.cat(rows))
+
+
+def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
+    """eps_phi is what the UNet says whose attention weights are W + U D."""
+    prior = load(Vsd, sd1, guidance=1.0)
+    reading = prior.read(PROMPTS[:1])
+    for step in range(3):
+        prior.update(latents(1), reading, step, rng(3, step=step))
+    (learned,) = prior._learned.values()
+    found, _ = prior.gradient(latents(1), reading, 9, rng(3, step=9))
+    merged = load(Sds, sd1)
+    place, offset = 0, 0
+    shapes = prior._adapters._shapes
+    for name, module in merged.diffusion.unet.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            a, b = shapes[place]
+            down = learned.weights[offset : offset + a * b].view(a, b)
+            c, d = shapes[place + 1]
+            up = learned.weights[offset + a * b : offset + a * b + c * d].view(c, d)
+            module.weight.data += up @ down
+            offset, place = offset + a * b + c * d, place + 2
+    assert offset == len(learned.weights)
+    batch = prior.noised(latents(1), reading, 9, rng(3, step=9))
+    frozen = prior.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
+    adapted = merged.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
+    assert not torch.allclose(frozen, adapted, atol=1e-4)
+    expected = batch.weight.view(-1, 1, 1, 1) * (frozen - adapted) / 96
+    torch.testing.assert_close(found, expected, atol=1e-7, rtol=1e-3)
+
+
+def test_vsd_learns_the_noise_in_the_images_by_adam_on_the_mean_squared_error(sd1):
+    prior = load(Vsd, sd1, torch.float64, lr=1e-2)
+    x, reading = latents(2).double(), prior.read(PROMPTS)
+    names, groups = prior._groups(reading.prompts, (3, 4))
+    vectors = torch.stack([prior._of(name).weights for name in names]).requires_grad_()
+    draws = rng(3, 4)
+    t = draws.integers(0, 1000)
+    eps = draws.normal(4, 8, 12).double()
+    noisy = add_noise(x, eps, prior.diffusion.alphas_cumprod[t].double())
+    with prior._adapters.applied(vectors, groups):
+        loss = (prior.diffusion.predicted(noisy, t, reading["text"]) - eps).square().flatten(1).mean(1).sum()
+    loss.backward()
+    reference = torch.nn.Parameter(vectors.detach().clone())
+    optimizer = torch.optim.Adam([reference], lr=1e-2)
+    reference.grad = vectors.grad
+    optimizer.step()
+    prior.update(x, reading, 5, rng(3, 4))
+    found = torch.stack([prior._learned[name].weights for name in names])
+    torch.testing.assert_close(found, reference.detach(), atol=1e-9, rtol=1e-6)
+
+    def error(p):
+        with torch.no_grad(), p._adapters.applied(torch.stack([p._of(n).weights for n in names]), groups):
+            return float((p.diffusion.predicted(noisy, t, reading["text"]) - eps).square().mean())
+
+    before = error(load(Vsd, sd1, torch.float64))
+    for step in range(30):
+        prior.update(x, reading, step, rng(3, 4, step=step))
+    assert error(prior) < before
+
+
+@pytest.mark.parametrize("cls", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(sd1, cls, dtype):
+    fields = {"inversion_steps": 2} if cls is Sdi else {"lr": 0.05} if cls is Vsd else {}
+    x, prompts, seeds = latents(3).to(dtype), [*PROMPTS, PROMPTS[0]], (3, 4, 5)
+
+    def after_a_lesson(prior, rows):
+        reading = prior.read([prompts[i] for i in rows])
+        keys = [seeds[i] for i in rows]
+        for step in range(2):
+            prior.update(x[rows], reading, step, rng(*keys, step=step))
+        return prior.gradient(x[rows], reading, 5, rng(*keys))[0]
+
+    whole = after_a_lesson(load(cls, sd1, dtype, **fields), [0, 1, 2])
+    chunked = after_a_lesson(load(cls, sd1, dtype, chunk=2, **fields), [0, 1, 2])
+    tolerance = (1e-9 if dtype == torch.float64 else 1e-4) * whole.abs().max().item()
+    torch.testing.assert_close(chunked, whole, atol=tolerance, rtol=0)
+    for i in range(3):
+        alone = after_a_lesson(load(cls, sd1, dtype, **fields), [i])
+        torch.testing.assert_close(alone, whole[i : i + 1], atol=tolerance, rtol=0)
+
+
+def test_images_of_a_prompt_that_share_an_adapter_are_declared_to_meet_and_do(sd1):
+    assert not load(Vsd, sd1).couples_samples
+    shared = load(Vsd, sd1, torch.float64, share="prompt", lr=0.05)
+    assert shared.couples_samples
+    alone = load(Vsd, sd1, torch.float64, share="prompt", lr=0.05)
+    x = latents(2).double()
+    shared.update(x, shared.read(["a ring"] * 2), 0, rng(3, 4))
+    alone.update(x[:1], alone.read(["a ring"]), 0, rng(3))
+    assert len(shared._learned) == 1
+    both = shared.gradient(x, shared.read(["a ring"] * 2), 5, rng(3, 4))[0]
+    one = alone.gradient(x[:1], alone.read(["a ring"]), 5, rng(3))[0]
+    assert not torch.allclose(both[:1], one, atol=1e-6)
+
+
+def vsd_run(sd1, **fields):
+    return RunConfig.from_settings(
+        {
+            "prompts": ["a red ring"],
+            "seeds": [1, 2],
+            "canvas": {"name": "latent", "config": {"model": str(sd1)}},
+            "size": [16, 16],
+            "priors": [{"name": "vsd", "config": {"model": str(sd1), "lr": 0.05, **fields}}],
+            "optimizer": {"name": "adam", "lr": 0.1},
+            "steps": 4,
+            "device": "cpu",
+        }
+    )
+
+
+@pytest.mark.parametrize("share", ["sample", "prompt"])
+def test_a_resumed_run_with_vsd_is_the_whole_run_bit_for_bit(sd1, share, tmp_path):
+    config = vsd_run(sd1, share=share)
+    whole = Inversion(config)
+    assert any('"vsd" couples samples' in note for note in whole.notes) == (share == "prompt")
+    list(whole)
+    part = Inversion(config)
+    next(part)
+    next(part)
+    torch.save(part.state_dict(), tmp_path / "state.pt")
+    resumed = Inversion(config)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    list(resumed)
+    assert torch.equal(resumed.params["latent"], whole.params["latent"])
+    ours, theirs = whole.state_dict(), resumed.state_dict()
+    assert ours["meta"] == theirs["meta"]
+    assert all(torch.equal(theirs["tensors"][name], value) for name, value in ours["tensors"].items())
+
+
+def test_a_run_with_an_adapter_a_sample_is_exact(sd1):
+    both = Inversion(vsd_run(sd1))
+    list(both)
+    one = Inversion(vsd_run(sd1).model_copy(update={"seeds": [2]}))
+    list(one)
+    torch.testing.assert_close(both.params["latent"][1], one.params["latent"][0], atol=1e-3, rtol=0)
+
+
+def test_annealing_walks_from_the_highest_timestep_to_the_lowest(sd1):
+    prior = load(Sds, sd1, timesteps=(100, 900), anneal=8)
+    assert [int(prior.draw_timesteps(step, rng(3))[0]) for step in (0, 4, 8, 50)] == [900, 500, 100, 100]

@@ -1,0 +1,67 @@
+"""Pages of results are what their studies make of the committed measurements, and studies name what exists."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
+PAGES = sorted(page.stem for page in (DOCS / "results").glob("*.md"))
+
+
+def study(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """studies/NAME.py, imported as it runs: beside the others of its folder."""
+    monkeypatch.syspath_prepend(STUDIES)
+    for other in (STUDIES).glob("*.py"):
+        monkeypatch.delitem(sys.modules, other.stem, raising=False)
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_of_results_is_made_of_what_is_committed(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = study("claims", monkeypatch)
+    name = "claims" if page in claims.CLAIMS else page
+    parts = claims.parts(page) if page in claims.CLAIMS else study(name, monkeypatch).parts()
+    made = Path(shutil.copy(DOCS / "results" / f"{page}.md", tmp_path))
+    study("page", monkeypatch).fill(made, f"{name}.py", parts)
+    assert made.read_text("utf-8") == (DOCS / "results" / f"{page}.md").read_text("utf-8")
+
+
+def test_the_table_of_the_search_is_made_of_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Path(shutil.copy(DOCS / "results" / "playground.md", tmp_path))
+    study("page", monkeypatch).fill(made, "search.py", study("search", monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / "results" / "playground.md").read_text("utf-8")
+
+
+def test_the_tables_of_real_networks_are_made_of_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
+    made = Path(shutil.copy(DOCS / "natural.md", tmp_path))
+    study("page", monkeypatch).fill(made, "natural.py", study("natural", monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
+
+
+def test_every_arm_of_every_claim_is_a_variant_that_the_others_can_be_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claims = study("claims", monkeypatch)
+    for page, claim in claims.CLAIMS.items():
+        found = {variant.name: variant for variant in claims.arms(page)}
+        assert list(found) == list(claim.arms)
+        assert claim.against in found
+        assert len({variant.hash for variant in found.values()}) == len(found), f"{page}: two arms are one"
+    for variant in claims.arms("referees"):
+        optimised = "+".join(scorer.label for scorer in variant.optimised)
+        assert variant.name == (optimised or "none")
+    for page in ("referees", "sds", "combiners", "priors"):
+        (base,) = (variant for variant in claims.arms(page) if variant.name == claims.CLAIMS[page].against)
+        assert base.hash == claims.arms("referees")[-1].hash, f"{page} compares with another base"

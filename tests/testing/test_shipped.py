@@ -1,0 +1,89 @@
+"""Every shipped plugin passes the conformance suite, on the embedded checkpoints where it needs one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+from pydantic import ValidationError
+
+from refcore import registry
+from refcore.errors import CheckpointError
+from refcore.testing import CHECKS, Case, NotApplicable, run
+from refcore_plugins.canvases.latent import Latent
+from refcore_plugins.canvases.pixel import Pixel
+
+NATURAL = ("volcano", "broccoli", "jellyfish")
+IN_GRAMMAR = ("a red circle", "a blue square above a green star", "two dotted pink rings")
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("referees", "imagenet"): {"prompts": NATURAL},
+    **{("priors", name): {"canvas": Latent()} for name in ("sds", "csd", "nfsd", "sdi", "vsd", "gaussian", "moments")},
+    ("parsers", "grammar"): {"prompts": IN_GRAMMAR},
+    ("judges", "playground"): {"prompts": IN_GRAMMAR},
+    ("canvases", "pixel"): {"size": (24, 32)},
+    ("canvases", "multires"): {"size": (24, 32)},
+    ("canvases", "fourier"): {"size": (24, 32)},
+    ("augmentations", "color_jitter"): {"size": (24, 32)},
+    ("augmentations", "erasing"): {"size": (24, 32)},
+    ("augmentations", "coarse"): {"size": (24, 32)},
+    ("augmentations", "gaussian_noise"): {"size": (24, 32)},
+}
+"""(kind, name) -> what the checks need to know beyond the defaults."""
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
+    ("augmentations", "coarse"): {"side": 8},
+    ("augmentations", "affine"): {"scale": (0.8, 1.4)},
+    ("referees", "imagenet"): {"size": 64},
+    ("priors", "sdi"): {"inversion_steps": 2},
+    ("priors", "statistics"): {"size": 64, "smallest": 8},
+}
+"""(kind, name) -> settings under which it does something, or does it fast."""
+SHIPPED = [
+    (kind, name)
+    for kind in registry.KINDS
+    for name in registry.names(kind)
+    if registry.entry(kind, name).distribution == "refcore"
+]
+_cases: dict[tuple[str, str], Case | str] = {}
+
+
+def case_of(kind: registry.Kind, name: str) -> Case:
+    """The case of a plugin, its models loaded once; skips those whose default checkpoint is not embedded."""
+    key = (kind, name)
+    if key not in _cases:
+        try:
+            case = Case(registry.get(kind, name)(**SETTINGS.get(key, {})), **OPTIONS.get(key, {}))
+            with pytest.MonkeyPatch.context() as offline:  # no waiting for a hub that is out of reach
+                offline.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+                case.loaded()
+            _cases[key] = case
+        except CheckpointError as missing:
+            _cases[key] = f"its default checkpoint is not embedded, so its own tests run the suite: {missing}"
+        except ValidationError as missing:
+            fields = ", ".join(str(error["loc"][0]) for error in missing.errors())
+            _cases[key] = f"it needs settings ({fields}) that have no default, so its own tests run the suite"
+    found = _cases[key]
+    if isinstance(found, str):
+        raise NotApplicable(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "check"),
+    [pytest.param(kind, name, check, id=f"{name}-{check}") for kind, name in SHIPPED for check in CHECKS[kind]],
+)
+def test_a_shipped_plugin_keeps_its_contract(kind: registry.Kind, name: str, check: str) -> None:
+    run(check, case_of(kind, name))
+
+
+@pytest.mark.parametrize("name", ["clip", "blip2", "sds"])
+def test_the_embedded_checkpoints_are_among_them(name: str) -> None:
+    kind: registry.Kind = "priors" if name == "sds" else "referees"
+    assert case_of(kind, name).kind == kind
+
+
+@pytest.mark.parametrize("check", ["shapes_dtype_and_device", "no_dependence_on_batch_mates", "encoder"])
+def test_the_latent_prior_keeps_it_on_pixels_too(check: str) -> None:
+    case = Case(registry.get("priors", "sds")(), canvas=Pixel(), size=(64, 64))
+    run(check, case)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from refcore.names import nearest
 from refcore.plugin import CheckpointError, RefcoreError
+from refcore_plugins.untrusted import data_only, refuse_code, refuse_pickled_folder
 
 NEAR = 0.4
 """Least cosine between a free text and the class that it reaches. Nonsense and geometry stay below 0.36, descriptions
@@ -155,8 +157,14 @@ class _Encoder:
     def __init__(self, folder: str) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        refuse_code(folder, folder)
+        refuse_pickled_folder(Path(folder), folder)
+        with data_only():
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        self._model: Any = model.eval()
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -44,14 +44,23 @@ class Sampler:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from refcore_plugins.models.untrusted import data_only, refuse_code
+
         folder = checkpoints.resolve(model)
-        self.vae: Any = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32).eval()
-        self.unet: Any = UNet2DConditionModel.from_pretrained(
-            folder, subfolder="unet", torch_dtype=torch.float32
-        ).eval()
-        self.text: Any = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32).eval()
-        self.tokenizer: Any = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        self.scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        refuse_code(folder, model)
+        with data_only():
+            self.vae: Any = AutoencoderKL.from_pretrained(
+                folder, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
+            ).eval()
+            self.unet: Any = UNet2DConditionModel.from_pretrained(
+                folder, subfolder="unet", torch_dtype=torch.float32, use_safetensors=True
+            ).eval()
+            text: Any = CLIPTextModel.from_pretrained(
+                folder, subfolder="text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+            self.tokenizer: Any = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", trust_remote_code=False)
+            self.scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+        self.text: Any = text.eval()
 
     def noise(self, prompt: str, seed: int, number: int = 0) -> Tensor:
         """[C, h, w]: where sample `number` of a prompt and seed starts, whatever is drawn beside it."""

@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 
 from refcore import hooks
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.contracts.augmentation import Augmentation
 from refcore.errors import RefcoreError
 from refcore.hooks import API_CHANGES, API_VERSION, hookimpl
@@ -182,7 +182,7 @@ def test_a_plugin_object_is_added_without_installing_it(empty):
 
 def test_a_plugin_of_another_kind_is_refused(empty):
     empty.register("referees", "blur", Blur)
-    with pytest.raises(RefcoreError, match=r"expected a subclass of refcore\.referee\.Referee"):
+    with pytest.raises(RefcoreError, match=r"expected a subclass of refcore\.Referee"):
         empty.get("referees", "blur")
     with pytest.raises(RefcoreError, match="expected a plugin class"):
         empty.register("referees", "blurry", int)
@@ -256,7 +256,7 @@ class TestFolders:
         self.write(
             folder / "tint.py",
             '''
-            from refcore.augmentation import Augmentation
+            from refcore.contracts.augmentation import Augmentation
             from ._shared import SHADE
 
             class DarkTint(Augmentation):
@@ -343,7 +343,7 @@ class TestClassesUsedDirectly:
             empty.name_of(Mine)
 
     def test_what_is_no_plugin_is_refused(self, empty):
-        with pytest.raises(RefcoreError, match=r"int is no plugin; expected a subclass of refcore\.referee\.Referee"):
+        with pytest.raises(RefcoreError, match=r"int is not a plugin; expected a subclass of refcore\.Referee"):
             empty.name_of(int)
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from refcore import registry
 from refcore.cli.app import app
 from refcore.cli.plugins import page
-from refcore.config import presets
+from refcore.config.run import presets
 
 SHIPPED = "refcore"
 """The distribution whose plugins have pages."""

@@ -239,7 +239,9 @@ class Blip2Recipe:
 
     def warm_start(self) -> None:
         """Takes the weights of the checkpoint in the output folder, its language head too."""
-        saved = Blip2ForImageTextRetrieval.from_pretrained(self.out, dtype=torch.float32)
+        saved = Blip2ForImageTextRetrieval.from_pretrained(
+            self.out, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
         self.model.load_state_dict(saved.state_dict())
         head = ItgHead.from_file(self.out / "itg_head.safetensors", WIDTH, len(self.tokenizer))
         self.itg.load_state_dict(head.state_dict())

@@ -107,7 +107,7 @@ class AutoencoderRecipe:
 
     def warm_start(self) -> None:
         """Takes the weights of the autoencoder in the output folder."""
-        saved = AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32)
+        saved = AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
 
     def save(self) -> None:
@@ -128,7 +128,9 @@ class DiffusionRecipe:
     def __init__(self, out: Path, seed: int) -> None:
         torch.manual_seed(seed + 3)
         self.out, self.rng = out, random.Random(seed + 3)
-        self.vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).requires_grad_(False)
+        self.vae = AutoencoderKL.from_pretrained(
+            out / "vae", torch_dtype=torch.float32, use_safetensors=True
+        ).requires_grad_(False)
         self.tokenizer = clip_tokenizer()
         self.text = CLIPTextModel(
             CLIPTextConfig(
@@ -245,9 +247,11 @@ class DiffusionRecipe:
     def warm_start(self) -> None:
         """Takes the weights of text encoder and UNet in the output folder, which can read already."""
         self.text_first = 0.0
-        unet = UNet2DConditionModel.from_pretrained(self.out / "unet", torch_dtype=torch.float32)
+        unet = UNet2DConditionModel.from_pretrained(self.out / "unet", torch_dtype=torch.float32, use_safetensors=True)
         self.unet.load_state_dict(unet.state_dict())
-        text = CLIPTextModel.from_pretrained(self.out / "text_encoder", dtype=torch.float32)
+        text = CLIPTextModel.from_pretrained(
+            self.out / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
         self.text.load_state_dict(text.state_dict())
 
     def save(self) -> None:

@@ -203,7 +203,9 @@ class Owlv2Recipe:
 
     def warm_start(self) -> None:
         """Takes the weights of the checkpoint in the output folder."""
-        saved = Owlv2ForObjectDetection.from_pretrained(self.out, dtype=torch.float32)
+        saved = Owlv2ForObjectDetection.from_pretrained(
+            self.out, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
         self.model.load_state_dict(saved.state_dict())
 
     def save(self) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refcore.errors import CheckpointError
+from refcore_plugins.models.untrusted import reason_of
 
 
 def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
@@ -40,7 +41,7 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
                 raise
             content = torch.load(source, map_location="cpu", weights_only=True)  # written by torch before 1.6
     except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = reason_of(error, 200)
         raise CheckpointError(
             f"{source} cannot be read as a torch checkpoint of plain tensors: {reason}; download it again"
         ) from error
@@ -81,6 +82,25 @@ def write_json(content: Mapping[str, Any], out: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"{out} cannot be written: {error}") from error
     return out
+
+
+def convert_weights(source: str | Path, out: str | Path) -> Path:
+    """Writes the tensors of a torch checkpoint, under their own names, as the safetensors file that can be loaded.
+
+    Args:
+        source: a file that torch saved, of tensors alone.
+        out: the file to write.
+
+    Raises:
+        CheckpointError: `source` is missing, corrupt, without tensors or holds more, or `out` cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    tensors = read_pickled(source, "a torch checkpoint, such as pytorch_model.bin")
+    if not tensors:
+        raise CheckpointError(f"{source} holds no tensors by name; expected the weights of a model")
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"{out} would hold safetensors; expected a name that ends in .safetensors")
+    return write_safetensors(tensors, out, {"format": "pt"})
 
 
 def matched(

@@ -16,6 +16,14 @@ from torch import nn
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore_plugins.models.untrusted import (
+    data_only,
+    reason_of,
+    refuse_code,
+    refuse_fields,
+    refuse_pickled_folder,
+    without_code,
+)
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
@@ -28,7 +36,7 @@ class DiffusersFolder:
     Only the components that are asked for are read, so safety checkers and feature extractors play no part.
 
     Raises:
-        CheckpointError: `model` is none of the three.
+        CheckpointError: `model` is none of the three, or a folder whose files name code.
     """
 
     def __init__(self, model: str) -> None:
@@ -40,6 +48,7 @@ class DiffusersFolder:
         self.is_local = bool(self.source) and path.is_dir()  # "" would be the current folder
         if self.is_local:
             self.source = str(path.resolve())
+            refuse_code(path, model)
         elif path.is_file():
             raise CheckpointError(
                 f'model "{model}" is a file; expected a diffusers folder, a hub id or playground:NAME'
@@ -51,7 +60,7 @@ class DiffusersFolder:
         """The JSON file `name`, "unet/config.json" for example, or None where the folder has none.
 
         Raises:
-            CheckpointError: it is no JSON object, or the hub cannot be reached.
+            CheckpointError: it is no JSON object, names code, or the hub cannot be reached.
         """
         if self.is_local:
             path = Path(self.source) / name
@@ -74,7 +83,13 @@ class DiffusersFolder:
             raise CheckpointError(f'{name} of "{self.model}" is corrupt ({error}); fetch the folder again') from error
         if not isinstance(content, dict):
             raise CheckpointError(f'{name} of "{self.model}" holds no JSON object; fetch the folder again')
+        refuse_fields(content, name, self.model)
         return content
+
+    def _check_fetched(self, component: str) -> None:
+        """Raises where the hub's files of a component name code; `json` checks each."""
+        for name in ("config.json", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json"):
+            self.json(f"{component}/{name}" if component else name)
 
     def _is_cached(self) -> bool:
         try:
@@ -110,14 +125,26 @@ class DiffusersFolder:
             CheckpointError: the weights are missing, corrupt, incomplete or of another shape.
         """
         where = f'{component or "the model"} of "{self.model}"'
+        if self.is_local:
+            refuse_pickled_folder(Path(self.source, component), self.model)
+        else:
+            self._check_fetched(component)
         try:
-            model, report = cls.from_pretrained(  # type: ignore[attr-defined]
-                self.source, subfolder=component, output_loading_info=True, **options
-            )
+            with data_only():
+                model, report = cls.from_pretrained(  # type: ignore[attr-defined]
+                    self.source,
+                    subfolder=component,
+                    output_loading_info=True,
+                    use_safetensors=True,
+                    **without_code(cls),
+                    **options,
+                )
         except Exception as error:  # OSError, SafetensorError, RuntimeError, ValueError: whichever part broke
+            if isinstance(error, CheckpointError):
+                raise
             if not self.is_local and isinstance(error, OSError):
                 raise offline_error(self.model, error) from error
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = reason_of(error).splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(f"{where} cannot be loaded: {reason}; fetch or train that folder again") from error
         missing = sorted(map(str, report["missing_keys"]))
         if missing:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refcore.errors import CheckpointError, RefcoreError, nearest
+from refcore_plugins.models.untrusted import data_only, refuse_code, refuse_pickled_folder
 
 NEAR = 0.4
 """Least cosine between a free text and the class that it reaches. Nonsense and geometry stay below 0.36, descriptions
@@ -154,8 +156,14 @@ class _Encoder:
     def __init__(self, folder: str) -> None:
         from transformers import AutoModel, AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        refuse_code(folder, folder)
+        refuse_pickled_folder(Path(folder), folder)
+        with data_only():
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            )
+        self._model: Any = model.eval()
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:

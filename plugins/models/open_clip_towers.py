@@ -19,11 +19,31 @@ from refcore_plugins.models.attention import fastest_attention, write_out_attent
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.similarity import unit
 from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.untrusted import (
+    data_only,
+    fetch_safetensors,
+    reason_of,
+    refuse_code,
+    refuse_fields,
+    refuse_pickle,
+    refuse_pickled_folder,
+)
 
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
 CONFIG = "open_clip_config.json"
 """The file that makes a folder one of open_clip."""
+WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+"""Files of weights in the order in which open_clip takes them from a folder."""
 PROMPTS_AT_ONCE = 256
 """Prompts in one pass of the text tower, which bounds its memory."""
 
@@ -34,10 +54,10 @@ class OpenClipTowers:
     Args:
         plugin: its name, which errors begin with.
         model: an open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:NAME.
-        pretrained: weights of a model given by name: a tag that open_clip knows, or a file.
+        pretrained: weights of a model given by name: a tag that open_clip knows, or a safetensors file.
 
     Raises:
-        CheckpointError: the checkpoint is missing, corrupt or of another kind.
+        CheckpointError: the checkpoint is missing, corrupt, of another kind, or names code.
     """
 
     def __init__(
@@ -51,8 +71,16 @@ class OpenClipTowers:
             source = LOCAL + os.path.expanduser(source.removeprefix(LOCAL))
         self._check(source)
         try:
-            loaded = open_clip.create_model(source, pretrained=pretrained, require_pretrained=True)
-            self.tokenizer: Any = open_clip.get_tokenizer(source)
+            config = self._refuse_code(source)
+            with data_only():
+                loaded = open_clip.create_model(
+                    source, pretrained=pretrained, require_pretrained=True, weights_only=True
+                )
+                # Tokenizers of open_clip's own take no such option; those of transformers are told.
+                trust = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+                self.tokenizer: Any = open_clip.get_tokenizer(source, **trust)
+        except CheckpointError:
+            raise
         except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
             raise self._failure(source, error) from error
         if device.type == "cpu":
@@ -121,6 +149,25 @@ class OpenClipTowers:
                     f'{plugin}: model "{source}" needs `pretrained`, a weights file or one of {choice}; '
                     f"got {pretrained!r}"
                 )
+            if pretrained not in tags:
+                refuse_pickle(pretrained, plugin)
+
+    def _refuse_code(self, source: str) -> dict[str, Any]:
+        """The model's settings, `model_cfg`; raises where they, or another checkpoint that they name, name code."""
+        plugin, name = self._plugin, self._name
+        if source.startswith(LOCAL):
+            folder = Path(source.removeprefix(LOCAL))
+            refuse_code(folder, name, plugin)
+            refuse_pickled_folder(folder, name, plugin, WEIGHTS)
+        config: dict[str, Any] = open_clip.get_model_config(source)
+        refuse_fields({"model_cfg": config}, CONFIG, name, plugin)
+        if source.startswith(HUB):
+            fetch_safetensors(source.removeprefix(HUB), WEIGHTS[:2], WEIGHTS[2], name, plugin)
+        text = config["text_cfg"]
+        others = {text.get("hf_model_name"), None if source.startswith(LOCAL) else text.get("hf_tokenizer_name")}
+        for other in sorted(filter(None, others)):
+            refuse_code(other, f"{name} ({other})", plugin)
+        return config
 
     def _failure(self, source: str, error: Exception) -> CheckpointError:
         """One readable line for what the library raised."""
@@ -131,8 +178,8 @@ class OpenClipTowers:
                 return offline_error(source.removeprefix(HUB), error)
             remedy = "connect to the network, or set `pretrained` to a file with the weights"
             return offline_error(f"{source} ({self._pretrained})", error, remedy)
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         return CheckpointError(
             f'{self._plugin}: the checkpoint of model "{self._name}" cannot be loaded: {type(error).__name__}: '
-            f"{reason[:300]}; its files are corrupt or belong to another model: copy or download it again"
+            f"{reason}; its files are corrupt or belong to another model: copy or download it again"
         )

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
 from refcore_plugins.models.distillation import noise_of_velocity
+from refcore_plugins.models.untrusted import data_only
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """Pipelines made of one CLIP text encoder and a text-conditioned UNet: the layouts of Stable Diffusion 1.x and 2.x."""
@@ -148,7 +149,8 @@ class StableDiffusion:
     def _load_tokenizer(self) -> CLIPTokenizer:
         self.folder.config("tokenizer", "tokenizer_config.json")
         try:
-            return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer")
+            with data_only():
+                return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer", trust_remote_code=False)
         except Exception as error:  # whichever file is broken, transformers raises another kind
             raise CheckpointError(
                 f'tokenizer of "{self.folder.model}" cannot be loaded: {error}; fetch that folder again'

@@ -13,6 +13,15 @@ from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore_plugins.models.untrusted import CONVERT, data_only, reason_of, refuse_code, refuse_pickled_folder
+
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Files of weights in the order in which transformers looks for them."""
 
 
 class TransformersFolder:
@@ -24,7 +33,7 @@ class TransformersFolder:
         expected: what it should have been, for errors: "expected a CLIPModel, such as openai/clip-vit-base-patch32".
 
     Raises:
-        CheckpointError: `model` is a folder without config.json, does not exist, or cannot be downloaded.
+        CheckpointError: `model` is a folder without config.json, does not exist, cannot be downloaded, or names code.
     """
 
     def __init__(self, plugin: str, model: str, expected: str) -> None:
@@ -40,7 +49,10 @@ class TransformersFolder:
         elif folder.is_absolute() or self.source.startswith((".", "~")) or self.source.count("/") != 1:
             raise CheckpointError(f'{plugin}: the folder of model "{model}" does not exist; {expected}')
         try:
-            self.config, _ = PreTrainedConfig.get_config_dict(self.source)
+            if self.is_local:
+                refuse_pickled_folder(folder, model, plugin, WEIGHTS)
+            refuse_code(self.source, model, plugin)
+            self.config, _ = PreTrainedConfig.get_config_dict(self.source, trust_remote_code=False)
         except Exception as error:
             raise self.failure(error) from error
 
@@ -67,9 +79,14 @@ class TransformersFolder:
         """
         options = {} if attention is None else {"attn_implementation": attention}
         try:
-            with _quiet():
+            with _quiet(), data_only():
                 model, info = architecture.from_pretrained(
-                    self.source, dtype=dtype, output_loading_info=True, **options
+                    self.source,
+                    dtype=dtype,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    **options,
                 )
         except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
             raise self.failure(error) from error
@@ -94,21 +111,29 @@ class TransformersFolder:
 
     def failure(self, error: Exception) -> CheckpointError:
         """One readable line for what the library raised."""
+        if isinstance(error, CheckpointError):
+            return error
+        if not self.is_local and isinstance(error, OSError) and "use_safetensors" in str(error):
+            return CheckpointError(
+                f'{self.plugin}: model "{self.model}" has no safetensors, and weights in a pickle can run code when '
+                f"they are read: download it, and make safetensors of it; {CONVERT}"
+            )
         if not self.is_local and isinstance(error, OSError):
             return offline_error(self.model, error)
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         if isinstance(error, ImportError):
             return CheckpointError(
-                f'{self.plugin}: model "{self.model}" needs a package that is not installed: {reason[:300]}'
+                f'{self.plugin}: model "{self.model}" needs a package that is not installed: {reason}'
             )
         return CheckpointError(
             f'{self.plugin}: the checkpoint of model "{self.model}" cannot be loaded: {type(error).__name__}: '
-            f"{reason[:300]}; its files are corrupt or belong to another model: copy or download it again"
+            f"{reason}; its files are corrupt or belong to another model: copy or download it again"
         )
 
     def _load(self, auto: Any, **options: Any) -> Any:
         try:
-            return auto.from_pretrained(self.source, **options)
+            with data_only():
+                return auto.from_pretrained(self.source, trust_remote_code=False, **options)
         except Exception as error:
             raise self.failure(error) from error
 

@@ -56,7 +56,9 @@ class Aesthetic(Referee):
             "ViT-L-14-quickgelu",
             description="the CLIP that the head was trained on, as the referee `clip` names it; its width must fit",
         )
-        pretrained: str | None = Field("openai", description="weights of a model given by name: a tag, or a file")
+        pretrained: str | None = Field(
+            "openai", description="weights of a model given by name: a tag, or a safetensors file"
+        )
         best: float = Field(10.0, description="the rating above which a picture is good enough")
         worst: float = Field(1.0, description="with wanted: false, the rating below which a picture is bad enough")
 

@@ -21,7 +21,25 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.untrusted import (
+    fetch_safetensors,
+    reason_of,
+    refuse_code,
+    refuse_pickle,
+    refuse_pickled_folder,
+)
 
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+"""Files of weights in the order in which timm takes them from a folder."""
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
 IMAGENET = 1000
@@ -43,7 +61,9 @@ class Classifier(Referee):
         model: str = Field(
             description="a timm name with its tag (resnet50.a1_in1k), hf-hub:ORG/NAME or local-dir:FOLDER"
         )
-        weights: str | None = Field(None, description="file of the weights of a model given by name; null: timm's own")
+        weights: str | None = Field(
+            None, description="safetensors file of the weights of a model given by name; null: timm's own"
+        )
         index: int | None = Field(None, ge=0, description="the class, from 0; null: the prompt says it")
         loss: ClassLoss = Field("logit", description="what a wanted class minimises")
 
@@ -55,15 +75,21 @@ class Classifier(Referee):
         model, weights = self.config.model, self.config.weights
         self._check()
         try:
+            if model.startswith((LOCAL, HUB)):
+                refuse_code(model.partition(":")[2], model, self.name, on_hub=model.startswith(HUB))
+            if model.startswith(HUB) and weights is None:
+                fetch_safetensors(model.removeprefix(HUB), WEIGHTS[:1], WEIGHTS[1], model, self.name)
             if weights is None:
                 network = timm.create_model(model, pretrained=True)
             else:
                 network = timm.create_model(model, pretrained=False, checkpoint_path=str(Path(weights).expanduser()))
+        except CheckpointError:
+            raise
         except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
             if weights is None and not model.startswith(LOCAL):
                 remedy = "connect to the network, or set `weights` to a file, or `model` to local-dir:FOLDER"
                 raise offline_error(model, error, remedy) from error
-            reason = " ".join(str(error).split())[:300]
+            reason = reason_of(error)
             raise CheckpointError(
                 f'classifier: the checkpoint of model "{model}"{f" in {weights}" if weights else ""} cannot be loaded: '
                 f"{type(error).__name__}: {reason}; its files are corrupt or belong to another model"
@@ -134,11 +160,15 @@ class Classifier(Referee):
         model, weights = self.config.model, self.config.weights
         if weights is not None and not Path(weights).expanduser().is_file():
             raise CheckpointError(f"classifier: there is no weights file {weights}")
+        if weights is not None:
+            refuse_pickle(weights, self.name)
         if model.startswith(LOCAL):
             folder = Path(model.removeprefix(LOCAL))
             if not (folder / "config.json").is_file():
                 state = "has no config.json" if folder.is_dir() else "does not exist"
                 raise CheckpointError(f'classifier: the folder of model "{model}" {state}; give one that timm saved')
+            if weights is None:
+                refuse_pickled_folder(folder, model, self.name, WEIGHTS)
         elif not model.startswith(HUB) and not timm.is_model(model.split(".")[0]):
             near = difflib.get_close_matches(model.split(".")[0], timm.list_models(), 3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from pydantic import Field
 
+from refcore_plugins.models.conversion import convert_weights
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.similarity import TwoTowers
 
@@ -22,10 +25,11 @@ class Clip(TwoTowers):
             description="an open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:clip",
         )
         pretrained: str | None = Field(
-            None, description="weights of a model given by name: a tag that open_clip knows, or a file"
+            None, description="weights of a model given by name: a tag that open_clip knows, or a safetensors file"
         )
 
     name = "clip"
+    conversions = MappingProxyType({"weights": convert_weights})
 
     def open(self, device: torch.device, dtype: torch.dtype) -> OpenClipTowers:
         """See `TwoTowers.open`."""

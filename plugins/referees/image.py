@@ -39,7 +39,7 @@ class ImageSimilarity(Referee):
             description="the checkpoint, as referees `clip` and `hf-clip` name theirs; of DINOv2 a hub id or folder",
         )
         pretrained: str | None = Field(
-            None, description="weights of an open_clip model given by name: a tag, or a file"
+            None, description="weights of an open_clip model given by name: a tag, or a safetensors file"
         )
         compare: Literal["whole", "patches"] = Field(
             "whole", description="whole: one feature of the image; patches: place by place, with dinov2"

@@ -29,6 +29,7 @@ from refcore_plugins.models.conversion import make_folder, matched, read_pickled
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.rating_head import RatingHead
 from refcore_plugins.models.text import text_beyond
+from refcore_plugins.models.untrusted import data_only, refuse_code
 
 CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
@@ -171,8 +172,12 @@ class ImageReward(Referee):
     def _load_tokenizer(self, folder: Path) -> Any:
         beside = (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file()
         source = self.config.tokenizer or (str(folder) if beside else TOKENIZER)
+        refuse_code(source, source, "image-reward")
         try:
-            return AutoTokenizer.from_pretrained(source, padding_side="right", truncation_side="right")
+            with data_only():
+                return AutoTokenizer.from_pretrained(
+                    source, padding_side="right", truncation_side="right", trust_remote_code=False
+                )
         except Exception as error:
             remedy = f"connect to the network, or set `tokenizer` to a folder with the files of {TOKENIZER}"
             raise offline_error(source, error, remedy) from error

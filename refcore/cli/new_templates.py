@@ -194,7 +194,7 @@ from __future__ import annotations
 
 from pydantic import Field
 from refcore import Augmentation, PluginConfig, Rng
-from refcore.augmentation import Params
+from refcore.contracts.augmentation import Params
 from torch import Tensor
 
 
@@ -222,7 +222,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 from refcore import Canvas, PluginConfig, RefcoreError, Rng
-from refcore.canvas import CanvasParams
+from refcore.contracts.canvas import CanvasParams
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -273,7 +273,7 @@ from __future__ import annotations
 
 from pydantic import Field
 from refcore import Parser, Part, Parts, PluginConfig
-from refcore.parser import ParseError
+from refcore.errors import ParseError
 
 
 class $cls(Parser):

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from refcore import registry
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.errors import RefcoreError, unknown
 
 _FACTS: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.config.settings import load_yaml, override
 from refcore.errors import RefcoreError, unknown
 from refcore.runs import rundir

@@ -11,7 +11,7 @@ SCRIPT = """
 import sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from refcore_playground.bench import running
+from refcore_bench import running
 
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=running._start_worker, initargs=([],))

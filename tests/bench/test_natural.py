@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
 from refcore.cli import main
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.config.settings import override
 from refcore.errors import RefcoreError
 from refcore_bench import making, running, tables, variants
@@ -318,7 +318,7 @@ def test_rows_from_before_ranks_are_read_beside_newer_ones(seen, tmp_path):
 
 def test_the_page_says_what_the_committed_results_say():
     found = tables.tables(summarise(Results.existing(RESULTS / "natural" / "report")))
-    page = (RESULTS.parent / "natural.md").read_text("utf-8")
+    page = (RESULTS.parents[1] / "docs" / "natural.md").read_text("utf-8")
     assert all(table.markdown() in page for table in found[:3])
 
 

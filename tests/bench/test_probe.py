@@ -39,7 +39,7 @@ def probed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def call(*argv: str) -> Any:
         with pytest.raises(SystemExit) as left:
-            main(["probe", "referee", *argv])
+            main(["probe", *argv])
         printed = capsys.readouterr()
         assert not left.value.code, printed.err
         return printed.out
@@ -107,7 +107,7 @@ def test_a_probe_is_of_one_referee(capsys: pytest.CaptureFixture[str]) -> None:
         (["clp"], 'unknown referee "clp"'),
     ):
         with pytest.raises(SystemExit):
-            main(["probe", "referee", *argv])
+            main(["probe", *argv])
         assert told in capsys.readouterr().err
 
 

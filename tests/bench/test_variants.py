@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from refcore import checkpoints
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml, override
 from refcore.errors import RefcoreError
@@ -98,7 +98,7 @@ def test_baselines_follow_the_preset_when_it_changes(monkeypatch, tmp_path):
         presets.get("playground").settings,
         ["steps=77", "referees.2={name: clip, label: third, config: {model: 'playground:clip'}}"],
     )
-    monkeypatch.setattr(variants.preset, "get", lambda name: presets.Preset(name, dump_yaml(settings)))
+    monkeypatch.setattr(variants.presets, "get", lambda name: presets.Preset(name, dump_yaml(settings)))
     assert "third-alone" in baselines.names()
     assert variants.parse("clip-alone").settings["steps"] == 77
     assert variants.parse("best-of-n").settings["budget"]["steps"] == 77

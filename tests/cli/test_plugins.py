@@ -9,13 +9,13 @@ from textwrap import dedent
 import pytest
 
 from refcore import registry
-from refcore.config import presets
+from refcore.config.run import presets
 from refcore.folder import LOCAL
 
 SHADE = '''
     """A plugin file."""
     from pydantic import Field
-    from refcore.canvas import Canvas
+    from refcore.contracts.canvas import Canvas
     from refcore.plugin import PluginConfig
 
     class GreyShade(Canvas):

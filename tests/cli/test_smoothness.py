@@ -1,4 +1,4 @@
-"""`refcore probe CONFIG`: a word that is no subcommand is a preset or a file."""
+"""`refcore smoothness CONFIG`: a preset or a file, and the mistakes that a command line can have."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 
 def test_a_config_file_is_probed_and_written(refcore, config_file, tmp_path):
-    out = tmp_path / "probe.json"
-    told = refcore("probe", config_file, "--prompt", "red", "--views", "0,2", "--steps", "0,3", "--json", "--out", out)
+    out = tmp_path / "smoothness.json"
+    told = refcore("smoothness", config_file, "--prompt", "red", "--views", "0,2", "--steps", "0,3", "--json", "--out", out)
     assert told.status == 0, told.err
     found = json.loads(told.out)
     assert json.loads(out.read_text()) == found
@@ -20,7 +20,7 @@ def test_a_config_file_is_probed_and_written(refcore, config_file, tmp_path):
 
 def test_the_table_has_a_row_for_each_setting(refcore, config_file):
     told = refcore(
-        "probe", "run", config_file, "--prompt", "red", "--prompt", "blue", "--views", "config,1", "--at", "image"
+        "smoothness", config_file, "--prompt", "red", "--prompt", "blue", "--views", "config,1", "--at", "image"
     )
     assert told.status == 0, told.err
     assert "at the image (768 numbers), 2 samples (medians)" in told.out
@@ -45,4 +45,4 @@ def test_the_subcommands_are_still_there(refcore):
 def test_mistakes_are_told_in_a_line(refcore, arguments, told):
     import re
 
-    assert re.search(told, refcore("probe", *arguments).error)
+    assert re.search(told, refcore("smoothness", *arguments).error)

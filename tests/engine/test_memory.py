@@ -15,7 +15,7 @@ from performance.measure import peak_bytes
 from refcore import registry
 from refcore.config.settings import load_yaml
 from refcore.contracts.conditioning import Conditioning
-from refcore.engine import memory
+from refcore.engine.step import memory
 from refcore.engine.build import build, start
 from refcore.engine.inversion import Inversion
 from refcore.errors import ConfigError, RefcoreError
@@ -149,7 +149,7 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(hardest: int | None) -
     assert [(found["label"], found["chunk"]) for found in halved.engine.halved] == [("greedy", 4), ("greedy", 2)]
     assert halved.engine.halved[0]["step"] == 0
     assert halved.recorded.chunk == {"greedy": 2, "toy": 8}
-    other = Inversion(pinned.config.parse({**pinned.config.settings(), "chunk": {"greedy": 2, "toy": 8}}))
+    other = Inversion(pinned.config.from_settings({**pinned.config.settings(), "chunk": {"greedy": 2, "toy": 8}}))
     list(other)
     assert torch.equal(halved.params["latent"], other.params["latent"])
 

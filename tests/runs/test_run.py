@@ -12,7 +12,7 @@ import torch
 from toys import toy_config
 
 import refcore
-from refcore.config import presets
+from refcore.config.run import presets
 
 
 def test_invert_gives_images_and_scores_in_the_order_of_prompts_and_seeds() -> None:
@@ -64,7 +64,7 @@ def test_presets_are_valid_configs() -> None:
 
 def test_importing_refcore_and_reading_a_config_imports_no_torch() -> None:
     code = """
-import sys, refcore, refcore.preset, refcore.objective
+import sys, refcore, refcore.config.presets, refcore.objective
 refcore.RunConfig.from_settings({"canvas": {"name": "latent"}, "referees": [{"name": "clip"}]})
 assert "invert" in dir(refcore)
 heavy = {"torch", "transformers", "diffusers", "open_clip", "kornia"} & set(sys.modules)

@@ -45,8 +45,8 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path):
     code = f"""
         import resource, signal
         import torch
-        from refcore.plugin import RefcoreError
-        from refcore.rundir import RunDir
+        from refcore.errors import RefcoreError
+        from refcore.runs.rundir import RunDir
         run = RunDir.claim({str(tmp_path)!r})
         run.write_config("steps: 1\\n")
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

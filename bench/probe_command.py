@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refcore.checkpoints import needed_by
+from refcore.cli import output
 from refcore.cli.options import Json, LocalPlugins, Overrides, PluginsDir
-from refcore.cli.output import print_json, print_table, stdout
 
 if TYPE_CHECKING:
     from refcore_bench.probe import Page
@@ -32,15 +32,15 @@ def probe(
     with needed_by(None):
         page = probe(run_of(name, overrides or []), scenes, prompts, seed, out)
     if json:
-        print_json(page.to_dict())
+        output.print_json(page.to_dict())
     else:
         _print(page)
 
 
 def _print(page: Page) -> None:
-    stdout.print(f"referee {page.referee}, on the playground", markup=False)
+    output.stdout.print(f"referee {page.referee}, on the playground", markup=False)
     _heading("Agreement with the truth: a scene, its caption, and one with a single wrong fact")
-    print_table(
+    output.print_table(
         ["what is wrong", "ROC AUC", "prefers the true one", "scenes"],
         [
             (kind, f"{found.auc:.2f} ± {found.plus_minus:.2f}", f"{found.preferred:.0%}", found.scenes)
@@ -53,7 +53,7 @@ def _print(page: Page) -> None:
         (f"{share.value:.0%}", f"{share.low:.0%} to {share.high:.0%} of {share.n} prompts")
         for share in (ascent.satisfied, ascent.fooled)
     ]
-    print_table(
+    output.print_table(
         ["", "", "95 % interval"],
         [
             ("the judge says yes", *shares[0]),
@@ -62,8 +62,8 @@ def _print(page: Page) -> None:
             ("steps", ascent.steps, f"{ascent.seconds_per_step:.2f} s each, for all prompts"),
         ],
     )
-    stdout.print()
-    print_table(
+    output.stdout.print()
+    output.print_table(
         ["prompt", "judge", "facts", "loss at first", "at last", "of a true scene"],
         [
             (
@@ -79,11 +79,11 @@ def _print(page: Page) -> None:
     )
     cost = page.cost
     _heading(f"Cost of a view of {cost.height}x{cost.width} pixels, {cost.views} at a time")
-    print_table(
+    output.print_table(
         ["forward", "backward", "held for the backward pass"],
         [(f"{1000 * cost.forward:.1f} ms", f"{1000 * cost.backward:.1f} ms", f"{cost.megabytes:.1f} MB")],
     )
 
 
 def _heading(text: str) -> None:
-    stdout.print(f"\n[bold]{text}[/]")
+    output.stdout.print(f"\n[bold]{text}[/]")

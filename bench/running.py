@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from refcore import registry
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.errors import RefcoreError
 from refcore_bench import contact_sheets, making
 from refcore_bench.results import Results

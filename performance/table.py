@@ -95,7 +95,7 @@ def against_reference(pairs: int) -> Row:
 def batched(name: str, config: RunConfig, pairs: int) -> Row:
     """Seconds an image: BATCH single runs over one batch of BATCH."""
     seeds = list(range(BATCH))
-    together = Inversion(config.parse({**config.settings(), "seeds": seeds}))
+    together = Inversion(config.from_settings({**config.settings(), "seeds": seeds}))
     single = Inversion(config)
 
     def singles() -> None:

@@ -27,7 +27,7 @@ import torch
 
 from performance.measure import seconds
 from refcore import images
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion, Which

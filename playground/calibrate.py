@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from refcore.calibration import Calibration, Curve, quantiles
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.build import build, resolve
 from refcore.engine.step import Engine

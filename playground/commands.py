@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from refcore.cli import output
 from refcore.cli.options import Json
-from refcore.cli.output import print_json, print_table
 from refcore.errors import RefcoreError
 
 app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
@@ -25,9 +25,9 @@ def show_spec(json: Json = False) -> None:
 
     world = spec()
     if json:
-        print_json(world)
+        output.print_json(world)
     else:
-        print_table(["what", "values"], [(name, _plain(value)) for name, value in world.items()])
+        output.print_table(["what", "values"], [(name, _plain(value)) for name, value in world.items()])
 
 
 @app.command("sample")
@@ -66,9 +66,9 @@ def draw_samples(
         scenes.append({"image": name, "caption": prompt or write(asked, rng), "things": things})
     rundir.write_text(out / SCENES, rundir.to_json(scenes, indent=2) + "\n")
     if json:
-        print_json(scenes)
+        output.print_json(scenes)
     else:
-        print_table(["image", "caption"], [(out / str(s["image"]), s["caption"]) for s in scenes])
+        output.print_table(["image", "caption"], [(out / str(s["image"]), s["caption"]) for s in scenes])
 
 
 def _plain(value: object) -> str:

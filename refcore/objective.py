@@ -71,7 +71,7 @@ class Objective:
         return tuple(term for term in self.terms if isinstance(term, PriorTerm))
 
     def settings(self) -> dict[str, list[dict[str, Any]]]:
-        """`{"referees": [...], "priors": [...]}` as plain dicts, which `from_settings` reads back to an equal objective."""
+        """`{"referees": [...], "priors": [...]}` as plain dicts, which `from_settings` reads back."""
         return {
             "referees": [term.model_dump(mode="json") for term in self.referees],
             "priors": [term.model_dump(mode="json") for term in self.priors],

@@ -327,7 +327,7 @@ def kind_of(cls: type[Any]) -> Kind:
     return kind
 
 
-def contract_name(kind: Kind) -> str:
+def contract_name(kind: str) -> str:
     """The class that plugins of a kind extend, as users import it.
 
     >>> contract_name("canvases")

@@ -22,7 +22,7 @@ import figures
 import polars
 from page import DOCS, ROWS, fill
 
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.runs import rundir
 from refcore_bench import running, variants

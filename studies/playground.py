@@ -17,7 +17,7 @@ from matplotlib import pyplot
 from page import DOCS, ROWS, fill, from_command_line
 from PIL import Image
 
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore_bench.contact_sheets import draw_sheet
 from refcore_bench.plot import write_plot
 from refcore_bench.results import Results

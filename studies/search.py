@@ -18,7 +18,7 @@ import torch
 from page import DOCS, ROWS, fill
 
 from refcore import images
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
 from refcore.engine.build import build, resolve, start

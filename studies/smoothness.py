@@ -16,7 +16,7 @@ from typing import Any
 
 from page import DOCS, ROWS, fill
 
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
 from refcore.diagnostics.smoothness import probe, rows

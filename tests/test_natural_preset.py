@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
 import refcore
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import load_yaml, override
 from refcore.engine.views import coarsen, resize

@@ -17,6 +17,8 @@ from refcore.config.schedule import Linear
 from refcore.errors import ConfigError, RefcoreError
 from refcore.objective import Objective, as_objective, prior, referee
 
+pytestmark = pytest.mark.usefixtures("toys")
+
 OBJECTIVE = 2 * referee("blip2", itm=1.0, itg=1.0) + referee("clip") - 0.3 * referee("clip", prompt="blurry")
 
 

@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 
 from refcore import hooks
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.contracts.augmentation import Augmentation
 from refcore.errors import RefcoreError
 from refcore.hooks import API_CHANGES, API_VERSION, hookimpl

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.judge import Fact, Verdict

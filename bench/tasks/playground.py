@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.contracts.judge import Verdict
 from refcore.images import Levels

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from refcore import registry
 from refcore.cli.app import app
 from refcore.cli.plugins import page
-from refcore.config.run import presets
+from refcore.config import presets
 
 SHIPPED = "refcore"
 """The distribution whose plugins have pages."""
@@ -116,7 +116,8 @@ def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
         for field in told["fields"]:
             default = "*required*" if field["default"] == "required" else f"`{_plain(field['default'])}`"
             lines.append(f"| `{field['name']}` | {_cell(field['type'])} | {default} | {_cell(field['description'])} |")
-    lines += ["", "## In a config", "", "```yaml", told["use"], "```", "", "## Facts", "", "| | |", "| --- | --- |"]
+    where, language = ("On the command line", "sh") if kind == "judges" else ("In a config", "yaml")
+    lines += ["", f"## {where}", "", f"```{language}", told["use"], "```", "", "## Facts", "", "| | |", "| --- | --- |"]
     facts = {"class": f"`{told['class']}`", **told["facts"]}
     if told["conversions"]:
         facts["conversions"] = ", ".join(f"`refcore convert {conversion}`" for conversion in told["conversions"])

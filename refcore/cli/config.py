@@ -7,7 +7,7 @@ from typing import Any
 
 from refcore import registry
 from refcore.cli.output import print_json, stdout
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config.run import presets
+from refcore.config import presets
 
 GB = 10**9
 

@@ -16,7 +16,7 @@ import typer
 from refcore.checkpoints import needed_by
 from refcore.cli.garbage_collection import uncollected
 from refcore.cli.output import print_json, print_table, warn
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError

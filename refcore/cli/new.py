@@ -32,6 +32,10 @@ def run(kind: str, name: str, out: Path, as_json: bool) -> None:
     stdout.print(f'\nnext: cd {folder} && pip install -e ".[test]" && pytest', markup=False, soft_wrap=True)
 
 
+KINDS: dict[str, registry.Kind] = {registry.SINGULAR[kind]: kind for kind in registry.KINDS if kind in templates.MODULE}
+"""Singular -> plural of the kinds that there is a template for."""
+
+
 def write(kind: str, name: str, out: Path) -> list[Path]:
     """Writes `OUT/refcore-NAME` and returns the paths of its files.
 
@@ -43,10 +47,9 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     Raises:
         RefcoreError: an unknown kind, a name that cannot be one or is taken, or a folder that exists.
     """
-    kinds = {singular: plural for plural, singular in registry.SINGULAR.items() if plural in templates.MODULE}
-    if kind not in kinds:
-        raise unknown("kind of plugin", kind, kinds)
-    plural: registry.Kind = kinds[kind]  # type: ignore[assignment]
+    if kind not in KINDS:
+        raise unknown("kind of plugin", kind, KINDS)
+    plural = KINDS[kind]
     _check_name(plural, name)
     folder = out / f"refcore-{name.replace('_', '-')}"
     if folder.exists() or folder.is_symlink():

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from refcore import registry
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.errors import RefcoreError, unknown
 
 _FACTS: dict[str, tuple[str, ...]] = {
@@ -21,6 +21,7 @@ _FACTS: dict[str, tuple[str, ...]] = {
     "augmentations": ("geometric",),
     "canvases": (),
     "parsers": ("oracle",),
+    "judges": (),
 }
 """The class attributes of each contract that a user wants to know."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
@@ -153,13 +154,14 @@ def _listed(value: Any) -> Any:
 
 
 def use(kind: registry.Kind, name: str) -> str:
-    """How a config names it."""
+    """How a config names it; how the command line names a judge, which no config does."""
     return {
         "referees": f"referees:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
         "priors": f"priors:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
         "augmentations": f"views:\n  main:\n    augment:\n      - name: {name}\n        config: {{}}",
         "canvases": f"canvas:\n  name: {name}\n  config: {{}}",
         "parsers": f"referees:\n  - name: clip\n    parts:\n      parser:\n        name: {name}\n        config: {{}}",
+        "judges": f"refcore judge IMAGE PROMPT --by {name}",
     }[kind]
 
 

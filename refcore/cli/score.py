@@ -9,7 +9,7 @@ from typing import Any
 from refcore import images, registry
 from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, warn
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.terms import PROMPT, RefereeTerm, Witness
 from refcore.errors import RefcoreError, unknown

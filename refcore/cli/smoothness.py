@@ -1,4 +1,4 @@
-"""`refcore probe CONFIG`: how smooth and how well conditioned the referees' loss is along a run."""
+"""`refcore smoothness`: how smooth and how well conditioned the referees' loss is along a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.settings import load_yaml, override
 from refcore.errors import RefcoreError, unknown
 from refcore.runs import rundir
@@ -92,8 +92,7 @@ def _config(source: str, prompts: list[str], overrides: list[str], seed: int | N
     elif Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
         settings = load_yaml(source)
     else:
-        error = unknown("preset, config file or subcommand", source, {*presets.names(), "referee"})
-        raise RefcoreError(f"{error}; see `refcore probe --help`")
+        raise unknown("preset or config file", source, presets.names())
     fields: dict[str, Any] = {"prompts": prompts or settings.get("prompts", [])}
     if not fields["prompts"]:
         raise RefcoreError('the config has no prompts; give one with --prompt "a red circle"')

@@ -15,7 +15,7 @@ import torch
 
 from refcore.checkpoints import EMBEDDED, embedded, resolve
 from refcore.config.run import RunConfig
-from refcore.engine.step import memory
+from refcore.engine import memory
 from refcore.engine.build import pick_device, plugin_config, uses
 from refcore.errors import RefcoreError
 from refcore.runs.rundir import LIBRARIES, versions

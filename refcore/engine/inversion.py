@@ -81,8 +81,8 @@ class Inversion:
     asks for candidates, each sample has several rows of parameters until the referees have dropped all but one.
 
     Raises:
-        RefcoreError: as `refcore.engine.build.build` and `load_state_dict`, and NonFiniteError from a step, which leaves the
-            state as it was.
+        RefcoreError: as `refcore.engine.build.build` and `load_state_dict`, and NonFiniteError from a step, which leaves
+            the state as it was.
     """
 
     def __init__(self, config: RunConfig, engine: Engine | None = None, state: Mapping[str, Any] | None = None) -> None:

@@ -18,7 +18,7 @@ from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
-from refcore.engine.step import memory
+from refcore.engine import memory
 from refcore.engine.candidates import ordered
 from refcore.engine.combine import Combiner, Rows
 from refcore.engine.views import FIXED, Group, Views, coarsen, resize

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from refcore.config.settings import dump_yaml, override
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore import registry
 from refcore.contracts.judge import Judge
 from refcore.engine.build import plugin_config, resolve, uses

@@ -18,7 +18,7 @@ def picture(seed: int = 0) -> Levels:
 
 
 def verdicts(case: Case) -> None:
-    """Every prompt is read, and its verdict is yes exactly where every fact holds; the same picture has the same one."""
+    """Every prompt is read; its verdict is yes where all facts hold, and the same for the same picture."""
     judge, levels = case.loaded(), picture()
     for prompt in case.prompts:
         require(judge.reads(prompt), f'reads("{prompt}") is false; expected true for a prompt of the case')

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
 from refcore.cli import main
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.settings import override
 from refcore.errors import RefcoreError
 from refcore_bench import making, running, tables, variants

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from refcore import checkpoints
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml, override
 from refcore.errors import RefcoreError

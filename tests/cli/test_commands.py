@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from refcore import images, registry
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore_playground.render import render
 from refcore_playground.world import SHAPES, Scene, Thing

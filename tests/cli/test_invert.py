@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from refcore import images
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml, load_yaml
 from refcore.runs import rundir

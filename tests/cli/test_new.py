@@ -13,10 +13,8 @@ import pytest
 
 from refcore import registry
 from refcore.cli import main
-from refcore.cli.new import class_name, write
+from refcore.cli.new import KINDS, class_name, write
 from refcore.errors import RefcoreError
-
-KINDS = list(registry.SINGULAR.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,7 +65,7 @@ def test_a_name_that_cannot_be_one_is_refused_and_nothing_is_written(
 
 def test_a_class_never_takes_the_name_of_what_its_module_imports() -> None:
     assert class_name("referees", "hf-clip2") == "HfClip2"
-    assert class_name("referees", "reading") == "ReadingReferee"
+    assert class_name("referees", "conditioning") == "ConditioningReferee"
     assert class_name("canvases", "none") == "NoneCanvas"
     assert class_name("priors", "prior") == "PriorPrior"
 

@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from refcore import registry
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.folder import LOCAL
 
 SHADE = '''

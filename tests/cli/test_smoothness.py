@@ -9,7 +9,9 @@ import pytest
 
 def test_a_config_file_is_probed_and_written(refcore, config_file, tmp_path):
     out = tmp_path / "smoothness.json"
-    told = refcore("smoothness", config_file, "--prompt", "red", "--views", "0,2", "--steps", "0,3", "--json", "--out", out)
+    told = refcore(
+        "smoothness", config_file, "--prompt", "red", "--views", "0,2", "--steps", "0,3", "--json", "--out", out
+    )
     assert told.status == 0, told.err
     found = json.loads(told.out)
     assert json.loads(out.read_text()) == found
@@ -27,15 +29,15 @@ def test_the_table_has_a_row_for_each_setting(refcore, config_file):
     assert len([line for line in told.out.splitlines() if line.split()[1:2] in (["config"], ["1"])]) == 4
 
 
-def test_the_subcommands_are_still_there(refcore):
-    assert "what a view costs" in " ".join(refcore("probe", "referee", "--help").out.split())
-    assert "CONFIG" in refcore("probe", "--help").out
+def test_a_probe_is_of_a_referee_and_smoothness_of_a_run(refcore):
+    assert "what a view costs" in " ".join(refcore("probe", "--help").out.split())
+    assert "CONFIG" in refcore("smoothness", "--help").out
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["playgrund"], 'unknown preset, config file or subcommand "playgrund".*did you mean "playground"'),
+        (["playgrund"], 'unknown preset or config file "playgrund".*did you mean "playground"'),
         (["playground"], "the config has no prompts; give one with --prompt"),
         (["playground", "--prompt", "a", "--views", "1,x"], '--views is "1,x": "x" is no number.*or "config"'),
         (["playground", "--prompt", "a", "--at", "latent"], '--at is "latent"; expected params or image'),

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from refcore import registry
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.schedule import value_at
 from refcore.config.settings import dump_yaml, load_yaml, override, parse_yaml

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from refcore import registry
-from refcore.config.run import presets
+from refcore.config import presets
 
 ROOT = Path(__file__).parents[2]
 

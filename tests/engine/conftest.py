@@ -1,21 +1,10 @@
-"""Registers the toys of `toys.py` for the tests of this folder."""
+"""The toys of `toys.py` are registered for every test of this folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from toys import PLUGINS
-
-from refcore import registry
 
 
-@pytest.fixture(autouse=True, scope="package")
-def _toys() -> Iterator[None]:
-    for kind, classes in PLUGINS.items():
-        for name, cls in classes.items():
-            registry.register(kind, name, cls, "of the tests")
-    yield
-    for kind, classes in PLUGINS.items():
-        for name in classes:
-            registry.unregister(kind, name)
+@pytest.fixture(autouse=True)
+def _toys(toys: None) -> None:
+    pass

@@ -156,7 +156,9 @@ def test_early_stop_freezes_one_sample_and_leaves_the_other_alone() -> None:
     assert enough < min(losses[slow] for losses, _ in path[1:-1]), "the toy samples no longer differ enough"
     referees = [{"name": "toy", "weight": 2.0, "enough": enough}, free.config.referees[1].model_dump(mode="json")]
     stopping = Inversion(
-        free.config.from_settings({**free.config.settings(), "referees": referees, "early_stop": {"every": 1, "first": 2}})
+        free.config.from_settings(
+            {**free.config.settings(), "referees": referees, "early_stop": {"every": 1, "first": 2}}
+        )
     )
     results = list(stopping)
     assert [result.active[quick] for result in results] == [True, True, False, False, False, False]

@@ -15,7 +15,7 @@ from performance.measure import peak_bytes
 from refcore import registry
 from refcore.config.settings import load_yaml
 from refcore.contracts.conditioning import Conditioning
-from refcore.engine.step import memory
+from refcore.engine import memory
 from refcore.engine.build import build, start
 from refcore.engine.inversion import Inversion
 from refcore.errors import ConfigError, RefcoreError

@@ -66,7 +66,7 @@ def plain(canvas: str, *overrides: str) -> Callable[[Path], str]:
 def resumed(out: Path) -> str:
     """A run that is saved in its middle and goes on in another object."""
     from refcore import Inversion, resolve
-    from refcore.config.run import presets
+    from refcore.config import presets
 
     config = presets.compose(
         None,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImageProcessor, CLIPTextModel, CLIPTokenizer
 
 from refcore.checkpoints import zoo
-from refcore.config.run import presets
+from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
 from refcore.rng import Rng

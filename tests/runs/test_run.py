@@ -12,7 +12,7 @@ import torch
 from toys import toy_config
 
 import refcore
-from refcore.config.run import presets
+from refcore.config import presets
 
 
 def test_invert_gives_images_and_scores_in_the_order_of_prompts_and_seeds() -> None:

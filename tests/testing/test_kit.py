@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from refcore.contracts.augmentation import Augmentation, Params
 from refcore.contracts.canvas import Canvas, CanvasParams, LatentSpace
 from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.judge import Fact, Judge, Verdict
 from refcore.contracts.parser import Parser, Part, Parts
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError, ParseError, RefcoreError
+from refcore.images import Levels
 from refcore.plugin import Plugin, PluginConfig
 from refcore.rng import Rng, keyed_generator
 from refcore.testing import CHECKS, Case, Failed, NotApplicable, check, run, suite
@@ -596,6 +598,36 @@ class Guesses(GoodParser):
         return super().parse(prompt)
 
 
+class GoodJudge(Judge):
+    """Finds one fact in every prompt that has words."""
+
+    def reads(self, prompt: str) -> bool:
+        return bool(prompt)
+
+    def judge(self, levels: Levels, prompt: str) -> Verdict:
+        if not prompt:
+            raise ParseError("an empty prompt; expected words")
+        bright = bool(levels.mean() > 127)
+        return Verdict(bright, (Fact(prompt, "something bright" if bright else "nothing", bright),))
+
+
+class Contradicts(GoodJudge):
+    def judge(self, levels: Levels, prompt: str) -> Verdict:
+        found = super().judge(levels, prompt)
+        return Verdict(not found.verdict, found.facts)
+
+
+class JudgesNothing(GoodJudge):
+    def reads(self, prompt: str) -> bool:
+        return True
+
+
+class Gambles(GoodJudge):
+    def judge(self, levels: Levels, prompt: str) -> Verdict:
+        torch.rand(1)
+        return super().judge(levels, prompt)
+
+
 BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("config_round_trip", Undescribed, "no description of gain"),
     ("config_round_trip", Loose, "expected a Config that extends"),
@@ -683,6 +715,11 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("no_global_randomness", Guesses, "global generator of torch"),
     ("config_round_trip", type("W", (GoodParser,), {"Config": Undescribed.Config}), "no description"),
     ("useful_errors", type("W", (GoodParser,), {"Config": Loose.Config}), "unknown field"),
+    ("config_round_trip", type("W", (GoodJudge,), {"Config": Undescribed.Config}), "no description"),
+    ("useful_errors", type("W", (GoodJudge,), {"Config": Loose.Config}), "unknown field"),
+    ("verdicts", Contradicts, "but all facts hold"),
+    ("refuses_what_it_cannot_read", JudgesNothing, "expected false"),
+    ("no_global_randomness", Gambles, "global generator of torch"),
 ]
 """A check, a plugin that breaks its rule, and what it is told."""
 GOOD: list[type[Plugin]] = [
@@ -694,6 +731,7 @@ GOOD: list[type[Plugin]] = [
     GoodGeometry,
     GoodCanvas,
     GoodParser,
+    GoodJudge,
 ]
 
 

@@ -288,14 +288,14 @@ def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = Non
 def view_cost(engine: Engine) -> ViewCost:
     """Of an engine's only referee, from the fastest of a few judgements of `COSTED` views."""
     (use,) = engine.referees
-    reading = use.reading.to(engine.device)
-    rows = torch.arange(COSTED, device=engine.device) % len(reading)
+    conditioning = use.conditioning.to(engine.device)
+    rows = torch.arange(COSTED, device=engine.device) % len(conditioning)
     views = torch.rand(COSTED, 3, *use.referee.input_size, generator=torch.Generator().manual_seed(0))
     views = views.to(engine.device).requires_grad_()
 
     def forward() -> Tensor:
         with _autocast(engine, use):
-            return use.referee.judge(views, reading, rows)
+            return use.referee.judge(views, conditioning, rows)
 
     cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
     return ViewCost(cost.forward, cost.backward, cost.megabytes, COSTED, *use.referee.input_size)
@@ -357,12 +357,12 @@ def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> 
     for first in range(0, len(scenes), AT_ONCE):
         part = slice(first, first + AT_ONCE)
         views = resize(_pixels(scenes[part]).to(engine.device), use.referee.input_size)
-        reading = use.referee.read([use.term.prompt.replace(PROMPT, prompt) for prompt in prompts[part]]).to(
+        conditioning = use.referee.read([use.term.prompt.replace(PROMPT, prompt) for prompt in prompts[part]]).to(
             engine.device
         )
         rows = torch.arange(len(views), device=engine.device)
         with torch.no_grad(), _autocast(engine, use):
-            found += use.referee.judge(views, reading, rows).float().tolist()
+            found += use.referee.judge(views, conditioning, rows).float().tolist()
     return found
 
 

@@ -39,7 +39,7 @@ def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
 class Classifier(Protocol):
     """A referee that knows a fixed set of classes, one of which the prompt names."""
 
-    def rank(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def rank(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """[B] rank of the class asked for, 1 being the first guess."""
 
     def guess(self, images: Tensor) -> list[str]:

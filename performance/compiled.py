@@ -41,7 +41,7 @@ def _judge(engine: Engine, use: Any) -> tuple[Part, Tensor]:
     opened = engine.groups["main"].open(engine.decode(start(engine)), use.referee.input_size, engine.keys, 0)
     views = opened.make(range(len(opened.sample))).detach()
     rows = torch.zeros(len(views), dtype=torch.int64)
-    return lambda x: use.referee.judge(x, use.reading, rows), views
+    return lambda x: use.referee.judge(x, use.conditioning, rows), views
 
 
 def compared(name: str, part: Part, x: Tensor, pairs: int) -> dict[str, Any]:

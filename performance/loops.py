@@ -47,7 +47,7 @@ class Tight:
         self.batch = len(self.x)
         self.step = 0
         self.rows = torch.arange(self.batch).repeat_interleave(VIEWS)
-        self.judges = [(use.referee, use.reading.take(use.rows)) for use in engine.referees]
+        self.judges = [(use.referee, use.conditioning.take(use.rows)) for use in engine.referees]
 
     def __call__(self) -> None:
         x = self.x.requires_grad_()
@@ -84,7 +84,7 @@ class Tight:
         """2 (eps_hat - eps) / (h w), guided."""
         (use,) = self.engine.priors
         prior: Any = use.prior
-        model, text = prior.diffusion, use.reading
+        model, text = prior.diffusion, use.conditioning
         t = torch.randint(50, 949, (len(z),))
         noise = torch.randn_like(z)
         a = model.alphas_cumprod[t].view(-1, 1, 1, 1)
@@ -160,6 +160,9 @@ def keyed_sds(engine: Engine) -> Callable[[Tensor, int], Tensor]:
         from refcore.rng import Rng
 
         rng = Rng(engine.keys, step, f"prior/{use.label}")
-        return use.term.weight_at(step, engine.config.steps) * use.prior.gradient(z.detach(), use.reading, step, rng)[0]
+        return (
+            use.term.weight_at(step, engine.config.steps)
+            * use.prior.gradient(z.detach(), use.conditioning, step, rng)[0]
+        )
 
     return sds

@@ -185,12 +185,12 @@ def plan() -> dict[str, Any]:
         referee.dtype = torch.float32
         referee.tokenizer = type("Tokenizer", (), {"bos_token_id": 1})()
         words = {"ids": torch.ones(1, 12, dtype=torch.int64), "mask": torch.ones(1, 12, dtype=torch.bool)}
-        reading = Conditioning((PROMPT,), words)
+        conditioning = Conditioning((PROMPT,), words)
         for n in (1, 2, 4, 10):
             views = torch.rand(n, 3, 224, 224).requires_grad_()
 
             def judged(views: Tensor = views) -> None:
-                losses = referee.judge(views, reading, torch.zeros(len(views), dtype=torch.int64))
+                losses = referee.judge(views, conditioning, torch.zeros(len(views), dtype=torch.int64))
                 torch.autograd.grad(losses.sum(), views)
 
             found["referee"][n] = peak_storages(judged) / 1e9
@@ -239,13 +239,13 @@ def one_graph(folder: Path, views: int, threads: int) -> dict[str, Any]:
     model = StableDiffusion(diffusion, cpu, torch.float32)
     referee = Blip2(model=str(folder / BLIP2))
     referee.load(cpu, torch.float32)
-    reading, text = referee.read([PROMPT]), model.encode_text(["", PROMPT])
+    conditioning, text = referee.read([PROMPT]), model.encode_text(["", PROMPT])
     z = torch.randn(1, 4, SIDE // 8, SIDE // 8).requires_grad_()
     began = time.perf_counter()
     image = autoencoder.decode(z).clamp(0, 1)
     small = F.interpolate(image, referee.input_size, mode="area").expand(views, -1, -1, -1)
     noisy: Tensor = small + 0.2 * torch.randn_like(small)
-    loss = referee.judge(noisy, reading, torch.zeros(views, dtype=torch.int64)).mean()
+    loss = referee.judge(noisy, conditioning, torch.zeros(views, dtype=torch.int64)).mean()
     (gradient,) = torch.autograd.grad(loss, z)
     with torch.no_grad():
         model.noise(torch.cat([z, z]), torch.tensor([500, 500]), text)

@@ -117,7 +117,7 @@ def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
 
     def forward_backward() -> None:
         views = ready.requires_grad_()
-        torch.autograd.grad(use.referee.judge(views, use.reading, rows).sum(), views)
+        torch.autograd.grad(use.referee.judge(views, use.conditioning, rows).sum(), views)
 
     timed = paired(lambda: next(ours), forward_backward, pairs)
     rate, cost = median(n / timed.first), flops(forward_backward)

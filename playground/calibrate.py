@@ -1,6 +1,6 @@
 """`python -m refcore_playground.calibrate`: how low each referee's loss gets on clean renders that match their prompts.
 
-The renders are drawn here and were seen by no training; the file that it writes is what `enough.calibration` of a
+The renders are drawn here and were seen by no training; the file that it writes is what `satisfied_at.calibration` of a
 referee's term and `calibration` of the prior `moments` read.
 """
 
@@ -85,7 +85,7 @@ def _judging(config: RunConfig, prompts: Sequence[str], seed: int) -> RunConfig:
     """The config's referees alone, all of them asked these prompts."""
     settings = config.settings()
     kept = ("canvas", "size", "views", "chunk", "device", "dtype", "autocast")
-    referees = [{**term, "enough": None} for term in settings["referees"]]
+    referees = [{**term, "satisfied_at": None} for term in settings["referees"]]
     return RunConfig.from_settings(
         {name: settings[name] for name in kept} | {"referees": referees, "prompts": list(prompts), "seeds": [seed]}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from refcore.contracts.parser import Parser, Part, Parts, Relation
+from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
 from refcore.errors import ParseError
 from refcore_playground.grammar import GrammarError, parse
 
@@ -16,11 +16,11 @@ class GrammarParser(Parser):
     name = "grammar"
     oracle: ClassVar[bool] = True
 
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         """See `Parser.parse`; a relation holds between the first two things."""
         try:
             request = parse(prompt)
         except GrammarError as error:
             raise ParseError(f'the parser "grammar" cannot read {error}; use the parser "spacy"') from error
-        things = tuple(Part(str(replace(p, count=1)), p.count, str(p)) for p in request.phrases)
-        return Parts(prompt, things, (Relation(0, request.relation, 1),) if request.relation else ())
+        things = tuple(Phrase(str(replace(p, count=1)), p.count, str(p)) for p in request.phrases)
+        return ParsedPrompt(prompt, things, (Relation(0, request.relation, 1),) if request.relation else ())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from refcore.contracts.augmentation import Augmentation
     from refcore.contracts.canvas import Canvas, LatentSpace
     from refcore.contracts.conditioning import Conditioning
-    from refcore.contracts.parser import Parser, Part, Parts, Relation
+    from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
     from refcore.decorators import prior, referee
@@ -33,7 +33,7 @@ _MODULES = {
     "contracts.augmentation": ["Augmentation"],
     "contracts.canvas": ["Canvas", "LatentSpace"],
     "contracts.conditioning": ["Conditioning"],
-    "contracts.parser": ["Parser", "Part", "Parts", "Relation"],
+    "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
     "decorators": ["prior", "referee"],
@@ -61,9 +61,9 @@ __all__ = [
     "LatentSpace",
     "NonFiniteError",
     "Objective",
+    "ParsedPrompt",
     "Parser",
-    "Part",
-    "Parts",
+    "Phrase",
     "Plugin",
     "PluginConfig",
     "Prior",

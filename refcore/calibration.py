@@ -45,7 +45,7 @@ class Curve:
             if prompt not in self.prompts:
                 raise RefcoreError(
                     f'the calibration of "{self.name}" has no prompt "{prompt}" ({len(self.prompts)} others); '
-                    "calibrate that prompt, or use enough.per: all"
+                    "calibrate that prompt, or use satisfied_at.per: all"
                 )
             losses = self.prompts[prompt]
         return float(np.interp(quantile, np.linspace(0, 1, len(losses)), losses))

@@ -66,8 +66,8 @@ class FunctionReferee(_Function, Referee):
     def read(self, prompts: Sequence[str]) -> Conditioning:
         return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        prompts = [reading.prompts[row] for row in rows.tolist()]
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        prompts = [conditioning.prompts[row] for row in prompt_index.tolist()]
         if self.returns == "probability":
             p = self._probability(views, prompts)
             return -torch.log((p if wanted else 1 - p) + EPS)
@@ -79,9 +79,9 @@ class FunctionReferee(_Function, Referee):
         return self._ask(views, prompts=prompts, wanted=wanted)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability, or the negated loss."""
-        prompts = list(reading.prompts)
+        prompts = list(conditioning.prompts)
         if self.returns == "probability":
             return self._probability(images, prompts)
         return -self._ask(images, prompts=prompts, wanted=True)
@@ -108,10 +108,10 @@ class FunctionPrior(_Function, Prior):
         if self.space == "latent" and canvas.latent_space is None:
             raise RefcoreError(f'prior "{self.name}" works on latents, and canvas "{canvas.name}" has none')
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-            value = self._ask(x, prompts=list(reading.prompts), step=step, rng=rng)
+            value = self._ask(x, prompts=list(conditioning.prompts), step=step, rng=rng)
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return gradient, value.detach()
 

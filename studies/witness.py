@@ -52,7 +52,7 @@ def main() -> None:
     witness.load(torch.device("cpu"), torch.float32)
     rows = []
     for kind, name, wanted, image in (*photographs(), *pictures(arguments.pictures), *hacks(arguments.out)):
-        reading = witness.read([wanted])
+        conditioning = witness.read([wanted])
         seen = {
             str(size): resize(image if size is None else coarsen(image, size), witness.input_size) for size in COARSE
         }
@@ -61,8 +61,8 @@ def main() -> None:
                 "kind": kind,
                 "name": name,
                 "class": wanted,
-                "rank": {size: int(witness.rank(view, reading)) for size, view in seen.items()},
-                "p": {size: witness.score(view, reading).item() for size, view in seen.items()},
+                "rank": {size: int(witness.rank(view, conditioning)) for size, view in seen.items()},
+                "p": {size: witness.score(view, conditioning).item() for size, view in seen.items()},
             }
         )
     write_text(arguments.out / "witness.json", json.dumps(rows, indent=2) + "\n")

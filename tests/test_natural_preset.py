@@ -68,9 +68,9 @@ def test_a_volcano_comes_out_that_the_witness_ranks_first() -> None:
     result = refcore.invert("volcano", preset="natural", seeds=0)
     witness = Imagenet(weights="lite2", size=260)
     witness.load(torch.device("cpu"), torch.float32)
-    reading = witness.read(["volcano"])
+    conditioning = witness.read(["volcano"])
     small = resize(coarsen(result.images, 96), witness.input_size)
-    assert witness.rank(small, reading).tolist() == [1]
+    assert witness.rank(small, conditioning).tolist() == [1]
     assert result.samples[0].scores["witness"] > 0.3
 
 

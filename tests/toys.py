@@ -59,30 +59,30 @@ class ToyReferee(Referee):
     def read(self, prompts: Sequence[str]) -> Conditioning:
         read = [prompt[: self.config.context] for prompt in prompts]
         text = [torch.randn(self.width, generator=keyed_generator(0, 0, prompt)) for prompt in read]
-        cut = tuple(prompt[self.config.context :] for prompt in prompts)
-        return Conditioning(tuple(prompts), {"text": torch.stack(text)}, cut)
+        truncated = tuple(prompt[self.config.context :] for prompt in prompts)
+        return Conditioning(tuple(prompts), {"text": torch.stack(text)}, truncated)
 
     def logits(self, views: Tensor, text: Tensor) -> Tensor:
         features = self.net(views.to(self.dtype)).mean((-2, -1))
         return 20 * (features * text.to(self.dtype)).sum(-1)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         self.calls += 1
         assert views.shape[-2:] == self.input_size
-        logits = self.logits(views, reading["text"][rows])
+        logits = self.logits(views, conditioning["text"][prompt_index])
         loss = -F.logsigmoid(logits if wanted else -logits)
         return loss * torch.nan if self.calls - 1 == self.config.nan_at else loss
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
-        return self.logits(images, reading["text"]).sigmoid()
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.logits(images, conditioning["text"]).sigmoid()
 
 
 class BoundedReferee(ToyReferee):
     bounded_above = True
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        return self.logits(views, reading["text"][rows]).sigmoid()
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        return self.logits(views, conditioning["text"][prompt_index]).sigmoid()
 
 
 class ToyLatent(Canvas):
@@ -147,7 +147,7 @@ class ToySds(Prior):
     def sample(
         self,
         shape: Sequence[int],
-        reading: Conditioning,
+        conditioning: Conditioning,
         rng: Rng,
         steps: int,
         guidance: float,
@@ -169,9 +169,9 @@ class ToySds(Prior):
         return torch.cat([pooled, pooled.mean(1, keepdim=True)], 1) * 2 - 1
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
         noise = rng.normal(*x.shape[1:]).to(x)
-        return 0.1 * (self.net(x + noise + reading["text"].to(x)) - noise), None
+        return 0.1 * (self.net(x + noise + conditioning["text"].to(x)) - noise), None
 
 
 class Smooth(Prior):
@@ -182,7 +182,7 @@ class Smooth(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         pass
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             value = x.diff(dim=-1).square().flatten(1).mean(1)

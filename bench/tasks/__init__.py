@@ -1,0 +1,1 @@
+"""The tasks of the benchmark: what is asked, the baselines, and who gives the verdict."""

@@ -134,8 +134,8 @@ class LatentDiffusionPrior(Prior):
         """Text features "text" [P, T, D], and those of the negative prompt, "negative" [P, T, D]."""
         text = self.diffusion.encode_text(prompts)
         negative = self.diffusion.encode_text([self.config.negative_prompt]).expand_as(text)
-        cut = tuple(self.diffusion.cut(prompt) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, cut)
+        truncated = tuple(self.diffusion.cut(prompt) for prompt in prompts)
+        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated)
 
     def finish_reading(self) -> None:
         self.diffusion.finish_reading()
@@ -151,9 +151,9 @@ class LatentDiffusionPrior(Prior):
         """[B, C, h, w]: the gradient that is w(t) times a difference of noises, row by row, before `normalise`."""
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
         """The gradient of `distil`, over h*w if `normalise`, for x [B, C, h, w]; timestep and noise are per sample."""
-        batch = self.noised(x, reading, step, rng)
+        batch = self.noised(x, conditioning, step, rng)
         gradient = torch.cat([self.distil(batch[rows], step) for rows in self.chunks(len(batch))])
         if self.config.normalise:
             gradient = gradient / (x.shape[-2] * x.shape[-1])
@@ -163,7 +163,7 @@ class LatentDiffusionPrior(Prior):
     def sample(
         self,
         shape: Sequence[int],
-        reading: Conditioning,
+        conditioning: Conditioning,
         rng: Rng,
         steps: int,
         guidance: float,
@@ -177,7 +177,7 @@ class LatentDiffusionPrior(Prior):
                 noise[rows],
                 steps,
                 lambda noisy, t, rows=rows: self.guided(  # type: ignore[misc]
-                    noisy, t, reading["text"][rows], reading["negative"][rows], guidance
+                    noisy, t, conditioning["text"][rows], conditioning["negative"][rows], guidance
                 ),
                 None if around is None else around[rows],
                 strength,
@@ -186,7 +186,7 @@ class LatentDiffusionPrior(Prior):
         ]
         return torch.cat(parts)
 
-    def noised(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> Noised:
+    def noised(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> Noised:
         """Latents [B, C, h, w] with this step's timesteps and noise, in float32 (float64 for float64 latents)."""
         latents = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         timesteps = self.draw_timesteps(step, rng).to(latents.device)
@@ -199,8 +199,8 @@ class LatentDiffusionPrior(Prior):
             timesteps,
             alpha_bar,
             WEIGHTINGS[self.config.weighting](alpha_bar),
-            reading["text"],
-            reading["negative"],
+            conditioning["text"],
+            conditioning["negative"],
         )
 
     def draw_timesteps(self, step: int, rng: Rng) -> Tensor:

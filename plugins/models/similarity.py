@@ -74,21 +74,21 @@ class TwoTowers(Referee):
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Unit text features, tensor `text` [P, D], and the end of each prompt that is beyond the context."""
-        cut = tuple(self.towers.unread(prompt) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"text": self.towers.text(prompts)}, cut)
+        truncated = tuple(self.towers.unread(prompt) for prompt in prompts)
+        return Conditioning(tuple(prompts), {"text": self.towers.text(prompts)}, truncated)
 
     def finish_reading(self) -> None:
         self.towers.finish_reading()
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        cosine = self.cosine(views, reading["text"].index_select(0, rows))
+        cosine = self.cosine(views, conditioning["text"].index_select(0, prompt_index))
         return similarity_loss(cosine, self.config.loss, wanted, self.config.absent_below)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The cosine of each image and its prompt, in [-1, 1]."""
-        return self.cosine(images, reading["text"])
+        return self.cosine(images, conditioning["text"])
 
     def cosine(self, views: Tensor, text: Tensor) -> Tensor:
         """[N] cosines of views [N, 3, H, W] and unit text features [N, D]."""

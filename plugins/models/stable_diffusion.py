@@ -67,7 +67,7 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Text features [P, T, D] in the model's dtype; what is beyond the context is cut."""
-        assert self.text_encoder is not None, "reading was finished"
+        assert self.text_encoder is not None, "conditioning was finished"
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
         )

@@ -11,7 +11,7 @@ def text_beyond(tokenizer: Any, prompt: str, context: int) -> str:
     Given as the user wrote it where the tokenizer knows which characters a token came from, else decoded.
     """
     room = context - tokenizer.num_special_tokens_to_add(pair=False)
-    # A tokenizer that is asked for everything warns of its own limit; the reading reports it better.
+    # A tokenizer that is asked for everything warns of its own limit; the conditioning reports it better.
     options = {"add_special_tokens": False, "truncation": False, "verbose": False}
     if not tokenizer.is_fast:
         return str(tokenizer.decode(tokenizer(prompt, **options).input_ids[room:], skip_special_tokens=True)).strip()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from refcore.contracts.parser import NUMBERS, Parser, Part, Parts, Relation
+from refcore.contracts.parser import NUMBERS, ParsedPrompt, Parser, Phrase, Relation
 from refcore.errors import CheckpointError, ParseError, RefcoreError
 from refcore.plugin import PluginConfig
 
@@ -75,14 +75,14 @@ class Spacy(Parser):
         if missing:
             raise CheckpointError(f'the spaCy model "{model}" has no {", ".join(missing)}; use en_core_web_sm')
 
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         """See `Parser.parse`."""
         if not prompt.strip():
             raise ParseError('the parser "spacy" cannot read an empty prompt; expected a noun phrase')
         if not hasattr(self, "_nlp"):
             self.load()
         plain, names = plain_prepositions(prompt)
-        return parts(prompt, self._nlp(plain), names)
+        return phrases_of(prompt, self._nlp(plain), names)
 
 
 def plain_prepositions(prompt: str) -> tuple[str, dict[int, str]]:
@@ -103,7 +103,7 @@ def plain_prepositions(prompt: str) -> tuple[str, dict[int, str]]:
     return plain + text[last:], names
 
 
-def parts(prompt: str, doc: Doc, names: dict[int, str]) -> Parts:
+def phrases_of(prompt: str, doc: Doc, names: dict[int, str]) -> ParsedPrompt:
     """The parts of a parsed prompt.
 
     Args:
@@ -114,13 +114,13 @@ def parts(prompt: str, doc: Doc, names: dict[int, str]) -> Parts:
     Raises:
         ParseError: it has no noun phrase.
     """
-    things: list[Part] = []
+    things: list[Phrase] = []
     heads: dict[int, int] = {}
     for chunk in doc.noun_chunks:
         if chunk.root.pos_ == "PRON" or any(token.lower_ in NEGATIONS for token in chunk):
             continue
         heads[chunk.root.i] = len(things)
-        things.append(_part(chunk))
+        things.append(_phrase(chunk))
     relations = []
     for token in doc:
         object_ = next((child for child in token.children if child.dep_ == "pobj" and child.i in heads), None)
@@ -129,10 +129,10 @@ def parts(prompt: str, doc: Doc, names: dict[int, str]) -> Parts:
         subject = _subject(token, heads)
         if subject is not None and subject != heads[object_.i]:
             relations.append(Relation(subject, names.get(token.idx, token.lower_), heads[object_.i]))
-    return Parts(prompt, tuple(things), tuple(relations))
+    return ParsedPrompt(prompt, tuple(things), tuple(relations))
 
 
-def _part(chunk: Span) -> Part:
+def _phrase(chunk: Span) -> Phrase:
     """A noun chunk without determiners and numerals: singular, counted, and as it was said."""
     numerals = {token.i for token in chunk if token.dep_ == "nummod" and token.head == chunk.root}
     count: int | None = None
@@ -154,11 +154,11 @@ def _part(chunk: Span) -> Part:
     determined = len(words) < len(chunk)
     if plural:
         number = " ".join(token.text for token in chunk if token.i in numerals)
-        return Part(text if named else with_article(text), count, f"{number} {as_said}".strip())
+        return Phrase(text if named else with_article(text), count, f"{number} {as_said}".strip())
     if determined and not said_open:  # "a cat", "the cat", "one cat"
         text = text if named else with_article(text)
-        return Part(text, 1, text)
-    return Part(text, None, text)
+        return Phrase(text, 1, text)
+    return Phrase(text, None, text)
 
 
 def _subject(preposition: Token, heads: dict[int, int]) -> int | None:

@@ -27,7 +27,7 @@ class ImageLoss(Prior):
     def loss(self, images: Tensor) -> Tensor:
         """[B] of images [B, 3, H, W], differentiable, no sample depending on another."""
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
             value = self.loss(images)

@@ -36,7 +36,7 @@ class LatentLoss(Prior):
     def loss(self, latents: Tensor) -> Tensor:
         """[B] of latents [B, C, h, w], differentiable."""
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             latents = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
             value = self.loss(latents)

@@ -71,7 +71,7 @@ class Statistics(Prior):
     def accept(self, canvas: Canvas) -> None:
         """Any canvas will do."""
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             images = x.detach().requires_grad_()
             crops = self._crop(images, rng)

@@ -67,10 +67,10 @@ class Vsd(LatentDiffusionPrior):
         self._adapters = Adapters(self.diffusion.unet, self.config.rank)
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
-        names, groups = self._groups(reading.prompts, rng.seeds)
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+        names, groups = self._groups(conditioning.prompts, rng.seeds)
         vectors = torch.stack([self._of(name).weights for name in names])
-        batch = self.noised(x, reading, step, rng)
+        batch = self.noised(x, conditioning, step, rng)
         parts = []
         for rows in self.chunks(len(batch)):
             part = batch[rows]
@@ -84,13 +84,13 @@ class Vsd(LatentDiffusionPrior):
     def distil(self, batch: Noised, step: int) -> Tensor:
         raise NotImplementedError("its gradient wants to know whose rows these are")
 
-    def update(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> None:
+    def update(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> None:
         """Trains every group's adapter on its images, with timesteps of the whole range and noise of each image's own.
 
         Loss: the sum over groups of the mean over its images of the mean squared error of the predicted noise. Groups
         without an image in the batch are forgotten: their images have been dropped, or move no more.
         """
-        names, groups = self._groups(reading.prompts, rng.seeds)
+        names, groups = self._groups(conditioning.prompts, rng.seeds)
         self._learned = {name: self._of(name) for name in names}
         latents = x.detach().to(torch.promote_types(x.dtype, torch.float32))
         share = 1 / torch.bincount(groups)[groups].to(latents.dtype)
@@ -102,7 +102,7 @@ class Vsd(LatentDiffusionPrior):
             gradient = torch.zeros_like(vectors)
             for rows in self.chunks(len(latents)):
                 with torch.enable_grad(), self._adapters.applied(vectors, groups[rows]):
-                    predicted = self.diffusion.predicted(noisy[rows], timesteps[rows], reading["text"][rows])
+                    predicted = self.diffusion.predicted(noisy[rows], timesteps[rows], conditioning["text"][rows])
                     loss = ((predicted - noise[rows]).square().flatten(1).mean(1) * share[rows]).sum()
                     gradient += torch.autograd.grad(loss, vectors)[0]
             for name, own in zip(names, gradient, strict=True):

@@ -85,13 +85,13 @@ class Aesthetic(Referee):
         """Nothing: the prompt plays no part."""
         return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         rating = self.rating(views)
         return F.softplus(self.config.best - rating if wanted else rating - self.config.worst)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The rating of each image, about 1 to 10."""
         return self.rating(images)
 

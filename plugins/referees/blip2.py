@@ -109,17 +109,19 @@ class Blip2(Referee):
             query_embeds=self.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
         ).last_hidden_state
         text = unit(self.model.text_projection(hidden[:, 0]))
-        cut = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, cut)
+        truncated = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
+        return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, truncated)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`: the weighted sum of `losses`."""
-        losses = self.losses(views, reading, rows, wanted)
+        losses = self.losses(views, conditioning, prompt_index, wanted)
         return torch.stack([getattr(self.config, name) * loss for name, loss in losses.items()]).sum(0)
 
-    def losses(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> dict[str, Tensor]:
+    def losses(
+        self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True
+    ) -> dict[str, Tensor]:
         """The losses that have a weight, by name (`itm`, `itg`, `itc`), each [N], not yet weighted; see `judge`."""
-        weights, text = self.config, reading.select(rows)
+        weights, text = self.config, conditioning.select(prompt_index)
         losses: dict[str, Tensor] = {}
         match, queries, caption = self._fuse(views, text, bool(weights.itm), bool(weights.itc), bool(weights.itg))
         if match is not None:
@@ -133,9 +135,9 @@ class Blip2(Referee):
         return losses
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability that each image matches its prompt, by the matching head, in [0, 1]."""
-        match, _, _ = self._fuse(images, reading.tensors, match=True, contrast=False, caption=False)
+        match, _, _ = self._fuse(images, conditioning.tensors, match=True, contrast=False, caption=False)
         return self._match_probability(match)[:, 1]
 
     def _fuse(

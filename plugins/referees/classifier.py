@@ -122,14 +122,16 @@ class Classifier(Referee):
         wide = torch.promote_types(self.dtype, torch.float32)
         return Conditioning(tuple(prompts), {"target": target.to(self.device, wide)}, ("",) * len(notes), tuple(notes))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        return class_loss(self.logits(views), reading["target"].index_select(0, rows), self.config.loss, wanted)
+        return class_loss(
+            self.logits(views), conditioning["target"].index_select(0, prompt_index), self.config.loss, wanted
+        )
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
-        return class_probability(self.logits(images), reading["target"])
+        return class_probability(self.logits(images), conditioning["target"])
 
     def logits(self, views: Tensor) -> Tensor:
         """[N, C] class logits, float32 or wider, of views [N, 3, H, W] in [0, 1]; differentiable."""

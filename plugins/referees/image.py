@@ -84,12 +84,12 @@ class ImageSimilarity(Referee):
         """Nothing: the prompt plays no part."""
         return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         return similarity_loss(self.cosine(views), self.config.loss, wanted, self.config.absent_below)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The cosine of each image and the reference, in [-1, 1]."""
         return self.cosine(images)
 

@@ -148,18 +148,18 @@ class ImageReward(Referee):
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).to(self.device)
-        cut = tuple(text_beyond(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, cut)
+        truncated = tuple(text_beyond(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
+        return Conditioning(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, truncated)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        reward = self.reward(views, reading.select(rows))
+        reward = self.reward(views, conditioning.select(prompt_index))
         return F.softplus(-reward if wanted else reward)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The reward of each image, about -2 to 2."""
-        return self.reward(images, reading.tensors)
+        return self.reward(images, conditioning.tensors)
 
     def reward(self, views: Tensor, text: Mapping[str, Tensor]) -> Tensor:
         """[N] rewards of views [N, 3, H, W] and their tokens; differentiable."""

@@ -77,24 +77,24 @@ class Imagenet(Referee):
         logits = self._network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         logits = self.logits(views)
-        target = reading.select(rows)["target"]
+        target = conditioning.select(prompt_index)["target"]
         return class_loss(logits, target, self.config.loss, wanted)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
-        return class_probability(self.logits(images), reading["target"])
+        return class_probability(self.logits(images), conditioning["target"])
 
     @torch.no_grad()
-    def rank(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def rank(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """[B] int64 rank of the class most asked for among the 1,000, 1 being the network's first guess.
 
         Of several classes asked for equally, the best ranked counts.
         """
         logits = self.logits(images)
-        target = reading["target"]
+        target = conditioning["target"]
         asked = target >= target.amax(1, keepdim=True)
         best = logits.masked_fill(~asked, -torch.inf).amax(1, keepdim=True)
         return (logits > best).sum(1) + 1

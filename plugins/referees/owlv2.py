@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Owlv2ForObjectDetection
 
 from refcore.contracts.conditioning import Conditioning
-from refcore.contracts.parser import Part, Parts, load_parser
+from refcore.contracts.parser import ParsedPrompt, Phrase, load_parser
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.attention import transformers_attention
@@ -101,22 +101,22 @@ class Owlv2(Referee):
             for k, r in enumerate(relations):
                 relation[i, k] = torch.tensor([r.subject, DIRECTIONS.index(r.name), r.object])
         tensors = {"query": query, "thing": thing, "number": number, "total": total, "relation": relation}
-        cut = tuple(
+        truncated = tuple(
             "; ".join(filter(None, (text_beyond(self.tokenizer, thing.text, self.context) for thing in parts.things)))
             for parts in parsed
         )
-        reading = Conditioning(tuple(prompts), tensors, cut, tuple(map(self._note, parsed)))
-        return reading.to(self.device)
+        conditioning = Conditioning(tuple(prompts), tensors, truncated, tuple(map(self._note, parsed)))
+        return conditioning.to(self.device)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        log_p = self.log_probability(views, reading.select(rows))
+        log_p = self.log_probability(views, conditioning.select(prompt_index))
         return -log_p if wanted else -torch.log(-torch.expm1(log_p.clamp(max=-EPS)))
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability that each image is what its prompt asks for, in [0, 1]."""
-        return self.log_probability(images, reading.tensors).exp()
+        return self.log_probability(images, conditioning.tensors).exp()
 
     def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
         """[N] log-probabilities (each part to the power of its weight) of views [N, 3, H, W]."""
@@ -139,10 +139,10 @@ class Owlv2(Referee):
             log_p = log_p + self.config.relation * holds.masked_fill(direction < 0, 0).sum(1)
         return log_p.clamp(min=IMPOSSIBLE)
 
-    def _parse(self, prompt: str) -> Parts:
-        return self.parser.parse(prompt) if self.parser else Parts(prompt, (Part(prompt, None),))
+    def _parse(self, prompt: str) -> ParsedPrompt:
+        return self.parser.parse(prompt) if self.parser else ParsedPrompt(prompt, (Phrase(prompt, None),))
 
-    def _note(self, parts: Parts) -> str:
+    def _note(self, parts: ParsedPrompt) -> str:
         """What of the relations is not judged."""
         other = sorted({r.name for r in parts.relations} - set(DIRECTIONS))
         if other and self.config.relation:

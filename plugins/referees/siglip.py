@@ -57,15 +57,15 @@ class Siglip(TwoTowers):
             )
         return towers
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        logit = self.logit(views, reading["text"].index_select(0, rows))
+        logit = self.logit(views, conditioning["text"].index_select(0, prompt_index))
         return F.softplus(-logit if wanted else logit)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability that each image and its prompt are a pair, in [0, 1]."""
-        return self.logit(images, reading["text"]).sigmoid()
+        return self.logit(images, conditioning["text"]).sigmoid()
 
     def logit(self, views: Tensor, text: Tensor) -> Tensor:
         """[N] logits of views [N, 3, H, W] and unit text features [N, D]."""

@@ -63,20 +63,20 @@ class Vqa(Referee):
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """The tokens of the questions, each [P, L], and the end of each prompt that its question has no room for."""
-        cut = tuple(self._unread(prompt) for prompt in prompts)
-        kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, cut, strict=True)]
+        truncated = tuple(self._unread(prompt) for prompt in prompts)
+        kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, truncated, strict=True)]
         tensors = self.towers.tokens([self._ask(prompt) for prompt in kept])
-        return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, cut)
+        return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, truncated)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        log_p = self.towers.log_probability(views, reading.select(rows))
+        log_p = self.towers.log_probability(views, conditioning.select(prompt_index))
         return -log_p if wanted else -torch.log(-torch.expm1(log_p) + EPS)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability of the answer for each image, in [0, 1]."""
-        return self.towers.log_probability(images, reading.tensors).exp()
+        return self.towers.log_probability(images, conditioning.tensors).exp()
 
     def _ask(self, prompt: str) -> str:
         return str(self.config.question).replace("{}", prompt)

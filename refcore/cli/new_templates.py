@@ -133,15 +133,15 @@ class $cls(Referee):
         notes = tuple("" if levels else f"names no brightness; known: {', '.join(LEVELS)}" for levels in named)
         return Conditioning(tuple(prompts), {"asked": asked}, notes=notes)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        off = self._off(views, reading["asked"].index_select(0, rows))
+        off = self._off(views, conditioning["asked"].index_select(0, prompt_index))
         return off if wanted else -torch.log(-torch.expm1(-off) + EPS)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """p(match), in [0, 1]."""
-        return torch.exp(-self._off(images, reading["asked"]))
+        return torch.exp(-self._off(images, conditioning["asked"]))
 
     def _off(self, views: Tensor, asked: Tensor) -> Tensor:
         """-log p, [N]."""
@@ -173,7 +173,7 @@ class $cls(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nothing to load: it has no weights."""
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         """The gradient of the value, like the images x [B, 3, H, W], and the value [B]."""
         with torch.enable_grad():
             images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
@@ -272,7 +272,7 @@ MODULE["parsers"] = '''\
 from __future__ import annotations
 
 from pydantic import Field
-from refcore import Parser, Part, Parts, PluginConfig
+from refcore import Parser, Phrase, ParsedPrompt, PluginConfig
 from refcore.errors import ParseError
 
 
@@ -285,12 +285,12 @@ class $cls(Parser):
     name = "$name"
     config: Config
 
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         """See `Parser.parse`."""
         pieces = [piece.strip() for piece in prompt.split(self.config.separator)]
         if not all(pieces):
             raise ParseError(f'"{prompt}" has an empty piece; expected things with "{self.config.separator}" between')
-        return Parts(prompt, tuple(Part(piece, None, piece) for piece in pieces))
+        return ParsedPrompt(prompt, tuple(Phrase(piece, None, piece) for piece in pieces))
 '''
 
 TEST_HEAD = '''\

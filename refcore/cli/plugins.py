@@ -160,7 +160,7 @@ def use(kind: registry.Kind, name: str) -> str:
         "priors": f"priors:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
         "augmentations": f"views:\n  main:\n    augment:\n      - name: {name}\n        config: {{}}",
         "canvases": f"canvas:\n  name: {name}\n  config: {{}}",
-        "parsers": f"referees:\n  - name: clip\n    parts:\n      parser:\n        name: {name}\n        config: {{}}",
+        "parsers": f"referees:\n  - name: clip\n    phrases: {{parser: {{name: {name}, config: {{}}}}}}",
         "judges": f"refcore judge IMAGE PROMPT --by {name}",
     }[kind]
 

@@ -78,8 +78,8 @@ def _score(config: RunConfig, field: str, term: Term, pixels: Any, prompt: str) 
     device = pick_device(config.device)
     referee = registry.get("referees", term.name, field)(plugin_config("referees", term, field))
     referee.load(device, getattr(torch, term.dtype or config.dtype))
-    reading = referee.read([term.prompt.replace(PROMPT, prompt)])
-    for cut in filter(None, reading.cut):
+    conditioning = referee.read([term.prompt.replace(PROMPT, prompt)])
+    for cut in filter(None, conditioning.truncated):
         warn(f'"{term.name}" does not read the end of the prompt: "{cut}" is cut')
     seen = pixels[None].to(device)
     if isinstance(term, Witness) and term.coarse is not None:
@@ -87,5 +87,5 @@ def _score(config: RunConfig, field: str, term: Term, pixels: Any, prompt: str) 
     precision = config.autocast if term.autocast is None else term.autocast
     context = nullcontext() if precision in (None, "off") else torch.autocast(device.type, getattr(torch, precision))
     with torch.no_grad(), context:
-        score = referee.score(resize(seen, referee.input_size), reading.to(device))
+        score = referee.score(resize(seen, referee.input_size), conditioning.to(device))
     return float(score[0]), referee.score_unit

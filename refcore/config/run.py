@@ -175,8 +175,8 @@ class RunConfig(Section):
             if times > 1:
                 yield f'the label "{label}" is given to {times} terms; expected each once'
         for i, term in enumerate(self.referees):
-            if term.enough is not None and min(values(term.weight, self.steps, term.window), default=0.0) < 0:
-                yield f"referees.{i} has `enough`, but its weight is negative, which pushes the loss up without end"
+            if term.satisfied_at is not None and min(values(term.weight, self.steps, term.window), default=0.0) < 0:
+                yield f"referees.{i} has `satisfied_at`, but its weight is negative, which has no end"
         for i, prior in enumerate(self.priors):
             lowest = min(values(prior.weight, self.steps, prior.window), default=0.0)
             if lowest < 0:
@@ -209,5 +209,5 @@ class RunConfig(Section):
                     expected = f"but candidates.count is {count}; expected fewer, or init.rounds=[] for no search"
                     yield f"init.rounds.{number} keeps {kept} candidates, {expected}"
         stop = self.early_stop
-        if stop and stop.patience is None and all(term.enough is None for term in self.referees):
-            yield "early_stop never stops: set early_stop.patience, or `enough` of a referee"
+        if stop and stop.patience is None and all(term.satisfied_at is None for term in self.referees):
+            yield "early_stop never stops: set early_stop.patience, or `satisfied_at` of a referee"

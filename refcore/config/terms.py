@@ -80,7 +80,7 @@ class _Weighted(_Term):
         return max(values(self.weight, steps, self.window), key=abs, default=0.0)
 
 
-class Enough(Section):
+class SatisfiedAt(Section):
     """The loss at which a referee is satisfied with a sample, and stops pushing.
 
     The loss is the term's own, unweighted, averaged over the views that a step uses. At or below the threshold the
@@ -128,18 +128,18 @@ class ParserUse(PluginUse):
         return {"name": value} if isinstance(value, str) else value
 
 
-class JudgedParts(Section):
-    """The parts of the prompt that a referee judges besides the whole of it.
+class JudgedPhrases(Section):
+    """The phrases of the prompt that a referee judges besides the whole of it.
 
-    The loss of a view is `whole` * loss(prompt) + `weight` * reduce(loss of each part), where the parts are those of
-    `refcore.contracts.parser.Parts.sentences`: each noun phrase with its count, and each relation of two of them.
+    The loss of a view is `whole` * loss(prompt) + `weight` * reduce(loss of each phrase). The phrases are those of
+    `refcore.contracts.parser.ParsedPrompt.sentences`: each thing with its count, and each relation of two of them.
     """
 
     parser: ParserUse = Field(description="What takes the prompt apart: a parser's name, or its name and config.")
-    weight: float = Field(1.0, gt=0, description="Factor of the parts' reduced loss.")
-    whole: float = Field(1.0, ge=0, description="Factor of the whole prompt's loss; 0 judges the parts alone.")
+    weight: float = Field(1.0, gt=0, description="Factor of the phrases' reduced loss.")
+    whole: float = Field(1.0, ge=0, description="Factor of the whole prompt's loss; 0 judges the phrases alone.")
     reduce: Literal["mean", "max"] = Field(
-        "mean", description="mean: of the parts' losses. max: the loss of the view's worst part alone."
+        "mean", description="mean: of the phrases' losses. max: the loss of the view's worst phrase alone."
     )
 
 
@@ -151,34 +151,38 @@ class RefereeTerm(_Weighted):
         description="false asks the negated question, for what must not be seen; bounded, unlike a negative weight.",
     )
     views: str = Field("main", description='The view group that it judges; "clean" is the image as it is.')
-    enough: Enough | None = Field(
+    satisfied_at: SatisfiedAt | None = Field(
         None,
         description="Loss (a number, or its settings) at or below which this referee is satisfied and its gradient 0, "
         "sample by sample; early_stop waits until the clean loss of all that have one is there. null: never.",
     )
-    parts: JudgedParts | None = Field(
+    phrases: JudgedPhrases | None = Field(
         None,
-        description="Judge the parts of the prompt (noun phrases, relations), too: a parser's name, or its settings. "
+        description="Judge the phrases of the prompt (things and relations), too: a parser's name, or its settings. "
         "Scores stay those of the whole prompt. null: the whole alone.",
     )
 
-    @field_validator("enough", mode="before")
+    @field_validator("satisfied_at", mode="before")
     @classmethod
-    def _number(cls, enough: Any) -> Any:
-        return {"loss": enough} if isinstance(enough, (int, float)) and not isinstance(enough, bool) else enough
+    def _number(cls, satisfied_at: Any) -> Any:
+        is_number = isinstance(satisfied_at, (int, float)) and not isinstance(satisfied_at, bool)
+        return {"loss": satisfied_at} if is_number else satisfied_at
 
-    @field_validator("parts", mode="before")
+    @field_validator("phrases", mode="before")
     @classmethod
-    def _parser(cls, parts: Any) -> Any:
-        return {"parser": parts} if isinstance(parts, str) else parts
+    def _parser(cls, phrases: Any) -> Any:
+        return {"parser": phrases} if isinstance(phrases, str) else phrases
 
     @model_validator(mode="after")
     def _of_whole_prompts(self) -> Self:
-        if self.parts is not None and PROMPT not in self.prompt:
-            raise ValueError(f'parts are of the run\'s prompts, but prompt is "{self.prompt}"; expected {PROMPT} in it')
-        if self.parts is not None and self.enough is not None and self.enough.calibration is not None:
+        if self.phrases is not None and PROMPT not in self.prompt:
             raise ValueError(
-                "enough.calibration is of losses on whole prompts, and with parts the loss is another; use enough.loss"
+                f'phrases are of the run\'s prompts, but prompt is "{self.prompt}"; expected {PROMPT} in it'
+            )
+        if self.phrases is not None and self.satisfied_at is not None and self.satisfied_at.calibration is not None:
+            raise ValueError(
+                "satisfied_at.calibration is of losses on whole prompts, and with phrases the loss is another; "
+                "use satisfied_at.loss"
             )
         return self
 

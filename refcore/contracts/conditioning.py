@@ -13,13 +13,13 @@ from torch import Tensor
 class Conditioning:
     """What a referee (or prior) took from P prompts, once a run: tensors whose first dimension is P.
 
-    `cut[i]` is the part of prompt i beyond the model's context, "" where all of it was read. `notes[i]` is what the
-    user should know of how prompt i was understood ("" if nothing).
+    `truncated[i]` is the part of prompt i beyond the model's context, "" where all of it was read. `notes[i]` says how
+    prompt i was understood where that is not plain ("" elsewhere).
     """
 
     prompts: tuple[str, ...]
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    cut: tuple[str, ...] = ()
+    truncated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Tensor:
@@ -28,17 +28,17 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def select(self, rows: Tensor) -> dict[str, Tensor]:
-        """The tensors of the given prompts: `rows` is [N] int64, each in 0 .. P-1; every result is [N, ...]."""
-        return {name: value.index_select(0, rows) for name, value in self.tensors.items()}
+    def select(self, prompt_index: Tensor) -> dict[str, Tensor]:
+        """The tensors of the given prompts: `prompt_index` is [N] int64, each in 0 .. P-1; every result is [N, ...]."""
+        return {name: value.index_select(0, prompt_index) for name, value in self.tensors.items()}
 
-    def take(self, rows: Sequence[int]) -> Conditioning:
-        """The reading of some of the prompts, repeats allowed, as if they alone had been read."""
-        tensors = {name: value[torch.tensor(rows, device=value.device)] for name, value in self.tensors.items()}
-        cut = tuple(self.cut[i] for i in rows) if self.cut else ()
-        notes = tuple(self.notes[i] for i in rows) if self.notes else ()
-        return Conditioning(tuple(self.prompts[i] for i in rows), tensors, cut, notes)
+    def take(self, prompt_index: Sequence[int]) -> Conditioning:
+        """The conditioning of some of the prompts, repeats allowed, as if they alone had been read."""
+        tensors = {name: value[torch.tensor(prompt_index, device=value.device)] for name, value in self.tensors.items()}
+        truncated = tuple(self.truncated[i] for i in prompt_index) if self.truncated else ()
+        notes = tuple(self.notes[i] for i in prompt_index) if self.notes else ()
+        return Conditioning(tuple(self.prompts[i] for i in prompt_index), tensors, truncated, notes)
 
     def to(self, device: torch.device | str) -> Conditioning:
         moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors.items()}
-        return Conditioning(self.prompts, moved, self.cut, self.notes)
+        return Conditioning(self.prompts, moved, self.truncated, self.notes)

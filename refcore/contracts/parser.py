@@ -17,7 +17,7 @@ ARTICLES = ("a", "an")
 
 
 @dataclass(frozen=True)
-class Part:
+class Phrase:
     """One noun phrase of a prompt."""
 
     text: str
@@ -30,7 +30,7 @@ class Part:
     def sentence(self) -> str:
         """The phrase as a prompt of its own.
 
-        >>> Part("a blue square", 2).sentence(), Part("a cross", None).sentence(), Part("a star").sentence()
+        >>> Phrase("a blue square", 2).sentence(), Phrase("a cross", None).sentence(), Phrase("a star").sentence()
         ('two blue squares', 'crosses', 'a star')
         """
         if self.said or self.count == 1:
@@ -44,7 +44,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Relation:
-    """What holds between two parts: the subject is `name` the object."""
+    """What holds between two things: the subject is `name` the object."""
 
     subject: int
     """Index into the things."""
@@ -55,7 +55,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ParsedPrompt:
     """A prompt, taken apart.
 
     Raises:
@@ -63,7 +63,7 @@ class Parts:
     """
 
     prompt: str
-    things: tuple[Part, ...]
+    things: tuple[Phrase, ...]
     relations: tuple[Relation, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,10 +79,10 @@ class Parts:
                 )
 
     def sentences(self) -> tuple[str, ...]:
-        """The parts as prompts of their own: each thing with its count, then each relation; none of them twice.
+        """The phrases as prompts of their own: each thing with its count, then each relation; none of them twice.
 
-        >>> things = (Part("a red circle"), Part("a blue square", 2))
-        >>> Parts("...", things, (Relation(0, "left of", 1),)).sentences()
+        >>> things = (Phrase("a red circle"), Phrase("a blue square", 2))
+        >>> ParsedPrompt("...", things, (Relation(0, "left of", 1),)).sentences()
         ('a red circle', 'two blue squares', 'a red circle left of two blue squares')
         """
         said = [part.sentence() for part in self.things]
@@ -105,8 +105,8 @@ class Parser(Plugin):
         """
 
     @abstractmethod
-    def parse(self, prompt: str) -> Parts:
-        """The parts of a prompt, always the same for the same prompt; `Parts.prompt` is the prompt as it was given.
+    def parse(self, prompt: str) -> ParsedPrompt:
+        """The things and relations of a prompt, always the same for the same prompt, which is kept as it was given.
 
         Raises:
             ParseError: it cannot read the prompt.

@@ -53,7 +53,7 @@ class Prior(Plugin):
         raise NotImplementedError
 
     @abstractmethod
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
         """The gradient that descends toward natural images, [B, ...] like `x` (float32, detached), and a value.
 
         The value is [B] for logging where the gradient is that of a loss, and None where it is not (SDS).
@@ -63,18 +63,18 @@ class Prior(Plugin):
     def sample(
         self,
         shape: Sequence[int],
-        reading: Conditioning,
+        conditioning: Conditioning,
         rng: Rng,
         steps: int,
         guidance: float,
         around: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Latent priors with `can_sample`: scaled latents [B, *shape] that its model makes of the reading's prompts.
+        """Latent priors with `can_sample`: scaled latents [B, *shape] that its model makes of the prompts.
 
         Args:
             shape: [C, h, w] of the canvas's latents.
-            reading: row i belongs to sample i.
+            conditioning: row i belongs to sample i.
             rng: all randomness; its n is B.
             steps: of the sampler.
             guidance: classifier-free guidance scale; 1 is none.
@@ -83,7 +83,7 @@ class Prior(Plugin):
         """
         raise NotImplementedError
 
-    def update(self, x: Any, reading: Conditioning, step: int, rng: Rng) -> None:
+    def update(self, x: Any, conditioning: Conditioning, step: int, rng: Rng) -> None:
         """Priors that learn: takes in the samples as the step has left them. Arguments as for `gradient`.
 
         rng has other numbers than the one that `gradient` was given.

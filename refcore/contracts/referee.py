@@ -49,13 +49,13 @@ class Referee(Plugin):
         """The text work for P prompts, once a run (tokens, text features). No gradient."""
 
     @abstractmethod
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """The loss of each view against its own prompt; lower is a better match.
 
         Args:
             views: [N, 3, H, W] in [0, 1] (noise may leave the range a little), (H, W) = `input_size`.
-            reading: of P prompts.
-            rows: [N] int64, the prompt of each view.
+            conditioning: of P prompts.
+            prompt_index: [N] int64, the prompt of each view.
             wanted: False asks the negated question, -log(1 - p) or its like, bounded below.
 
         Returns:
@@ -63,8 +63,8 @@ class Referee(Plugin):
         """
 
     @abstractmethod
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """[B] float32 scores of images [B, 3, H, W] (at `input_size`), natural unit, higher is better. No gradient.
 
-        Image i is scored against prompt i of the reading.
+        Image i is scored against prompt i of the conditioning.
         """

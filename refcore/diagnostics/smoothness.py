@@ -146,9 +146,9 @@ def probe(
 ) -> Report:
     """Runs a config as it is, and measures the referees' loss where the run is after some of its steps.
 
-    Priors move the run and are no part of the loss that is measured; neither are `enough` and `hardest`, which make it
-    jump. A run with candidates is followed along the first one. Views of one number are the same for every noise, and a
-    weight that is scheduled is that of the step.
+    Priors move the run and are no part of the loss that is measured; neither are `satisfied_at` and `hardest`, which
+    make it jump. A run with candidates is followed along the first one. Views of one number are the same for every
+    noise, and a weight that is scheduled is that of the step.
 
     Args:
         config: with prompts.
@@ -291,7 +291,7 @@ def measured(config: RunConfig, views: int | None, noise: float | None, dtype: P
     }
     settings["canvas"]["autocast"] = None
     for term in settings["referees"]:
-        term |= {"enough": None, "dtype": None, "autocast": "off"}
+        term |= {"satisfied_at": None, "dtype": None, "autocast": "off"}
         if views == 0:
             term["views"] = CLEAN
     for group in settings["views"].values():

@@ -151,9 +151,9 @@ class _Builder:
                 RefereeUse(
                     label=label,
                     term=term,
-                    **self._asked(plugins[f"referees.{i}"], term, label, plugins.get(f"referees.{i}.parts.parser")),
+                    **self._asked(plugins[f"referees.{i}"], term, label, plugins.get(f"referees.{i}.phrases.parser")),
                     autocast=self._autocast(term),
-                    enough=self._enough(plugins[f"referees.{i}"], term, f"referees.{i}"),
+                    satisfied_at=self._satisfied_at(plugins[f"referees.{i}"], term, f"referees.{i}"),
                 )
                 for i, (label, term) in enumerate(zip(config.referee_labels, config.referees, strict=True))
             ],
@@ -201,36 +201,37 @@ class _Builder:
             sentences = self._sentences(parser, label)
             asked = [[term.prompt.replace(PROMPT, sentence) for sentence in own] for own in sentences]
             texts = list(dict.fromkeys([*texts, *(text for own in asked for text in own)]))
-            found["parts"] = tuple(tuple(texts.index(text) for text in own) for own in asked)
-        reading = referee.read(texts)
-        self._tell(reading, label)
-        return {**found, "reading": reading.to(self.device)}
+            found["phrases"] = tuple(tuple(texts.index(text) for text in own) for own in asked)
+        conditioning = referee.read(texts)
+        self._tell(conditioning, label)
+        return {**found, "conditioning": conditioning.to(self.device)}
 
     def _sentences(self, parser: Parser, label: str) -> list[tuple[str, ...]]:
-        """The parts of each sample's prompt, and a note of what they are."""
+        """The phrases of each sample's prompt, and a note of what they are."""
         prompts = [prompt for prompt, _ in self.config.samples]
         try:
             parts = {prompt: parser.parse(prompt).sentences() for prompt in dict.fromkeys(prompts)}
         except ParseError as error:
-            raise ParseError(f'"{label}" cannot judge the parts of a prompt: {error}') from error
+            raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}') from error
         by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
         for prompt, own in parts.items():
-            self.notes.append(f'"{label}", "{_short(prompt)}": its parts, by {by}: {"; ".join(own)}')
+            self.notes.append(f'"{label}", "{_short(prompt)}": its phrases, by {by}: {"; ".join(own)}')
         return [parts[prompt] for prompt in prompts]
 
-    def _enough(self, referee: Referee, term: RefereeTerm, field: str) -> tuple[float, ...] | None:
+    def _satisfied_at(self, referee: Referee, term: RefereeTerm, field: str) -> tuple[float, ...] | None:
         """[B] the loss at which a referee is satisfied with each sample."""
-        enough = term.enough
-        if enough is None:
+        satisfied_at = term.satisfied_at
+        if satisfied_at is None:
             return None
-        if enough.calibration is None or enough.quantile is None:
-            assert enough.loss is not None
-            return (enough.loss,) * len(self.config.samples)
+        if satisfied_at.calibration is None or satisfied_at.quantile is None:
+            assert satisfied_at.loss is not None
+            return (satisfied_at.loss,) * len(self.config.samples)
         own = referee.config.model_dump(mode="json")
-        where = f'{field}.enough: "{enough.calibration}"'
-        curve = Calibration.read(enough.calibration).curve(term.name, own, term.prompt, term.wanted, where)
+        where = f'{field}.satisfied_at: "{satisfied_at.calibration}"'
+        curve = Calibration.read(satisfied_at.calibration).curve(term.name, own, term.prompt, term.wanted, where)
         return tuple(
-            curve.of(enough.quantile, prompt if enough.per == "prompt" else None) for prompt, _ in self.config.samples
+            curve.of(satisfied_at.quantile, prompt if satisfied_at.per == "prompt" else None)
+            for prompt, _ in self.config.samples
         )
 
     def _prior(self, prior: Prior, term: Any, label: str, canvas: Canvas) -> PriorUse:
@@ -241,13 +242,13 @@ class _Builder:
                 f'"{label}" couples samples: what becomes of an image depends on which others are made with it'
             )
         texts, rows = self._texts(term.prompt)
-        reading = prior.read(texts)
-        self._tell(reading, label)
+        conditioning = prior.read(texts)
+        self._tell(conditioning, label)
         return PriorUse(
             label=label,
             term=term,
             prior=prior,
-            reading=reading.to(self.device).take(rows),
+            conditioning=conditioning.to(self.device).take(rows),
             autocast=self._autocast(term),
         )
 
@@ -257,14 +258,14 @@ class _Builder:
         texts = list(dict.fromkeys(asked))
         return texts, tuple(texts.index(text) for text in asked)
 
-    def _tell(self, reading: Conditioning, label: str) -> None:
-        for prompt, cut in zip(reading.prompts, reading.cut, strict=False):
+    def _tell(self, conditioning: Conditioning, label: str) -> None:
+        for prompt, cut in zip(conditioning.prompts, conditioning.truncated, strict=False):
             if cut:
                 told = f'"{label}" does not read the end of the prompt "{_short(prompt)}": "{cut}" is cut'
                 if self.config.strict:
                     raise RefcoreError(f"{told}; shorten the prompt, or run without strict")
                 self.warnings.append(told)
-        for prompt, note in zip(reading.prompts, reading.notes, strict=False):
+        for prompt, note in zip(conditioning.prompts, conditioning.notes, strict=False):
             if note:
                 self.notes.append(f'"{label}", "{_short(prompt)}": {note}')
 
@@ -288,9 +289,9 @@ def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
     for field, kind, uses in terms:
         found += [(f"{field}.{i}", kind, use) for i, use in enumerate(uses)]
     return found + [
-        (f"referees.{i}.parts.parser", "parsers", term.parts.parser)
+        (f"referees.{i}.phrases.parser", "parsers", term.phrases.parser)
         for i, term in enumerate(config.referees)
-        if term.parts is not None
+        if term.phrases is not None
     ]
 
 

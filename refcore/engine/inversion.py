@@ -363,7 +363,7 @@ class Inversion:
         _put(self._waited, active, torch.where(improved, 0, self._waited[active] + 1))
         finished = torch.zeros_like(improved)
         samples = [self.candidates[row].sample for row in active]
-        wait_for = [use for use in self.engine.referees if use.enough is not None]
+        wait_for = [use for use in self.engine.referees if use.satisfied_at is not None]
         if wait_for:
             satisfied = [losses[use.label] <= self.engine.bounds(use, samples, losses[use.label]) for use in wait_for]
             finished = torch.stack(satisfied).all(0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refcore.config.run import RunConfig
 from refcore.config.start import SampleStart
-from refcore.config.terms import JudgedParts, PriorTerm, RefereeTerm
+from refcore.config.terms import JudgedPhrases, PriorTerm, RefereeTerm
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
@@ -49,11 +49,11 @@ class NonFiniteError(RefcoreError):
 
 @dataclass(frozen=True)
 class Use:
-    """A loaded referee with what it was asked. `rows[b]` is the row of `reading` that sample b is judged against."""
+    """A loaded referee with what it was asked. `rows[b]` is the row of `conditioning` that sample b is judged against."""
 
     label: str
     referee: Referee
-    reading: Conditioning
+    conditioning: Conditioning
     rows: tuple[int, ...]
     autocast: torch.dtype | None = None
 
@@ -70,20 +70,20 @@ class RefereeUse(Use):
     """A referee that the image is optimised for."""
 
     term: RefereeTerm
-    enough: tuple[float, ...] | None = None
+    satisfied_at: tuple[float, ...] | None = None
     """[B] the loss at or below which it is satisfied with each sample; None: never."""
-    parts: tuple[tuple[int, ...], ...] | None = None
-    """[B] the rows of `reading` that hold the parts of each sample's prompt, one or more; None: it judges no parts."""
+    phrases: tuple[tuple[int, ...], ...] | None = None
+    """[B] the rows of `conditioning` that hold the parts of each sample's prompt, one or more; None: it judges no parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorUse:
-    """A loaded prior with what it was asked; row b of `reading` belongs to sample b."""
+    """A loaded prior with what it was asked; row b of `conditioning` belongs to sample b."""
 
     label: str
     term: PriorTerm
     prior: Prior
-    reading: Conditioning
+    conditioning: Conditioning
     autocast: torch.dtype | None = None
 
 
@@ -153,7 +153,9 @@ class Engine:
         for use in self.referees:
             group, most = self.groups[use.term.views], 0
             for b in range(len(self.seeds)):
-                most += (1 + len(use.parts[b]) if use.parts else 1) * group.config.count * self.config.candidates.count
+                most += (
+                    (1 + len(use.phrases[b]) if use.phrases else 1) * group.config.count * self.config.candidates.count
+                )
             if most > 1:
                 free = memory.free_memory(self.device)
                 with_weights = memory.graph_bytes(lambda use=use: self._shown(use, 1))  # type: ignore[misc]
@@ -169,10 +171,10 @@ class Engine:
         views = torch.zeros(n, 3, *use.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
         with _autocast(self.device, use.autocast):
             rows = torch.zeros(n, dtype=torch.int64, device=self.device)
-            return use.referee.judge(views, use.reading, rows, use.term.wanted)
+            return use.referee.judge(views, use.conditioning, rows, use.term.wanted)
 
     def finish_reading(self) -> None:
-        """Lets the plugins drop what only reads text. Their readings stay; no other prompt can be read afterwards."""
+        """Lets the plugins drop what only reads text. Their conditionings stay; no other prompt can be read afterwards."""
         for use in (*self.referees, *self.witnesses):
             use.referee.finish_reading()
         for prior in self.priors:
@@ -218,7 +220,7 @@ class Engine:
             for use in referees:
                 gradient, loss = self._judge(use, views.of(use), chosen[use.term.views], samples, step)
                 gradient = gradient * use.term.weight_at(step, steps)
-                if use.enough is not None:
+                if use.satisfied_at is not None:
                     gradient = gradient * self.unsatisfied(use, loss, samples).to(gradient).view(-1, 1, 1, 1)
                 _record(result, use.label, gradient, loss)
                 rows.add_at_image(use.label, "referees", gradient)
@@ -276,7 +278,7 @@ class Engine:
         question: Callable[[Any, Tensor, Conditioning], Answer],
         samples: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """`question(referee, seen, reading)`, chunk by chunk, of finished images [A, 3, H, W] as they are scored."""
+        """`question(referee, seen, conditioning)`, chunk by chunk, of finished images [A, 3, H, W] as they are scored."""
         samples = list(range(len(images)) if samples is None else samples)
         size = self._chunk(use) or max(1, len(images))
         coarse = use.coarse if isinstance(use, WitnessUse) else None
@@ -284,9 +286,9 @@ class Engine:
         for first in range(0, len(images), size):
             part = images[first : first + size]
             seen = resize(part if coarse is None else coarsen(part, coarse), use.referee.input_size)
-            reading = use.reading.take([use.rows[b] for b in samples[first : first + size]])
+            conditioning = use.conditioning.take([use.rows[b] for b in samples[first : first + size]])
             with _autocast(self.device, use.autocast):
-                answers.append(question(use.referee, seen, reading))
+                answers.append(question(use.referee, seen, conditioning))
         return answers
 
     def learn(self, params: CanvasParams, candidates: Sequence[int], step: int) -> None:
@@ -306,18 +308,18 @@ class Engine:
                     x = use.prior.encode(image) if use.prior.space == "latent" else image
             rng = Rng(keys, step, f"prior/{use.label}/learn", device=self.device)
             with _autocast(self.device, use.autocast):
-                use.prior.update(x, use.reading.take(samples), step, rng)
+                use.prior.update(x, use.conditioning.take(samples), step, rng)
 
     def bounds(self, use: RefereeUse, samples: Sequence[int], like: Tensor) -> Tensor:
-        """[A] the losses at which a referee that has `enough` is satisfied with some samples, as `like`."""
-        assert use.enough is not None
-        return torch.tensor([use.enough[b] for b in samples], dtype=like.dtype, device=like.device)
+        """[A] the losses at which a referee that has `satisfied_at` is satisfied with some samples, as `like`."""
+        assert use.satisfied_at is not None
+        return torch.tensor([use.satisfied_at[b] for b in samples], dtype=like.dtype, device=like.device)
 
     def unsatisfied(self, use: RefereeUse, loss: Tensor, samples: Sequence[int]) -> Tensor:
-        """[A] in 0 .. 1: the factor of a referee's gradient, by its losses [A]. 0 where it has had `enough`."""
-        assert use.term.enough is not None
+        """[A] in 0 .. 1: the factor of a referee's gradient, by its losses [A]. 0 where it has had `satisfied_at`."""
+        assert use.term.satisfied_at is not None
         above = loss - self.bounds(use, samples, loss)
-        width = use.term.enough.width
+        width = use.term.satisfied_at.width
         return (above / width).clamp(0, 1) if width else (above > 0).to(loss.dtype)
 
     @property
@@ -338,7 +340,7 @@ class Engine:
         """The candidates of each sample by the `compared` referees, of which a satisfied one prefers none.
 
         Args:
-            losses: [T, A] as `look` gives them; none counts as lower than its referee's `enough`.
+            losses: [T, A] as `look` gives them; none counts as lower than its referee's `satisfied_at`.
             candidates: [A], as for `gradients`.
             scale: [T, B] of an earlier call, as in `refcore.engine.candidates.ordered`.
 
@@ -347,7 +349,7 @@ class Engine:
         """
         samples = [self.sample_of(c) for c in candidates]
         bounded = [
-            row if use.enough is None else row.maximum(self.bounds(use, samples, row))
+            row if use.satisfied_at is None else row.maximum(self.bounds(use, samples, row))
             for row, (use, _) in zip(losses, self.compared, strict=True)
         ]
         weights = torch.tensor([weight for _, weight in self.compared], device=self.device)
@@ -390,11 +392,11 @@ class Engine:
             raise RefcoreError(f'init is a sample of prior "{settings.prior}", which cannot be sampled; name another')
         use, samples = able[0], [self.sample_of(c) for c in candidates]
         keys = [f"{self.keys[c]}/{self.config.samples[b][0]}" for c, b in zip(candidates, samples, strict=True)]
-        reading = use.reading.take(samples)
+        conditioning = use.conditioning.take(samples)
         rng = Rng(keys, number, "init/sample", device=self.device)
         strength = settings.rounds[number - 1][1] if number else 1.0
         with _autocast(self.device, use.autocast):
-            return use.prior.sample(shape, reading, rng, settings.steps, settings.guidance, around, strength)
+            return use.prior.sample(shape, conditioning, rng, settings.steps, settings.guidance, around, strength)
 
     def _judge(
         self, use: RefereeUse, views: Views, index: Sequence[int], samples: Sequence[int], step: int
@@ -494,12 +496,12 @@ class Engine:
         """
         made, sample = views.make(index), views.sample_of(index)
         questions = asked.counts.index_select(0, sample)
-        if asked.parts is not None:
+        if asked.phrases is not None:
             made = made.repeat_interleave(questions, 0)
         with _autocast(self.device, use.autocast):
-            loss = use.referee.judge(made, use.reading, asked.of(sample), use.term.wanted)
+            loss = use.referee.judge(made, use.conditioning, asked.of(sample), use.term.wanted)
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
-        return loss if asked.parts is None else asked.reduced(loss, questions)
+        return loss if asked.phrases is None else asked.reduced(loss, questions)
 
     def _image_prior(
         self, use: PriorUse, cut: Tensor, samples: Sequence[int], seeds: Sequence[Key], step: int
@@ -530,9 +532,11 @@ class Engine:
 
     def _ask(self, use: PriorUse, x: Any, samples: Sequence[int], seeds: Sequence[Key], step: int) -> tuple[Any, Any]:
         rng = Rng(seeds, step, f"prior/{use.label}", device=self.device)
-        reading = use.reading if list(samples) == list(range(len(self.seeds))) else use.reading.take(samples)
+        conditioning = (
+            use.conditioning if list(samples) == list(range(len(self.seeds))) else use.conditioning.take(samples)
+        )
         with _autocast(self.device, use.autocast):
-            return use.prior.gradient(x, reading, step, rng)
+            return use.prior.gradient(x, conditioning, step, rng)
 
     def _acts_on_image(self, use: PriorUse) -> bool:
         return use.prior.space == "image" or (use.prior.space == "latent" and self.canvas.latent_name() is None)
@@ -553,14 +557,16 @@ class Engine:
 
 
 class _Asked:
-    """What a referee is asked about views of A samples: rows of its reading, the whole prompt's before the parts'."""
+    """What a referee is asked about views of A samples: rows of its conditioning, the whole prompt's before the parts'."""
 
     def __init__(self, use: RefereeUse, samples: Sequence[int], device: torch.device) -> None:
         self.use = use
-        self.parts: JudgedParts | None = use.term.parts if use.parts is not None else None
+        self.phrases: JudgedPhrases | None = use.term.phrases if use.phrases is not None else None
         rows = [(use.rows[b],) for b in samples]
-        if self.parts is not None and use.parts is not None:
-            rows = [(*(row if self.parts.whole else ()), *use.parts[b]) for row, b in zip(rows, samples, strict=True)]
+        if self.phrases is not None and use.phrases is not None:
+            rows = [
+                (*(row if self.phrases.whole else ()), *use.phrases[b]) for row, b in zip(rows, samples, strict=True)
+            ]
         self.each = [len(row) for row in rows]
         """[A] how many questions are asked about a view of each sample."""
         self.counts = torch.tensor(self.each, device=device)
@@ -570,21 +576,21 @@ class _Asked:
     def of(self, sample: Tensor) -> Tensor:
         """[m] the questions about views of the samples `sample` [n], view by view."""
         asked = self._table.index_select(0, sample)
-        if self.parts is None:
+        if self.phrases is None:
             return asked[:, 0]
         return asked[self._there(self.counts.index_select(0, sample))]
 
     def reduced(self, losses: Tensor, questions: Tensor) -> Tensor:
         """[n] from the losses [m] of n views: whole * loss(prompt) + weight * reduce(losses of its parts)."""
-        assert self.parts is not None
+        assert self.phrases is not None
         there = self._there(questions)
         table = losses.new_zeros(there.shape).masked_scatter(there, losses)
-        whole = self.parts.whole * table[:, 0] if self.parts.whole else 0.0
-        first = 1 if self.parts.whole else 0
+        whole = self.phrases.whole * table[:, 0] if self.phrases.whole else 0.0
+        first = 1 if self.phrases.whole else 0
         table, there, count = table[:, first:], there[:, first:], questions - first
-        if self.parts.reduce == "max":
-            return whole + self.parts.weight * table.masked_fill(~there, -torch.inf).max(1).values
-        return whole + self.parts.weight * table.sum(1) / count
+        if self.phrases.reduce == "max":
+            return whole + self.phrases.weight * table.masked_fill(~there, -torch.inf).max(1).values
+        return whole + self.phrases.weight * table.sum(1) / count
 
     def _there(self, counts: Tensor) -> Tensor:
         """[n, longest] bool: which places of a table have a question."""
@@ -667,8 +673,8 @@ class _Rows:
         return {"all": "all", "sides": side, "terms": label}[self.told_apart]
 
 
-def _score(referee: Referee, seen: Tensor, reading: Conditioning) -> Tensor:
-    return referee.score(seen, reading).float()
+def _score(referee: Referee, seen: Tensor, conditioning: Conditioning) -> Tensor:
+    return referee.score(seen, conditioning).float()
 
 
 def _record(result: StepGradients, label: str, gradient: Tensor, loss: Tensor | None) -> None:

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from refcore.config.settings import dump_yaml, override
-from refcore.config import presets
 from refcore import registry
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.settings import dump_yaml, override
 from refcore.contracts.judge import Judge
 from refcore.engine.build import plugin_config, resolve, uses
-from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion, StepResult
+from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
-from refcore.errors import RefcoreError
 from refcore.runs.rundir import RunDir, refuse_taken
 
 
@@ -140,6 +140,8 @@ def _compose(
 
 def judge_of(config: RunConfig) -> Judge | None:
     """The judge of the world that a run's checkpoints come from; None where they come from none, or from several."""
-    named = {model for field, kind, use in uses(config) for model in plugin_config(kind, use, field).checkpoints().values()}
+    named = {
+        model for field, kind, use in uses(config) for model in plugin_config(kind, use, field).checkpoints().values()
+    }
     worlds = {model.partition(":")[0] for model in named if ":" in model} & set(registry.names("judges"))
     return registry.create("judges", worlds.pop()) if len(worlds) == 1 else None

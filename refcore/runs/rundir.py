@@ -19,8 +19,8 @@ from refcore.errors import RefcoreError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from refcore.engine.step import Engine
     from refcore.engine.inversion import Inversion
+    from refcore.engine.step import Engine
 
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
@@ -150,13 +150,13 @@ class RunDir:
 
 def _notes(engine: Engine, b: int) -> list[str]:
     """How each referee and prior understood sample b's prompt, and what of it was cut."""
-    readings = [(use.label, use.reading, use.rows[b]) for use in (*engine.referees, *engine.witnesses)]
-    readings += [(use.label, use.reading, b) for use in engine.priors]
+    conditionings = [(use.label, use.conditioning, use.rows[b]) for use in (*engine.referees, *engine.witnesses)]
+    conditionings += [(use.label, use.conditioning, b) for use in engine.priors]
     told = []
-    for label, reading, row in readings:
-        if reading.notes and (note := reading.notes[row]):
+    for label, conditioning, row in conditionings:
+        if conditioning.notes and (note := conditioning.notes[row]):
             told.append(f"{label}: {note}")
-        if reading.cut and (cut := reading.cut[row]):
+        if conditioning.truncated and (cut := conditioning.truncated[row]):
             told.append(f'{label} does not read "{cut}"')
     return list(dict.fromkeys(told))
 

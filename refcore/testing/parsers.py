@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refcore.contracts.parser import Parts
+from refcore.contracts.parser import ParsedPrompt
 from refcore.errors import ParseError
 from refcore.testing.case import Case, Failed, global_randomness_untouched, require
 
@@ -11,7 +11,7 @@ def parsing(case: Case) -> None:
     """Each prompt comes back as it was given, with things whose text and count are told apart."""
     for prompt in case.prompts:
         found = case.loaded().parse(prompt)
-        require(isinstance(found, Parts), f"parse gives {type(found).__name__}; expected refcore.Parts")
+        require(isinstance(found, ParsedPrompt), f"parse gives {type(found).__name__}; expected refcore.ParsedPrompt")
         require(found.prompt == prompt, f'parse("{prompt}").prompt is "{found.prompt}"; expected the prompt as given')
         for part in found.things:
             require(
@@ -23,12 +23,12 @@ def parsing(case: Case) -> None:
 
 
 def repeatable(case: Case) -> None:
-    """The same prompt has the same parts, in a second call and in a second instance, whatever was read before."""
+    """The same prompt has the same phrases, in a second call and in a second instance, whatever was read before."""
     first = {prompt: case.loaded().parse(prompt) for prompt in case.prompts}
     for who, other in (("a second call", case.loaded()), ("a second instance", case.fresh())):
         for prompt in reversed(case.prompts):
             again, found = other.parse(prompt), first[prompt]
-            require(again == found, f'"{prompt}" has the parts {again} in {who}, and had {found}; expected the same')
+            require(again == found, f'"{prompt}" is parsed as {again} in {who}, and was {found}; expected the same')
 
 
 def refuses_what_it_cannot_read(case: Case) -> None:

@@ -146,7 +146,7 @@ def encoder(case: Case) -> None:
 
 
 def inputs_unchanged(case: Case) -> None:
-    """x and the reading are as they were before."""
+    """x and the conditioning are as they were before."""
     prior = case.loaded()
     x = _x(case, prior)
     before = {name: part.clone() for name, part in x.items()}

@@ -41,22 +41,24 @@ def loads(case: Case) -> None:
     require(referee.device.type == case.device.type, f"device is {referee.device}; it was loaded on {case.device}")
 
 
-def reading(case: Case) -> None:
+def conditioning(case: Case) -> None:
     """`read` gives one row a prompt, without gradients, in the order asked."""
     prompts = list(case.prompts)
     read = case.loaded().read(prompts)
     require(isinstance(read, Conditioning), f"read gives {type(read).__name__}; expected a refcore.Conditioning")
-    require(read.prompts == case.prompts, f"the reading's prompts are {read.prompts}; expected {case.prompts}")
+    require(read.prompts == case.prompts, f"the conditioning's prompts are {read.prompts}; expected {case.prompts}")
     for name, tensor in read.tensors.items():
         require(
             tensor.shape[:1] == (len(prompts),),
-            f'tensor "{name}" of the reading has the shape {list(tensor.shape)}; expected {len(prompts)} rows',
+            f'tensor "{name}" of the conditioning has the shape {list(tensor.shape)}; expected {len(prompts)} rows',
         )
-        require(not tensor.requires_grad, f'tensor "{name}" of the reading requires a gradient; read under no_grad')
-    for name, told in (("cut", read.cut), ("notes", read.notes)):
+        require(
+            not tensor.requires_grad, f'tensor "{name}" of the conditioning requires a gradient; read under no_grad'
+        )
+    for name, told in (("truncated", read.truncated), ("notes", read.notes)):
         require(
             len(told) in (0, len(prompts)) and all(isinstance(text, str) for text in told),
-            f"{name} of the reading is {told!r}; expected one string a prompt, or none",
+            f"{name} of the conditioning is {told!r}; expected one string a prompt, or none",
         )
     read.to(case.device).take([1, 0, 1])
 
@@ -100,11 +102,11 @@ def gradient_present_and_finite(case: Case) -> None:
 
 def gradient_right(case: Case) -> None:
     """The gradient is the loss's: central differences, in float64 where it goes through."""
-    rows = torch.arange(N) % len(case.prompts)
+    prompt_index = torch.arange(N) % len(case.prompts)
 
     def losses(dtype: torch.dtype) -> Tensor:
         referee = case.loaded(dtype)
-        return _judge(case, referee, _views(case, referee, dtype=dtype), rows)
+        return _judge(case, referee, _views(case, referee, dtype=dtype), prompt_index)
 
     dtype, steps, limit = precision(case, losses)
     referee = case.loaded(dtype)
@@ -112,7 +114,7 @@ def gradient_right(case: Case) -> None:
         views = {"views": leaf(_views(case, referee, dtype=dtype))}
 
         def function(x: Tensors, wanted: bool = wanted) -> Tensor:
-            return _judge(case, referee, x["views"], rows, wanted)
+            return _judge(case, referee, x["views"], prompt_index, wanted)
 
         gradient = gradient_of(function(views), views, f"the loss (wanted={wanted})")
         gap = slope_error(function, gradient, {"views": views["views"].detach()}, steps)
@@ -126,14 +128,14 @@ def gradient_right(case: Case) -> None:
 def no_dependence_on_batch_mates(case: Case) -> None:
     """A view's loss and gradient are what they are without the others, and belong to its own prompt."""
     referee = case.loaded()
-    rows = torch.tensor([1, 0, 1])
+    prompt_index = torch.tensor([1, 0, 1])
     views = leaf(_views(case, referee))
-    losses = _judge(case, referee, views, rows)
+    losses = _judge(case, referee, views, prompt_index)
     (first,) = torch.autograd.grad(losses[0], views, retain_graph=True)
     leak = float(first[1:].abs().amax())
     require(leak <= ROUGH * float(first.abs().amax()), f"the loss of a view has a gradient ({leak:.2g}) in its mates")
     together = gradient_of(losses, {"v": views}, "the loss")["v"]
-    for i, row in enumerate(rows.tolist()):
+    for i, row in enumerate(prompt_index.tolist()):
         own = leaf(views[i : i + 1])
         single = referee.read([case.prompts[row]]).to(case.device)
         loss = referee.judge(own, single, torch.zeros(1, dtype=torch.int64, device=case.device))
@@ -152,9 +154,9 @@ def negated_question(case: Case) -> None:
         raise NotApplicable("it refuses wanted=False, with a RefcoreError")
     referee = case.loaded()
     views = leaf(_views(case, referee))
-    rows = torch.arange(N) % len(case.prompts)
+    prompt_index = torch.arange(N) % len(case.prompts)
     yes, no = (
-        gradient_of(_judge(case, referee, views, rows, wanted), {"v": views}, "the loss")["v"].flatten()
+        gradient_of(_judge(case, referee, views, prompt_index, wanted), {"v": views}, "the loss")["v"].flatten()
         for wanted in (True, False)
     )
     cosine = float(torch.nn.functional.cosine_similarity(yes.double(), no.double(), dim=0))
@@ -166,24 +168,24 @@ def negated_question(case: Case) -> None:
 
 
 def inputs_unchanged(case: Case) -> None:
-    """Views and readings are as they were before; others use them, too."""
+    """Views and conditionings are as they were before; others use them, too."""
     referee = case.loaded()
     views, read = _views(case, referee), referee.read(list(case.prompts)).to(case.device)
     before = {"the views": views.clone(), **{name: t.clone() for name, t in read.tensors.items()}}
-    rows = torch.arange(N, device=case.device) % len(case.prompts)
-    referee.judge(views, read, rows)
-    referee.score(views, read.take(rows.tolist()))
+    prompt_index = torch.arange(N, device=case.device) % len(case.prompts)
+    referee.judge(views, read, prompt_index)
+    referee.score(views, read.take(prompt_index.tolist()))
     for name, tensor in {"the views": views, **read.tensors}.items():
         require(error(tensor, before[name]) <= EXACT, f"{name} changed in place; work on a copy")
 
 
 def exercise(case: Case, referee: Any) -> Tensors:
     """Losses, gradients and scores."""
-    rows = torch.arange(N) % len(case.prompts)
+    prompt_index = torch.arange(N) % len(case.prompts)
     found: Tensors = {}
     for wanted in _questions(case):
         views = leaf(_views(case, referee))
-        losses = _judge(case, referee, views, rows, wanted)
+        losses = _judge(case, referee, views, prompt_index, wanted)
         found[f"the loss (wanted={wanted})"] = losses.detach()
         if losses.requires_grad:
             (gradient,) = torch.autograd.grad(losses.sum(), views)
@@ -197,17 +199,17 @@ def call(case: Case, referee: Any) -> tuple[Callable[[], Tensor], list[Tensor], 
     """A judgement of three views."""
     views = leaf(_views(case, referee))
     read = referee.read(list(case.prompts)).to(case.device)
-    rows = torch.arange(N, device=case.device) % len(case.prompts)
-    return lambda: referee.judge(views, read, rows), [views], N
+    prompt_index = torch.arange(N, device=case.device) % len(case.prompts)
+    return lambda: referee.judge(views, read, prompt_index), [views], N
 
 
 def _views(case: Case, referee: Any, n: int = N, dtype: torch.dtype = torch.float32) -> Tensor:
     return case.images(referee.input_size, n, dtype)
 
 
-def _judge(case: Case, referee: Any, views: Tensor, rows: Tensor, wanted: bool = True) -> Tensor:
+def _judge(case: Case, referee: Any, views: Tensor, prompt_index: Tensor, wanted: bool = True) -> Tensor:
     read = referee.read(list(case.prompts)).to(case.device)
-    return referee.judge(views, read, rows.to(case.device), wanted)
+    return referee.judge(views, read, prompt_index.to(case.device), wanted)
 
 
 def _questions(case: Case) -> tuple[bool, ...]:

@@ -39,7 +39,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             common.config_round_trip,
             common.useful_errors,
             referees.loads,
-            referees.reading,
+            referees.conditioning,
             referees.shapes_dtype_and_device,
             referees.gradient_present_and_finite,
             referees.gradient_right,

@@ -42,22 +42,22 @@ class Tint(Referee):
 
     def read(self, prompts):
         colours = [next((COLOURS[w] for w in prompt.split() if w in COLOURS), (0.5, 0.5, 0.5)) for prompt in prompts]
-        cut = tuple(" ".join(prompt.split()[4:]) for prompt in prompts)
+        truncated = tuple(" ".join(prompt.split()[4:]) for prompt in prompts)
         notes = tuple("no colour is named" if colour == (0.5, 0.5, 0.5) else "" for colour in colours)
-        return Conditioning(tuple(prompts), {"colour": torch.tensor(colours)}, cut, notes)
+        return Conditioning(tuple(prompts), {"colour": torch.tensor(colours)}, truncated, notes)
 
-    def judge(self, views, reading, rows, wanted=True):
+    def judge(self, views, conditioning, prompt_index, wanted=True):
         self.calls += 1
         if self.config.interrupt_after is not None and self.calls == self.config.interrupt_after:
             os.kill(os.getpid(), 2)
         if self.config.fail_after is not None and self.calls > self.config.fail_after:
             raise ZeroDivisionError("a bug of the plugin")
-        loss = (views.mean((2, 3)) - reading.select(rows)["colour"]).square().sum(1)
+        loss = (views.mean((2, 3)) - conditioning.select(prompt_index)["colour"]).square().sum(1)
         broken = self.config.nan_after is not None and self.calls > self.config.nan_after
         return loss * torch.nan if broken else loss
 
-    def score(self, images, reading):
-        return (images.mean((2, 3)) - reading["colour"]).square().sum(1)
+    def score(self, images, conditioning):
+        return (images.mean((2, 3)) - conditioning["colour"]).square().sum(1)
 
 
 @pytest.fixture(autouse=True)

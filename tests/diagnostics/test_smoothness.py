@@ -55,12 +55,12 @@ class Quadratic(Referee):
     def read(self, prompts: Sequence[str]) -> Conditioning:
         return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         flat = views.flatten(1)
         return 0.5 * (flat @ HESSIAN.to(flat) * flat).sum(1)
 
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
-        return -self.judge(images, reading, torch.zeros(len(images)))
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
+        return -self.judge(images, conditioning, torch.zeros(len(images)))
 
 
 class Waves(Quadratic):
@@ -69,7 +69,7 @@ class Waves(Quadratic):
     class Config(PluginConfig):
         k: float = Field(10.0, description="Frequency.")
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         return (1 - torch.cos(self.config.k * views)).flatten(1).sum(1) / self.config.k**2
 
 
@@ -205,7 +205,7 @@ def test_what_does_not_converge_is_none_and_has_no_condition(monkeypatch: pytest
         ({}, {"noise": [-0.1]}, "noise is -0.1"),
         ({}, {"radius": 0.0}, "radius 0 and"),
         (
-            {"referees": [{"name": "quadratic", "enough": 1e9}], "early_stop": {"every": 1}},
+            {"referees": [{"name": "quadratic", "satisfied_at": 1e9}], "early_stop": {"every": 1}},
             {"steps": [4]},
             "step 4 is never reached: every sample stopped after 1 steps",
         ),

@@ -86,7 +86,7 @@ def test_the_papers_recipe_is_the_papers_update() -> None:
             eta = 0.5 + 0.25 * (1 + math.cos(math.pi * (t - warmup) / (steps - warmup)))
         rng = Rng([3, 3], t, "prior/toy_sds")
         weight = 0.4 + 0.2 * (1 + math.cos(math.pi * t / steps))
-        g_sds = weight * sds.prior.gradient(z, sds.reading, t, rng)[0]
+        g_sds = weight * sds.prior.gradient(z, sds.conditioning, t, rng)[0]
         noise = Rng([3, 3], t, "noise/latent").normal(*z.shape[1:])
         if t < sds_only:
             g_ref = referee_gradient(inversion, z, use)
@@ -110,7 +110,7 @@ def referee_gradient(inversion: Inversion, z: Tensor, use: Any) -> Tensor:
     z = z.clone().requires_grad_()
     image = inversion.engine.canvas.decode({"latent": z})
     view = F.interpolate(image, (16, 16), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    loss = -F.logsigmoid(use.referee.logits(view, use.reading["text"]))
+    loss = -F.logsigmoid(use.referee.logits(view, use.conditioning["text"]))
     return torch.autograd.grad(loss.sum(), z)[0]
 
 
@@ -152,9 +152,12 @@ def test_early_stop_freezes_one_sample_and_leaves_the_other_alone() -> None:
         path.append((losses["toy"].tolist(), free.params["latent"].detach().clone()))
     quick = min((0, 1), key=lambda b: path[1][0][b])
     slow = 1 - quick
-    enough = path[1][0][quick] + 1e-9
-    assert enough < min(losses[slow] for losses, _ in path[1:-1]), "the toy samples no longer differ enough"
-    referees = [{"name": "toy", "weight": 2.0, "enough": enough}, free.config.referees[1].model_dump(mode="json")]
+    satisfied_at = path[1][0][quick] + 1e-9
+    assert satisfied_at < min(losses[slow] for losses, _ in path[1:-1]), "the toy samples no longer differ enough"
+    referees = [
+        {"name": "toy", "weight": 2.0, "satisfied_at": satisfied_at},
+        free.config.referees[1].model_dump(mode="json"),
+    ]
     stopping = Inversion(
         free.config.from_settings(
             {**free.config.settings(), "referees": referees, "early_stop": {"every": 1, "first": 2}}

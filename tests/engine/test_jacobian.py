@@ -163,7 +163,7 @@ def test_at_the_image_one_pull_back_serves_all_referees(factor: float | None) ->
     for use in engine.referees:
         views = engine.groups["main"].open(cut, use.referee.input_size, engine.keys, 2)
         losses = use.referee.judge(
-            views.make(range(6)), use.reading, torch.tensor(use.rows)[views.sample], use.term.wanted
+            views.make(range(6)), use.conditioning, torch.tensor(use.rows)[views.sample], use.term.wanted
         )
         (g,) = torch.autograd.grad(losses.view(2, 3).mean(1).sum(), views.source)
         parts.append(views.pull_back(g).flatten(1) * use.term.weight_at(2, 6))

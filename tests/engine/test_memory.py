@@ -34,8 +34,8 @@ class Greedy(ToyReferee):
 
     config: Config
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        loss = super().judge(views, reading, rows, wanted)
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        loss = super().judge(views, conditioning, prompt_index, wanted)
         if len(views) > self.config.limit and self.calls > self.config.fine:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return loss

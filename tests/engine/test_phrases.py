@@ -12,7 +12,7 @@ from toys import ToyReferee, run, toy_config
 
 from refcore import registry
 from refcore.config.run import RunConfig
-from refcore.contracts.parser import Parser, Part, Parts, Relation
+from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
 from refcore.engine.build import build, resolve, start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, ParseError, RefcoreError
@@ -30,12 +30,12 @@ class Commas(Parser):
 
     config: Config
 
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         pieces = [piece.strip() for piece in prompt.split(",")]
         if not all(pieces):
             raise ParseError(f'"{prompt}" has an empty piece')
         relations = (Relation(0, "by", 1),) if self.config.related and len(pieces) > 1 else ()
-        return Parts(prompt, tuple(Part(piece, None, piece) for piece in pieces), relations)
+        return ParsedPrompt(prompt, tuple(Phrase(piece, None, piece) for piece in pieces), relations)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,7 +46,7 @@ def _commas() -> Iterator[None]:
 
 
 def config(parts: Any, prompts: list[str] = PROMPTS, term: dict[str, Any] | None = None, **fields: Any) -> RunConfig:
-    own = {"name": "toy", "weight": 2.0, "parts": parts, **(term or {})}
+    own = {"name": "toy", "weight": 2.0, "phrases": parts, **(term or {})}
     return toy_config(prompts=prompts, referees=[own], priors=[], **fields)
 
 
@@ -151,13 +151,13 @@ def test_chunks_count_judgements_and_do_not_change_the_gradient(chunk: int, monk
 def test_the_parts_of_a_relation_and_the_template_are_asked_for() -> None:
     parser = {"name": "commas", "config": {"related": True}}
     engine = build(config({"parser": parser}, ["fox, hen"], {"prompt": "a photo of {prompt}"}))
-    assert engine.referees[0].reading.prompts == (
+    assert engine.referees[0].conditioning.prompts == (
         "a photo of fox, hen",
         "a photo of fox",
         "a photo of hen",
         "a photo of fox by hen",
     )
-    assert engine.notes == ('"toy", "fox, hen": its parts, by the parser "commas": fox; hen; fox by hen',)
+    assert engine.notes == ('"toy", "fox, hen": its phrases, by the parser "commas": fox; hen; fox by hen',)
 
 
 def test_hardest_views_are_ranked_by_the_loss_with_its_parts() -> None:
@@ -169,9 +169,9 @@ def test_hardest_views_are_ranked_by_the_loss_with_its_parts() -> None:
     found = engine.gradients(start(engine), [0, 1, 2], 0)
     for b, prompt in enumerate(PROMPTS):
         pieces = [piece.strip() for piece in prompt.split(",")]
-        reading = use.referee.read(pieces)
+        conditioning = use.referee.read(pieces)
         rows = torch.arange(len(pieces)).repeat_interleave(5)
-        losses = use.referee.judge(made[5 * b : 5 * b + 5].repeat(len(pieces), 1, 1, 1), reading, rows)
+        losses = use.referee.judge(made[5 * b : 5 * b + 5].repeat(len(pieces), 1, 1, 1), conditioning, rows)
         assert torch.allclose(found.losses["toy"][b], losses.view(-1, 5).mean(0).topk(2).values.mean())
 
 
@@ -188,28 +188,28 @@ def test_a_run_is_the_same_with_the_parser_by_name_or_by_settings() -> None:
     short = config("commas")
     long = config({"parser": {"name": "commas", "config": {}}, "weight": 1, "whole": 1, "reduce": "mean"})
     assert short == long
-    assert resolve(short).referees[0].parts.parser.config == {"related": False}  # type: ignore[union-attr]
+    assert resolve(short).referees[0].phrases.parser.config == {"related": False}  # type: ignore[union-attr]
     assert torch.equal(run(short).images(), run(resolve(long)).images())
 
 
 def test_an_objective_keeps_its_parts() -> None:
-    objective = 2 * referee("toy", term={"parts": {"parser": "commas", "reduce": "max"}}) - referee("toy")
+    objective = 2 * referee("toy", term={"phrases": {"parser": "commas", "reduce": "max"}}) - referee("toy")
     assert Objective.from_settings(json.loads(json.dumps(objective.settings()))) == objective
     assert Objective.of(objective.into(config(None))) == objective
     assert "reduce" in str(objective)
-    assert "parts" not in str(referee("toy"))
+    assert "phrases" not in str(referee("toy"))
 
 
 @pytest.mark.parametrize(
     ("term", "told"),
     [
-        ({"parts": {"parser": "commas", "weight": 0}}, r"parts\.weight: .*greater than 0"),
-        ({"parts": {"parser": "commas", "whole": -1}}, r"parts\.whole: .*greater than or equal to 0"),
-        ({"parts": {"parser": "commas", "reduce": "min"}}, r'parts\.reduce: "min" is unknown; expected mean, max'),
-        ({"parts": {}}, r"parts\.parser: it is missing"),
-        ({"parts": {"parser": "commas", "wieght": 1}}, r'parts\.wieght: unknown field.*did you mean "weight"'),
-        ({"parts": "commas", "prompt": "blurry"}, r'prompt is "blurry"; expected \{prompt\} in it'),
-        ({"parts": "commas", "enough": {"quantile": 0.5, "calibration": "c"}}, r"use enough\.loss"),
+        ({"phrases": {"parser": "commas", "weight": 0}}, r"phrases\.weight: .*greater than 0"),
+        ({"phrases": {"parser": "commas", "whole": -1}}, r"phrases\.whole: .*greater than or equal to 0"),
+        ({"phrases": {"parser": "commas", "reduce": "min"}}, r'phrases\.reduce: "min" is unknown; expected mean, max'),
+        ({"phrases": {}}, r"phrases\.parser: it is missing"),
+        ({"phrases": {"parser": "commas", "wieght": 1}}, r'phrases\.wieght: unknown field.*did you mean "weight"'),
+        ({"phrases": "commas", "prompt": "blurry"}, r'prompt is "blurry"; expected \{prompt\} in it'),
+        ({"phrases": "commas", "satisfied_at": {"quantile": 0.5, "calibration": "c"}}, r"use satisfied_at\.loss"),
     ],
 )
 def test_wrong_settings_are_named(term: dict[str, Any], told: str) -> None:
@@ -218,17 +218,17 @@ def test_wrong_settings_are_named(term: dict[str, Any], told: str) -> None:
 
 
 def test_an_unknown_parser_field_or_prompt_is_refused_where_it_stands() -> None:
-    with pytest.raises(RefcoreError, match=r'unknown parser "comas" in referees\.0\.parts\.parser.*"commas"'):
+    with pytest.raises(RefcoreError, match=r'unknown parser "comas" in referees\.0\.phrases\.parser.*"commas"'):
         build(config("comas"))
-    with pytest.raises(ConfigError, match=r"referees\.0\.parts\.parser\.config\.relatd: unknown field"):
+    with pytest.raises(ConfigError, match=r"referees\.0\.phrases\.parser\.config\.relatd: unknown field"):
         resolve(config({"parser": {"name": "commas", "config": {"relatd": True}}}))
-    with pytest.raises(ParseError, match='"toy" cannot judge the parts of a prompt: "cat,," has an empty piece'):
+    with pytest.raises(ParseError, match='"toy" cannot judge the phrases of a prompt: "cat,," has an empty piece'):
         build(config("commas", ["cat,,"]))
 
 
 def test_enough_is_of_the_terms_own_loss() -> None:
     engine = build(config("commas"))
     free = engine.gradients(start(engine), [0, 1, 2], 0).losses["toy"]
-    gated = build(config("commas", term={"enough": float(free.median())}))
+    gated = build(config("commas", term={"satisfied_at": float(free.median())}))
     norms = gated.gradients(start(gated), [0, 1, 2], 0).norms["toy"]
     assert ((norms == 0) == (free <= free.median())).all()

@@ -21,8 +21,10 @@ def first_step(engine: Engine) -> StepGradients:
     return engine.gradients(start(engine), list(range(len(engine.keys))), 0)
 
 
-def with_enough(enough: Any, **fields: Any) -> StepGradients:
-    return first_step(build(toy_config(referees=[{**TERMS[0], "enough": enough}, TERMS[1]], priors=[], **fields)))
+def with_satisfied_at(satisfied_at: Any, **fields: Any) -> StepGradients:
+    return first_step(
+        build(toy_config(referees=[{**TERMS[0], "satisfied_at": satisfied_at}, TERMS[1]], priors=[], **fields))
+    )
 
 
 def test_the_satisfied_samples_gradient_is_zero_and_the_others_is_whole() -> None:
@@ -30,7 +32,7 @@ def test_the_satisfied_samples_gradient_is_zero_and_the_others_is_whole() -> Non
     other = first_step(build(toy_config(referees=TERMS[1:], priors=[])))
     low = int(free.losses["toy"].argmin())
     between = float(free.losses["toy"].mean())
-    gated = with_enough(between)
+    gated = with_satisfied_at(between)
     assert torch.equal(gated.losses["toy"], free.losses["toy"])
     assert gated.norms["toy"][low] == 0
     assert torch.allclose(gated.combined["latent"][low], other.combined["latent"][low], atol=1e-12)
@@ -41,7 +43,7 @@ def test_the_satisfied_samples_gradient_is_zero_and_the_others_is_whole() -> Non
 def test_with_a_width_the_gradient_fades_linearly() -> None:
     free = first_step(build(toy_config(referees=TERMS, priors=[])))
     threshold, width = float(free.losses["toy"].min()) - 0.1, 0.4
-    gated = with_enough({"loss": threshold, "width": width})
+    gated = with_satisfied_at({"loss": threshold, "width": width})
     factor = ((free.losses["toy"] - threshold) / width).clamp(0, 1)
     assert 0 < float(factor.min()) < 1
     assert torch.allclose(gated.norms["toy"], factor * free.norms["toy"])
@@ -49,10 +51,10 @@ def test_with_a_width_the_gradient_fades_linearly() -> None:
 
 def test_a_batch_is_gated_as_its_samples_alone() -> None:
     losses = first_step(build(toy_config(referees=TERMS, priors=[]))).losses["toy"]
-    enough = float(losses.mean())
-    whole = with_enough(enough).combined["latent"]
+    satisfied_at = float(losses.mean())
+    whole = with_satisfied_at(satisfied_at).combined["latent"]
     for i, prompt in enumerate(["a cat", "a dog"]):
-        alone = with_enough(enough, prompts=[prompt]).combined["latent"]
+        alone = with_satisfied_at(satisfied_at, prompts=[prompt]).combined["latent"]
         assert torch.allclose(alone[0], whole[i], rtol=0, atol=1e-10)
 
 
@@ -64,41 +66,53 @@ def written(path: Path, **fields: Any) -> str:
 
 
 def test_a_calibration_gives_the_threshold_of_all_prompts_or_of_each(tmp_path: Path) -> None:
-    enough = {"calibration": written(tmp_path / "c.json"), "quantile": 0.75}
-    assert build(toy_config(referees=[{**TERMS[0], "enough": enough}])).referees[0].enough == pytest.approx([0.7, 0.7])
-    per = {**enough, "per": "prompt"}
-    dog = build(toy_config(prompts=["a dog"], referees=[{**TERMS[0], "enough": per}]))
-    assert dog.referees[0].enough == pytest.approx([2.75])
+    satisfied_at = {"calibration": written(tmp_path / "c.json"), "quantile": 0.75}
+    assert build(toy_config(referees=[{**TERMS[0], "satisfied_at": satisfied_at}])).referees[
+        0
+    ].satisfied_at == pytest.approx([0.7, 0.7])
+    per = {**satisfied_at, "per": "prompt"}
+    dog = build(toy_config(prompts=["a dog"], referees=[{**TERMS[0], "satisfied_at": per}]))
+    assert dog.referees[0].satisfied_at == pytest.approx([2.75])
     with pytest.raises(RefcoreError, match='has no prompt "a cat"'):
-        build(toy_config(referees=[{**TERMS[0], "enough": per}]))
+        build(toy_config(referees=[{**TERMS[0], "satisfied_at": per}]))
 
 
 def test_a_calibration_of_another_question_is_refused(tmp_path: Path) -> None:
-    enough = {"calibration": written(tmp_path / "c.json"), "quantile": 0.5}
-    with pytest.raises(RefcoreError, match=r'referees\.0\.enough: .* has no calibration of "toy".*calibrate this'):
-        build(toy_config(referees=[{**TERMS[1], "enough": enough}]))
+    satisfied_at = {"calibration": written(tmp_path / "c.json"), "quantile": 0.5}
+    with pytest.raises(
+        RefcoreError, match=r'referees\.0\.satisfied_at: .* has no calibration of "toy".*calibrate this'
+    ):
+        build(toy_config(referees=[{**TERMS[1], "satisfied_at": satisfied_at}]))
     with pytest.raises(RefcoreError, match="cannot read the calibration"):
-        build(toy_config(referees=[{**TERMS[0], "enough": {**enough, "calibration": str(tmp_path / "no.json")}}]))
+        build(
+            toy_config(
+                referees=[{**TERMS[0], "satisfied_at": {**satisfied_at, "calibration": str(tmp_path / "no.json")}}]
+            )
+        )
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(RefcoreError, match="is no calibration"):
-        build(toy_config(referees=[{**TERMS[0], "enough": {**enough, "calibration": str(tmp_path / "bad.json")}}]))
+        build(
+            toy_config(
+                referees=[{**TERMS[0], "satisfied_at": {**satisfied_at, "calibration": str(tmp_path / "bad.json")}}]
+            )
+        )
 
 
 @pytest.mark.parametrize(
-    ("enough", "message"),
+    ("satisfied_at", "message"),
     [
         ({}, "expected either `loss`, or `quantile`"),
         ({"loss": 1.0, "quantile": 0.5, "calibration": "c"}, "expected either `loss`"),
         ({"quantile": 0.5}, "belong together"),
         ({"loss": 1.0, "per": "prompt"}, "needs a calibration"),
-        ({"quantile": 1.5, "calibration": "c"}, r"enough\.quantile: .*given: 1\.5"),
+        ({"quantile": 1.5, "calibration": "c"}, r"satisfied_at\.quantile: .*given: 1\.5"),
     ],
 )
-def test_a_threshold_that_says_too_little_or_too_much_is_refused(enough: dict[str, Any], message: str) -> None:
+def test_a_threshold_that_says_too_little_or_too_much_is_refused(satisfied_at: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        toy_config(referees=[{"name": "toy", "enough": enough}])
+        toy_config(referees=[{"name": "toy", "satisfied_at": satisfied_at}])
 
 
 def test_enough_of_a_loss_that_is_pushed_up_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"referees\.0 has `enough`, but its weight is negative"):
-        toy_config(referees=[{"name": "bounded", "weight": -1.0, "enough": 0.2}])
+    with pytest.raises(ConfigError, match=r"referees\.0 has `satisfied_at`, but its weight is negative"):
+        toy_config(referees=[{"name": "bounded", "weight": -1.0, "satisfied_at": 0.2}])

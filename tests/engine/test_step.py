@@ -78,7 +78,7 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
         views = engine.groups["main"].open(image, use.referee.input_size, engine.seeds, 0)
         views.source = views.small  # leave the graph whole
         made = views.make(range(6))
-        text = use.reading["text"].double()[[0, 0, 0, 1, 1, 1]]
+        text = use.conditioning["text"].double()[[0, 0, 0, 1, 1, 1]]
         logits = use.referee.logits(made, text)  # type: ignore[attr-defined]
         losses = -F.logsigmoid(logits if use.term.wanted else -logits)
         total = total + use.term.weight_at(0, 6) * losses.view(2, 3).mean(1).sum()
@@ -86,7 +86,7 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
     (expected,) = torch.autograd.grad(total, z)
     sds = engine.priors[0]
     rng = Rng(engine.seeds, 0, "prior/toy_sds")
-    expected = expected + 0.5 * sds.prior.gradient(z.detach(), sds.reading, 0, rng)[0]
+    expected = expected + 0.5 * sds.prior.gradient(z.detach(), sds.conditioning, 0, rng)[0]
     assert relative(gradient(engine), expected.flatten(1)) < 1e-12
 
 
@@ -103,7 +103,7 @@ def test_the_hardest_views_alone_get_gradients() -> None:
     image = engine.decode(start(engine)).detach().requires_grad_()
     opened = engine.groups["main"].open(image, (16, 16), engine.seeds, 0)
     use = engine.referees[0]
-    losses = use.referee.judge(opened.make(range(10)), use.reading, opened.sample.clone()).view(2, 5)
+    losses = use.referee.judge(opened.make(range(10)), use.conditioning, opened.sample.clone()).view(2, 5)
     hardest = losses.topk(2).values
     step = engine.gradients(start(engine), [0, 1], 0)
     assert torch.allclose(step.losses["toy"], hardest.mean(1))
@@ -151,7 +151,7 @@ def test_equal_terms_share_one_loaded_referee() -> None:
     assert uses[0].referee is uses[1].referee
     assert uses[0].referee is not uses[2].referee
     assert [use.label for use in uses] == ["toy", "toy-2", "toy-3"]
-    assert uses[1].reading.prompts == ("blurry",)
+    assert uses[1].conditioning.prompts == ("blurry",)
 
 
 def test_a_negative_weight_is_refused_on_an_unbounded_loss_alone() -> None:

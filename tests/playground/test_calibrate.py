@@ -54,7 +54,7 @@ def test_the_command_writes_what_a_term_reads(tmp_path: Path, capsys: pytest.Cap
     main(["--config", str(tmp_path / "run.yaml"), "--out", out, "--prompts", "3", "--renders", "1"])
     assert "clip: median" in capsys.readouterr().out
     assert json.loads(Path(out).read_text())["about"]["prompts"] == 3
-    enough = {"calibration": out, "quantile": 0.5}
-    term = {**CONFIG["referees"][0], "enough": enough}
+    satisfied_at = {"calibration": out, "quantile": 0.5}
+    term = {**CONFIG["referees"][0], "satisfied_at": satisfied_at}
     engine = build(RunConfig.from_settings({**CONFIG, "prompts": ["a red circle"], "referees": [term]}))
-    assert engine.referees[0].enough == (Calibration.read(out).curves[0].of(0.5),)
+    assert engine.referees[0].satisfied_at == (Calibration.read(out).curves[0].of(0.5),)

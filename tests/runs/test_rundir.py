@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from refcore import images
-from refcore.runs import rundir
 from refcore.errors import RefcoreError
+from refcore.runs import rundir
 from refcore.runs.rundir import RunDir, slug
 
 

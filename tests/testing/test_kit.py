@@ -16,7 +16,7 @@ from refcore.contracts.augmentation import Augmentation, Params
 from refcore.contracts.canvas import Canvas, CanvasParams, LatentSpace
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.judge import Fact, Judge, Verdict
-from refcore.contracts.parser import Parser, Part, Parts
+from refcore.contracts.parser import ParsedPrompt, Parser, Phrase
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError, ParseError, RefcoreError
@@ -55,13 +55,13 @@ class GoodReferee(Referee):
         features = self.net(views.to(self.dtype)).tanh().mean((2, 3))
         return 5 * self.config.gain * (features * text.to(features)).sum(1)
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        logit = self.logit(views, reading["text"][rows])
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        logit = self.logit(views, conditioning["text"][prompt_index])
         return -nn.functional.logsigmoid(logit if wanted else -logit)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
-        return self.logit(images, reading["text"]).sigmoid()
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.logit(images, conditioning["text"]).sigmoid()
 
 
 class Undescribed(GoodReferee):
@@ -115,8 +115,8 @@ class Half(GoodReferee):
 
 
 class ScoreWithGradient(GoodReferee):
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
-        return self.logit(images.requires_grad_(), reading["text"])
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
+        return self.logit(images.requires_grad_(), conditioning["text"])
 
 
 class Detached(GoodReferee):
@@ -147,20 +147,20 @@ class BatchStatistics(GoodReferee):
 
 
 class IgnoresRows(GoodReferee):
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        return super().judge(views, reading, torch.arange(len(views)) % len(reading), wanted)
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        return super().judge(views, conditioning, torch.arange(len(views)) % len(conditioning), wanted)
 
 
 class IgnoresWanted(GoodReferee):
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
-        return super().judge(views, reading, rows)
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        return super().judge(views, conditioning, prompt_index)
 
 
 class InPlace(GoodReferee):
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         if not views.requires_grad:
             views.mul_(0.9)
-        return super().judge(views, reading, rows, wanted)
+        return super().judge(views, conditioning, prompt_index, wanted)
 
 
 class Dropout(GoodReferee):
@@ -224,7 +224,7 @@ class GoodPrior(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.net = convolution().to(device, dtype)
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
         off = x - self.config.target - 0.1 * rng.normal(*x.shape[1:]).to(x)
         return off / off[0].numel(), off.square().flatten(1).mean(1) / 2
 
@@ -290,9 +290,9 @@ class Learns(GoodPrior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.seen = torch.zeros(())
 
-    def gradient(self, x: Tensor, reading: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
         self.seen = self.seen + 1
-        return super().gradient(x, reading, step, rng)[0] * (1 + self.seen), None
+        return super().gradient(x, conditioning, step, rng)[0] * (1 + self.seen), None
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": self.seen}
@@ -570,30 +570,30 @@ class GoodParser(Parser):
     class Config(PluginConfig):
         between: str = Field("and", description="The word between two things.")
 
-    def parse(self, prompt: str) -> Parts:
-        return Parts(prompt, tuple(Part(part) for part in prompt.split(f" {self.config.between} ") if part))
+    def parse(self, prompt: str) -> ParsedPrompt:
+        return ParsedPrompt(prompt, tuple(Phrase(part) for part in prompt.split(f" {self.config.between} ") if part))
 
 
 class ParsesTidied(GoodParser):
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         return super().parse(prompt.title())
 
 
 class Remembers(GoodParser):
     seen = 0
 
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         self.seen += 1
-        return Parts(prompt, (Part(prompt, self.seen),))
+        return ParsedPrompt(prompt, (Phrase(prompt, self.seen),))
 
 
 class ReadsNothing(GoodParser):
-    def parse(self, prompt: str) -> Parts:
-        return Parts(prompt, (Part(prompt or "nothing"),))
+    def parse(self, prompt: str) -> ParsedPrompt:
+        return ParsedPrompt(prompt, (Phrase(prompt or "nothing"),))
 
 
 class Guesses(GoodParser):
-    def parse(self, prompt: str) -> Parts:
+    def parse(self, prompt: str) -> ParsedPrompt:
         torch.rand(1)
         return super().parse(prompt)
 
@@ -635,7 +635,7 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("useful_errors", KeyErrors, "raises KeyError.*expected a RefcoreError"),
     ("useful_errors", Careless, "model='/nonexistent/refcore-testing' is accepted"),
     ("loads", Sizeless, "input_size is 8"),
-    ("reading", OneRow, r'"text".*\[1, 4\]; expected 3 rows'),
+    ("conditioning", OneRow, r'"text".*\[1, 4\]; expected 3 rows'),
     ("shapes_dtype_and_device", Mean, r"judge \(wanted=True\) gives the shape \[\]; expected \[1\]"),
     ("shapes_dtype_and_device", Half, r"gives torch\.bfloat16"),
     ("shapes_dtype_and_device", ScoreWithGradient, "score gives a gradient"),

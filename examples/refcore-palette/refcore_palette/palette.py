@@ -60,15 +60,15 @@ class Palette(Referee):
         colours = oklab(levels.double()).squeeze(3).transpose(1, 2)
         return Conditioning(tuple(prompts), {"colours": colours.to(self.device), "shares": shares.to(self.device)})
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        smooth, _ = self._moved(views, reading.select(rows))
+        smooth, _ = self._moved(views, conditioning.select(prompt_index))
         return smooth if wanted else -torch.log(-torch.expm1(-smooth) + EPS)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """p(match), in [0, 1], of the plan itself, without the entropy that makes the loss smooth."""
-        _, moved = self._moved(images, reading.tensors)
+        _, moved = self._moved(images, conditioning.tensors)
         return torch.exp(-moved)
 
     def _moved(self, views: Tensor, palette: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -43,13 +43,13 @@ class Symmetry(Referee):
         """Nothing: the prompt plays no part."""
         return Conditioning(tuple(prompts))
 
-    def judge(self, views: Tensor, reading: Conditioning, rows: Tensor, wanted: bool = True) -> Tensor:
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         r = self._correlation(views)
         return 1 - r if wanted else r.clamp(min=0)
 
     @torch.no_grad()
-    def score(self, images: Tensor, reading: Conditioning) -> Tensor:
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """r of each image, in [-1, 1]."""
         return self._correlation(images)
 

@@ -40,13 +40,13 @@ def test_the_plan_is_as_cheap_as_an_exact_solvers():
 
 def test_a_picture_in_the_wanted_shares_matches_and_others_do_not():
     referee = loaded()
-    reading = referee.read(["navy 75%, gold 25%"] * 3)
+    conditioning = referee.read(["navy 75%, gold 25%"] * 3)
     navy, gold = (torch.tensor(level).view(3, 1, 1) / 255 for level in ((0.0, 0.0, 128.0), (255.0, 215.0, 0.0)))
     images = navy.repeat(3, 1, 32, 32)
     images[0, :, :8] = gold  # a quarter
     images[1, :, :16] = gold  # half
     images[2] = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    score = referee.score(images, reading)
+    score = referee.score(images, conditioning)
     assert score[0] > 0.98
     assert (score[1:] < 0.1).all()
 

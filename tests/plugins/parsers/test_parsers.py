@@ -8,7 +8,7 @@ import pytest
 
 import refcore
 from refcore import registry
-from refcore.contracts.parser import Part, Parts, Relation, load_parser, plural
+from refcore.contracts.parser import ParsedPrompt, Phrase, Relation, load_parser, plural
 from refcore.errors import ParseError, RefcoreError
 from refcore_bench.labels import ORACLE, labels
 from refcore_playground.draw import draw_prompts
@@ -20,10 +20,10 @@ LEFT = "a small dotted green star left of a blue square, and an orange ring"
 
 def test_the_grammar_tells_things_counts_and_relations() -> None:
     found = load_parser("grammar").parse(f"a picture of {LEFT}.")
-    assert found.things == (Part("a small dotted green star"), Part("a blue square"), Part("an orange ring"))
+    assert found.things == (Phrase("a small dotted green star"), Phrase("a blue square"), Phrase("an orange ring"))
     assert found.relations == (Relation(0, "left of", 1),)
     assert found.sentences()[-1] == "a small dotted green star left of a blue square"
-    assert load_parser("grammar").parse("two red crosses").things == (Part("a red cross", 2),)
+    assert load_parser("grammar").parse("two red crosses").things == (Phrase("a red cross", 2),)
     assert load_parser("grammar").parse("two red crosses and a star".replace("a star", "a pink star")).sentences() == (
         "two red crosses",
         "a pink star",
@@ -49,20 +49,20 @@ def test_what_is_not_in_the_grammar_is_refused_with_the_other_parser() -> None:
 
 def test_parts_that_cannot_be_are_refused() -> None:
     with pytest.raises(ParseError, match="no thing was found"):
-        Parts("it rains", ())
+        ParsedPrompt("it rains", ())
     with pytest.raises(ParseError, match="count is below 1"):
-        Parts("no cat", (Part("a cat", 0),))
+        ParsedPrompt("no cat", (Phrase("a cat", 0),))
     with pytest.raises(ParseError, match="between things 0 and 1; expected indices of 1 things"):
-        Parts("a cat on it", (Part("a cat"),), (Relation(0, "on", 1),))
+        ParsedPrompt("a cat on it", (Phrase("a cat"),), (Relation(0, "on", 1),))
 
 
 def test_a_sentence_says_a_count_once_and_twice_the_same_thing_is_one_sentence() -> None:
-    assert Part("a city", 13).sentence() == "13 cities"
-    assert Part("a goose", 2, "two geese").sentence() == "two geese"
-    assert Part("grass", None, "grass").sentence() == "grass"
-    assert Parts("...", (Part("a cat"), Part("a cat"))).sentences() == ("a cat",)
+    assert Phrase("a city", 13).sentence() == "13 cities"
+    assert Phrase("a goose", 2, "two geese").sentence() == "two geese"
+    assert Phrase("grass", None, "grass").sentence() == "grass"
+    assert ParsedPrompt("...", (Phrase("a cat"), Phrase("a cat"))).sentences() == ("a cat",)
     assert plural("a bush") == "a bushes"
-    assert Part("a goose", 2, "two geese") == Part("a goose", 2)
+    assert Phrase("a goose", 2, "two geese") == Phrase("a goose", 2)
 
 
 def test_a_parser_is_found_by_name_and_told_where_it_is_wrong() -> None:
@@ -72,14 +72,14 @@ def test_a_parser_is_found_by_name_and_told_where_it_is_wrong() -> None:
         load_parser("gramar", where="referees.0")
     with pytest.raises(RefcoreError, match="modle: unknown field"):
         load_parser("spacy", {"modle": "en"})
-    assert (refcore.Part, refcore.Relation) == (Part, Relation)
+    assert (refcore.Phrase, refcore.Relation) == (Phrase, Relation)
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"referees": [{"name": "clip", "parts": None}]}, []),
-        ({"referees": [{"name": "clip", "parts": {"parser": {"name": "grammar", "config": {}}}}]}, [ORACLE]),
+        ({"referees": [{"name": "clip", "phrases": None}]}, []),
+        ({"referees": [{"name": "clip", "phrases": {"parser": {"name": "grammar", "config": {}}}}]}, [ORACLE]),
         ({"referees": [{"name": "owl", "config": {"parser": "grammar"}}, {"config": {"parser": "grammar"}}]}, [ORACLE]),
         ({"referees": [{"name": "owl", "config": {"parser": "spacy"}}]}, []),
         ({"referees": [{"name": "owl", "config": {"parser": "gone"}}]}, ['parser "gone", not installed']),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from refcore.contracts.parser import Part, Relation
+from refcore.contracts.parser import Phrase, Relation
 from refcore.errors import CheckpointError, ParseError
-from refcore_plugins.parsers.spacy import Spacy, parts, plain_prepositions
+from refcore_plugins.parsers.spacy import Spacy, phrases_of, plain_prepositions
 
 spacy = pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'refcore[spacy]'")
 MODEL = "en_core_web_sm"
@@ -33,42 +33,42 @@ def doc(annotated: str, texts: dict[int, str] | None = None):
 
 
 def test_counts_and_articles_leave_the_text() -> None:
-    found = parts(
+    found = phrases_of(
         "two blue squares and a star",
         doc("two/NUM/CD/nummod/2 blue/ADJ/JJ/amod/2 squares/NOUN/NNS/ROOT/2/square "
             "and/CCONJ/CC/cc/2 a/DET/DT/det/5 star/NOUN/NN/conj/2"),
         {},
     )  # fmt: skip
-    assert found.things == (Part("a blue square", 2), Part("a star"))
+    assert found.things == (Phrase("a blue square", 2), Phrase("a star"))
     assert found.sentences() == ("two blue squares", "a star")
 
 
 def test_plurals_without_a_number_are_open_and_irregular_ones_are_said_as_they_were() -> None:
-    found = parts("many geese, grass", doc("many/ADJ/JJ/amod/1 geese/NOUN/NNS/ROOT/1/goose ,/PUNCT/,/punct/1 "
+    found = phrases_of("many geese, grass", doc("many/ADJ/JJ/amod/1 geese/NOUN/NNS/ROOT/1/goose ,/PUNCT/,/punct/1 "
                                            "grass/NOUN/NN/conj/1"), {})  # fmt: skip
-    assert found.things == (Part("a goose", None), Part("grass", None))
+    assert found.things == (Phrase("a goose", None), Phrase("grass", None))
     assert found.sentences() == ("geese", "grass")
 
 
 def test_a_preposition_belongs_to_its_noun_or_to_what_its_verb_is_about() -> None:
     sitting = doc("a/DET/DT/det/1 dog/NOUN/NN/ROOT/1 sitting/VERB/VBG/acl/1/sit on/ADP/IN/prep/2 a/DET/DT/det/5 "
                   "sofa/NOUN/NN/pobj/3")  # fmt: skip
-    assert parts("...", sitting, {}).relations == (Relation(0, "on", 1),)
+    assert phrases_of("...", sitting, {}).relations == (Relation(0, "on", 1),)
     being = doc("the/DET/DT/det/1 cat/NOUN/NN/nsubj/2 is/AUX/VBZ/ROOT/2/be near/ADP/IN/prep/2 the/DET/DT/det/5 "
                 "mat/NOUN/NN/pobj/3")  # fmt: skip
     start = being[3].idx
-    assert parts("...", being, {start: "left of"}).relations == (Relation(0, "left of", 1),)
-    assert parts("...", being, {}).things == (Part("a cat"), Part("a mat"))
+    assert phrases_of("...", being, {start: "left of"}).relations == (Relation(0, "left of", 1),)
+    assert phrases_of("...", being, {}).things == (Phrase("a cat"), Phrase("a mat"))
 
 
 def test_between_pronouns_and_what_is_not_there_are_left_out() -> None:
-    found = parts("it", doc("a/DET/DT/det/1 bird/NOUN/NN/ROOT/1 between/ADP/IN/prep/1 two/NUM/CD/nummod/4 "
+    found = phrases_of("it", doc("a/DET/DT/det/1 bird/NOUN/NN/ROOT/1 between/ADP/IN/prep/1 two/NUM/CD/nummod/4 "
                             "trees/NOUN/NNS/pobj/2/tree ,/PUNCT/,/punct/1 no/DET/DT/det/7 cars/NOUN/NNS/conj/1/car "
                             "near/ADP/IN/prep/1 it/PRON/PRP/pobj/8"), {})  # fmt: skip
-    assert found.things == (Part("a bird"), Part("a tree", 2))
+    assert found.things == (Phrase("a bird"), Phrase("a tree", 2))
     assert found.relations == ()
     with pytest.raises(ParseError, match="no thing was found"):
-        parts("it rains", doc("it/PRON/PRP/nsubj/1 rains/VERB/VBZ/ROOT/1/rain"), {})
+        phrases_of("it rains", doc("it/PRON/PRP/nsubj/1 rains/VERB/VBZ/ROOT/1/rain"), {})
 
 
 def test_prepositions_of_several_words_become_one_and_are_remembered() -> None:

@@ -136,11 +136,11 @@ def test_vsd_before_it_has_learned_is_guidance_against_the_conditional_noise(fol
 def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
     """eps_phi is what the UNet says whose attention weights are W + U D."""
     prior = load(Vsd, sd1, guidance=1.0)
-    reading = prior.read(PROMPTS[:1])
+    conditioning = prior.read(PROMPTS[:1])
     for step in range(3):
-        prior.update(latents(1), reading, step, rng(3, step=step))
+        prior.update(latents(1), conditioning, step, rng(3, step=step))
     (learned,) = prior._learned.values()
-    found, _ = prior.gradient(latents(1), reading, 9, rng(3, step=9))
+    found, _ = prior.gradient(latents(1), conditioning, 9, rng(3, step=9))
     merged = load(Sds, sd1)
     place, offset = 0, 0
     shapes = prior._adapters._shapes
@@ -153,7 +153,7 @@ def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
             module.weight.data += up @ down
             offset, place = offset + a * b + c * d, place + 2
     assert offset == len(learned.weights)
-    batch = prior.noised(latents(1), reading, 9, rng(3, step=9))
+    batch = prior.noised(latents(1), conditioning, 9, rng(3, step=9))
     frozen = prior.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
     adapted = merged.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
     assert not torch.allclose(frozen, adapted, atol=1e-4)
@@ -163,31 +163,31 @@ def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
 
 def test_vsd_learns_the_noise_in_the_images_by_adam_on_the_mean_squared_error(sd1):
     prior = load(Vsd, sd1, torch.float64, lr=1e-2)
-    x, reading = latents(2).double(), prior.read(PROMPTS)
-    names, groups = prior._groups(reading.prompts, (3, 4))
+    x, conditioning = latents(2).double(), prior.read(PROMPTS)
+    names, groups = prior._groups(conditioning.prompts, (3, 4))
     vectors = torch.stack([prior._of(name).weights for name in names]).requires_grad_()
     draws = rng(3, 4)
     t = draws.integers(0, 1000)
     eps = draws.normal(4, 8, 12).double()
     noisy = add_noise(x, eps, prior.diffusion.alphas_cumprod[t].double())
     with prior._adapters.applied(vectors, groups):
-        loss = (prior.diffusion.predicted(noisy, t, reading["text"]) - eps).square().flatten(1).mean(1).sum()
+        loss = (prior.diffusion.predicted(noisy, t, conditioning["text"]) - eps).square().flatten(1).mean(1).sum()
     loss.backward()
     reference = torch.nn.Parameter(vectors.detach().clone())
     optimizer = torch.optim.Adam([reference], lr=1e-2)
     reference.grad = vectors.grad
     optimizer.step()
-    prior.update(x, reading, 5, rng(3, 4))
+    prior.update(x, conditioning, 5, rng(3, 4))
     found = torch.stack([prior._learned[name].weights for name in names])
     torch.testing.assert_close(found, reference.detach(), atol=1e-9, rtol=1e-6)
 
     def error(p):
         with torch.no_grad(), p._adapters.applied(torch.stack([p._of(n).weights for n in names]), groups):
-            return float((p.diffusion.predicted(noisy, t, reading["text"]) - eps).square().mean())
+            return float((p.diffusion.predicted(noisy, t, conditioning["text"]) - eps).square().mean())
 
     before = error(load(Vsd, sd1, torch.float64))
     for step in range(30):
-        prior.update(x, reading, step, rng(3, 4, step=step))
+        prior.update(x, conditioning, step, rng(3, 4, step=step))
     assert error(prior) < before
 
 
@@ -198,11 +198,11 @@ def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(sd1, cl
     x, prompts, seeds = latents(3).to(dtype), [*PROMPTS, PROMPTS[0]], (3, 4, 5)
 
     def after_a_lesson(prior, rows):
-        reading = prior.read([prompts[i] for i in rows])
+        conditioning = prior.read([prompts[i] for i in rows])
         keys = [seeds[i] for i in rows]
         for step in range(2):
-            prior.update(x[rows], reading, step, rng(*keys, step=step))
-        return prior.gradient(x[rows], reading, 5, rng(*keys))[0]
+            prior.update(x[rows], conditioning, step, rng(*keys, step=step))
+        return prior.gradient(x[rows], conditioning, 5, rng(*keys))[0]
 
     whole = after_a_lesson(load(cls, sd1, dtype, **fields), [0, 1, 2])
     chunked = after_a_lesson(load(cls, sd1, dtype, chunk=2, **fields), [0, 1, 2])

@@ -98,12 +98,12 @@ def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(folder,
 
 def test_it_repeats_bit_for_bit_and_uses_no_global_randomness(sd1):
     prior = load(sd1)
-    reading = prior.read(PROMPTS)
+    conditioning = prior.read(PROMPTS)
     state = torch.get_rng_state()
-    first = prior.gradient(latents(), reading, 5, rng(3, 4))[0]
-    assert torch.equal(first, prior.gradient(latents(), reading, 5, rng(3, 4))[0])
+    first = prior.gradient(latents(), conditioning, 5, rng(3, 4))[0]
+    assert torch.equal(first, prior.gradient(latents(), conditioning, 5, rng(3, 4))[0])
     assert torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(first, prior.gradient(latents(), reading, 6, rng(3, 4, step=6))[0])
+    assert not torch.equal(first, prior.gradient(latents(), conditioning, 6, rng(3, 4, step=6))[0])
 
 
 def test_timesteps_are_drawn_from_the_whole_range_and_nothing_else(sd1):
@@ -163,17 +163,17 @@ def test_descending_it_reaches_the_image_that_the_model_knows(sd1):
         return (noisy - a.sqrt() * target) / (1 - a).sqrt()
 
     prior.diffusion.noise = perfect
-    x, reading = torch.zeros_like(target), prior.read(PROMPTS)
+    x, conditioning = torch.zeros_like(target), prior.read(PROMPTS)
     for step in range(30):
-        x = x - 0.3 * prior.gradient(x, reading, step, rng(0, 1, step=step))[0]
+        x = x - 0.3 * prior.gradient(x, conditioning, step, rng(0, 1, step=step))[0]
     torch.testing.assert_close(x, target, atol=1e-3, rtol=0)
 
 
 def test_text_beyond_the_context_is_cut_and_told(sd1):
-    reading = load(sd1).read(["a ring", "abcdefghij klm"])  # one token a letter here, ten of them read
-    assert reading.cut == ("", "klm")
-    assert reading["text"].shape == (2, 12, 16)
-    assert reading["negative"].shape == (2, 12, 16)
+    conditioning = load(sd1).read(["a ring", "abcdefghij klm"])  # one token a letter here, ten of them read
+    assert conditioning.truncated == ("", "klm")
+    assert conditioning["text"].shape == (2, 12, 16)
+    assert conditioning["negative"].shape == (2, 12, 16)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

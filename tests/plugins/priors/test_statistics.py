@@ -50,13 +50,13 @@ def test_photographs_are_nearer_than_noise_and_grey() -> None:
 def test_the_gradient_is_that_of_the_value() -> None:
     prior = loaded(torch.float64, size=32, smallest=8)
     image = noise(1, 32).double()  # as large as the crop, which is then the whole image
-    reading = prior.read(["anything"])
-    gradient, value = prior.gradient(image, reading, 0, Rng([0], 0, "prior"))
+    conditioning = prior.read(["anything"])
+    gradient, value = prior.gradient(image, conditioning, 0, Rng([0], 0, "prior"))
     assert value is not None
     direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(4)).double()
     step = 1e-6
-    there = prior.gradient(image + step * direction, reading, 0, Rng([0], 0, "prior"))[1]
-    back = prior.gradient(image - step * direction, reading, 0, Rng([0], 0, "prior"))[1]
+    there = prior.gradient(image + step * direction, conditioning, 0, Rng([0], 0, "prior"))[1]
+    back = prior.gradient(image - step * direction, conditioning, 0, Rng([0], 0, "prior"))[1]
     assert there is not None
     assert back is not None
     torch.testing.assert_close((there - back) / (2 * step), (gradient * direction).sum()[None], rtol=1e-3, atol=1e-6)
@@ -97,8 +97,8 @@ def test_noise_on_the_crop_is_keyed_and_drowns_faint_patterns() -> None:
     faint = (smooth + 0.02 * checks).clamp(0, 1)
     values = {}
     for name, prior in (("plain", plain), ("noisy", noisy)):
-        reading = prior.read(["anything"])
-        values[name] = [prior.gradient(x, reading, 0, Rng([0], 0, "prior"))[1] for x in (smooth, faint, faint)]
+        conditioning = prior.read(["anything"])
+        values[name] = [prior.gradient(x, conditioning, 0, Rng([0], 0, "prior"))[1] for x in (smooth, faint, faint)]
     assert torch.equal(values["noisy"][1], values["noisy"][2])
     change = {name: (a - b).abs().item() for name, (a, b, _) in values.items()}
     assert change["noisy"] < change["plain"]

@@ -224,9 +224,9 @@ def holds_the_contract(offline: None) -> Callable[..., None]:
             fresh = type(referee)(referee.config)
             fresh.load(CPU, torch.float32)
             views = torch.rand(3, 3, *fresh.input_size)
-            reading, rows = fresh.read(prompts), torch.arange(3)
-            others = fresh.judge(views, reading, rows.roll(1))
-            assert (others - fresh.judge(views, reading, rows)).abs().min() > 1e-7
+            conditioning, rows = fresh.read(prompts), torch.arange(3)
+            others = fresh.judge(views, conditioning, rows.roll(1))
+            assert (others - fresh.judge(views, conditioning, rows)).abs().min() > 1e-7
 
     return check_all
 

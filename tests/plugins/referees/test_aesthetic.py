@@ -58,10 +58,10 @@ def test_ratings_equal_the_authors_head_on_open_clips_unit_features(kind, clip_f
 def test_the_loss_falls_with_the_rating_and_flattens_out_above_the_best(clip_folder, pixels, tmp_path):
     head = converted("linear", tmp_path)
     referee = load(head, clip_folder, best=9.0, worst=2.0)
-    reading, rows, images = referee.read(["a"]), torch.tensor([0, 0]), pixels(referee.input_size)
-    rating = referee.score(images, reading)
-    torch.testing.assert_close(referee.judge(images, reading, rows), F.softplus(9 - rating))
-    torch.testing.assert_close(referee.judge(images, reading, rows, wanted=False), F.softplus(rating - 2))
+    conditioning, rows, images = referee.read(["a"]), torch.tensor([0, 0]), pixels(referee.input_size)
+    rating = referee.score(images, conditioning)
+    torch.testing.assert_close(referee.judge(images, conditioning, rows), F.softplus(9 - rating))
+    torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), F.softplus(rating - 2))
 
 
 def test_it_holds_the_contract(clip_folder, tmp_path, holds_the_contract):

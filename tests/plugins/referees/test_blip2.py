@@ -56,9 +56,9 @@ def test_matching_and_contrast_equal_the_librarys_own_forward(folder, blip2_fold
         pixels = referee.normalise(images)
         match = model(pixels, **encoded, use_image_text_matching_head=True).logits_per_image.softmax(-1)[:, 1]
         cosine = model(pixels, **encoded, use_image_text_matching_head=False).logits_per_image.diagonal()
-    reading = referee.read(PROMPTS[:2])
-    losses = referee.losses(images, reading, torch.arange(2))
-    torch.testing.assert_close(referee.score(images, reading), match, atol=1e-9, rtol=0)
+    conditioning = referee.read(PROMPTS[:2])
+    losses = referee.losses(images, conditioning, torch.arange(2))
+    torch.testing.assert_close(referee.score(images, conditioning), match, atol=1e-9, rtol=0)
     torch.testing.assert_close(losses["itm"], -(match + 1e-8).log(), atol=1e-7, rtol=1e-7)
     torch.testing.assert_close(losses["itc"], 1 - cosine, atol=1e-9, rtol=0)
 
@@ -67,7 +67,7 @@ def test_matching_and_contrast_equal_the_librarys_own_forward(folder, blip2_fold
         pixels = processor(photographs, return_tensors="pt").pixel_values.double()
         match = model(pixels, **encoded, use_image_text_matching_head=True).logits_per_image.softmax(-1)[:, 1]
     # Through the library's own preprocessing, which rounds to 8 bits.
-    torch.testing.assert_close(referee.score(images, reading), match, atol=0.02, rtol=0)
+    torch.testing.assert_close(referee.score(images, conditioning), match, atol=0.02, rtol=0)
 
 
 @torch.no_grad()
@@ -107,8 +107,8 @@ def test_captioning_equals_a_plain_token_by_token_loop(folder, blip2_folder):
         pytest.skip("the embedded checkpoint is not there")
     plain, smooth = (load(folder, torch.float64, label_smoothing=s) for s in (0.0, 0.1))
     views = torch.rand(3, 3, *plain.input_size, dtype=torch.float64)
-    reading, rows = plain.read(PROMPTS), torch.arange(3)
-    without, with_smoothing = (r.losses(views, reading, rows)["itg"] for r in (plain, smooth))
+    conditioning, rows = plain.read(PROMPTS), torch.arange(3)
+    without, with_smoothing = (r.losses(views, conditioning, rows)["itg"] for r in (plain, smooth))
     for i, prompt in enumerate(PROMPTS):
         targets = plain.tokenizer(prompt).input_ids[1:]
         logs = [logits.log_softmax(-1) for logits in teacher_forced(plain, views[i], prompt)]
@@ -120,12 +120,12 @@ def test_captioning_equals_a_plain_token_by_token_loop(folder, blip2_folder):
 
 def test_one_vision_pass_and_one_q_former_pass_serve_all_losses(exact, views):
     calls = []
-    reading = exact.read(PROMPTS)
+    conditioning = exact.read(PROMPTS)
     hooks = [
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
         for name, module in (("vision", exact.model.vision_model), ("qformer", exact.model.qformer))
     ]
-    exact.judge(views, reading, torch.tensor([0, 1, 2, 0]))
+    exact.judge(views, conditioning, torch.tensor([0, 1, 2, 0]))
     for hook in hooks:
         hook.remove()
     assert sorted(calls) == ["qformer", "vision"]
@@ -133,26 +133,26 @@ def test_one_vision_pass_and_one_q_former_pass_serve_all_losses(exact, views):
 
 def test_the_loss_is_the_weighted_sum(blip2_folder, views, exact):
     referee = load(blip2_folder, torch.float64, itm=0.5, itc=2.0, itg=0.25, label_smoothing=0.0)
-    reading, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    losses = exact.losses(views, reading, rows)
+    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    losses = exact.losses(views, conditioning, rows)
     expected = 0.5 * losses["itm"] + 2 * losses["itc"] + 0.25 * losses["itg"]
-    torch.testing.assert_close(referee.judge(views, reading, rows), expected)
+    torch.testing.assert_close(referee.judge(views, conditioning, rows), expected)
 
 
 @pytest.mark.parametrize("weights", [{"itm": 1}, {"itc": 1}, {"itg": 1}, {"itm": 1, "itg": 1}, {"itc": 1, "itg": 1}])
 def test_a_loss_is_the_same_whichever_others_are_asked_for(weights, blip2_folder, exact, views):
     referee = load(blip2_folder, torch.float64, label_smoothing=0.0, **{**dict.fromkeys(ALL, 0.0), **weights})
-    reading, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
     for wanted in (True, False):
-        every, some = (r.losses(views, reading, rows, wanted) for r in (exact, referee))
+        every, some = (r.losses(views, conditioning, rows, wanted) for r in (exact, referee))
         assert set(some) == set(weights)
         for name, loss in some.items():
             torch.testing.assert_close(loss, every[name])
 
 
 def test_unwanted_losses_are_the_negated_questions_and_bounded(exact, views):
-    reading, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    wanted, unwanted = (exact.losses(views, reading, rows, answer) for answer in (True, False))
+    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    wanted, unwanted = (exact.losses(views, conditioning, rows, answer) for answer in (True, False))
     p, q = (-wanted["itm"]).exp(), (-wanted["itg"]).exp()
     torch.testing.assert_close(unwanted["itm"], -(1 - p + 1e-8).log(), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(unwanted["itg"], -(1 - q + 1e-8).log(), atol=1e-6, rtol=1e-6)
@@ -164,21 +164,21 @@ def test_unwanted_losses_are_the_negated_questions_and_bounded(exact, views):
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss(name, wanted, blip2_folder, exact, views, slope):
     referee = load(blip2_folder, torch.float64, **{**dict.fromkeys(ALL, 0.0), name: 1.0})
-    reading, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
     if name == "itc":  # on the smooth side of both of its corners
-        reading.tensors["text"][:] = F.normalize(torch.ones(3, 12, dtype=torch.float64), dim=-1)
-        sign = referee.losses(views, reading, rows)["itc"].neg().add(1).sum().sign()
-        reading.tensors["text"].mul_(sign)
-    by_autograd, by_difference = slope(lambda x: referee.judge(x, reading, rows, wanted), views)
+        conditioning.tensors["text"][:] = F.normalize(torch.ones(3, 12, dtype=torch.float64), dim=-1)
+        sign = referee.losses(views, conditioning, rows)["itc"].neg().add(1).sum().sign()
+        conditioning.tensors["text"].mul_(sign)
+    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, rows, wanted), views)
     assert by_difference != 0
     assert by_autograd == pytest.approx(by_difference, rel=1e-5)
 
 
 def test_rows_say_which_prompt_each_view_is_judged_against(exact, views):
-    reading = exact.read(PROMPTS)
-    tables = [exact.losses(views, reading, torch.full((4,), row)) for row in range(3)]
+    conditioning = exact.read(PROMPTS)
+    tables = [exact.losses(views, conditioning, torch.full((4,), row)) for row in range(3)]
     rows = torch.tensor([2, 0, 1, 2])
-    for name, loss in exact.losses(views, reading, rows).items():
+    for name, loss in exact.losses(views, conditioning, rows).items():
         table = torch.stack([losses[name] for losses in tables])
         torch.testing.assert_close(loss, table[rows, torch.arange(4)])
         assert table.std(0).min() > 1e-5
@@ -210,11 +210,11 @@ def test_in_half_precision_the_vision_tower_alone_is_half(blip2_folder, views):
     half, full = load(blip2_folder, torch.bfloat16), load(blip2_folder)
     assert {p.dtype for p in half.model.vision_model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in half.model.qformer.parameters()} == {torch.float32}
-    reading, rows = full.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    expected = full.judge(views.float(), reading, rows)
+    conditioning, rows = full.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    expected = full.judge(views.float(), conditioning, rows)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = full.judge(views.float(), reading, rows)
-    low = half.judge(views.float(), reading, rows)
+        mixed = full.judge(views.float(), conditioning, rows)
+    low = half.judge(views.float(), conditioning, rows)
     assert expected.dtype == mixed.dtype == low.dtype == torch.float32
     torch.testing.assert_close(low, expected, rtol=0.1, atol=0.1)
     torch.testing.assert_close(mixed, expected, rtol=0.1, atol=0.1)
@@ -228,10 +228,10 @@ def test_the_language_head_stays_in_float32_under_autocast():
 
 def test_what_a_prompt_says_beyond_32_tokens_is_reported(exact):
     long = "a red circle and " * 8 + "a Blue square"
-    reading = exact.read(["a red circle", long])
-    assert reading.cut == ("", "circle and a Blue square")
-    assert reading["ids"].shape == (2, 32)
-    assert exact.read([long.removesuffix(reading.cut[1])]).cut == ("",)
+    conditioning = exact.read(["a red circle", long])
+    assert conditioning.truncated == ("", "circle and a Blue square")
+    assert conditioning["ids"].shape == (2, 32)
+    assert exact.read([long.removesuffix(conditioning.truncated[1])]).truncated == ("",)
 
 
 def test_an_image_is_scored_with_the_probability_of_a_match(exact, views):

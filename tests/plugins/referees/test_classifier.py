@@ -68,12 +68,12 @@ def test_scores_equal_timms_probabilities(folder, photographs, pixels):
 def test_the_losses_are_the_negated_logit_and_the_cross_entropy(folder, pixels):
     for loss in ("logit", "cross_entropy"):
         referee = load(folder, torch.float64, loss=loss)
-        images, reading, rows = pixels(referee.input_size).double(), referee.read(["2", "5"]), torch.arange(2)
+        images, conditioning, rows = pixels(referee.input_size).double(), referee.read(["2", "5"]), torch.arange(2)
         logits = referee.logits(images)
         kept = logits if loss == "logit" else logits.log_softmax(1)
-        torch.testing.assert_close(referee.judge(images, reading, rows), -kept[rows, torch.tensor([2, 5])])
-        p = referee.score(images, reading)
-        torch.testing.assert_close(referee.judge(images, reading, rows, wanted=False), -(1 - p).log())
+        torch.testing.assert_close(referee.judge(images, conditioning, rows), -kept[rows, torch.tensor([2, 5])])
+        p = referee.score(images, conditioning)
+        torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), -(1 - p).log())
 
 
 def test_it_holds_the_contract(folder, holds_the_contract):
@@ -81,8 +81,8 @@ def test_it_holds_the_contract(folder, holds_the_contract):
 
 
 def test_an_index_counts_whatever_the_prompt(folder, pixels):
-    reading = load(folder, index=4).read(["anything", "2"])
-    assert torch.equal(reading["target"].argmax(1), torch.tensor([4, 4]))
+    conditioning = load(folder, index=4).read(["anything", "2"])
+    assert torch.equal(conditioning["target"].argmax(1), torch.tensor([4, 4]))
     with pytest.raises(RefcoreError, match="index 7 is out of range"):
         load(folder, index=7)
 

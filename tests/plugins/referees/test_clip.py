@@ -72,50 +72,50 @@ def test_the_constants_come_from_the_checkpoint(exact):
 
 
 def test_the_loss_is_one_minus_the_score(exact, views):
-    reading = exact.read(PROMPTS)
+    conditioning = exact.read(PROMPTS)
     rows = torch.arange(3)
-    score = exact.score(views[:3], reading)
-    torch.testing.assert_close(exact.judge(views[:3], reading, rows), 1 - score)
+    score = exact.score(views[:3], conditioning)
+    torch.testing.assert_close(exact.judge(views[:3], conditioning, rows), 1 - score)
 
 
 def test_the_spherical_loss_is_half_the_squared_angle(clip_folder, views):
     referee = load(clip_folder, torch.float64, loss="spherical")
-    reading = referee.read(PROMPTS)
-    angle = referee.score(views[:3], reading).acos()
-    torch.testing.assert_close(referee.judge(views[:3], reading, torch.arange(3)), angle**2 / 2)
+    conditioning = referee.read(PROMPTS)
+    angle = referee.score(views[:3], conditioning).acos()
+    torch.testing.assert_close(referee.judge(views[:3], conditioning, torch.arange(3)), angle**2 / 2)
 
 
 @pytest.mark.parametrize("loss", ["cosine", "spherical"])
 def test_an_unwanted_prompt_is_pushed_away_until_it_is_absent(loss, clip_folder, views):
-    reading = load(clip_folder, torch.float64).read(PROMPTS)
+    conditioning = load(clip_folder, torch.float64).read(PROMPTS)
     rows = torch.tensor([0, 1, 2, 0])
-    cosine = load(clip_folder, torch.float64).judge(views, reading, rows).neg() + 1
+    cosine = load(clip_folder, torch.float64).judge(views, conditioning, rows).neg() + 1
     seen = load(clip_folder, torch.float64, loss=loss, absent_below=float(cosine.min()) - 0.1)
     x = views.clone().requires_grad_()
-    unwanted = seen.judge(x, reading, rows, wanted=False)
+    unwanted = seen.judge(x, conditioning, rows, wanted=False)
     assert (unwanted > 0).all()
     (away,) = torch.autograd.grad(unwanted.sum(), x)
-    (toward,) = torch.autograd.grad(seen.judge(x, reading, rows).sum(), x)
+    (toward,) = torch.autograd.grad(seen.judge(x, conditioning, rows).sum(), x)
     torch.testing.assert_close(away, -toward)
     absent = load(clip_folder, torch.float64, loss=loss, absent_below=float(cosine.max()) + 1e-3)
-    assert (absent.judge(views, reading, rows, wanted=False) == 0).all()
+    assert (absent.judge(views, conditioning, rows, wanted=False) == 0).all()
 
 
 @pytest.mark.parametrize("fields", [{}, {"loss": "spherical"}])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss(fields, wanted, clip_folder, views, slope):
     referee = load(clip_folder, torch.float64, absent_below=-0.99, **fields)
-    reading, rows = referee.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    by_autograd, by_difference = slope(lambda x: referee.judge(x, reading, rows, wanted), views)
+    conditioning, rows = referee.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, rows, wanted), views)
     assert by_difference != 0
     assert by_autograd == pytest.approx(by_difference, rel=1e-6)
 
 
 def test_rows_say_which_prompt_each_view_is_judged_against(exact, views):
-    reading = exact.read(PROMPTS)
-    table = torch.stack([exact.judge(views, reading, torch.full((4,), row)) for row in range(3)])
+    conditioning = exact.read(PROMPTS)
+    table = torch.stack([exact.judge(views, conditioning, torch.full((4,), row)) for row in range(3)])
     rows = torch.tensor([2, 0, 1, 2])
-    torch.testing.assert_close(exact.judge(views, reading, rows), table[rows, torch.arange(4)])
+    torch.testing.assert_close(exact.judge(views, conditioning, rows), table[rows, torch.arange(4)])
     assert table.std(0).min() > 1e-3
 
 
@@ -154,11 +154,11 @@ def test_the_loss_is_float32_and_close_in_bfloat16(clip_folder, views):
 def test_what_a_prompt_says_beyond_the_context_is_reported(exact):
     """Twelve tokens, ten of them words; words past the grammar's are read letter by letter."""
     long = "a red circle, a blue square, a green star and a Striped Yellow heart"
-    reading = exact.read(["a red circle", long])
-    assert reading.cut == ("", "star and a Striped Yellow heart")
-    kept = exact.read([long.removesuffix(reading.cut[1])])
-    assert kept.cut == ("",)
-    torch.testing.assert_close(kept["text"][0], reading["text"][1])
+    conditioning = exact.read(["a red circle", long])
+    assert conditioning.truncated == ("", "star and a Striped Yellow heart")
+    kept = exact.read([long.removesuffix(conditioning.truncated[1])])
+    assert kept.truncated == ("",)
+    torch.testing.assert_close(kept["text"][0], conditioning["text"][1])
 
 
 def test_attention_written_out_equals_the_librarys():

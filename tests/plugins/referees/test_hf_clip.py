@@ -47,9 +47,11 @@ def test_it_holds_the_contract(hf_clip_folder, holds_the_contract):
 def test_the_folders_own_tokenizer_says_what_is_left_unread(hf_clip_folder):
     referee = load(hf_clip_folder)
     long = "a red circle, a blue square, a green star and a Striped Yellow heart"
-    reading = referee.read(["a red circle", long])
-    assert reading.cut == ("", "star and a Striped Yellow heart")
-    torch.testing.assert_close(referee.read([long.removesuffix(reading.cut[1])])["text"][0], reading["text"][1])
+    conditioning = referee.read(["a red circle", long])
+    assert conditioning.truncated == ("", "star and a Striped Yellow heart")
+    torch.testing.assert_close(
+        referee.read([long.removesuffix(conditioning.truncated[1])])["text"][0], conditioning["text"][1]
+    )
 
 
 def refusal(**fields: object) -> str:

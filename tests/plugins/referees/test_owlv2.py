@@ -106,9 +106,9 @@ def test_a_parsed_prompt_is_judged_by_the_librarys_boxes_and_objectness(owlv2_fo
     (ax, ay), (bx, by) = ((logits[:, i].softmax(0)[:, None] * out.pred_boxes[0, :, :2]).sum(0).tolist() for i in (0, 1))
     offsets = np.array([bx - ax, ax - bx, by - ay, ay - by]) / 0.2
     value += 2.0 * (offsets[0] - np.log(np.exp(offsets).sum()))
-    reading, rows = referee.read([prompt]), torch.zeros(1, dtype=torch.int64)
-    torch.testing.assert_close(referee.judge(images, reading, rows), torch.tensor([-value]).float())
-    unwanted = referee.judge(images, reading, rows, wanted=False)
+    conditioning, rows = referee.read([prompt]), torch.zeros(1, dtype=torch.int64)
+    torch.testing.assert_close(referee.judge(images, conditioning, rows), torch.tensor([-value]).float())
+    unwanted = referee.judge(images, conditioning, rows, wanted=False)
     torch.testing.assert_close(unwanted, torch.tensor([-math.log1p(-math.exp(value))]).float())
 
 
@@ -131,12 +131,12 @@ def test_it_holds_the_contract(owlv2_folder, holds_the_contract):
 
 def test_what_is_cut_and_what_is_not_judged_is_said(owlv2_folder, monkeypatch):
     referee = load(owlv2_folder)
-    reading = referee.read(["a red circle", "a small dotted green star and a large striped purple heart"])
-    assert reading.cut[0] == ""
-    assert reading.cut[1].endswith("heart")
-    from refcore.contracts.parser import Part, Parts, Relation
+    conditioning = referee.read(["a red circle", "a small dotted green star and a large striped purple heart"])
+    assert conditioning.truncated[0] == ""
+    assert conditioning.truncated[1].endswith("heart")
+    from refcore.contracts.parser import ParsedPrompt, Phrase, Relation
 
-    parts = Parts("a cat in a box", (Part("a cat"), Part("a box")), (Relation(0, "in", 1),))
+    parts = ParsedPrompt("a cat in a box", (Phrase("a cat"), Phrase("a box")), (Relation(0, "in", 1),))
     monkeypatch.setattr(referee, "_parse", lambda prompt: parts)
     assert "relations that are not judged: in" in referee.read([parts.prompt]).notes[0]
 

@@ -71,16 +71,16 @@ def test_scores_equal_the_sigmoid_of_the_logits_in_open_clip(open_clip_folder, p
 def test_the_losses_are_those_of_one_pair_in_open_clips_training(siglip_folder, pixels):
     """open_clip's SigLipLoss of a batch of one is the positive pair's; its negative pairs are the negated question."""
     referee = load(siglip_folder)
-    reading, images = referee.read(PROMPTS), pixels(referee.input_size)
+    conditioning, images = referee.read(PROMPTS), pixels(referee.input_size)
     features = referee.towers.image(images)
     loss = open_clip.loss.SigLipLoss()
     for row in range(2):
-        pair = {"image_features": features[:1], "text_features": reading["text"][row : row + 1]}
+        pair = {"image_features": features[:1], "text_features": conditioning["text"][row : row + 1]}
         logits = {"logit_scale": referee.towers.scale, "logit_bias": referee.towers.bias}
         rows = torch.tensor([row])
-        torch.testing.assert_close(referee.judge(images[:1], reading, rows)[0], loss(**pair, **logits))
+        torch.testing.assert_close(referee.judge(images[:1], conditioning, rows)[0], loss(**pair, **logits))
         negative = loss._loss(*pair.values(), **logits, negative_only=True)
-        torch.testing.assert_close(referee.judge(images[:1], reading, rows, wanted=False)[0], negative)
+        torch.testing.assert_close(referee.judge(images[:1], conditioning, rows, wanted=False)[0], negative)
 
 
 def test_it_holds_the_contract(siglip_folder, open_clip_folder, holds_the_contract):
@@ -91,10 +91,10 @@ def test_it_holds_the_contract(siglip_folder, open_clip_folder, holds_the_contra
 def test_prompts_are_filled_up_and_cut_at_the_context(siglip_folder):
     referee = load(siglip_folder)
     long = "a red circle, a blue square, a green star and a Striped Yellow heart"
-    reading = referee.read(["a red circle", long])
-    assert reading.cut[0] == ""
-    assert long.endswith(reading.cut[1])
-    assert referee.read([long.removesuffix(reading.cut[1])]).cut == ("",)
+    conditioning = referee.read(["a red circle", long])
+    assert conditioning.truncated[0] == ""
+    assert long.endswith(conditioning.truncated[1])
+    assert referee.read([long.removesuffix(conditioning.truncated[1])]).truncated == ("",)
 
 
 def test_the_sentencepiece_tokenizer_of_siglip_1_is_read(siglip_folder, tmp_path):
@@ -109,9 +109,9 @@ def test_the_sentencepiece_tokenizer_of_siglip_1_is_read(siglip_folder, tmp_path
         input=str(text), model_prefix=str(folder / "spiece"), vocab_size=32, pad_id=3, minloglevel=2
     )
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
-    reading = load(folder).read(["A red circle!", "a red circle"])
-    torch.testing.assert_close(reading["text"][0], reading["text"][1])  # it strips case and punctuation
-    assert load(folder).read(["a red circle " * 9]).cut[0].startswith(("circle", "red", "a red"))
+    conditioning = load(folder).read(["A red circle!", "a red circle"])
+    torch.testing.assert_close(conditioning["text"][0], conditioning["text"][1])  # it strips case and punctuation
+    assert load(folder).read(["a red circle " * 9]).truncated[0].startswith(("circle", "red", "a red"))
 
 
 def refusal(**fields: object) -> str:

@@ -155,22 +155,22 @@ def test_an_answer_of_several_tokens_has_the_geometric_mean_of_their_probabiliti
     answer = "red circle" if kind == "blip" else "of course"
     referee = load(folder, torch.float64, answer=answer)
     images = pixels(referee.input_size).double()[:1]
-    reading = referee.read(PROMPTS[:1])
+    conditioning = referee.read(PROMPTS[:1])
     ids = referee.towers.answer
-    first = load(folder, torch.float64, answer=answer.split()[0]).score(images, reading)
+    first = load(folder, torch.float64, answer=answer.split()[0]).score(images, conditioning)
     model = referee.towers.model
     if kind == "blip":
         image = model.vision_model(referee.towers.normalise(images)).last_hidden_state
         text = model.text_encoder(
-            reading["input_ids"], attention_mask=reading["attention_mask"], encoder_hidden_states=image
+            conditioning["input_ids"], attention_mask=conditioning["attention_mask"], encoder_hidden_states=image
         ).last_hidden_state
         start = torch.tensor([[model.decoder_start_token_id, int(ids[0])]])
         logits = model.text_decoder(start, encoder_hidden_states=text, use_cache=False).logits
     else:
-        written = torch.cat([reading["input_ids"], ids[None, :1]], 1)
+        written = torch.cat([conditioning["input_ids"], ids[None, :1]], 1)
         logits = model(input_ids=written, pixel_values=referee.towers.normalise(images)).logits
     second = logits[:, -1].double().softmax(-1)[:, int(ids[1])]
-    torch.testing.assert_close(referee.score(images, reading), (first * second).sqrt(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(referee.score(images, conditioning), (first * second).sqrt(), atol=1e-6, rtol=1e-5)
 
 
 def test_blip_holds_the_contract(blip_folder, holds_the_contract):
@@ -182,31 +182,31 @@ def test_llava_holds_the_contract(llava_folder, holds_the_contract, slope):
     """Its Llama normalises in float32 whatever the dtype, so its slope is taken over a longer step."""
     holds_the_contract(load(llava_folder), skip={"gradient_right": "parts of it are float32 in float64; see below"})
     referee = load(llava_folder, torch.float64)
-    reading, rows = referee.read(PROMPTS), torch.tensor([0, 1])
+    conditioning, rows = referee.read(PROMPTS), torch.tensor([0, 1])
     views = torch.rand(2, 3, *referee.input_size, dtype=torch.float64)
     for wanted in (True, False):
-        by_autograd, by_difference = slope(lambda x, w=wanted: referee.judge(x, reading, rows, w), views, 1e-3)
+        by_autograd, by_difference = slope(lambda x, w=wanted: referee.judge(x, conditioning, rows, w), views, 1e-3)
         assert by_autograd == pytest.approx(by_difference, rel=1e-2)
 
 
 def test_not_wanted_is_the_negated_question(blip_folder, pixels):
     referee = load(blip_folder, torch.float64)
-    images, reading, rows = pixels(referee.input_size).double(), referee.read(PROMPTS), torch.arange(2)
-    p = referee.score(images, reading)
-    torch.testing.assert_close(referee.judge(images, reading, rows), -p.log())
-    torch.testing.assert_close(referee.judge(images, reading, rows, wanted=False), -(1 - p + 1e-8).log())
+    images, conditioning, rows = pixels(referee.input_size).double(), referee.read(PROMPTS), torch.arange(2)
+    p = referee.score(images, conditioning)
+    torch.testing.assert_close(referee.judge(images, conditioning, rows), -p.log())
+    torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), -(1 - p + 1e-8).log())
 
 
 @pytest.mark.parametrize("kind", ["blip", "llava"])
 def test_a_prompt_is_cut_so_that_its_question_keeps_its_end(kind, request):
     referee = load(request.getfixturevalue(f"{kind}_folder"))
     long = "a red circle left of a yellow heart " * 10 + "two small blue squares"
-    reading = referee.read([long, "a red circle"])
-    assert reading.cut[0].endswith("two small blue squares")
-    assert reading.cut[1] == ""
-    kept = referee.read([long.removesuffix(reading.cut[0]).strip(), "a red circle"])
-    assert kept.cut == ("", "")
-    for name, value in reading.tensors.items():
+    conditioning = referee.read([long, "a red circle"])
+    assert conditioning.truncated[0].endswith("two small blue squares")
+    assert conditioning.truncated[1] == ""
+    kept = referee.read([long.removesuffix(conditioning.truncated[0]).strip(), "a red circle"])
+    assert kept.truncated == ("", "")
+    for name, value in conditioning.tensors.items():
         assert torch.equal(value, kept[name])
 
 

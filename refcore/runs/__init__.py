@@ -1,0 +1,1 @@
+"""One run from words to files: composed, claimed, looped, watched, finished."""

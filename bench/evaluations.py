@@ -25,7 +25,7 @@ class Tally(Counter[str]):
     def watch(self, engine: Engine) -> None:
         """Counts, from now on, the views that its referees judge and the crops that its statistics priors see, and the
         gradients that go back through them."""
-        for referee in {id(use.referee): use.referee for use in engine.referees}.values():
+        for referee in {id(use.referee): use.referee for use in engine.panel.referees}.values():
             referee.judge = self._counted("referee", referee.judge)  # type: ignore[method-assign]
         for use in engine.priors:
             if isinstance(use.prior, Statistics):

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from refcore import images
 from refcore.config.run import RunConfig
-from refcore.engine.build import build
 from refcore.engine.candidates import best_first, lowest_first, spread
-from refcore.engine.inversion import Inversion
+from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
+from refcore.runs.observers import Observer
+from refcore.runs.run import Run
 from refcore_bench.evaluations import Tally, counting
 from refcore_bench.sampling import Sampler, Sampling
-from refcore_bench.scoring import Rank, losses_of, pixels, ranking_engine, ranks, score, scoring_engine
+from refcore_bench.scoring import Rank, losses_of, pixels, ranking_panel, ranks, score, scoring_panel
 from refcore_bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
@@ -64,7 +65,7 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
             made, steps, loaded = _sample(variant, prompts, seed, budget, tally)
     took = time.perf_counter() - loaded
     levels = [images.levels(image) for image in made]
-    scoring, saved = scoring_engine(variant.scorers, prompts), pixels(levels)
+    scoring, saved = scoring_panel(variant.scorers, prompts), pixels(levels)
     n, scores, ranked = len(prompts), score(scoring, saved), ranks(scoring, saved)
     return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
@@ -88,13 +89,25 @@ def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
 
 def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: Tally) -> tuple[Tensor, int, float]:
     config = RunConfig.from_settings({**settings, "prompts": list(prompts), "seeds": [seed]})
-    engine = build(config)
-    loaded = time.perf_counter()
-    tally.watch(engine)
-    inversion = Inversion(config, engine)
-    for _ in inversion:
-        pass
-    return inversion.images(), config.steps, loaded
+    counter = _Counter(tally)
+    run = Run(config, observers=[counter])
+    inversion = run.loop()
+    if run.error is not None:
+        raise run.error
+    return inversion.images(), config.steps, counter.loaded
+
+
+class _Counter(Observer):
+    """Counts a run's model evaluations from the moment its models are loaded."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.loaded = 0.0
+        """Time at which the models were loaded."""
+
+    def on_load(self, engine: Engine) -> None:
+        self.loaded = time.perf_counter()
+        self.tally.watch(engine)
 
 
 def _sample(
@@ -109,7 +122,7 @@ def _sample(
         assert sampling.count or budget, "a variant that chooses is given its budget"
         count = sampling.count or choices(sampling, len(ranking), budget or 0)
     told = [prompt for prompt in prompts for _ in range(count)]
-    referees = ranking_engine(ranking, told) if ranking else None
+    referees = ranking_panel(ranking, told) if ranking else None
     loaded = time.perf_counter()
     noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
     drawn = sampler.sample(told, noise, sampling)
@@ -118,7 +131,7 @@ def _sample(
     return drawn, sampling.steps, loaded
 
 
-def _best(referees: Engine, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:
+def _best(referees: Panel, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:
     """The samples, one a prompt, that the referees like best: as the candidates of an inversion are compared."""
     told = (
         losses_of(referees, drawn) if by == "loss" else {k: [-s for s in v] for k, v in score(referees, drawn).items()}

@@ -24,7 +24,8 @@ from refcore.config.settings import override
 from refcore.config.terms import PROMPT
 from refcore.engine.build import build, resolve
 from refcore.engine.inversion import Inversion
-from refcore.engine.step import Engine, RefereeUse
+from refcore.engine.precision import autocast
+from refcore.engine.step import Engine
 from refcore.engine.views import resize
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
@@ -220,7 +221,7 @@ def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path
     asked = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
     config = resolve(RunConfig.from_settings({**config.settings(), **asked}))
     engine = build(config)  # with what reads prompts, which an inversion of its own may drop
-    (use,) = engine.referees
+    (use,) = engine.panel.referees
     found = agreement(engine, hard_negatives(scenes, seed))
     cost = view_cost(engine)
     return Page(
@@ -257,7 +258,7 @@ def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = Non
         out: a new folder for the pictures.
     """
     engine = inversion.engine
-    (use,) = engine.referees
+    (use,) = engine.panel.referees
     places = list(range(len(truths)))
 
     def loss(pictures: Tensor) -> list[float]:
@@ -287,14 +288,14 @@ def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = Non
 
 def view_cost(engine: Engine) -> ViewCost:
     """Of an engine's only referee, from the fastest of a few judgements of `COSTED` views."""
-    (use,) = engine.referees
+    (use,) = engine.panel.referees
     conditioning = use.conditioning.to(engine.device)
     rows = torch.arange(COSTED, device=engine.device) % len(conditioning)
     views = torch.rand(COSTED, 3, *use.referee.input_size, generator=torch.Generator().manual_seed(0))
     views = views.to(engine.device).requires_grad_()
 
     def forward() -> Tensor:
-        with _autocast(engine, use):
+        with autocast(engine.device, use.autocast):
             return use.referee.judge(views, conditioning, rows)
 
     cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
@@ -352,7 +353,7 @@ def auc_interval(area: float, n: int) -> float:
 
 def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> list[float]:
     """The loss of each scene, seen whole, against its own prompt."""
-    (use,) = engine.referees
+    (use,) = engine.panel.referees
     found: list[float] = []
     for first in range(0, len(scenes), AT_ONCE):
         part = slice(first, first + AT_ONCE)
@@ -361,7 +362,7 @@ def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> 
             engine.device
         )
         rows = torch.arange(len(views), device=engine.device)
-        with torch.no_grad(), _autocast(engine, use):
+        with torch.no_grad(), autocast(engine.device, use.autocast):
             found += use.referee.judge(views, conditioning, rows).float().tolist()
     return found
 
@@ -369,7 +370,3 @@ def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> 
 def _pixels(scenes: Sequence[Scene]) -> Tensor:
     """[N, 3, H, W] float32 in [0, 1]."""
     return torch.from_numpy(render_batch(scenes))
-
-
-def _autocast(engine: Engine, use: RefereeUse) -> torch.autocast:
-    return torch.autocast(engine.device.type, use.autocast, enabled=use.autocast is not None)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from refcore.config.run import RunConfig
+from refcore.config.panel import Labelled, PanelConfig
+from refcore.config.terms import RefereeTerm, Witness
 from refcore.contracts.conditioning import Conditioning
-from refcore.engine.build import build
-from refcore.engine.step import Engine
+from refcore.engine.loading import load_panel
+from refcore.engine.panel import Panel
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
 
@@ -20,75 +21,80 @@ CHUNK = 50
 """Images that a referee looks at side by side."""
 
 
-def scoring_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
-    """The scorers, loaded, having read one prompt an image. It optimises nothing: `tv` stands where a term must be.
+def scoring_panel(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Panel:
+    """The scorers as witnesses, loaded, each image's prompt read.
 
     Raises:
-        RefcoreError: as `refcore.engine.build.build`.
+        RefcoreError: as `refcore.engine.loading.load_panel`.
     """
-    nothing = {"name": "tv", "label": "nothing optimised"}
-    return _engine(prompts, priors=[nothing], witnesses=[scorer.term for scorer in scorers])
+    witnesses = [Labelled(scorer.label, Witness.model_validate(scorer.term), scorer.label) for scorer in scorers]
+    return load_panel(PanelConfig(_samples(prompts), witnesses=witnesses, chunk=CHUNK))
 
 
-def score(engine: Engine, images: Tensor) -> dict[str, list[float]]:
-    """Label -> the score of each image [B, 3, H, W] in [0, 1] for its prompt, in the referee's unit."""
-    return {label: values.tolist() for label, values in engine.scores(images.to(engine.device)).items()}
+def ranking_panel(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Panel:
+    """The scorers as referees, loaded, each image's prompt read: for `score` and `losses_of`.
+
+    Raises:
+        RefcoreError: as `refcore.engine.loading.load_panel`.
+    """
+    terms = [{name: value for name, value in scorer.term.items() if name != "coarse"} for scorer in scorers]
+    referees = [
+        Labelled(scorer.label, RefereeTerm.model_validate(term), scorer.label)
+        for scorer, term in zip(scorers, terms, strict=True)
+    ]
+    return load_panel(PanelConfig(_samples(prompts), referees, chunk=CHUNK))
+
+
+def _samples(prompts: Sequence[str]) -> list[tuple[str, int]]:
+    return [(prompt, 0) for prompt in prompts]
+
+
+def score(panel: Panel, images: Tensor) -> dict[str, list[float]]:
+    """Label -> score of each image [B, 3, H, W] in [0, 1] for its prompt, in the referee's unit."""
+    return {label: values.tolist() for label, values in panel.scores(images.to(panel.device)).items()}
+
+
+def losses_of(panel: Panel, images: Tensor) -> dict[str, list[float]]:
+    """Label -> loss of each image [B, 3, H, W] in [0, 1] for its prompt, seen whole."""
+    return {label: values.tolist() for label, values in panel.losses(images.to(panel.device)).items()}
 
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A referee that knows a fixed set of classes, one of which the prompt names."""
+    """A referee that knows a fixed set of classes; a prompt names one of them."""
 
     def rank(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] rank of the class asked for, 1 being the first guess."""
+        """[B] rank of the prompt's class, 1 being the first guess."""
 
     def guess(self, images: Tensor) -> list[str]:
         """[B] names of the first guesses."""
 
 
 class Rank(NamedTuple):
-    """What a classifier sees."""
+    """What a classifier sees in an image."""
 
     rank: int
-    """Of the class asked for, 1 being its first guess."""
+    """Rank of the prompt's class, 1 being its first guess."""
     first: str
     """Its first guess."""
 
 
-def ranks(engine: Engine, images: Tensor) -> dict[str, list[Rank]]:
+def ranks(panel: Panel, images: Tensor) -> dict[str, list[Rank]]:
     """Label -> what each scorer that is a `Classifier` sees in each image [B, 3, H, W] in [0, 1]."""
-    images = images.to(engine.device)
+
+    def question(classifier: Classifier, seen: Tensor, conditioning: Conditioning) -> tuple[Tensor, list[str]]:
+        return classifier.rank(seen, conditioning), classifier.guess(seen)
+
+    images = images.to(panel.device)
     return {
-        use.label: [
+        judge.label: [
             Rank(int(rank), first)
-            for several, firsts in engine.ask(use, images, lambda r, seen, read: (r.rank(seen, read), r.guess(seen)))
+            for several, firsts in panel.ask(judge, images, question)
             for rank, first in zip(several, firsts, strict=True)
         ]
-        for use in engine.witnesses
-        if isinstance(use.referee, Classifier)
+        for judge in panel.witnesses
+        if isinstance(judge.referee, Classifier)
     }
-
-
-def ranking_engine(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Engine:
-    """The scorers as referees, loaded, having read one prompt an image: for `score` and `losses_of`.
-
-    Raises:
-        RefcoreError: as `refcore.engine.build.build`.
-    """
-    terms = [{name: value for name, value in scorer.term.items() if name != "coarse"} for scorer in scorers]
-    return _engine(prompts, referees=terms)
-
-
-def _engine(prompts: Sequence[str], **terms: list[dict[str, Any]]) -> Engine:
-    return build(
-        RunConfig.from_settings({"canvas": {"name": "pixel"}, "prompts": list(prompts), "chunk": CHUNK, **terms})
-    )
-
-
-def losses_of(engine: Engine, images: Tensor) -> dict[str, list[float]]:
-    """Label -> the loss of each image [B, 3, H, W] in [0, 1] for its prompt, seen whole."""
-    found = engine.losses(images.to(engine.device), range(len(images)))
-    return {label: values.tolist() for label, values in found.items()}
 
 
 def pixels(levels: Sequence[Levels]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from refcore.errors import RefcoreError
 from refcore_bench.scorers import Scorer
-from refcore_bench.scoring import score, scoring_engine
+from refcore_bench.scoring import score, scoring_panel
 from refcore_bench.task import Accepts, Score
 from refcore_playground.draw import CATEGORIES, SPLITS, draw_negative, draw_pair
 from refcore_playground.grammar import write
@@ -54,8 +54,8 @@ def calibrate(scorers: Iterable[Scorer], renders: int = RENDERS) -> dict[str, Th
     wrong = [write(draw_negative(scene, request, rng)[0]) for scene, request in pairs]
     found = {}
     for scorer in scorers:  # one at a time: their labels may be the same
-        engine = scoring_engine([scorer], [*true, *wrong])
-        (scores,) = score(engine, torch.cat([images, images])).values()
+        panel = scoring_panel([scorer], [*true, *wrong])
+        (scores,) = score(panel, torch.cat([images, images])).values()
         high, low = np.array(scores[:renders]), np.array(scores[renders:])
         threshold = float(np.quantile(high, QUANTILE))
         found[scorer.identity] = Threshold(

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from performance import models
 from performance.measure import median, paired
-from refcore.engine.build import build, start
+from refcore.engine.build import build
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 
 Part = Callable[[Tensor], Tensor]
@@ -29,16 +30,16 @@ Part = Callable[[Tensor], Tensor]
 def parts(scratch: Path) -> Iterator[tuple[str, Part, Tensor]]:
     """(name, what maps an input to losses or an image, its input) of the embedded models, then of ViT-B/32."""
     small = build(models.embedded())
-    for use in small.referees:
+    for use in small.panel.referees:
         yield f"embedded {use.label}", *_judge(small, use)
     latent = start(small)["latent"]
     yield "embedded decoder", lambda z: small.canvas.decode({"latent": z}), latent
     middle = build(models.medium(scratch / models.VIT_B_32))
-    yield "ViT-B/32", *_judge(middle, middle.referees[0])
+    yield "ViT-B/32", *_judge(middle, middle.panel.referees[0])
 
 
 def _judge(engine: Engine, use: Any) -> tuple[Part, Tensor]:
-    opened = engine.groups["main"].open(engine.decode(start(engine)), use.referee.input_size, engine.keys, 0)
+    opened = engine.panel.groups["main"].open(engine.decode(start(engine)), use.referee.input_size, engine.keys, 0)
     views = opened.make(range(len(opened.sample))).detach()
     rows = torch.zeros(len(views), dtype=torch.int64)
     return lambda x: use.referee.judge(x, use.conditioning, rows), views

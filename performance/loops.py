@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from performance.models import VIEWS
 from refcore.contracts.augmentation import select
-from refcore.engine.build import start
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 
 DEGREES, SHIFT, NOISE, DECAY, LR = 10.0, 0.05, 0.05, 0.9, 0.05
@@ -47,7 +47,7 @@ class Tight:
         self.batch = len(self.x)
         self.step = 0
         self.rows = torch.arange(self.batch).repeat_interleave(VIEWS)
-        self.judges = [(use.referee, use.conditioning.take(use.rows)) for use in engine.referees]
+        self.judges = [(use.referee, use.conditioning.take(use.prompt_index)) for use in engine.panel.referees]
 
     def __call__(self) -> None:
         x = self.x.requires_grad_()
@@ -110,7 +110,7 @@ class Reference(Tight):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        (use,) = engine.referees
+        (use,) = engine.panel.referees
         self.referee: Any = use.referee
         self.prompts = [prompt for prompt, _ in engine.config.samples]
         # The ranking also looks at the contrast.
@@ -143,7 +143,7 @@ def keyed_draws(engine: Engine) -> Draw:
 
     def draw(step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image = torch.zeros(len(engine.keys), 3, *size)
-        views = engine.groups["main"].open(image, size, engine.keys, step)
+        views = engine.panel.groups["main"].open(image, size, engine.keys, step)
         assert views.matrix is not None
         ((_, draws),) = views.photometric
         noise = select(draws, range(len(views.sample)))

@@ -19,8 +19,9 @@ from performance import models
 from performance.loops import Reference, Tight, keyed_draws, keyed_sds
 from performance.measure import Interval, flops, machine_rate, median, paired, peak_bytes, seconds
 from refcore.config.run import RunConfig
-from refcore.engine.build import build, start
+from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.start import start
 
 BATCH = 16
 FEW_VIEWS, MANY_VIEWS = 4, 64
@@ -108,8 +109,8 @@ def batched(name: str, config: RunConfig, pairs: int) -> Row:
 
 def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
     """A step with one referee and nothing else, over the referee's forward and backward on ready views."""
-    (use,) = ours.engine.referees
-    group = ours.engine.groups["main"]
+    (use,) = ours.engine.panel.referees
+    group = ours.engine.panel.groups["main"]
     opened = group.open(ours.engine.decode(start(ours.engine)), use.referee.input_size, ours.engine.keys, 0)
     n = len(opened.sample)
     ready = opened.make(range(n)).detach()

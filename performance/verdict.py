@@ -113,7 +113,7 @@ def looks(settings: Settings, prompts: list[str]) -> list[Look]:
 
 def _right(inversion: Inversion, prompts: list[str]) -> list[bool]:
     """Whether the judge finds the result so far, or the average, right; one a prompt."""
-    kinds: set[Which] = {inversion.config.output} | ({"ema"} if inversion.ema is not None else set())
+    kinds: set[Which] = {inversion.config.output} | ({"ema"} if inversion.tracks.ema is not None else set())
     found = [False] * len(prompts)
     for kind in kinds:
         for i, pixels in enumerate(inversion.images(kind)):

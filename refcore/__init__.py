@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from refcore.objective import Objective
     from refcore.plugin import Plugin, PluginConfig
     from refcore.rng import Rng
-    from refcore.runs.run import Result, Sample, invert
+    from refcore.runs.observers import Observer
+    from refcore.runs.result import Result, Sample
+    from refcore.runs.run import Run, invert
 
 _MODULES = {
     "config.run": ["RunConfig"],
@@ -45,7 +47,9 @@ _MODULES = {
     "objective": ["Objective"],
     "plugin": ["Plugin", "PluginConfig"],
     "rng": ["Rng"],
-    "runs.run": ["Result", "Sample", "invert"],
+    "runs.observers": ["Observer"],
+    "runs.result": ["Result", "Sample"],
+    "runs.run": ["Run", "invert"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Public name -> the module that defines it."""
@@ -61,6 +65,7 @@ __all__ = [
     "LatentSpace",
     "NonFiniteError",
     "Objective",
+    "Observer",
     "ParsedPrompt",
     "Parser",
     "Phrase",
@@ -72,6 +77,7 @@ __all__ = [
     "Relation",
     "Result",
     "Rng",
+    "Run",
     "RunConfig",
     "Sample",
     "StepResult",

@@ -21,7 +21,8 @@ from refcore import images
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
-from refcore.engine.build import build, resolve, start
+from refcore.engine.build import build, resolve
+from refcore.engine.start import start
 from refcore.runs import rundir
 from refcore_bench.tables import grid
 from refcore_bench.tasks.prompts import TUNING_SEED, draw

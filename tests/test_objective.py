@@ -144,7 +144,7 @@ def test_settings_that_are_no_objective_are_named() -> None:
 def test_the_same_plugin_twice_with_different_settings_runs_as_two() -> None:
     config = (ToyReferee(seed=1) + 2 * ToyReferee(seed=2, side=20)).into(toy_config(priors=[]))
     inversion = run(config)
-    assert [use.referee.config.seed for use in inversion.engine.referees] == [1, 2]
+    assert [use.referee.config.seed for use in inversion.engine.panel.referees] == [1, 2]
     assert set(inversion.scores()) == {"toy", "toy-2"}
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """No garbage is collected inside, and what was made there is never looked through later.
 
     The model libraries make a million objects on import, and all of them stay: a quarter of the time to a run's first

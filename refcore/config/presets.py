@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -39,19 +39,34 @@ class Preset:
         return parse_yaml(self.text, f'preset "{self.name}"')
 
 
+Source = RunConfig | Mapping[str, Any] | str | Path
+"""A config other than a preset: one, its settings as a mapping, or the path of a YAML file."""
+
+
 def compose(
-    preset: str | None = None, file: str | Path | None = None, overrides: Iterable[str] = (), **fields: Any
+    preset: str | None = None, config: Source | None = None, overrides: Iterable[str] = (), **fields: Any
 ) -> RunConfig:
-    """The config of a run: a preset (the default one) or a file, then overrides, then whole fields such as `prompts`.
+    """The config of a run: a preset (the default one) or a config, then overrides, then whole fields such as `prompts`.
 
     Raises:
-        RefcoreError: a preset and a file at once, an unknown preset, a file that cannot be read, or a config that is
+        RefcoreError: a preset and a config at once, an unknown preset, a file that cannot be read, or a config that is
             wrong (a ConfigError).
     """
-    if preset is not None and file is not None:
-        raise RefcoreError(f'both the preset "{preset}" and the config file "{file}" were given; expected one of them')
-    settings = load_yaml(file) if file is not None else get(preset or DEFAULT).settings
+    if preset is not None and config is not None:
+        given = f'the config file "{config}"' if isinstance(config, (str, Path)) else "a config"
+        raise RefcoreError(f'both the preset "{preset}" and {given} were given; expected one of them')
+    if config is None:
+        settings = get(preset or DEFAULT).settings
+    elif isinstance(config, (str, Path)):
+        settings = load_yaml(config)
+    else:
+        settings = config.settings() if isinstance(config, RunConfig) else dict(config)
     return RunConfig.from_settings({**override(settings, overrides), **fields})
+
+
+def name_of(preset: str | None, config: Source | None) -> str | None:
+    """The name of the preset that `compose` takes; None where it takes a config."""
+    return preset if config is not None else preset or DEFAULT
 
 
 def names() -> list[str]:

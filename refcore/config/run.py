@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from refcore.config.combine import Combine, ConflictAware, NormBalance, Sum
 from refcore.config.optimize import Best, EarlyStop, Ema, Optimizer
+from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import Schedule, values
 from refcore.config.section import Section
 from refcore.config.start import SAMPLE, Candidates, SampleStart
@@ -111,6 +112,28 @@ class RunConfig(Section):
     def samples(self) -> list[tuple[str, int]]:
         """(prompt, seed) of every sample, prompts outermost."""
         return [(prompt, seed) for prompt in self.prompts for seed in self.seeds]
+
+    @property
+    def panel(self) -> PanelConfig:
+        """The judging part of the config."""
+        return PanelConfig(
+            samples=self.samples,
+            referees=[
+                Labelled(label, term, f"referees.{i}")
+                for i, (label, term) in enumerate(zip(self.referee_labels, self.referees, strict=True))
+            ],
+            witnesses=[
+                Labelled(label, term, f"witnesses.{i}")
+                for i, (label, term) in enumerate(zip(self.witness_labels, self.witnesses, strict=True))
+            ],
+            views=self.views,
+            steps=self.steps,
+            chunk=self.chunk,
+            device=self.device,
+            dtype=self.dtype,
+            autocast=self.autocast,
+            strict=self.strict,
+        )
 
     @property
     def view_groups(self) -> dict[str, ViewGroup]:

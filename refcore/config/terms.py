@@ -186,6 +186,17 @@ class RefereeTerm(_Weighted):
             )
         return self
 
+    def scoring(self) -> Witness:
+        """The same question, asked of finished images alone."""
+        return Witness(
+            name=self.name,
+            config=self.config,
+            label=self.label,
+            prompt=self.prompt,
+            dtype=self.dtype,
+            autocast=self.autocast,
+        )
+
 
 class PriorTerm(_Weighted):
     """A prior that pulls the image toward natural ones."""

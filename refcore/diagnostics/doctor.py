@@ -16,7 +16,8 @@ import torch
 from refcore.checkpoints import EMBEDDED, embedded, resolve
 from refcore.config.run import RunConfig
 from refcore.engine import memory
-from refcore.engine.build import pick_device, plugin_config, uses
+from refcore.engine.build import plugin_config, uses
+from refcore.engine.loading import pick_device
 from refcore.errors import RefcoreError
 from refcore.runs.rundir import LIBRARIES, versions
 

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
-from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.contracts.canvas import CanvasParams
 from refcore.engine.build import build, resolve
 from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import NonFiniteError, RefcoreError
-from refcore.rng import Rng, keyed_generator
+from refcore.rng import keyed_generator
 
 Vector = NDArray[np.float64]
 Gradient = Callable[[Vector], Vector]
@@ -304,33 +304,16 @@ def measured(config: RunConfig, views: int | None, noise: float | None, dtype: P
     return RunConfig.from_settings(settings)
 
 
-class _Bare(Canvas):
-    """The image itself, without bounds."""
-
-    def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
-        raise NotImplementedError("it is given images, and makes none")
-
-    def init(self, rng: Rng) -> CanvasParams:
-        raise NotImplementedError("it is given images, and makes none")
-
-    def decode(self, params: CanvasParams) -> Tensor:
-        return params[IMAGE]
-
-
 class _Loss:
     """The referees' loss of one sample as a function of a vector."""
 
     def __init__(self, engine: Engine, step: int, sample: int, at: At) -> None:
         self.engine, self.step, self.sample, self.at = engine, step, sample, at
-        self._judging = engine
-        if at == "image":
-            judged = {"referees": engine.referees, "groups": engine.groups, "device": engine.device}
-            self._judging = Engine(engine.config, _Bare(), engine.combiner, **judged)  # type: ignore[arg-type]
         self._shapes: dict[str, torch.Size] = {}
         self._dtype = getattr(torch, engine.config.dtype)
 
     def place(self, params: CanvasParams) -> Vector:
-        """[D]: where the sample is, of the parameters of all."""
+        """[D] place of the sample among the parameters of all."""
         own = {k: v[self.sample : self.sample + 1].to(self.engine.device, self._dtype) for k, v in params.items()}
         if self.at == "image":
             with torch.no_grad():
@@ -346,16 +329,31 @@ class _Loss:
 
     def _evaluate(self, x: Vector) -> tuple[float, Vector]:
         parts = torch.from_numpy(np.array(x)).split([shape.numel() for shape in self._shapes.values()])
-        own: dict[str, Tensor] = {
+        own: CanvasParams = {
             name: part.view(shape).to(self.engine.device, self._dtype)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-        found = self._judging.gradients(own, [self.sample], self.step)
-        flat = torch.cat([found.combined[name].flatten() for name in own]).double().cpu().numpy()
+        gradient, losses = self._at_image(own[IMAGE]) if self.at == "image" else self._at_params(own)
+        flat = gradient.flatten().double().cpu().numpy()
+        referees, steps = self.engine.panel.referees, self.engine.config.steps
         if not np.isfinite(flat).all():
-            raise NonFiniteError(self.step, [use.label for use in self.engine.referees])
-        weights = {use.label: use.term.weight_at(self.step, self.engine.config.steps) for use in self.engine.referees}
-        return sum(weights[label] * float(loss[0]) for label, loss in found.losses.items()), flat
+            raise NonFiniteError(self.step, [judge.label for judge in referees])
+        weights = {judge.label: judge.term.weight_at(self.step, steps) for judge in referees}
+        return sum(weights[label] * float(loss[0]) for label, loss in losses.items()), flat
+
+    def _at_params(self, params: CanvasParams) -> tuple[Tensor, dict[str, Tensor]]:
+        found = self.engine.gradients(params, [self.sample], self.step)
+        return torch.cat([found.combined[name].flatten() for name in params]), found.losses
+
+    def _at_image(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        key = self.engine.keys[self.sample]
+        total, losses = torch.zeros_like(image), {}
+        for judge, gradient, loss in self.engine.panel.gradients(
+            image.requires_grad_(), [key], [self.sample], self.step
+        ):
+            total = total + gradient
+            losses[judge.label] = loss
+        return total, losses
 
 
 def _path(config: RunConfig, steps: Sequence[int]) -> dict[int, tuple[CanvasParams, CanvasParams | None]]:

@@ -12,6 +12,7 @@ from refcore.config.combine import NormBalance
 from refcore.config.schedule import value_at
 from refcore.rng import Key
 
+Granularity = Literal["all", "sides", "terms"]
 Rows = Mapping[str, Tensor]
 """Gradients in parameter space, each [A, D]: all canvas tensors of a sample in one row, weights applied."""
 
@@ -19,9 +20,9 @@ Rows = Mapping[str, Tensor]
 class Combiner(ABC):
     """Rows in, one gradient out. Samples never meet: row a of the result depends on rows a alone."""
 
-    rows: ClassVar[Literal["all", "sides", "terms"]]
-    """What it needs to tell apart, each kind of which costs one pull-back through the canvas. all: nothing, one row
-    "all". sides: "referees" and "priors". terms: one row a term, by its label (for conflict-aware methods)."""
+    granularity: ClassVar[Granularity]
+    """Which gradients it needs apart, each of which costs one pull-back through the canvas. all: one row "all".
+    sides: "referees" and "priors". terms: one row a term, by its label (for conflict-aware methods)."""
 
     def at_image(self, rows: Rows, step: int, keys: Sequence[Key]) -> Rows:
         """What is pulled back through the canvas, [A, 3 H W] each: the rows of referees and image priors, or fewer.
@@ -44,7 +45,7 @@ class Combiner(ABC):
 class SumGradients(Combiner):
     """Adds."""
 
-    rows = "all"
+    granularity = "all"
 
     def combine(self, rows: Rows, step: int, keys: Sequence[Key]) -> Tensor:
         """The sum of the rows, [A, D]."""
@@ -58,7 +59,7 @@ class NormBalanceGradients(Combiner):
     in a step, the other passes as it is; where the referees' gradient is exactly 0, it stays 0.
     """
 
-    rows = "sides"
+    granularity = "sides"
 
     def __init__(self, config: NormBalance, steps: int) -> None:
         self.config = config

@@ -1,35 +1,26 @@
-"""The loop of an inversion, as an iterator: optimiser, latent noise, averaging, best image, early stop, resume."""
+"""The loop of an inversion, as an iterator: step, update, look, drop; saved and resumed between steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from refcore.config.optimize import Optimizer
 from refcore.config.run import RunConfig
 from refcore.config.schedule import value_at
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
-from refcore.engine.build import build, start
+from refcore.engine.build import build
+from refcore.engine.start import start
 from refcore.engine.step import Engine
+from refcore.engine.tracks import Candidate, Tracks, named
 from refcore.errors import NonFiniteError, RefcoreError
-from refcore.rng import Rng
 
 Which = Literal["current", "ema", "best"]
-
-
-class Candidate(NamedTuple):
-    """One of the tries at a sample; without `candidates` in the config, its only one."""
-
-    sample: int
-    """0 .. B - 1."""
-    candidate: int
-    """0 .. candidates.count - 1; it keeps its number when others are dropped."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +69,11 @@ class Inversion:
         >>> inversion.images()                      # [B, 3, H, W] in [0, 1]  # doctest: +SKIP
 
     A sample is a prompt with a seed, prompts outermost; B of them run side by side and never meet. Where the config
-    asks for candidates, each sample has several rows of parameters until the referees have dropped all but one.
+    asks for candidates, each sample has several tracks until the referees have dropped all but one.
 
     Raises:
-        RefcoreError: as `refcore.engine.build.build` and `load_state_dict`, and NonFiniteError from a step, which leaves
-            the state as it was.
+        RefcoreError: as `refcore.engine.build.build` and `load_state_dict`, and NonFiniteError from a step, which
+            leaves the state as it was.
     """
 
     def __init__(self, config: RunConfig, engine: Engine | None = None, state: Mapping[str, Any] | None = None) -> None:
@@ -100,41 +91,23 @@ class Inversion:
             self.engine.plan()
             self.engine.finish_reading()
         self.samples: Sequence[tuple[str, int]] = config.samples
-        self.step: int
+        self.step = 0
         """The next step."""
-        self.params: CanvasParams
-        self.ema: CanvasParams | None
-        self.active: list[int]
-        """The rows that still move; without candidates, the samples."""
-        self._places: list[int]
-        """Of every row of the parameters, which of the engine's candidates it is."""
-        self._recent: Tensor
-        """[referees, R]: the average of recent losses, which candidates are compared by; NaN before the first."""
-        self._scale: Tensor | None
-        """[referees, B]: how much each referee's losses differed over all candidates, when some were first dropped."""
         self._closed = False
         if state is None:
-            self._begin(start(self.engine))
+            self.tracks = self._tracks(start(self.engine))
+            self._drop()
         else:
             self.load_state_dict(state)
 
-    def _begin(self, params: CanvasParams) -> None:
-        """Step 0, with all candidates."""
-        config = self.config
-        self.step, self.params = 0, params
-        self.ema = None if config.ema is None else _copy(params)
-        self._places = list(range(len(self.engine.keys)))
-        self.active = list(self._places)
-        self._optimizer = _optimizer(config.optimizer, params)
-        self._best = _copy(params) if config.output == "best" else None
-        self._best_loss, self._stop_loss = self._infinite(), self._infinite()
-        self._waited = torch.zeros(len(self._places), dtype=torch.int64, device=self.engine.device)
-        self._recent, self._scale = self._unjudged(), None
-        self._drop()
+    @property
+    def params(self) -> CanvasParams:
+        """Parameters of the tracks that are left, each tensor [R, ...]."""
+        return self.tracks.params
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What of the prompts was not read."""
+        """Prompt text truncated by a model's context limit."""
         return self.engine.warnings
 
     @property
@@ -144,22 +117,23 @@ class Inversion:
 
     @property
     def recorded(self) -> RunConfig:
-        """The config with what was found on the way, the chunk sizes: it repeats this run bit for bit on this CPU."""
-        if not self.engine.chunks:
+        """The config with the chunk sizes that were found: it repeats this run bit for bit on this CPU."""
+        panel = self.engine.panel
+        if not panel.chunks:
             return self.config
         rest = self.config.chunk if isinstance(self.config.chunk, int) else None
-        chunks = {use.label: self.engine.chunks.get(use.label, rest) for use in self.engine.referees}
+        chunks = {judge.label: panel.chunks.get(judge.label, rest) for judge in panel.referees}
         return self.config.model_copy(update={"chunk": {label: n for label, n in chunks.items() if n is not None}})
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The candidates that are left, one a row of the parameters, samples outermost."""
-        return tuple(Candidate(*divmod(place, self.config.candidates.count)) for place in self._places)
+        """The candidates that are left, one for each track, samples outermost."""
+        return tuple(Candidate(*divmod(number, self.config.candidates.count)) for number in self.tracks.numbers)
 
     @property
     def done(self) -> bool:
         """Whether no step follows."""
-        return self._closed or self.step >= self.config.steps or not self.active
+        return self._closed or self.step >= self.config.steps or not self.tracks.active
 
     def __iter__(self) -> Inversion:
         return self
@@ -173,34 +147,30 @@ class Inversion:
         if self.done:
             raise StopIteration
         began = time.perf_counter()
-        config, step, active = self.config, self.step, list(self.active)
-        alive = self.candidates
-        gradients = self.engine.gradients(self._of(self.params, active), self._at(active), step)
+        config, step, tracks = self.config, self.step, self.tracks
+        rows = list(tracks.active)
+        numbers, alive = tracks.numbers_of(rows), self.candidates
+        gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
         # The one wait for the device in a step: a poisoned update must not reach the parameters.
         if gradients.finite and not (flags := torch.stack([*gradients.finite.values()])).all():
             ok = dict(zip(gradients.finite, flags.tolist(), strict=True))
             raise NonFiniteError(step, [label for label, fine in ok.items() if not fine])
         lr = config.optimizer.lr_at(step, config.steps)
-        self._update(_limited(gradients.combined, config.optimizer), active, lr)
-        self._add_noise(active)
-        self._average(active)
-        self.engine.learn(self._of(self.params, active), self._at(active), step)
+        tracks.update(gradients.combined, rows, lr)
+        if std := value_at(config.noise, step, config.steps):
+            tracks.add_noise(std, [self.engine.keys[number] for number in numbers], rows, step)
+        tracks.average(rows, step)
+        self.engine.learn(tracks.take(tracks.params, rows), numbers, step)
         self.step += 1
-        self._look(active)
-        losses = {label: self._spread(value, active) for label, value in gradients.losses.items()}
-        norms = {label: self._spread(value, active) for label, value in gradients.norms.items()}
-        if self.config.candidates.count > 1:
+        self._look(rows)
+        losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
+        norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
+        if config.candidates.count > 1:
             self._remember(losses)
             self._drop()
-        return StepResult(
-            step,
-            losses,
-            norms,
-            tuple(row in set(active) for row in range(len(alive))),
-            alive,
-            lr,
-            time.perf_counter() - began,
-        )
+        moved = set(rows)
+        active = tuple(row in moved for row in range(len(alive)))
+        return StepResult(step, losses, norms, active, alive, lr, time.perf_counter() - began)
 
     @torch.no_grad()
     def images(self, which: Which | None = None) -> Tensor:
@@ -210,39 +180,30 @@ class Inversion:
             RefcoreError: the config keeps no average, or no best.
         """
         which = which or self.config.output
-        kept = {"current": self.params, "ema": self.ema, "best": self._best}[which]
+        kept = {"current": self.tracks.params, "ema": self.tracks.ema, "best": self.tracks.best}[which]
         if kept is None:
             raise RefcoreError(f'this run keeps no "{which}" image: set {"ema" if which == "ema" else "output: best"}')
         decoded = [self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}) for row in self._leading()]
         return torch.cat(decoded).clamp(0, 1)
 
     def leaders(self) -> tuple[int, ...]:
-        """[B]: each sample's best candidate so far, by its number; at the run's end the only one that is left."""
+        """[B] number of each sample's best candidate so far; at the run's end the only one that is left."""
         candidates = self.candidates
         return tuple(candidates[row].candidate for row in self._leading())
 
     def scores(self, images: Tensor | None = None) -> dict[str, Tensor]:
-        """Label -> [B]: the scores of the result, or of other images of this batch, by every referee and witness."""
-        return self.engine.scores(self.images() if images is None else images)
+        """Label -> [B] scores of the result, or of other images of this batch, by every referee and witness."""
+        return self.engine.panel.scores(self.images() if images is None else images)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
-        tensors = {f"params.{name}": value for name, value in self.params.items()}
-        for group, kept in (("ema", self.ema), ("best", self._best)):
-            tensors |= {f"{group}.{name}": value for name, value in (kept or {}).items()}
-        tensors |= {"best_loss": self._best_loss, "stop_loss": self._stop_loss, "waited": self._waited}
-        if self.config.candidates.count > 1:
-            tensors["candidates.recent"] = self._recent
-            if self._scale is not None:
-                tensors["candidates.scale"] = self._scale
-        for i, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items() if value is not None}
-        meta: dict[str, Any] = {"step": self.step, "active": list(self.active), "config": self.config.settings()}
-        meta["candidates"] = list(self._places)
-        meta["chunks"] = dict(self.engine.chunks)
-        for use in self.engine.priors:
-            for name, value in use.prior.state_dict().items():
-                (tensors if isinstance(value, Tensor) else meta)[f"prior.{use.label}.{name}"] = value
+        state = self.tracks.state_dict()
+        tensors: dict[str, Tensor] = state["tensors"]
+        meta: dict[str, Any] = {"step": self.step, "config": self.config.settings(), **state["meta"]}
+        meta["chunks"] = dict(self.engine.panel.chunks)
+        for loaded in self.engine.priors:
+            for name, value in loaded.prior.state_dict().items():
+                (tensors if isinstance(value, Tensor) else meta)[f"prior.{loaded.label}.{name}"] = value
         return {"tensors": {name: value.detach().clone() for name, value in tensors.items()}, "meta": meta}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -258,232 +219,99 @@ class Inversion:
         if differing := [name for name in ours if name != "chunk" and theirs.get(name) != ours[name]]:
             differs = ", ".join(differing)
             raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
-
         if self.config.chunk is None:  # what is pinned here may be another machine's
-            self.engine.chunks = dict(meta["chunks"])
-
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): value.detach().clone().to(self.engine.device)
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
-
-        self.params = group("params.")
-        self.ema = group("ema.") if self.config.ema is not None else None
-        self._best = group("best.") if self.config.output == "best" else None
-        self._best_loss, self._stop_loss = group("best_loss")[""], group("stop_loss")[""]
-        self._waited = group("waited")[""]
-        self.step, self.active, self._places = meta["step"], list(meta["active"]), list(meta["candidates"])
-        compared = group("candidates.")
-        self._recent, self._scale = compared.get("recent", self._unjudged()), compared.get("scale")
-        self._optimizer = _optimizer(self.config.optimizer, self.params)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):  # left where it is: Adam's step counter belongs on the CPU
-                _, i, moment = name.split(".")
-                moments.setdefault(int(i), {})[moment] = value.detach().clone()
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
-        for use in self.engine.priors:
-            prefix = f"prior.{use.label}."
+            self.engine.panel.chunks = dict(meta["chunks"])
+        device = self.engine.device
+        self.step = meta["step"]
+        self.tracks = self._tracks(named(tensors, "params.", device))
+        self.tracks.load_state_dict(tensors, meta)
+        for loaded in self.engine.priors:
+            prefix = f"prior.{loaded.label}."
             plain = {name.removeprefix(prefix): value for name, value in meta.items() if name.startswith(prefix)}
-            use.prior.load_state_dict({**group(prefix), **plain})
+            loaded.prior.load_state_dict({**named(tensors, prefix, device), **plain})
 
     def close(self) -> None:
         """Ends the run: no step follows. What it has made stays."""
         self._closed = True
 
-    def _update(self, gradient: CanvasParams, active: list[int], lr: float) -> None:
-        """One optimiser step on the active samples; every torch.optim rule used here is elementwise."""
-        all_move = len(active) == len(self._places)
-        before = None if all_move else _copy(self.params)
-        for name, param in self.params.items():
-            param.grad = gradient[name] if all_move else _put(torch.zeros_like(param), active, gradient[name])
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
-        for name, param in self.params.items():
-            param.grad = None
-            if before is not None:  # momentum and weight decay would move what is frozen
-                param.data.copy_(_put(before[name], active, param.data[active]))
-
-    def _add_noise(self, active: list[int]) -> None:
-        std = value_at(self.config.noise, self.step, self.config.steps)
-        if not std:
-            return
-        keys = [self.engine.keys[place] for place in self._at(active)]
-        for name, param in self.params.items():
-            noise = Rng(keys, self.step, f"noise/{name}", device=self.engine.device).normal(*param.shape[1:])
-            _put(param.data, active, _take(param.data, active) + std * noise.to(param.dtype))
-
-    def _average(self, active: list[int]) -> None:
-        settings = self.config.ema
-        if settings is None or self.ema is None:
-            return
-        decay = settings.decay if self.step >= settings.start else 0.0
-        for name, param in self.params.items():
-            average = self.ema[name]
-            _put(average, active, decay * _take(average, active) + (1 - decay) * _take(param.data, active))
-            if self.step in settings.restarts:
-                _put(param.data, active, _take(average, active))
-        if self.step in settings.restarts and settings.momentum == "reset":
-            self._optimizer.state.clear()
+    def _tracks(self, params: CanvasParams) -> Tracks:
+        """Tracks with these parameters."""
+        config = self.config
+        compared = len(self.engine.compared) if config.candidates.count > 1 else 0
+        return Tracks(params, config.optimizer, config.ema, config.output == "best", compared)
 
     @torch.no_grad()
-    def _look(self, active: list[int]) -> None:
+    def _look(self, rows: list[int]) -> None:
         """Judges the clean image, where it is time to: keeps what is best, freezes what is done."""
         config, stop, last = self.config, self.config.early_stop, self.step >= self.config.steps
-        best_due = self._best is not None and (last or self.step % config.best.every == 0)
+        keeps_best = self.tracks.best is not None
+        best_due = keeps_best and (last or self.step % config.best.every == 0)
         stop_due = stop is not None and not last and self.step % stop.every == 0 and self.step >= stop.first
         if not (best_due or stop_due):
             return
-        kept = self._of(self.ema or self.params, active)
+        kept = self.tracks.take(self.tracks.averaged, rows)
         image = self.engine.decode(kept)
         # A sample that stops is never looked at again: whenever one may stop, the best is decided on, too.
         losses: dict[str, dict[str, Tensor]] = {}
-        for due, group in ((self._best is not None, config.best.views), (stop_due, CLEAN)):
+        for due, group in ((keeps_best, config.best.views), (stop_due, CLEAN)):
             if due and group not in losses:
-                losses[group] = self.engine.losses(image, self._at(active), group)
-        if self._best is not None:
-            total = self._total(losses[config.best.views])
-            better = total < self._best_loss[active]
-            _put(self._best_loss, active, torch.where(better, total, self._best_loss[active]))
-            for name, best in self._best.items():
-                mask = better.view(-1, *[1] * (best.dim() - 1))
-                _put(best, active, torch.where(mask, kept[name], best[active]))
+                losses[group] = self.engine.losses(image, self.tracks.numbers_of(rows), group)
+        if keeps_best:
+            self.tracks.improve(kept, self._total(losses[config.best.views]), rows)
         if stop_due:
-            self._freeze(losses[CLEAN], active)
+            self._freeze(losses[CLEAN], rows)
 
-    def _freeze(self, losses: dict[str, Tensor], active: list[int]) -> None:
+    def _freeze(self, losses: dict[str, Tensor], rows: list[int]) -> None:
+        """Leaves the tracks as they are that are satisfied, or have waited too long."""
         stop = self.config.early_stop
         assert stop is not None
-        total = self._total(losses)
-        improved = total < self._stop_loss[active] - stop.min_delta
-        _put(self._stop_loss, active, torch.where(improved, total, self._stop_loss[active]))
-        _put(self._waited, active, torch.where(improved, 0, self._waited[active] + 1))
-        finished = torch.zeros_like(improved)
-        samples = [self.candidates[row].sample for row in active]
-        wait_for = [use for use in self.engine.referees if use.satisfied_at is not None]
+        waited = self.tracks.wait(self._total(losses), rows, stop.min_delta)
+        finished = torch.zeros_like(waited, dtype=torch.bool)
+        samples = [self.candidates[row].sample for row in rows]
+        wait_for = [judge for judge in self.engine.panel.referees if judge.satisfied_at is not None]
         if wait_for:
-            satisfied = [losses[use.label] <= self.engine.bounds(use, samples, losses[use.label]) for use in wait_for]
+            satisfied = [losses[judge.label] <= judge.satisfaction(samples, losses[judge.label]) for judge in wait_for]
             finished = torch.stack(satisfied).all(0)
         if stop.patience is not None:
-            finished = finished | (self._waited[active] >= stop.patience)
-        self.active = [b for b, over in zip(active, finished.tolist(), strict=True) if not over]
+            finished = finished | (waited >= stop.patience)
+        self.tracks.active = [row for row, over in zip(rows, finished.tolist(), strict=True) if not over]
 
     def _total(self, losses: dict[str, Tensor]) -> Tensor:
-        """[A]: losses times each term's largest weight, so that totals of different steps can be compared."""
+        """[A] losses times each term's largest weight, so that totals of different steps can be compared."""
         steps = self.config.steps
-        total = torch.stack([use.term.largest_weight(steps) * losses[use.label] for use in self.engine.referees]).sum(0)
-        return total.to(self._best_loss.dtype)
+        weighted = [judge.term.largest_weight(steps) * losses[judge.label] for judge in self.engine.panel.referees]
+        return torch.stack(weighted).sum(0).to(self.tracks.best_loss.dtype)
 
     def _remember(self, losses: dict[str, Tensor]) -> None:
         """Brings the averages of recent losses up to date, where a candidate was judged."""
         decay = 1 - 1 / max(1, self.config.candidates.recent)
-        for i, (use, _) in enumerate(self.engine.compared):
-            if use.label in losses:
-                now, before = losses[use.label].to(self._recent.dtype), self._recent[i]
-                average = torch.where(before.isnan(), now, decay * before + (1 - decay) * now)
-                self._recent[i] = torch.where(now.isnan(), before, average)
+        for i, (judge, _) in enumerate(self.engine.compared):
+            if judge.label in losses:
+                self.tracks.remember(i, losses[judge.label], decay)
 
     @torch.no_grad()
     def _standing(self) -> Tensor:
-        """[referees, R] losses to compare candidates by: the recent averages, or those of a look at clean views."""
-        standing = self._recent.clone()
+        """[T, R] losses to compare candidates by: the recent averages, or those of a look at clean views."""
+        standing = self.tracks.recent.clone()
         if not self.config.candidates.recent or standing.isnan().all():
-            kept = {name: p.detach() for name, p in (self.ema or self.params).items()}
-            standing = self.engine.look(kept, self._places).to(standing.dtype)
+            kept = {name: p.detach() for name, p in self.tracks.averaged.items()}
+            standing = self.engine.look(kept, self.tracks.numbers).to(standing.dtype)
         return standing
 
     def _ordered(self) -> tuple[list[list[int]], Tensor | None]:
-        """[B]: the rows of each sample, best first, and the scales ([referees, B]) that they were compared on."""
-        if len(self._places) == len(self.samples):
-            return [[row] for row in range(len(self.samples))], self._scale
-        return self.engine.ordered(self._standing(), self._places, self._scale)
+        """[B] rows of each sample, best first, and the scales ([T, B]) that they were compared on."""
+        if len(self.tracks) == len(self.samples):
+            return [[row] for row in range(len(self.samples))], self.tracks.scale
+        return self.engine.ordered(self._standing(), self.tracks.numbers, self.tracks.scale)
 
     def _leading(self) -> list[int]:
-        """[B]: the row of each sample's best candidate."""
+        """[B] row of each sample's best candidate."""
         return [rows[0] for rows in self._ordered()[0]]
 
     def _drop(self) -> None:
-        """Lets the best candidates go on, where it is time to; the others leave the parameters and all that follows."""
+        """Lets the best candidates go on, where it is time to; the others leave with all that belongs to them."""
         count = self.config.candidates.kept_after(self.step, self.config.steps)
-        if count is None or len(self._places) == len(self.samples):
+        if count is None or len(self.tracks) == len(self.samples):
             return
-        best, self._scale = self._ordered()
-        kept = [row for rows in best for row in sorted(rows[:count])]
-        moments = {
-            i: {name: value[kept] if isinstance(value, Tensor) and value.dim() else value for name, value in m.items()}
-            for i, m in self._optimizer.state_dict()["state"].items()
-        }
-        self.params = {name: value.detach()[kept] for name, value in self.params.items()}
-        self._optimizer = _optimizer(self.config.optimizer, self.params)
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
-        self.ema = self.ema and {name: value[kept] for name, value in self.ema.items()}
-        self._best = self._best and {name: value[kept] for name, value in self._best.items()}
-        self._best_loss, self._stop_loss = self._best_loss[kept], self._stop_loss[kept]
-        self._waited, self._recent = self._waited[kept], self._recent[:, kept]
-        self._places = [self._places[row] for row in kept]
-        moving = set(self.active)
-        self.active = [i for i, row in enumerate(kept) if row in moving]
-
-    def _at(self, rows: list[int]) -> list[int]:
-        """Which of the engine's candidates some rows are."""
-        return [self._places[row] for row in rows]
-
-    def _of(self, params: CanvasParams, active: list[int]) -> CanvasParams:
-        """The active samples' part of parameters, detached."""
-        return {name: _take(value.detach(), active) for name, value in params.items()}
-
-    def _spread(self, values: Tensor, active: list[int]) -> Tensor:
-        """[A] -> [R], with NaN for the others."""
-        if len(active) == len(self._places):
-            return values
-        return _put(values.new_full((len(self._places),), torch.nan), active, values)
-
-    def _infinite(self) -> Tensor:
-        dtype = next(iter(self.params.values())).dtype
-        return torch.full((len(self._places),), torch.inf, dtype=dtype, device=self.engine.device)
-
-    def _unjudged(self) -> Tensor:
-        return self._infinite().expand(len(self.engine.compared), -1) * torch.nan
-
-
-def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:
-    tensors = [value.requires_grad_() for value in params.values()]
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            tensors, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
-        )
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(tensors, config.lr, config.betas, config.eps, config.weight_decay)
-
-
-def _limited(gradient: CanvasParams, config: Optimizer) -> CanvasParams:
-    """Each sample's gradient, over all tensors, normalised and clipped as the config asks."""
-    if config.normalize == "none" and config.clip is None:
-        return gradient
-    norm = torch.cat([g.flatten(1) for g in gradient.values()], dim=1).norm(dim=1)
-    scale = torch.ones_like(norm)
-    if config.normalize == "sample":
-        scale = 1 / norm.where(norm > 0, 1.0)
-        norm = (norm > 0).to(norm.dtype)
-    if config.clip is not None:
-        scale = scale * (config.clip / norm.clamp_min(config.clip))
-    return {name: g * scale.view(-1, *[1] * (g.dim() - 1)) for name, g in gradient.items()}
-
-
-def _copy(params: CanvasParams) -> CanvasParams:
-    return {name: value.detach().clone() for name, value in params.items()}
-
-
-def _take(source: Tensor, active: list[int]) -> Tensor:
-    """The rows of the active samples; the tensor itself where all are."""
-    return source if len(active) == len(source) else source[active]
-
-
-def _put(target: Tensor, active: list[int], values: Tensor) -> Tensor:
-    """Writes the rows of the active samples, in place."""
-    if len(active) == len(target):
-        return target.copy_(values)
-    return target.index_copy_(0, torch.tensor(active, device=target.device), values.to(target.dtype))
+        best, self.tracks.scale = self._ordered()
+        self.tracks.keep([row for rows in best for row in sorted(rows[:count])])

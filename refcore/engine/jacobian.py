@@ -37,7 +37,7 @@ class JacobianCombiner(Combiner):
         RefcoreError: torchjd, or the solver that the method needs, is not installed.
     """
 
-    rows = "terms"
+    granularity = "terms"
 
     def __init__(self, config: ConflictAware, steps: int, priors: Sequence[str]) -> None:
         """`priors`: their labels, by which rows of priors are told from those of referees."""

@@ -65,11 +65,6 @@ def graph_bytes(forward: Callable[[], Any]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def bytes_each(forward: Callable[[int], Any]) -> int:
-    """Bytes that each further view adds to the graph of `forward(views)`; what all of them share does not count."""
-    return max(0, graph_bytes(lambda: forward(2)) - graph_bytes(lambda: forward(1)))
-
-
 def chunk_that_fits(each: int, free: int | None, most: int) -> int:
     """How many views of `each` bytes are judged at a time, 1 to `most`, where `free` bytes are left (None: unknown).
 

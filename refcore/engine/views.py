@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,6 +146,21 @@ class Views:
             return gradient
         (pulled,) = torch.autograd.grad(self.small, self.image, gradient, retain_graph=True)
         return pulled
+
+
+class OpenViews:
+    """One step's views of images, opened once for each group and input size."""
+
+    def __init__(self, groups: Mapping[str, Group], image: Tensor, keys: Sequence[Key], step: int) -> None:
+        self.groups, self.image, self.keys, self.step = groups, image, keys, step
+        self._opened: dict[tuple[str, Size], Views] = {}
+
+    def get(self, group: str, size: Size) -> Views:
+        """The views of a group for a referee of input `size`."""
+        if (group, size) not in self._opened:
+            with torch.set_grad_enabled(self.image.requires_grad):
+                self._opened[group, size] = self.groups[group].open(self.image, size, self.keys, self.step)
+        return self._opened[group, size]
 
 
 def sampling_grid(matrix: Tensor, size: Size) -> Tensor:

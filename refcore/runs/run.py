@@ -1,54 +1,174 @@
-"""`refcore.invert`: prompts in, images and scores out, in one call."""
+"""The road of every run: resolved, loaded, claimed, looped, finished; and `refcore.invert`, its shortest call.
+
+The command line, Python, the benchmark and the probes are its callers.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from torch import Tensor
-
 from refcore import registry
+from refcore.checkpoints import needed_by
 from refcore.config import presets
 from refcore.config.run import RunConfig
-from refcore.config.settings import dump_yaml, override
 from refcore.contracts.judge import Judge
-from refcore.engine.build import plugin_config, resolve, uses
+from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
+from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
+from refcore.runs.observers import Callback, Observer, Record
+from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image of a result: what was asked, and what each referee and witness says of it."""
+class Run:
+    """One run, from a config to its result.
 
-    prompt: str
-    seed: int
-    scores: dict[str, float]
-    candidate: int = 0
-    """Which of the sample's candidates it is; 0 where there is one."""
+    Example:
+        >>> run = Run(config, out="runs/first", observers=[Progress()])     # doctest: +SKIP
+        >>> result = run.execute()                                         # doctest: +SKIP
+    """
 
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        out: str | Path | None = None,
+        parent: str | Path | None = None,
+        observers: Sequence[Observer] = (),
+        preset: str | None = None,
+    ) -> None:
+        """Checks what can be checked before a model is loaded.
 
-@dataclass(frozen=True)
-class Result:
-    """What a run made. `images[i]` belongs to `samples[i]`; the order is prompts x seeds, prompts outermost."""
+        Args:
+            config: with prompts.
+            out: folder of the run; None writes nothing, unless `parent` is given.
+            parent: folder in which the run takes the next free one, named by its first prompt.
+            observers: called in their order.
+            preset: name that errors about missing checkpoints mention.
 
-    images: Tensor
-    """[B, 3, H, W] float32 in [0, 1], on the CPU."""
-    samples: tuple[Sample, ...]
-    config: RunConfig
-    """All that the run depended on, the plugins' defaults included."""
-    history: list[dict[str, Any]] = field(repr=False)
-    """One record a step: losses and gradient norms by term, one number a sample."""
-    warnings: tuple[str, ...] = ()
-    """What of the prompts was not read."""
-    notes: tuple[str, ...] = ()
-    """How referees understood the prompts, where that is not plain."""
+        Raises:
+            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run.
+        """
+        if out is not None:
+            refuse_taken(out)
+        if not config.prompts:
+            raise RefcoreError("there is no prompt; expected at least one")
+        self.config = _with_absolute_init(resolve(config))
+        self.out, self.parent, self.preset = out, parent, preset
+        self.observers = tuple(observers)
+        self.folder: RunDir | None = None
+        """The run's folder, once the start is made."""
+        self.engine: Engine | None = None
+        """The loaded models, once they are loaded."""
+        self.history: list[Record] = []
+        """One record a step."""
+        self.error: BaseException | None = None
+        """What ended the loop early."""
+        self.written: dict[str, Any] = {}
+        """Contents of `result.json`, once it is written."""
+        self.timings: dict[str, float] = {}
+
+    def load(self) -> Engine:
+        """Loads the models, once; `execute` does it where it has not been done.
+
+        Raises:
+            RefcoreError: as `refcore.engine.build.build`.
+        """
+        if self.engine is None:
+            began = time.perf_counter()
+            with needed_by(self.preset):
+                self.engine = build(self.config)
+                self.engine.plan()
+                self.engine.finish_reading()
+            self.timings["load"] = time.perf_counter() - began
+            for observer in self.observers:
+                observer.on_load(self.engine)
+        return self.engine
+
+    def loop(self) -> Inversion:
+        """Makes the start, takes the folder, and does every step.
+
+        Whatever ends it early, Ctrl-C included, is kept in `error`. The first Ctrl-C ends the run after the step that
+        it comes in, the second one at once.
+
+        Raises:
+            RefcoreError: what goes wrong before the first step.
+        """
+        engine = self.load()
+        began = time.perf_counter()
+        inversion = Inversion(self.config, engine)
+        self.timings["start"] = time.perf_counter() - began
+        self._claim(inversion)
+        began = time.perf_counter()
+        try:
+            self._steps(inversion)
+        except (Exception, KeyboardInterrupt) as error:
+            self.error = error
+        self.timings["steps"] = time.perf_counter() - began
+        return inversion
+
+    def execute(self) -> Result:
+        """The whole road: `loop`, then the result, collected and written however the loop ended.
+
+        Raises:
+            RefcoreError: what goes wrong before the first step; a result that cannot be collected or written.
+        """
+        try:
+            return self._finish(self.loop())
+        finally:
+            for observer in self.observers:
+                observer.on_exit()
+
+    def _claim(self, inversion: Inversion) -> None:
+        """Takes the run's folder and writes its config."""
+        if self.out is not None:
+            self.folder = RunDir.claim(self.out)
+        elif self.parent is not None:
+            self.folder = RunDir.claim_next(self.parent, self.config.prompts[0])
+        if self.folder is not None:
+            self.folder.write_config(inversion.recorded)
+
+    def _steps(self, inversion: Inversion) -> None:
+        """Every step, watched."""
+        with _interrupts() as interrupted:
+            for observer in self.observers:
+                observer.on_start(inversion)
+            for step in inversion:
+                record = step.record()
+                self.history.append(record)
+                if self.folder is not None:
+                    self.folder.append_history(record)
+                for observer in self.observers:
+                    observer.on_step(step, record)
+                if interrupted() and not inversion.done:
+                    raise KeyboardInterrupt
+
+    def _finish(self, inversion: Inversion) -> Result:
+        """The result, written where there is a folder, and shown to the observers."""
+        began = time.perf_counter()
+        try:
+            result = collect(inversion, judge_of(self.config), self.history, self.error, self.timings)
+            if self.folder is not None:
+                self.written = self.folder.finish(
+                    result, lambda: self.timings.update(finish=time.perf_counter() - began)
+                )
+            for observer in self.observers:
+                observer.on_end(result)
+        except Exception as failure:
+            if self.error is None:
+                raise
+            raise self.error from failure
+        return result
 
 
 def invert(
@@ -61,6 +181,7 @@ def invert(
     seeds: Sequence[int] | int | None = None,
     out: str | Path | None = None,
     on_step: Callable[[StepResult], None] | None = None,
+    observers: Sequence[Observer] = (),
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -71,8 +192,9 @@ def invert(
         overrides: such as "referees.0.weight=0.5", as `--set` of the command line.
         objective: replaces the referees (and the priors, where it has any): `2 * Clip() + MyReferee()`, or one plugin.
         seeds: one, or several for each prompt; by default those of the config.
-        out: a folder for images, config, history and scores; by default nothing is written.
+        out: folder for images, config, history and scores; by default nothing is written.
         on_step: called after every step.
+        observers: what else watches the run.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -86,56 +208,14 @@ def invert(
     fields: dict[str, Any] = {"prompts": [prompts] if isinstance(prompts, str) else list(prompts)}
     if seeds is not None:
         fields["seeds"] = [seeds] if isinstance(seeds, int) else list(seeds)
-    composed = _compose(preset, config, overrides, fields)
+    composed = presets.compose(preset, config, overrides, **fields)
     if objective is not None:
         composed = as_objective(objective).into(composed)
-    composed = resolve(composed)
-    if out is not None:
-        refuse_taken(out)
-    began = time.perf_counter()
-    inversion = Inversion(composed)
-    loaded = time.perf_counter()
-    folder = None if out is None else RunDir.claim(out)
-    if folder is not None:
-        folder.write_config(dump_yaml(inversion.recorded.settings()))
-
-    def finish(stopped: str | None = None) -> None:
-        if folder is not None:
-            folder.finish(inversion, {"load": loaded - began, "steps": time.perf_counter() - loaded}, stopped)
-
-    history = []
-    try:
-        for step in inversion:
-            history.append(step.record())
-            if folder is not None:
-                folder.append_history(history[-1])
-            if on_step is not None:
-                on_step(step)
-    except BaseException as error:  # whatever ends the run, Ctrl-C included: what it has made is kept
-        finish(stopped=str(error) or type(error).__name__)
-        raise
-    finish()
-    images = inversion.images()
-    scores = {label: values.tolist() for label, values in inversion.scores(images).items()}
-    samples = tuple(
-        Sample(prompt, seed, {label: values[b] for label, values in scores.items()}, candidate)
-        for b, ((prompt, seed), candidate) in enumerate(zip(inversion.samples, inversion.leaders(), strict=True))
-    )
-    return Result(images.float().cpu(), samples, inversion.recorded, history, inversion.warnings, inversion.notes)
-
-
-def _compose(
-    preset: str | None,
-    config: RunConfig | Mapping[str, Any] | str | Path | None,
-    overrides: Iterable[str],
-    fields: dict[str, Any],
-) -> RunConfig:
-    if config is None or isinstance(config, (str, Path)):
-        return presets.compose(preset, config, overrides, **fields)
-    if preset is not None:
-        raise RefcoreError(f'both the preset "{preset}" and a config were given; expected one of them')
-    settings = config.settings() if isinstance(config, RunConfig) else dict(config)
-    return RunConfig.from_settings({**override(settings, overrides), **fields})
+    watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
+    result = Run(composed, out=out, observers=watching, preset=presets.name_of(preset, config)).execute()
+    if result.error is not None:
+        raise result.error
+    return result
 
 
 def judge_of(config: RunConfig) -> Judge | None:
@@ -145,3 +225,33 @@ def judge_of(config: RunConfig) -> Judge | None:
     }
     worlds = {model.partition(":")[0] for model in named if ":" in model} & set(registry.names("judges"))
     return registry.create("judges", worlds.pop()) if len(worlds) == 1 else None
+
+
+def _with_absolute_init(config: RunConfig) -> RunConfig:
+    """`init` without the working directory in it, so that the recorded config works from anywhere."""
+    if not isinstance(config.init, str):
+        return config
+    return config.model_copy(update={"init": str(Path(config.init).absolute())})
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed. The first one only raises this flag, so that no step is cut in half.
+
+    Outside the main thread, where Python delivers no signals, it stays down.
+    """
+    raised = False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal raised
+        raised = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield lambda: raised
+    finally:
+        signal.signal(signal.SIGINT, before)

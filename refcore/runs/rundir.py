@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcore import images
+from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from refcore.engine.inversion import Inversion
-    from refcore.engine.step import Engine
+    from refcore.config.run import RunConfig
+    from refcore.runs.result import Result
 
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
@@ -73,13 +74,13 @@ class RunDir:
             else:
                 return cls(path)
 
-    def write_config(self, yaml_text: str) -> None:
-        """The resolved config, which reproduces the run."""
-        write_text(self.path / CONFIG, yaml_text)
+    def write_config(self, config: RunConfig) -> None:
+        """Writes the resolved config, which reproduces the run."""
+        write_text(self.path / CONFIG, dump_yaml(config.settings()))
 
     def write_image(self, index: int, pixels: Tensor) -> str:
         """Writes `image_INDEX.png` from `pixels`, [3, H, W] floats in [0, 1], and returns the file's name."""
-        name = f"image_{index}.png"
+        name = image_name(index)
         write(self.path / name, images.png(images.levels(pixels)))
         return name
 
@@ -94,71 +95,27 @@ class RunDir:
         write_text(self.path / HISTORY, "".join(self._history))
         self._flushed = time.monotonic()
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """The last file of a run: where it exists, the images that it names are complete."""
-        write_text(self.path / RESULT, to_json(result, indent=2) + "\n")
-
-    def finish(
-        self,
-        inversion: Inversion,
-        timings: dict[str, float],
-        stopped: str | None = None,
-        verdict: Callable[[str, str], dict[str, Any]] | None = None,
-    ) -> dict[str, Any]:
-        """Writes what is left of the history, the images, and the result, which is also returned.
+    def finish(self, result: Result, on_images: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Writes what is left of the history, the images, and last the result, whose existence says that all is there.
 
         Args:
-            inversion: as far as it came.
-            timings: seconds by what took them.
-            stopped: why it ended early; None where it did not.
-            verdict: (file name of an image, its prompt) -> more fields of its sample.
+            result: of the run.
+            on_images: called between the images and the result.
+
+        Returns:
+            The contents of `result.json`.
         """
         self.flush_history()
-        began = time.perf_counter()
-        pixels = inversion.images()
-        names = [self.write_image(index, image) for index, image in enumerate(pixels)]
-        engine, leaders = inversion.engine, inversion.leaders()
-        scores = {label: values.tolist() for label, values in inversion.scores(pixels).items()}
-        samples = [
-            {
-                "prompt": prompt,
-                "seed": seed,
-                "candidate": leaders[b],
-                "image": name,
-                "scores": {use.label: scores[use.label][b] for use in engine.referees},
-                "witnesses": {use.label: scores[use.label][b] for use in engine.witnesses},
-                "notes": _notes(engine, b),
-                **(verdict(name, prompt) if verdict is not None else {}),
-            }
-            for b, (name, (prompt, seed)) in enumerate(zip(names, inversion.samples, strict=True))
-        ]
-        result: dict[str, Any] = {
-            "samples": samples,
-            "finished": stopped is None,
-            "stopped": stopped,
-            "steps": inversion.step,
-            "units": {use.label: use.referee.score_unit for use in (*engine.referees, *engine.witnesses)},
-            "device": str(engine.device),
-            "chunks": engine.chunks,
-            "halved": engine.halved,
-            "timings": {**timings, "finish": time.perf_counter() - began},
-            "versions": versions(),
-        }
-        self.write_result(result)
-        return result
+        names = [self.write_image(index, image) for index, image in enumerate(result.images)]
+        on_images()
+        contents = result.to_dict(names, versions())
+        write_text(self.path / RESULT, to_json(contents, indent=2) + "\n")
+        return contents
 
 
-def _notes(engine: Engine, b: int) -> list[str]:
-    """How each referee and prior understood sample b's prompt, and what of it was cut."""
-    conditionings = [(use.label, use.conditioning, use.rows[b]) for use in (*engine.referees, *engine.witnesses)]
-    conditionings += [(use.label, use.conditioning, b) for use in engine.priors]
-    told = []
-    for label, conditioning, row in conditionings:
-        if conditioning.notes and (note := conditioning.notes[row]):
-            told.append(f"{label}: {note}")
-        if conditioning.truncated and (cut := conditioning.truncated[row]):
-            told.append(f'{label} does not read "{cut}"')
-    return list(dict.fromkeys(told))
+def image_name(index: int) -> str:
+    """File name of a sample's image."""
+    return f"image_{index}.png"
 
 
 def refuse_taken(path: str | Path) -> None:

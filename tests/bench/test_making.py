@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refcore.engine.step import Engine
 from refcore_bench import making, variants
 from refcore_bench.sampling import Sampler, Sampling
-from refcore_bench.scoring import losses_of, pixels, ranking_engine, score, scoring_engine
+from refcore_bench.scoring import losses_of, pixels, ranking_panel, score, scoring_panel
 from refcore_bench.thresholds import calibrate
 
 PROMPTS = ["a red circle", "a blue square"]
@@ -80,12 +79,12 @@ def test_best_of_n_keeps_the_sample_that_its_referees_like_best(sampler, by):
     i = min(range(4), key=lambda i: (drawn[i] - kept).abs().max().item())
     assert (drawn[i] - kept).abs().max() < 0.01
     if by == "loss":
-        losses = losses_of(ranking_engine(variant.optimised, PROMPTS[:1] * 4), drawn)
+        losses = losses_of(ranking_panel(variant.optimised, PROMPTS[:1] * 4), drawn)
         assert len(losses) == len(variant.optimised) > 1
         assert i == int(torch.tensor(list(losses.values())).sum(0).argmin())
     else:
-        engine: Engine = scoring_engine(variant.scorers, PROMPTS[:1] * 4)
-        scores = score(engine, drawn)
+        panel = scoring_panel(variant.scorers, PROMPTS[:1] * 4)
+        scores = score(panel, drawn)
         assert not any(all(scores[label][j] > scores[label][i] for label in scores) for j in range(4))
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from refcore.cli.garbage_collection import uncollected
+from refcore.cli.garbage_collection import without_garbage_collection
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _thawed():
 
 def test_no_garbage_is_collected_while_loading_and_what_was_made_is_not_looked_through_again():
     before = gc.get_freeze_count()
-    with uncollected():
+    with without_garbage_collection():
         assert not gc.isenabled()
         kept = [[] for _ in range(1000)]
     assert gc.isenabled()
@@ -27,12 +27,12 @@ def test_no_garbage_is_collected_while_loading_and_what_was_made_is_not_looked_t
 
 
 def test_the_collector_is_back_after_a_failure_and_stays_off_where_it_was_off():
-    with pytest.raises(ValueError, match="no checkpoint"), uncollected():
+    with pytest.raises(ValueError, match="no checkpoint"), without_garbage_collection():
         raise ValueError("no checkpoint")
     assert gc.isenabled()
     gc.disable()
     try:
-        with uncollected():
+        with without_garbage_collection():
             pass
         assert not gc.isenabled()
     finally:

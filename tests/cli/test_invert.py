@@ -46,7 +46,7 @@ def test_a_run_leaves_images_config_history_and_result_in_the_order_of_prompts_a
     assert result["finished"]
     assert result["units"] == {"tint": "distance"}
     assert result["versions"]["refcore"]
-    assert set(result["timings"]) == {"load", "steps", "finish"}
+    assert set(result["timings"]) == {"load", "start", "steps", "finish"}
     for sample in result["samples"]:
         assert sample["scores"]["tint"] < 0.3
         mean = images.read(tmp_path / "run" / sample["image"]).mean((1, 2))

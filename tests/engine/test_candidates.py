@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from toys import run, toy_config
 from refcore.engine.candidates import best_first, consensus, spread
 from refcore.engine.inversion import Candidate, Inversion
 from refcore.errors import ConfigError
-from refcore.runs.rundir import RunDir
+from refcore.runs.run import Run
 
 ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "clip": 0.5}
 EMA = {"decay": 0.9, "restarts": [1]}
@@ -105,7 +106,7 @@ def test_by_loss_the_dropped_are_those_of_the_highest_weighted_sum() -> None:
     next(inversion)
     next(whole)
     losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
-    weights = {use.label: use.term.largest_weight(2) for use in whole.engine.referees}
+    weights = {use.label: use.term.largest_weight(2) for use in whole.engine.panel.referees}
     total = sum(weight * losses[label].detach() for label, weight in weights.items())
     for b in range(2):
         best = total[4 * b : 4 * b + 4].argsort()[:2].sort().values.tolist()
@@ -133,8 +134,10 @@ def test_a_referee_that_has_not_judged_all_does_not_count() -> None:
 
 def test_the_result_names_the_surviving_candidate(tmp_path: Path) -> None:
     inversion = run(toy_config(candidates=HALVING))
-    result = RunDir.claim(tmp_path / "run").finish(inversion, {})
-    assert [sample["candidate"] for sample in result["samples"]] == [c.candidate for c in inversion.candidates]
+    result = Run(inversion.config, out=tmp_path / "run").execute()
+    assert [sample.candidate for sample in result.samples] == [c.candidate for c in inversion.candidates]
+    written = json.loads((tmp_path / "run" / "result.json").read_text())["samples"]
+    assert [sample["candidate"] for sample in written] == [c.candidate for c in inversion.candidates]
     early = run(toy_config(candidates=HALVING), steps=1)
     assert early.images().shape == (2, 3, 32, 32)
     chosen = torch.cat([early.engine.decode({"latent": early.params["latent"][i : i + 1]}) for i in early._leading()])
@@ -145,7 +148,7 @@ def test_early_stops_and_candidates_agree() -> None:
     fields: dict[str, Any] = {"early_stop": {"every": 1, "patience": 1, "min_delta": 0.05}, "optimizer": ADAM}
     inversion = run(toy_config(candidates=HALVING, **fields))
     assert inversion.images().shape == (2, 3, 32, 32)
-    assert set(inversion.active) <= set(range(len(inversion.candidates)))
+    assert set(inversion.tracks.active) <= set(range(len(inversion.candidates)))
 
 
 @pytest.mark.parametrize(

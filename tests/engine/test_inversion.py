@@ -76,7 +76,7 @@ def test_the_papers_recipe_is_the_papers_update() -> None:
         ema={"decay": 0.95, "restarts": [5, 11]},
     )
     inversion = Inversion(config)
-    use, sds = inversion.engine.referees[0], inversion.engine.priors[0]
+    use, sds = inversion.engine.panel.referees[0], inversion.engine.priors[0]
     z = inversion.params["latent"].detach().clone()
     average = z.clone()
     for t in range(steps):
@@ -116,10 +116,10 @@ def referee_gradient(inversion: Inversion, z: Tensor, use: Any) -> Tensor:
 
 def test_a_restart_copies_the_average() -> None:
     inversion = run(toy_config(ema={"decay": 0.5, "restarts": [0]}), steps=1)
-    assert inversion.ema is not None
-    assert torch.equal(inversion.params["latent"], inversion.ema["latent"])
+    assert inversion.tracks.ema is not None
+    assert torch.equal(inversion.params["latent"], inversion.tracks.ema["latent"])
     next(inversion)
-    assert not torch.equal(inversion.params["latent"], inversion.ema["latent"])
+    assert not torch.equal(inversion.params["latent"], inversion.tracks.ema["latent"])
 
 
 @pytest.mark.parametrize(("momentum", "kept"), [("keep", True), ("reset", False)])
@@ -178,7 +178,7 @@ def test_patience_ends_a_run_that_stands_still() -> None:
     )
     inversion = run(config)
     assert inversion.step == 3
-    assert inversion.active == []
+    assert inversion.tracks.active == []
 
 
 def test_the_latent_noise_has_its_std() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 from toys import run, toy_config
 
 from refcore.config.run import RunConfig
-from refcore.engine.build import build, combiner, start
+from refcore.engine.build import build, combiner
 from refcore.engine.jacobian import JacobianCombiner
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, RefcoreError
 from refcore.rng import keyed_generator
@@ -160,10 +161,10 @@ def test_at_the_image_one_pull_back_serves_all_referees(factor: float | None) ->
     image = engine.decode({"latent": leaf})
     cut = image.detach().requires_grad_()
     parts = []
-    for use in engine.referees:
-        views = engine.groups["main"].open(cut, use.referee.input_size, engine.keys, 2)
+    for use in engine.panel.referees:
+        views = engine.panel.groups["main"].open(cut, use.referee.input_size, engine.keys, 2)
         losses = use.referee.judge(
-            views.make(range(6)), use.conditioning, torch.tensor(use.rows)[views.sample], use.term.wanted
+            views.make(range(6)), use.conditioning, torch.tensor(use.prompt_index)[views.sample], use.term.wanted
         )
         (g,) = torch.autograd.grad(losses.view(2, 3).mean(1).sum(), views.source)
         parts.append(views.pull_back(g).flatten(1) * use.term.weight_at(2, 6))

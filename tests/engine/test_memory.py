@@ -16,8 +16,9 @@ from refcore import registry
 from refcore.config.settings import load_yaml
 from refcore.contracts.conditioning import Conditioning
 from refcore.engine import memory
-from refcore.engine.build import build, start
+from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.start import start
 from refcore.errors import ConfigError, RefcoreError
 from refcore.runs.run import invert
 
@@ -91,21 +92,22 @@ def test_a_graph_holds_what_autograd_saves_once() -> None:
     assert memory.graph_bytes(lambda: x * 2) == 0
     assert memory.graph_bytes(lambda: x.exp()) == 4000
     weight = torch.ones(500, 1000)
-    assert memory.bytes_each(lambda n: (x.expand(n, -1) @ weight.T).tanh()) == 500 * 4  # without the weight
+    held = [memory.graph_bytes(lambda n=n: (x.expand(n, -1) @ weight.T).tanh()) for n in (1, 2)]
+    assert held[1] - held[0] == 500 * 4  # without the weight
 
 
 def test_chunks_are_planned_from_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = build(toy_config(chunk=None, views={"main": {"count": 6}}))
-    use = engine.referees[0]
-    each = memory.bytes_each(lambda n: engine._shown(use, n))
+    judge = engine.panel.referees[0]
+    each = engine.panel._graph_bytes(judge, 2) - engine.panel._graph_bytes(judge, 1)
     assert each > 0
     for views, chunk in ((3.5, 3), (0.1, 1), (1000, 12)):
         monkeypatch.setattr(memory, "free_memory", lambda device, views=views: int(views * each / memory.SHARE))
         engine.plan()
-        assert engine.chunks["toy"] == chunk
+        assert engine.panel.chunks["toy"] == chunk
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
     engine.plan()
-    assert engine.chunks["toy"] == 12
+    assert engine.panel.chunks["toy"] == 12
 
 
 def test_planned_chunks_are_recorded_and_repeat_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_a_pinned_chunk_is_not_planned() -> None:
     for chunk in (5, {"toy": 5}):
         inversion = Inversion(toy_config(chunk=chunk))
         assert inversion.recorded.settings()["chunk"] == chunk
-        assert inversion.engine.referees[0].referee.calls == 0  # type: ignore[attr-defined]
+        assert inversion.engine.panel.referees[0].referee.calls == 0  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match='chunk has "tyo", which is the label of no referee of this run; known: toy'):
         toy_config(chunk={"tyo": 5})
     with pytest.raises(ConfigError, match="chunk"):
@@ -145,9 +147,9 @@ def test_out_of_memory_halves_the_chunk_and_loses_nothing(hardest: int | None) -
         return inversion
 
     halved, pinned = run(limit=2, chunk=8), run(limit=8, chunk=2)
-    assert halved.engine.chunks == {"greedy": 2}
-    assert [(found["label"], found["chunk"]) for found in halved.engine.halved] == [("greedy", 4), ("greedy", 2)]
-    assert halved.engine.halved[0]["step"] == 0
+    assert halved.engine.panel.chunks == {"greedy": 2}
+    assert [(found["label"], found["chunk"]) for found in halved.engine.panel.halved] == [("greedy", 4), ("greedy", 2)]
+    assert halved.engine.panel.halved[0]["step"] == 0
     assert halved.recorded.chunk == {"greedy": 2, "toy": 8}
     other = Inversion(pinned.config.from_settings({**pinned.config.settings(), "chunk": {"greedy": 2, "toy": 8}}))
     list(other)
@@ -160,7 +162,7 @@ def test_out_of_memory_in_the_middle_of_a_step_counts_no_view_twice() -> None:
     engine, plain = build(toy_config(**fields, chunk=2)), build(toy_config(**fields, chunk=1))
     params = start(engine)
     found, expected = (e.gradients(params, [0], 0).combined["latent"] for e in (engine, plain))
-    assert engine.chunks == {"greedy": 1}
+    assert engine.panel.chunks == {"greedy": 1}
     assert torch.equal(found, expected)
 
 
@@ -182,9 +184,9 @@ def test_a_resumed_run_goes_on_with_its_chunks_unless_others_are_pinned(monkeypa
     next(first)
     monkeypatch.setattr(memory, "free_memory", lambda device: 10**12)
     again, pinned = Inversion(toy_config(chunk=None)), Inversion(toy_config(chunk=1))
-    assert again.engine.chunks != first.engine.chunks
+    assert again.engine.panel.chunks != first.engine.panel.chunks
     again.load_state_dict(first.state_dict())
-    assert again.engine.chunks == first.engine.chunks
+    assert again.engine.panel.chunks == first.engine.panel.chunks
     pinned.load_state_dict(first.state_dict())
     assert pinned.recorded.chunk == 1
 

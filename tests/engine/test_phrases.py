@@ -13,7 +13,8 @@ from toys import ToyReferee, run, toy_config
 from refcore import registry
 from refcore.config.run import RunConfig
 from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
-from refcore.engine.build import build, resolve, start
+from refcore.engine.build import build, resolve
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, ParseError, RefcoreError
 from refcore.objective import Objective, referee
@@ -53,7 +54,7 @@ def config(parts: Any, prompts: list[str] = PROMPTS, term: dict[str, Any] | None
 def gradient(engine: Engine, samples: list[int] | None = None) -> torch.Tensor:
     """[A, D], the combined gradient of step 2 at the starting parameters."""
     params = start(engine)
-    samples = list(range(len(engine.seeds))) if samples is None else samples
+    samples = list(range(len(engine.panel.seeds))) if samples is None else samples
     found = engine.gradients({name: p[samples] for name, p in params.items()}, samples, 2).combined
     return torch.cat([g.flatten(1) for g in found.values()], 1)
 
@@ -66,8 +67,8 @@ def by_hand(settings: dict[str, Any], wanted: bool = True) -> tuple[torch.Tensor
     """The gradient of step 2 and the losses [B], every question of every view written out in a plain loop."""
     engine = build(config(settings, term={"wanted": wanted}))
     z = start(engine)["latent"].clone().requires_grad_()
-    use = engine.referees[0]
-    opened = engine.groups["main"].open(engine.canvas.decode({"latent": z}), (16, 16), engine.seeds, 2)
+    use = engine.panel.referees[0]
+    opened = engine.panel.groups["main"].open(engine.canvas.decode({"latent": z}), (16, 16), engine.panel.seeds, 2)
     opened.source = opened.small  # leave the graph whole
     made = opened.make(range(9))
     losses = []
@@ -151,7 +152,7 @@ def test_chunks_count_judgements_and_do_not_change_the_gradient(chunk: int, monk
 def test_the_parts_of_a_relation_and_the_template_are_asked_for() -> None:
     parser = {"name": "commas", "config": {"related": True}}
     engine = build(config({"parser": parser}, ["fox, hen"], {"prompt": "a photo of {prompt}"}))
-    assert engine.referees[0].conditioning.prompts == (
+    assert engine.panel.referees[0].conditioning.prompts == (
         "a photo of fox, hen",
         "a photo of fox",
         "a photo of hen",
@@ -164,8 +165,8 @@ def test_hardest_views_are_ranked_by_the_loss_with_its_parts() -> None:
     settings = {"parser": "commas", "whole": 0.0}
     engine = build(config(settings, views={"main": {"count": 5, "hardest": 2}}))
     image = engine.decode(start(engine)).detach().requires_grad_()
-    opened = engine.groups["main"].open(image, (16, 16), engine.seeds, 0)
-    made, use = opened.make(range(15)), engine.referees[0]
+    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, 0)
+    made, use = opened.make(range(15)), engine.panel.referees[0]
     found = engine.gradients(start(engine), [0, 1, 2], 0)
     for b, prompt in enumerate(PROMPTS):
         pieces = [piece.strip() for piece in prompt.split(",")]

@@ -10,8 +10,10 @@ import torch
 from toys import toy_config
 
 from refcore.calibration import Calibration, Curve, quantiles
-from refcore.engine.build import build, start
-from refcore.engine.step import Engine, StepGradients
+from refcore.engine.build import build
+from refcore.engine.gradients import StepGradients
+from refcore.engine.start import start
+from refcore.engine.step import Engine
 from refcore.errors import ConfigError, RefcoreError
 
 TERMS: list[dict[str, Any]] = [{"name": "toy", "weight": 2.0}, {"name": "toy", "config": {"seed": 1}}]
@@ -67,12 +69,12 @@ def written(path: Path, **fields: Any) -> str:
 
 def test_a_calibration_gives_the_threshold_of_all_prompts_or_of_each(tmp_path: Path) -> None:
     satisfied_at = {"calibration": written(tmp_path / "c.json"), "quantile": 0.75}
-    assert build(toy_config(referees=[{**TERMS[0], "satisfied_at": satisfied_at}])).referees[
+    assert build(toy_config(referees=[{**TERMS[0], "satisfied_at": satisfied_at}])).panel.referees[
         0
     ].satisfied_at == pytest.approx([0.7, 0.7])
     per = {**satisfied_at, "per": "prompt"}
     dog = build(toy_config(prompts=["a dog"], referees=[{**TERMS[0], "satisfied_at": per}]))
-    assert dog.referees[0].satisfied_at == pytest.approx([2.75])
+    assert dog.panel.referees[0].satisfied_at == pytest.approx([2.75])
     with pytest.raises(RefcoreError, match='has no prompt "a cat"'):
         build(toy_config(referees=[{**TERMS[0], "satisfied_at": per}]))
 

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from toys import ToyReferee, run, toy_config
 
 from refcore.contracts.augmentation import select
-from refcore.engine.build import build, start
+from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.engine.views import FIXED
 from refcore.errors import ConfigError, NonFiniteError, RefcoreError
@@ -24,7 +25,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 def gradient(engine: Engine, step: int = 0, samples: list[int] | None = None) -> Tensor:
     """[A, D], the combined gradient at the starting parameters."""
     params = start(engine)
-    samples = list(range(len(engine.seeds))) if samples is None else samples
+    samples = list(range(len(engine.panel.seeds))) if samples is None else samples
     found = engine.gradients({name: p[samples] for name, p in params.items()}, samples, step).combined
     return torch.cat([g.flatten(1) for g in found.values()], 1)
 
@@ -35,7 +36,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 def test_the_draws_of_a_sample_do_not_depend_on_its_mates() -> None:
     image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    group = build(toy_config()).groups["main"]
+    group = build(toy_config()).panel.groups["main"]
     together = group.open(image, (16, 16), [5, 6, 7], step=4)
     alone = group.open(image[1:2], (16, 16), [6], step=4)
     assert together.matrix is not None
@@ -74,8 +75,8 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
     z = params["latent"].clone().requires_grad_()
     image = engine.canvas.decode({"latent": z})
     total = torch.zeros((), dtype=torch.float64)
-    for use in engine.referees:
-        views = engine.groups["main"].open(image, use.referee.input_size, engine.seeds, 0)
+    for use in engine.panel.referees:
+        views = engine.panel.groups["main"].open(image, use.referee.input_size, engine.panel.seeds, 0)
         views.source = views.small  # leave the graph whole
         made = views.make(range(6))
         text = use.conditioning["text"].double()[[0, 0, 0, 1, 1, 1]]
@@ -85,7 +86,7 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
     total = total + image.diff(dim=-1).square().flatten(1).mean(1).sum()
     (expected,) = torch.autograd.grad(total, z)
     sds = engine.priors[0]
-    rng = Rng(engine.seeds, 0, "prior/toy_sds")
+    rng = Rng(engine.panel.seeds, 0, "prior/toy_sds")
     expected = expected + 0.5 * sds.prior.gradient(z.detach(), sds.conditioning, 0, rng)[0]
     assert relative(gradient(engine), expected.flatten(1)) < 1e-12
 
@@ -101,8 +102,8 @@ def test_the_hardest_views_alone_get_gradients() -> None:
     referees = [{"name": "toy", "weight": 1.0}]
     engine = build(toy_config(views=views, referees=referees, priors=[]))
     image = engine.decode(start(engine)).detach().requires_grad_()
-    opened = engine.groups["main"].open(image, (16, 16), engine.seeds, 0)
-    use = engine.referees[0]
+    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, 0)
+    use = engine.panel.referees[0]
     losses = use.referee.judge(opened.make(range(10)), use.conditioning, opened.sample.clone()).view(2, 5)
     hardest = losses.topk(2).values
     step = engine.gradients(start(engine), [0, 1], 0)
@@ -117,7 +118,7 @@ def test_no_views_are_ranked_where_all_are_used() -> None:
         views = {"main": {"count": 3, "hardest": hardest}}
         engine = build(toy_config(views=views, referees=[{"name": "toy"}], priors=[]))
         gradient(engine)
-        referee = engine.referees[0].referee
+        referee = engine.panel.referees[0].referee
         assert isinstance(referee, ToyReferee)
         calls.append(referee.calls)
     assert calls == [1, 1, 2]
@@ -147,7 +148,7 @@ def test_equal_terms_share_one_loaded_referee() -> None:
         {"name": "toy", "prompt": "blurry", "wanted": False},
         {"name": "toy", "config": {"seed": 9}},
     ]
-    uses = build(toy_config(referees=twice)).referees
+    uses = build(toy_config(referees=twice)).panel.referees
     assert uses[0].referee is uses[1].referee
     assert uses[0].referee is not uses[2].referee
     assert [use.label for use in uses] == ["toy", "toy-2", "toy-3"]
@@ -193,7 +194,7 @@ def test_a_witness_sees_a_coarse_copy_and_gives_no_gradient() -> None:
     engine = build(toy_config(witnesses=witnesses))
     image = torch.rand(2, 3, 32, 32, dtype=torch.float64)
     fine = image + 0.2 * torch.tensor([1.0, -1.0]).repeat(16)  # one-pixel stripes, which 8 px cannot show
-    a, b = engine.scores(image), engine.scores(fine)
+    a, b = engine.panel.scores(image), engine.panel.scores(fine)
     assert torch.allclose(a["far"], b["far"])
     assert not torch.allclose(a["near"], b["near"])
     assert relative(gradient(engine), gradient(build(toy_config()))) == 0

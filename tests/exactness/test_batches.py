@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from refcore.config.run import RunConfig
-from refcore.engine.build import build, start
+from refcore.engine.build import build
 from refcore.engine.combine import Rows
 from refcore.engine.inversion import Inversion
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.rng import Rng
 

@@ -148,7 +148,7 @@ def eta(t: int) -> float:
 def test_the_preset_is_the_papers_update_on_the_embedded_models() -> None:
     inversion = Inversion(recipe())
     paper = Transcription()
-    group = inversion.engine.groups["main"]
+    group = inversion.engine.panel.groups["main"]
     z = inversion.params["latent"].detach().clone()
     average = z.clone()
     moved = 0.0
@@ -179,8 +179,8 @@ def test_the_preset_is_the_papers_update_on_the_embedded_models() -> None:
         now = inversion.params["latent"].detach()
         moved = max(moved, float((now - before).abs().max()))
         assert float((now - z).abs().max()) < 1e-4, f"step {t}"
-        assert inversion.ema is not None
-        assert float((inversion.ema["latent"] - average).abs().max()) < 1e-4, f"average of step {t}"
+        assert inversion.tracks.ema is not None
+        assert float((inversion.tracks.ema["latent"] - average).abs().max()) < 1e-4, f"average of step {t}"
     assert inversion.done
     assert moved > 0.1, "the run stood still: nothing was compared"
     assert torch.allclose(inversion.images("current"), paper.image(z), atol=1e-4)

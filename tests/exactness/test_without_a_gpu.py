@@ -13,8 +13,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refcore.config.run import RunConfig
-from refcore.engine.build import build, start
+from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore_plugins.referees.blip2 import Blip2
 
@@ -141,7 +142,7 @@ def test_clean_losses_scores_and_samples_stay_on_the_device(fake: Any) -> None:
     with torch.no_grad():
         images = engine.decode(params)
     assert images.device == CUDA
-    found = [*engine.losses(images, [0, 1, 2]).values(), *engine.scores(images).values()]
+    found = [*engine.losses(images, [0, 1, 2]).values(), *engine.panel.scores(images).values()]
     assert {tensor.device for tensor in found} == {CUDA}
 
 

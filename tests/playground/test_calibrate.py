@@ -57,4 +57,4 @@ def test_the_command_writes_what_a_term_reads(tmp_path: Path, capsys: pytest.Cap
     satisfied_at = {"calibration": out, "quantile": 0.5}
     term = {**CONFIG["referees"][0], "satisfied_at": satisfied_at}
     engine = build(RunConfig.from_settings({**CONFIG, "prompts": ["a red circle"], "referees": [term]}))
-    assert engine.referees[0].satisfied_at == (Calibration.read(out).curves[0].of(0.5),)
+    assert engine.panel.referees[0].satisfied_at == (Calibration.read(out).curves[0].of(0.5),)

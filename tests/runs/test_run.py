@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from toys import toy_config
 
 import refcore
+from refcore.cli import main
 from refcore.config import presets
+from refcore.config.settings import load_yaml
+from refcore.engine.inversion import Inversion, StepResult
+from refcore.engine.step import Engine
+from refcore.runs.observers import Observer, Record
+from refcore.runs.result import Result
+from refcore.runs.run import Run
 
 
 def test_invert_gives_images_and_scores_in_the_order_of_prompts_and_seeds() -> None:
@@ -77,3 +89,104 @@ def test_all_public_names_exist() -> None:
     assert all(getattr(refcore, name) is not None for name in refcore.__all__)
     with pytest.raises(AttributeError, match="no attribute 'invrt'"):
         refcore.invrt  # noqa: B018
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """`result.json` without what differs from run to run."""
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return {name: value for name, value in result.items() if name != "timings"}
+
+
+def test_the_command_and_python_write_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image to start from, named relatively; a prompt that the judge reads, and one that it does not."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "white").save("start.png")
+    settings = ["init=start.png", "candidates={count: 1}", "steps=2", "views.main.count=1", "output=current"]
+    prompts = ["a red circle", "something else"]
+    refcore.invert(prompts, overrides=[*settings, "referees.2.config.parser=null"], seeds=4, out="python")
+    words = [word for setting in settings for word in ("--set", setting)]
+    with pytest.raises(SystemExit) as end:
+        main(["invert", *prompts, "--seed", "4", *words, "--set", "referees.2.config.parser=null", "--out", "command"])
+    assert not end.value.code
+    assert record(tmp_path / "python") == record(tmp_path / "command")
+    for name in ("config.yaml", "image_0.png", "image_1.png"):
+        assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes(), name
+    assert load_yaml(tmp_path / "python" / "config.yaml")["init"] == str(tmp_path / "start.png")
+    judged, other = record(tmp_path / "python")["samples"]
+    assert {"asked", "found", "ok"} == set(judged["facts"][0])
+    assert "verdict" not in other
+
+
+class Watcher(Observer):
+    """Writes down what it is called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.result: Result | None = None
+
+    def on_load(self, engine: Engine) -> None:
+        self.calls.append("load")
+
+    def on_start(self, inversion: Inversion) -> None:
+        self.calls.append(f"start at {inversion.step}")
+
+    def on_step(self, step: StepResult, record: Record) -> None:
+        assert record["step"] == step.step
+        self.calls.append(f"step {step.step}")
+
+    def on_end(self, result: Result) -> None:
+        self.calls.append("end")
+        self.result = result
+
+    def on_exit(self) -> None:
+        self.calls.append("exit")
+
+
+def test_an_observer_sees_the_run_from_load_to_end() -> None:
+    watcher = Watcher()
+    result = refcore.invert("a", config=toy_config(), overrides=["steps=2"], observers=[watcher])
+    assert watcher.calls == ["load", "start at 0", "step 0", "step 1", "end", "exit"]
+    assert watcher.result is result
+
+
+def test_an_observer_that_fails_ends_the_run_and_what_was_made_is_kept(tmp_path: Path) -> None:
+    def fail(step: StepResult) -> None:
+        if step.step == 1:
+            raise ZeroDivisionError("a bug of the observer")
+
+    watcher = Watcher()
+    with pytest.raises(ZeroDivisionError, match="a bug of the observer"):
+        refcore.invert("a", config=toy_config(), observers=[watcher], on_step=fail, out=tmp_path / "run")
+    assert watcher.calls == ["load", "start at 0", "step 0", "step 1", "end", "exit"]
+    written = record(tmp_path / "run")
+    assert (written["finished"], written["steps"], written["stopped"]) == (False, 2, "a bug of the observer")
+    assert (tmp_path / "run" / "image_0.png").exists()
+
+
+def test_ctrl_c_in_python_ends_after_the_step_keeps_what_was_made_and_is_raised(tmp_path: Path) -> None:
+    def press(step: StepResult) -> None:
+        if step.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        refcore.invert("a", config=toy_config(), on_step=press, out=tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is before
+    written = record(tmp_path / "run")
+    assert (written["stopped"], written["steps"]) == ("interrupted", 2)
+    assert (tmp_path / "run" / "image_0.png").exists()
+
+
+def test_a_run_outside_the_main_thread_needs_no_signals() -> None:
+    made: list[Result] = []
+    thread = threading.Thread(target=lambda: made.append(refcore.invert("a", config=toy_config())))
+    thread.start()
+    thread.join(60)
+    assert made[0].images.shape == (1, 3, 32, 32)
+
+
+def test_the_models_are_loaded_once() -> None:
+    run = Run(toy_config())
+    engine = run.load()
+    assert run.load() is engine
+    assert run.execute().steps == 6

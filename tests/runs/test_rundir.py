@@ -46,9 +46,10 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path):
         import resource, signal
         import torch
         from refcore.errors import RefcoreError
+        from refcore.config.run import RunConfig
         from refcore.runs.rundir import RunDir
         run = RunDir.claim({str(tmp_path)!r})
-        run.write_config("steps: 1\\n")
+        run.write_config(RunConfig.from_settings({{"canvas": {{"name": "pixel"}}, "priors": [{{"name": "tv"}}]}}))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
         try:

@@ -1,0 +1,359 @@
+"""A panel: loaded referees and witnesses that judge and score images for the prompts that they have read.
+
+It has no canvas: a run judges its tracks with it, `refcore score` and the benchmark finished images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from refcore.config.panel import PanelConfig
+from refcore.config.terms import RefereeTerm
+from refcore.config.views import CLEAN
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.engine import memory
+from refcore.engine.precision import autocast
+from refcore.engine.questions import Questions
+from refcore.engine.views import FIXED, Group, OpenViews, Views, coarsen, resize
+from refcore.errors import RefcoreError
+from refcore.rng import Key
+
+HALF_SCALE = 1024.0
+"""Loss scale of referees that run in float16, whose smallest gradient is 6e-8; it is divided out again."""
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class LoadedReferee:
+    """A referee with the prompts that it has read."""
+
+    label: str
+    referee: Referee
+    conditioning: Conditioning
+    prompt_index: tuple[int, ...]
+    """[B] row of `conditioning` that each sample is judged against."""
+    autocast: torch.dtype | None = None
+    coarse: int | None = None
+    """Longer side in pixels to which finished images are shrunk before they are scored; None: as they are."""
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it computes in float16."""
+        return torch.float16 in (self.autocast, self.referee.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTerm(LoadedReferee):
+    """A referee that images are optimised for."""
+
+    term: RefereeTerm
+    satisfied_at: tuple[float, ...] | None = None
+    """[B] loss at or below which it is satisfied with each sample; None: never."""
+    phrases: tuple[tuple[int, ...], ...] | None = None
+    """[B] rows of `conditioning` with the phrases of each sample's prompt, one or more; None: it judges none."""
+
+    def satisfaction(self, samples: Sequence[int], like: Tensor) -> Tensor:
+        """[A] losses at which it is satisfied with some samples, in the dtype and on the device of `like`."""
+        assert self.satisfied_at is not None
+        return torch.tensor([self.satisfied_at[b] for b in samples], dtype=like.dtype, device=like.device)
+
+    def unsatisfied(self, loss: Tensor, samples: Sequence[int]) -> Tensor:
+        """[A] factor in 0 .. 1 of its gradient, by its losses [A]; 0 where it is satisfied."""
+        assert self.term.satisfied_at is not None
+        above = loss - self.satisfaction(samples, loss)
+        width = self.term.satisfied_at.width
+        return (above / width).clamp(0, 1) if width else (above > 0).to(loss.dtype)
+
+    def questions(self, samples: Sequence[int], device: torch.device) -> Questions:
+        """What it is asked about views of some samples."""
+        phrases = None if self.phrases is None else [self.phrases[b] for b in samples]
+        return Questions([self.prompt_index[b] for b in samples], phrases, self.term.phrases, device)
+
+
+class Panel:
+    """Loaded referees and witnesses. Nothing in it changes but the chunk sizes that fit."""
+
+    def __init__(
+        self,
+        config: PanelConfig,
+        referees: Sequence[LoadedTerm],
+        witnesses: Sequence[LoadedReferee],
+        groups: Mapping[str, Group],
+        device: torch.device,
+        warnings: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.config = config
+        self.referees = tuple(referees)
+        self.witnesses = tuple(witnesses)
+        self.groups = dict(groups)
+        self.device = device
+        self.warnings = tuple(warnings)
+        """Prompt text truncated by a model's context limit."""
+        self.notes = tuple(notes)
+        """How referees understood the prompts, where that is not plain."""
+        self.seeds = tuple(seed for _, seed in config.samples)
+        """[B] seed of each sample."""
+        self.chunks: dict[str, int] = dict(config.chunk) if isinstance(config.chunk, Mapping) else {}
+        """Referee's label -> views it judges at a time: pinned, planned or halved. Others: `config.chunk`, or all."""
+        self.halved: list[dict[str, Any]] = []
+        """Chunks that did not fit: step (None: between steps), label, and the size that it went on with."""
+
+    def plan(self, tracks: int = 1) -> None:
+        """Sets how many views each referee judges at a time, where the config leaves that open.
+
+        Each is shown a black view, and two where one already leaves room for less than all, to see what a view adds to
+        its graph. Its chunk is what fits into `memory.SHARE` of the device's free memory.
+
+        Args:
+            tracks: of each sample.
+        """
+        if self.config.chunk is not None:
+            return
+        for judge in self.referees:
+            count = self.groups[judge.term.views].config.count * tracks
+            most = sum((1 + len(judge.phrases[b]) if judge.phrases else 1) * count for b in range(len(self.seeds)))
+            if most > 1:
+                free = memory.free_memory(self.device)
+                with_weights = self._graph_bytes(judge, 1)
+                chunk = memory.chunk_that_fits(with_weights, free, most)
+                if chunk < most:
+                    chunk = memory.chunk_that_fits(self._graph_bytes(judge, 2) - with_weights, free, most)
+                self.chunks[judge.label] = chunk
+
+    def finish_reading(self) -> None:
+        """Lets the referees drop what only reads text. No other prompt can be read afterwards."""
+        for judge in (*self.referees, *self.witnesses):
+            judge.referee.finish_reading()
+
+    def gradients(
+        self, images: Tensor, keys: Sequence[Key], samples: Sequence[int], step: int
+    ) -> Iterator[tuple[LoadedTerm, Tensor, Tensor]]:
+        """Weighted gradient at the images, and losses, of each referee that takes part in a step.
+
+        Args:
+            images: [A, 3, H, W] in [0, 1], a leaf that requires a gradient.
+            keys: [A] by which the draws of views are found.
+            samples: [A] sample of each image.
+            step: counted from 0.
+
+        Yields:
+            The referee, its gradient [A, 3, H, W], 0 where it is satisfied, and its losses [A], unweighted.
+        """
+        active = [judge for judge in self.referees if judge.term.weight_at(step, self.config.steps)]
+        views = OpenViews(self.groups, images, keys, step)
+        chosen = self.hardest(active, views, samples, step)
+        for judge in active:
+            opened = views.get(judge.term.views, judge.referee.input_size)
+            gradient, loss = self.judge(judge, opened, chosen[judge.term.views], samples, step)
+            gradient = gradient * judge.term.weight_at(step, self.config.steps)
+            if judge.satisfied_at is not None:
+                gradient = gradient * judge.unsatisfied(loss, samples).to(gradient).view(-1, 1, 1, 1)
+            yield judge, gradient, loss
+
+    def hardest(
+        self, referees: Sequence[LoadedTerm], views: OpenViews, samples: Sequence[int], step: int
+    ) -> dict[str, Sequence[int]]:
+        """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms.
+
+        The ranking is read back from the device, since the random numbers of views are drawn on the host.
+        """
+        chosen: dict[str, Sequence[int]] = {}
+        for name in dict.fromkeys(judge.term.views for judge in referees):
+            group, n = self.groups[name], len(samples)
+            everything = range(n * group.config.count)
+            if group.used == group.config.count:
+                chosen[name] = everything
+                continue
+            exact = torch.float64 if views.image.dtype == torch.float64 else None
+            ranking = torch.zeros(n, group.config.count, dtype=exact, device=self.device)
+            with torch.no_grad():
+                for judge in referees:
+                    if judge.term.views == name:
+                        questions = judge.questions(samples, self.device)
+                        opened = views.get(name, judge.referee.input_size)
+                        losses = self._losses(judge, opened, everything, questions, step)
+                        ranking += judge.term.weight_at(step, self.config.steps) * losses.view(n, -1)
+            hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values.tolist()
+            chosen[name] = [a * group.config.count + view for a, own in enumerate(hardest) for view in own]
+        return chosen
+
+    def judge(
+        self, judge: LoadedTerm, views: Views, index: Sequence[int], samples: Sequence[int], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """One referee's judgement of the views `index`: gradient at the images and losses.
+
+        Returns:
+            [A, 3, H, W] gradient of the sum over samples of the mean over views, and [A] those means.
+        """
+        per_sample = len(index) // len(samples)
+        questions = judge.questions(samples, self.device)
+        scale = (HALF_SCALE if judge.is_half else 1.0) / per_sample
+
+        def judged() -> tuple[Tensor, Tensor]:
+            total = torch.zeros_like(views.source)
+            losses = []
+            for chunk in self._chunks(judge, index, views, questions):
+                with torch.enable_grad():
+                    loss = self._loss(judge, views, chunk, questions)
+                    (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
+                total += gradient
+                losses.append(loss.detach())
+                del loss, gradient  # and the graph, before the next is built
+            return total, torch.cat(losses)
+
+        total, losses = self._fitting(judge, len(index), judged, step)
+        if judge.is_half:
+            total /= HALF_SCALE
+        return views.pull_back(total), losses.view(len(samples), per_sample).mean(1)
+
+    @torch.no_grad()
+    def losses(
+        self, images: Tensor, samples: Sequence[int] | None = None, group: str = CLEAN, step: int = FIXED
+    ) -> dict[str, Tensor]:
+        """Label -> [A] unweighted loss of each referee, on views of a group.
+
+        Args:
+            images: [A, 3, H, W] in [0, 1].
+            samples: [A] the sample of each image; None: image a is of sample a. Images of one sample are shown in the
+                same views.
+            group: name of a view group.
+            step: whose views are drawn; FIXED has the same at every call.
+        """
+        samples = range(len(images)) if samples is None else samples
+        views = OpenViews(self.groups, images, [self.seeds[b] for b in samples], step)
+        found = {}
+        for judge in self.referees:
+            opened = views.get(group, judge.referee.input_size)
+            everything = range(len(opened.sample))
+            questions = judge.questions(samples, images.device)
+            found[judge.label] = self._losses(judge, opened, everything, questions, step).view(len(images), -1).mean(1)
+        return found
+
+    @torch.no_grad()
+    def scores(self, images: Tensor, samples: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Label -> [A] float32 score by each referee and witness, in its natural unit; arguments as for `losses`.
+
+        A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
+        """
+        judges = (*self.referees, *self.witnesses)
+        return {judge.label: torch.cat(self.ask(judge, images, _score, samples)) for judge in judges}
+
+    @torch.no_grad()
+    def ask(
+        self,
+        judge: LoadedReferee,
+        images: Tensor,
+        question: Callable[[Any, Tensor, Conditioning], Answer],
+        samples: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """`question(referee, seen, conditioning)` of each chunk of images, which it sees as it scores them."""
+        samples = list(range(len(images)) if samples is None else samples)
+        size = self._chunk(judge) or max(1, len(images))
+        answers = []
+        for first in range(0, len(images), size):
+            part = images[first : first + size]
+            whole = part if judge.coarse is None else coarsen(part, judge.coarse)
+            seen = resize(whole, judge.referee.input_size)
+            conditioning = judge.conditioning.take([judge.prompt_index[b] for b in samples[first : first + size]])
+            with autocast(self.device, judge.autocast):
+                answers.append(question(judge.referee, seen, conditioning))
+        return answers
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Label -> unit of the score."""
+        return {judge.label: judge.referee.score_unit for judge in (*self.referees, *self.witnesses)}
+
+    def _graph_bytes(self, judge: LoadedTerm, n: int) -> int:
+        """Bytes of the graph of a referee's losses on n black views, weights included."""
+        dtype = torch.float64 if self.config.dtype == "float64" else torch.float32
+
+        def losses() -> Tensor:
+            views = torch.zeros(n, 3, *judge.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
+            with autocast(self.device, judge.autocast):
+                first = torch.zeros(n, dtype=torch.int64, device=self.device)
+                return judge.referee.judge(views, judge.conditioning, first, judge.term.wanted)
+
+        return memory.graph_bytes(losses)
+
+    def _losses(self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions, step: int) -> Tensor:
+        """[n] losses of the views `index`, chunk by chunk, without gradient."""
+        return self._fitting(
+            judge,
+            len(index),
+            lambda: torch.cat(
+                [self._loss(judge, views, chunk, questions) for chunk in self._chunks(judge, index, views, questions)]
+            ),
+            step,
+        )
+
+    def _loss(self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions) -> Tensor:
+        """[n] losses of the views `index`, of the whole prompts and of their phrases.
+
+        With phrases, the referee is shown each view once for every question about it.
+        """
+        made, sample = views.make(index), views.sample_of(index)
+        counts = questions.counts.index_select(0, sample)
+        if questions.judged is not None:
+            made = made.repeat_interleave(counts, 0)
+        with autocast(self.device, judge.autocast):
+            loss = judge.referee.judge(made, judge.conditioning, questions.prompt_index(sample), judge.term.wanted)
+        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        return loss if questions.judged is None else questions.reduced(loss, counts)
+
+    def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Any], step: int) -> Any:
+        """`work`, which judges n views in chunks; while it does not fit, from its start again in smaller ones.
+
+        Nothing of a step is lost: all that is random in it is keyed, so the views are the same again.
+
+        Raises:
+            RefcoreError: a single view does not fit.
+        """
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                said = str(error).strip().partition("\n")[0]
+            # Past the except clause, whose traceback holds on to the graph.
+            chunk = min(n, self._chunk(judge) or n) // 2
+            if not chunk:
+                raise RefcoreError(
+                    f'"{judge.label}" runs out of memory on {self.device} with a single view ({said}); give it dtype: '
+                    "bfloat16, make the image smaller, or give the latent canvas recompute: blocks"
+                )
+            self.chunks[judge.label] = chunk
+            self.halved.append({"step": None if step == FIXED else step, "label": judge.label, "chunk": chunk})
+            memory.release(self.device)
+
+    def _chunk(self, judge: LoadedReferee) -> int | None:
+        """Judgements that a referee makes at a time; None: all."""
+        return self.chunks.get(judge.label, self.config.chunk if isinstance(self.config.chunk, int) else None)
+
+    def _chunks(
+        self, judge: LoadedTerm, index: Sequence[int], views: Views, questions: Questions
+    ) -> list[Sequence[int]]:
+        """`index` in chunks of as many judgements as are made at a time; the questions about a view stay together."""
+        chunk = self._chunk(judge)
+        if chunk is None:
+            return [index]
+        first, room, chunks = 0, chunk, []
+        for place, view in enumerate(index):
+            asked = questions.each[view // views.config.count]
+            if asked > room and place > first:
+                chunks.append(index[first:place])
+                first, room = place, chunk
+            room -= asked
+        return [*chunks, index[first:]]
+
+
+def _score(referee: Referee, seen: Tensor, conditioning: Conditioning) -> Tensor:
+    return referee.score(seen, conditioning).float()

@@ -1,0 +1,69 @@
+"""Where tracks start: from noise, from an image, or from a search among samples of a prior's diffusion model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from refcore import images
+from refcore.config.start import SampleStart
+from refcore.contracts.canvas import CanvasParams
+from refcore.engine.step import Engine
+from refcore.engine.views import resize
+from refcore.rng import Rng
+
+
+def start(engine: Engine) -> CanvasParams:
+    """Parameters of step 0 for every track: drawn from its key, a sample, or the `init` image.
+
+    Raises:
+        RefcoreError: the image is unreadable, or the canvas cannot start from one; the canvas has no latents or no
+            prior can be sampled.
+    """
+    config, canvas = engine.config, engine.canvas
+    dtype = torch.float64 if config.dtype == "float64" else torch.float32
+
+    def own(params: CanvasParams) -> CanvasParams:
+        return {name: value.detach().to(engine.device, dtype, copy=True) for name, value in params.items()}
+
+    with torch.no_grad():
+        if config.init is None or isinstance(config.init, SampleStart):
+            params = own(canvas.init(Rng(engine.keys, 0, "init", device=engine.device)))
+            return searched(engine, config.init, params) if config.init else params
+        image = _middle(images.read(config.init).to(engine.device)[None], canvas.size)
+        return own(canvas.encode(resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1)))
+
+
+@torch.no_grad()
+def searched(engine: Engine, settings: SampleStart, params: CanvasParams) -> CanvasParams:
+    """The parameters with a sample for the latent of every track, after the rounds of `settings`.
+
+    A zero-order search in the space of samples (Ma et al., arXiv 2501.09732): in each round the best candidates of a
+    sample stay where they are, and each of the others is made anew around one of them in turn, the best first.
+
+    Args:
+        engine: with N tracks.
+        settings: of the sampler and the rounds.
+        params: of a fresh canvas, each tensor [N, ...], in the run's dtype and on its device.
+
+    Raises:
+        RefcoreError: as `Engine.sample`.
+    """
+    name = engine.canvas.latent_name() or next(iter(params))
+    shape, everyone = params[name].shape[1:], list(range(len(engine.keys)))
+    latents = engine.sample(settings, shape, everyone).to(params[name])
+    for number, (keep, _) in enumerate(settings.rounds, 1):
+        best, _ = engine.ordered(engine.look({**params, name: latents}, everyone), everyone)
+        parents = {row: own[turn % keep] for own in best for turn, row in enumerate(own[keep:])}
+        around = latents[list(parents.values())]
+        latents[list(parents)] = engine.sample(settings, shape, list(parents), around, number).to(latents)
+    return {**params, name: latents}
+
+
+def _middle(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The largest middle part of [1, 3, H, W] that has the aspect of `size`."""
+    height, width = image.shape[-2:]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[..., top : top + rows, left : left + columns]

@@ -1,0 +1,254 @@
+"""Tracks: the rows of parameters on their way to the samples' images, and all that moves with a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from refcore.config.optimize import Ema, Optimizer
+from refcore.contracts.canvas import CanvasParams
+from refcore.rng import Key, Rng
+
+
+class Candidate(NamedTuple):
+    """One of the tries at a sample; without `candidates` in the config, its only one."""
+
+    sample: int
+    """0 .. B - 1."""
+    candidate: int
+    """0 .. candidates.count - 1; it keeps its number when others are dropped."""
+
+
+class Tracks:
+    """R rows of parameters with their moving average, best parameters, optimiser state and standing.
+
+    Row r is the engine's track `numbers[r]`. Dropped rows leave everything (`keep`); frozen ones stay as they are
+    while the `active` ones move. Every method takes rows, not track numbers.
+    """
+
+    def __init__(
+        self,
+        params: CanvasParams,
+        optimizer: Optimizer,
+        ema: Ema | None,
+        keeps_best: bool,
+        compared: int,
+    ) -> None:
+        """All tracks of a run, none of which has moved.
+
+        Args:
+            params: of step 0, each tensor [R, ...].
+            optimizer: how rows move.
+            ema: the moving average; None keeps none.
+            keeps_best: whether `best` parameters are kept.
+            compared: T, the number of referees that compare candidates; 0 where there are none to compare.
+        """
+        self.settings, self.averaging = optimizer, ema
+        self.params = params
+        self.ema: CanvasParams | None = None if ema is None else _copy(params)
+        """Moving average of the parameters."""
+        self.best: CanvasParams | None = _copy(params) if keeps_best else None
+        """Parameters of the lowest loss that a look has seen."""
+        self.numbers: list[int] = list(range(len(next(iter(params.values())))))
+        """[R] the engine's number of each row's track."""
+        self.active: list[int] = list(self.numbers)
+        """Rows that still move."""
+        one = next(iter(params.values()))
+        infinite = torch.full((len(self.numbers),), torch.inf, dtype=one.dtype, device=one.device)
+        self.best_loss = infinite
+        """[R] loss of `best`."""
+        self.stop_loss = infinite.clone()
+        """[R] lowest loss that early stopping has seen."""
+        self.waited = torch.zeros(len(self.numbers), dtype=torch.int64, device=one.device)
+        """[R] looks without improvement."""
+        self.recent = infinite.expand(compared, -1) * torch.nan
+        """[T, R] moving average of recent losses, which candidates are compared by; NaN before the first."""
+        self.scale: Tensor | None = None
+        """[T, B] spread of each referee's losses over all candidates, when some were first dropped."""
+        self._optimizer = _optimizer(optimizer, params)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def averaged(self) -> CanvasParams:
+        """The moving average, or the parameters where there is none."""
+        return self.ema or self.params
+
+    def numbers_of(self, rows: Sequence[int]) -> list[int]:
+        """The engine's numbers of some rows' tracks."""
+        return [self.numbers[row] for row in rows]
+
+    def take(self, params: CanvasParams, rows: list[int]) -> CanvasParams:
+        """Some rows of `params`, detached."""
+        return {name: _take(value.detach(), rows) for name, value in params.items()}
+
+    def spread(self, values: Tensor, rows: list[int]) -> Tensor:
+        """[R] from values of some rows, with NaN for the others."""
+        if len(rows) == len(self):
+            return values
+        return _put(values.new_full((len(self),), torch.nan), rows, values)
+
+    def update(self, gradient: CanvasParams, rows: list[int], lr: float) -> None:
+        """One optimiser step of some rows; every torch.optim rule used here is elementwise."""
+        gradient = _limited(gradient, self.settings)
+        all_move = len(rows) == len(self)
+        before = None if all_move else _copy(self.params)
+        for name, param in self.params.items():
+            param.grad = gradient[name] if all_move else _put(torch.zeros_like(param), rows, gradient[name])
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        for name, param in self.params.items():
+            param.grad = None
+            if before is not None:  # momentum and weight decay would move what is frozen
+                param.data.copy_(_put(before[name], rows, param.data[rows]))
+
+    def add_noise(self, std: float, keys: Sequence[Key], rows: list[int], step: int) -> None:
+        """Adds Gaussian noise to some rows, drawn by the keys of their tracks."""
+        for name, param in self.params.items():
+            noise = Rng(keys, step, f"noise/{name}", device=param.device).normal(*param.shape[1:])
+            _put(param.data, rows, _take(param.data, rows) + std * noise.to(param.dtype))
+
+    def average(self, rows: list[int], step: int) -> None:
+        """Takes some rows into the moving average after a step, and restarts them from it where the config says so."""
+        settings = self.averaging
+        if settings is None or self.ema is None:
+            return
+        decay = settings.decay if step >= settings.start else 0.0
+        for name, param in self.params.items():
+            average = self.ema[name]
+            _put(average, rows, decay * _take(average, rows) + (1 - decay) * _take(param.data, rows))
+            if step in settings.restarts:
+                _put(param.data, rows, _take(average, rows))
+        if step in settings.restarts and settings.momentum == "reset":
+            self._optimizer.state.clear()
+
+    def improve(self, params: CanvasParams, total: Tensor, rows: list[int]) -> None:
+        """Keeps the parameters of some rows as their best where their losses [A] are lower than before."""
+        if self.best is None:
+            return
+        better = total < self.best_loss[rows]
+        _put(self.best_loss, rows, torch.where(better, total, self.best_loss[rows]))
+        for name, best in self.best.items():
+            mask = better.view(-1, *[1] * (best.dim() - 1))
+            _put(best, rows, torch.where(mask, params[name], best[rows]))
+
+    def wait(self, total: Tensor, rows: list[int], min_delta: float) -> Tensor:
+        """[A] looks without improvement of some rows, this one of losses [A] included."""
+        improved = total < self.stop_loss[rows] - min_delta
+        _put(self.stop_loss, rows, torch.where(improved, total, self.stop_loss[rows]))
+        _put(self.waited, rows, torch.where(improved, 0, self.waited[rows] + 1))
+        return self.waited[rows]
+
+    def remember(self, referee: int, losses: Tensor, decay: float) -> None:
+        """Brings one referee's average of recent losses up to date by [R] losses; NaN where a row was not judged."""
+        now, before = losses.to(self.recent.dtype), self.recent[referee]
+        average = torch.where(before.isnan(), now, decay * before + (1 - decay) * now)
+        self.recent[referee] = torch.where(now.isnan(), before, average)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops all other rows, with everything that belongs to them."""
+        kept = list(rows)
+        moments = {
+            i: {name: value[kept] if isinstance(value, Tensor) and value.dim() else value for name, value in m.items()}
+            for i, m in self._optimizer.state_dict()["state"].items()
+        }
+        self.params = {name: value.detach()[kept] for name, value in self.params.items()}
+        self._restore(moments)
+        self.ema = self.ema and {name: value[kept] for name, value in self.ema.items()}
+        self.best = self.best and {name: value[kept] for name, value in self.best.items()}
+        self.best_loss, self.stop_loss = self.best_loss[kept], self.stop_loss[kept]
+        self.waited, self.recent = self.waited[kept], self.recent[:, kept]
+        moving = set(self.active)
+        self.numbers = [self.numbers[row] for row in kept]
+        self.active = [i for i, row in enumerate(kept) if row in moving]
+
+    def state_dict(self) -> dict[str, Any]:
+        """`tensors` (flat, name -> tensor) and `meta` (plain values)."""
+        tensors = {f"params.{name}": value for name, value in self.params.items()}
+        for group, kept in (("ema", self.ema), ("best", self.best)):
+            tensors |= {f"{group}.{name}": value for name, value in (kept or {}).items()}
+        tensors |= {"best_loss": self.best_loss, "stop_loss": self.stop_loss, "waited": self.waited}
+        if len(self.recent):
+            tensors["candidates.recent"] = self.recent
+        if self.scale is not None:
+            tensors["candidates.scale"] = self.scale
+        for i, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items() if value is not None}
+        return {"tensors": tensors, "meta": {"active": list(self.active), "candidates": list(self.numbers)}}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Restores `state_dict`, on the device of the parameters that are here."""
+        device = next(iter(self.params.values())).device
+        self.params = named(tensors, "params.", device)
+        self.ema = named(tensors, "ema.", device) if self.ema is not None else None
+        self.best = named(tensors, "best.", device) if self.best is not None else None
+        alone = {name: tensors[name].detach().clone().to(device) for name in ("best_loss", "stop_loss", "waited")}
+        self.best_loss, self.stop_loss, self.waited = alone["best_loss"], alone["stop_loss"], alone["waited"]
+        self.active, self.numbers = list(meta["active"]), list(meta["candidates"])
+        compared = named(tensors, "candidates.", device)
+        self.recent, self.scale = compared.get("recent", self.recent), compared.get("scale")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):  # left where it is: Adam's step counter belongs on the CPU
+                _, i, moment = name.split(".")
+                moments.setdefault(int(i), {})[moment] = value.detach().clone()
+        self._restore(moments)
+
+    def _restore(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
+        """A new optimiser of the parameters with some state."""
+        self._optimizer = _optimizer(self.settings, self.params)
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+
+
+def named(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
+    """Copies on a device of the tensors whose names start with a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): value.detach().clone().to(device)
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:
+    tensors = [value.requires_grad_() for value in params.values()]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            tensors, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+        )
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(tensors, config.lr, config.betas, config.eps, config.weight_decay)
+
+
+def _limited(gradient: CanvasParams, config: Optimizer) -> CanvasParams:
+    """Each row's gradient, over all tensors, normalised and clipped as the config asks."""
+    if config.normalize == "none" and config.clip is None:
+        return gradient
+    norm = torch.cat([g.flatten(1) for g in gradient.values()], dim=1).norm(dim=1)
+    scale = torch.ones_like(norm)
+    if config.normalize == "sample":
+        scale = 1 / norm.where(norm > 0, 1.0)
+        norm = (norm > 0).to(norm.dtype)
+    if config.clip is not None:
+        scale = scale * (config.clip / norm.clamp_min(config.clip))
+    return {name: g * scale.view(-1, *[1] * (g.dim() - 1)) for name, g in gradient.items()}
+
+
+def _copy(params: CanvasParams) -> CanvasParams:
+    return {name: value.detach().clone() for name, value in params.items()}
+
+
+def _take(source: Tensor, rows: list[int]) -> Tensor:
+    """Some rows; the tensor itself where all are taken."""
+    return source if len(rows) == len(source) else source[rows]
+
+
+def _put(target: Tensor, rows: list[int], values: Tensor) -> Tensor:
+    """Writes some rows, in place."""
+    if len(rows) == len(target):
+        return target.copy_(values)
+    return target.index_copy_(0, torch.tensor(rows, device=target.device), values.to(target.dtype))

@@ -43,7 +43,7 @@ def run(
         fields["seeds"] = [seed] if seeds is None else parse_seeds(seeds)
     config = presets.compose(preset_name, config_file, overrides, **fields)
     if not config.prompts:
-        raise RefcoreError("there is no prompt; give PROMPT or --prompts-file")
+        raise RefcoreError("no prompt was given; expected PROMPT or --prompts-file")
 
     with without_garbage_collection():
         # From here on torch is needed; a mistake on the command line has been reported before.
@@ -89,7 +89,7 @@ def parse_seeds(text: str) -> list[int]:
     """`0,1,2`, or `0-9`, or both: `0-3,7`.
 
     Raises:
-        RefcoreError: it is no such list, or a seed occurs twice.
+        RefcoreError: the text is malformed, or names a seed twice.
 
     >>> parse_seeds("0-3,7")
     [0, 1, 2, 3, 7]
@@ -98,7 +98,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise RefcoreError(f'--seeds "{text}" is no list of seeds; expected 0,1,2 or 0-9')
+            raise RefcoreError(f'--seeds "{text}" is not a list of seeds; expected 0,1,2 or 0-9')
         seeds += range(int(first), int(last if dash else first) + 1)
     if len(set(seeds)) < len(seeds):
         raise RefcoreError(f'--seeds "{text}" names a seed twice, which would make the same image twice')

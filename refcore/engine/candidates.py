@@ -1,4 +1,4 @@
-"""How the candidates of a sample are compared: by all referees together, none of which may decide alone."""
+"""Comparison of a sample's candidates: by all referees together, with no single one deciding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 LIMIT = 2.0
-"""How much one referee can say for or against a candidate, in its own standard deviations."""
+"""Largest vote of one referee for or against a candidate, in its own standard deviations."""
 
 
 def spread(losses: Tensor) -> Tensor:

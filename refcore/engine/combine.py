@@ -1,4 +1,4 @@
-"""Combiners: how the gradients of several terms become the one that updates the parameters, sample by sample."""
+"""Combiners: the gradients of several terms become the one that updates the parameters, track by track."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Combiner(ABC):
     """Rows in, one gradient out. Samples never meet: row a of the result depends on rows a alone."""
 
     granularity: ClassVar[Granularity]
-    """Which gradients it needs apart, each of which costs one pull-back through the canvas. all: one row "all".
+    """Rows that it needs, each of which costs one pull-back through the canvas. all: one row "all".
     sides: "referees" and "priors". terms: one row a term, by its label (for conflict-aware methods)."""
 
     def at_image(self, rows: Rows, step: int, keys: Sequence[Key]) -> Rows:
-        """What is pulled back through the canvas, [A, 3 H W] each: the rows of referees and image priors, or fewer.
+        """Rows that are pulled back through the canvas, [A, 3 H W] each: those of referees and image priors, or fewer.
 
         Arguments as for `combine`. By default all of them.
         """

@@ -37,7 +37,7 @@ class StepGradients:
 
 
 class GradientRows:
-    """Rows of gradients by what the combiner tells apart, first at the image, then at the parameters."""
+    """Rows of gradients, as fine as the combiner needs them, first at the image, then at the parameters."""
 
     def __init__(self, granularity: Granularity, leaves: CanvasParams) -> None:
         self.granularity = granularity

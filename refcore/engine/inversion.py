@@ -25,9 +25,9 @@ Which = Literal["current", "ema", "best"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did. Tensors are [R] on the run's device, one number for each of `candidates`.
+    """Outcome of one step. Tensors are [R] on the run's device, one number for each of `candidates`.
 
-    Without candidates R is B, and row b is sample b. Those that did not take part have NaN.
+    Without candidates R is B, and row b is sample b. Tracks that did not take part have NaN.
     """
 
     step: int
@@ -37,9 +37,9 @@ class StepResult:
     norms: dict[str, Tensor]
     """Label -> norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
     active: tuple[bool, ...]
-    """Which of the R took part."""
+    """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
-    """The R candidates that were alive, samples outermost."""
+    """[R] candidates that were alive, samples outermost."""
     lr: float
     seconds: float
     """Wall-clock time of the step; the first one is usually slower."""
@@ -112,7 +112,7 @@ class Inversion:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How referees understood the prompts, where that is not plain."""
+        """Remarks on how referees understood the prompts, where that is not plain."""
         return self.engine.notes
 
     @property
@@ -132,14 +132,14 @@ class Inversion:
 
     @property
     def done(self) -> bool:
-        """Whether no step follows."""
+        """True once no step follows."""
         return self._closed or self.step >= self.config.steps or not self.tracks.active
 
     def __iter__(self) -> Inversion:
         return self
 
     def __next__(self) -> StepResult:
-        """Does one step.
+        """Takes one step.
 
         Raises:
             NonFiniteError: a term gave NaN or infinity; parameters, average and optimiser are as before the step.
@@ -209,7 +209,7 @@ class Inversion:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict` of the same config; on the same machine and versions, bit for bit on the CPU.
 
-        With its chunk sizes, unless this run's config pins others.
+        Chunk sizes are taken over, unless this run's config pins others.
 
         Raises:
             RefcoreError: the state is that of another config.
@@ -231,7 +231,7 @@ class Inversion:
             loaded.prior.load_state_dict({**named(tensors, prefix, device), **plain})
 
     def close(self) -> None:
-        """Ends the run: no step follows. What it has made stays."""
+        """Ends the run: no step follows. What was made stays available."""
         self._closed = True
 
     def _tracks(self, params: CanvasParams) -> Tracks:
@@ -242,7 +242,7 @@ class Inversion:
 
     @torch.no_grad()
     def _look(self, rows: list[int]) -> None:
-        """Judges the clean image, where it is time to: keeps what is best, freezes what is done."""
+        """Judges the clean image when a look is due: keeps the best parameters, freezes finished tracks."""
         config, stop, last = self.config, self.config.early_stop, self.step >= self.config.steps
         keeps_best = self.tracks.best is not None
         best_due = keeps_best and (last or self.step % config.best.every == 0)
@@ -262,7 +262,7 @@ class Inversion:
             self._freeze(losses[CLEAN], rows)
 
     def _freeze(self, losses: dict[str, Tensor], rows: list[int]) -> None:
-        """Leaves the tracks as they are that are satisfied, or have waited too long."""
+        """Freezes the tracks whose referees are all satisfied, or that have waited too long."""
         stop = self.config.early_stop
         assert stop is not None
         waited = self.tracks.wait(self._total(losses), rows, stop.min_delta)
@@ -309,7 +309,7 @@ class Inversion:
         return [rows[0] for rows in self._ordered()[0]]
 
     def _drop(self) -> None:
-        """Lets the best candidates go on, where it is time to; the others leave with all that belongs to them."""
+        """Drops all but the best candidates when that is due."""
         count = self.config.candidates.kept_after(self.step, self.config.steps)
         if count is None or len(self.tracks) == len(self.samples):
             return

@@ -40,7 +40,7 @@ class JacobianCombiner(Combiner):
     granularity = "terms"
 
     def __init__(self, config: ConflictAware, steps: int, priors: Sequence[str]) -> None:
-        """`priors`: their labels, by which rows of priors are told from those of referees."""
+        """`priors`: labels of the priors, whose rows differ from those of referees."""
         self.config = config
         self.steps = steps
         self.priors = frozenset(priors)

@@ -1,4 +1,4 @@
-"""How much memory a device has left, how much a graph holds, and so how many views are judged at a time."""
+"""Memory: free bytes of a device, bytes held by a graph, and the number of views that fit at a time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 SHARE = 0.5
-"""Of the free memory, what the graph of a chunk may hold; the rest is for the backward pass, decoder and priors."""
+"""Share of the free memory that the graph of a chunk may hold; the rest is for backward pass, decoder and priors."""
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says how much memory a container may use."""
+"""Folder in which Linux keeps the memory limit of a container."""
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on a device; None where that cannot be told.
+    """Bytes that can still be allocated on a device; None where that is unknown.
 
     CUDA: what the driver has left and what torch holds without using it. MPS: up to the recommended limit. CPU: what
     the system could hand out without swapping, and no more than the container's limit leaves.
@@ -34,7 +34,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Bytes that a device has; None where that cannot be told."""
+    """Bytes that a device has; None where that is unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "mps":
@@ -66,7 +66,7 @@ def graph_bytes(forward: Callable[[], Any]) -> int:
 
 
 def chunk_that_fits(each: int, free: int | None, most: int) -> int:
-    """How many views of `each` bytes are judged at a time, 1 to `most`, where `free` bytes are left (None: unknown).
+    """Number of views of `each` bytes judged at a time, 1 to `most`, with `free` bytes left (None: unknown).
 
     >>> chunk_that_fits(each=1_000_000_000, free=10_000_000_000, most=8), chunk_that_fits(1, None, 8)
     (5, 8)
@@ -77,7 +77,7 @@ def chunk_that_fits(each: int, free: int | None, most: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device, or the machine, has no memory left."""
+    """True for an error that says that a device, or the machine, is out of memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     said = str(error)
@@ -85,7 +85,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Gives what torch holds without using it back to the device."""
+    """Returns memory that torch has reserved but does not use to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -44,7 +44,7 @@ class LoadedReferee:
 
     @property
     def is_half(self) -> bool:
-        """Whether it computes in float16."""
+        """True where it computes in float16."""
         return torch.float16 in (self.autocast, self.referee.dtype)
 
 
@@ -71,7 +71,7 @@ class LoadedTerm(LoadedReferee):
         return (above / width).clamp(0, 1) if width else (above > 0).to(loss.dtype)
 
     def questions(self, samples: Sequence[int], device: torch.device) -> Questions:
-        """What it is asked about views of some samples."""
+        """Questions about views of some samples."""
         phrases = None if self.phrases is None else [self.phrases[b] for b in samples]
         return Questions([self.prompt_index[b] for b in samples], phrases, self.term.phrases, device)
 
@@ -97,7 +97,7 @@ class Panel:
         self.warnings = tuple(warnings)
         """Prompt text truncated by a model's context limit."""
         self.notes = tuple(notes)
-        """How referees understood the prompts, where that is not plain."""
+        """Remarks on how referees understood the prompts, where that is not plain."""
         self.seeds = tuple(seed for _, seed in config.samples)
         """[B] seed of each sample."""
         self.chunks: dict[str, int] = dict(config.chunk) if isinstance(config.chunk, Mapping) else {}
@@ -162,7 +162,7 @@ class Panel:
     ) -> dict[str, Sequence[int]]:
         """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms.
 
-        The ranking is read back from the device, since the random numbers of views are drawn on the host.
+        The ranking is read back from the device, because the random numbers of views are drawn on the host.
         """
         chosen: dict[str, Sequence[int]] = {}
         for name in dict.fromkeys(judge.term.views for judge in referees):
@@ -311,7 +311,7 @@ class Panel:
     def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Any], step: int) -> Any:
         """`work`, which judges n views in chunks; while it does not fit, from its start again in smaller ones.
 
-        Nothing of a step is lost: all that is random in it is keyed, so the views are the same again.
+        No step is lost: random numbers are keyed, so the views are the same again.
 
         Raises:
             RefcoreError: a single view does not fit.

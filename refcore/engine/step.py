@@ -63,7 +63,7 @@ class Engine:
         self.warnings = tuple(warnings)
         """Prompt text truncated by a model's context limit."""
         self.notes = tuple(notes)
-        """How referees and priors understood the prompts, where that is not plain."""
+        """Remarks on how referees and priors understood the prompts, where that is not plain."""
         self.keys: tuple[Key, ...] = tuple(
             candidate_key(seed, candidate) for seed in panel.seeds for candidate in range(config.candidates.count)
         )

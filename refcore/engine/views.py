@@ -1,4 +1,4 @@
-"""What the referees see: random views of the image, drawn once a step, made chunk by chunk with one resampling each."""
+"""Random views of an image, which referees see: drawn once a step, made chunk by chunk with one resampling each."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def coarsen(images: Tensor, longer_side: int) -> Tensor:
 
 
 def covered(image: Size, view: Size, fit: str) -> tuple[float, float]:
-    """How much of the image's (height, width) a view spans, without augmentations: (1, 1) is all of it, stretched."""
+    """Share of the image's (height, width) that a view spans without augmentations; (1, 1) is all of it, stretched."""
     wider = (image[1] / image[0]) / (view[1] / view[0])  # the image's aspect over the view's
     if fit == "stretch" or wider == 1:
         return 1.0, 1.0
@@ -116,10 +116,10 @@ class Views:
         self.source = self.small.detach().requires_grad_(self.small.requires_grad)
         samples = torch.arange(len(self.image), device=self.image.device)
         self.sample = samples.repeat_interleave(self.config.count)
-        """[N] int64: which of the A samples each view shows."""
+        """[N] int64 index of the image that each view shows."""
 
     def sample_of(self, index: Sequence[int]) -> Tensor:
-        """[n] int64: which of the A samples the views `index` show."""
+        """[n] int64 index of the image that each of the views `index` shows."""
         return self.sample.index_select(0, places(index, self.sample.device))
 
     def make(self, index: Sequence[int]) -> Tensor:

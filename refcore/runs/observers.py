@@ -50,7 +50,7 @@ class Callback(Observer):
 
 
 class Progress(Observer):
-    """A progress bar on stderr, with each term's mean loss and the time left; silent where stderr is no terminal."""
+    """A progress bar on stderr, with each term's mean loss and the time left; silent elsewhere than on a terminal."""
 
     def __init__(self) -> None:
         self._bar: Any = None

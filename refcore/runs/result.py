@@ -1,4 +1,4 @@
-"""What a run made: images with scores and verdicts, and how it went."""
+"""Result of a run: images with scores and verdicts, its history, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from refcore.engine.step import Engine
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a result: what was asked, and what each referee and witness says of it."""
+    """One image of a result: its prompt and seed, scores and verdict."""
 
     prompt: str
     seed: int
@@ -26,14 +26,14 @@ class Sample:
     candidate: int = 0
     """Number of the sample's candidate that was kept; 0 where there is one."""
     notes: tuple[str, ...] = ()
-    """How referees and priors understood the prompt, and what of it they do not read."""
+    """Remarks on how referees and priors understood the prompt, and the part of it that they do not read."""
     verdict: Verdict | None = None
     """The judge's, where the run's checkpoints belong to a world with one and it reads the prompt."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run made. `images[i]` belongs to `samples[i]`; the order is prompts x seeds, prompts outermost."""
+    """Images of a run with all that belongs to them. `images[i]` is that of `samples[i]`, prompts outermost."""
 
     images: Tensor
     """[B, 3, H, W] float32 in [0, 1], on the CPU."""
@@ -45,11 +45,11 @@ class Result:
     warnings: tuple[str, ...] = ()
     """Prompt text truncated by a model's context limit."""
     notes: tuple[str, ...] = ()
-    """How referees understood the prompts, where that is not plain."""
+    """Remarks on how referees understood the prompts, where that is not plain."""
     steps: int = 0
     """Steps done."""
     error: BaseException | None = None
-    """What ended the run early; None where it went to its end."""
+    """Exception that ended the run early; None where it went to its end."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what took them: load, start, steps, finish."""
     panel: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def stopped(self) -> str | None:
-        """Why the run ended early; None where it went to its end."""
+        """Reason for an early end, in words; None where the run went to its end."""
         if self.error is None:
             return None
         return "interrupted" if isinstance(self.error, KeyboardInterrupt) else str(self.error) or _name(self.error)
@@ -144,7 +144,7 @@ def collect(
 
 
 def _notes(engine: Engine, b: int) -> tuple[str, ...]:
-    """How each referee and prior understood sample b's prompt, and what of it was truncated."""
+    """Remarks on how each referee and prior understood sample b's prompt, and the text that was truncated."""
     judges = (*engine.panel.referees, *engine.panel.witnesses)
     read = [(loaded.label, loaded.conditioning, loaded.prompt_index[b]) for loaded in judges]
     read += [(loaded.label, loaded.conditioning, b) for loaded in engine.priors]

@@ -62,7 +62,7 @@ class Run:
         if out is not None:
             refuse_taken(out)
         if not config.prompts:
-            raise RefcoreError("there is no prompt; expected at least one")
+            raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
         self.out, self.parent, self.preset = out, parent, preset
         self.observers = tuple(observers)
@@ -73,7 +73,7 @@ class Run:
         self.history: list[Record] = []
         """One record a step."""
         self.error: BaseException | None = None
-        """What ended the loop early."""
+        """Exception that ended the loop early."""
         self.written: dict[str, Any] = {}
         """Contents of `result.json`, once it is written."""
         self.timings: dict[str, float] = {}
@@ -236,7 +236,7 @@ def _with_absolute_init(config: RunConfig) -> RunConfig:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed. The first one only raises this flag, so that no step is cut in half.
+    """A flag for Ctrl-C: the first one only raises it, so that no step is cut in half.
 
     Outside the main thread, where Python delivers no signals, it stays down.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: images, resolved config, history and result, each file written whole or not at all."""
+"""The folder of a run: images, resolved config, history and result, each file written whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
 RESULT = "result.json"
 FLUSH_SECONDS = 5.0
-"""How often the history is brought to disk; a killed run loses at most this much of it."""
+"""Longest time between two writes of the history; a killed run loses at most this much of it."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
 
 
@@ -119,7 +119,11 @@ def image_name(index: int) -> str:
 
 
 def refuse_taken(path: str | Path) -> None:
-    """Raises RefcoreError where `path` holds a run, or is no folder; asked before anything expensive is loaded."""
+    """Refuses a folder that holds a run, before anything expensive is loaded.
+
+    Raises:
+        RefcoreError: `path` holds a run, or is a file.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise RefcoreError(f'the output folder "{path}" is a file; name another with --out')

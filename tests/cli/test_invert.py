@@ -163,12 +163,12 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monke
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ([], "there is no prompt"),
+        ([], "no prompt was given"),
         ([""], 'prompts.0 is "", which is empty'),
         (["red", "  "], "prompts.1 is"),
         (["red", "--prompts-file", "none.txt"], 'cannot read the prompts file "none.txt": No such file'),
-        (["red", "--seeds", "1,x"], '--seeds "1,x" is no list of seeds'),
-        (["red", "--seeds", "3-1"], '--seeds "3-1" is no list of seeds'),
+        (["red", "--seeds", "1,x"], '--seeds "1,x" is not a list of seeds'),
+        (["red", "--seeds", "3-1"], '--seeds "3-1" is not a list of seeds'),
         (["red", "--seeds", "1,1"], "names a seed twice"),
         (["red", "--seed", "1", "--seeds", "2"], "both --seed and --seeds"),
         (["red", "--seed", "one"], "Invalid value for '--seed'"),

@@ -1,7 +1,6 @@
-"""refcore: making images by inverting referees, frozen models that judge whether an image matches a prompt.
+"""refcore makes images by inverting referees: frozen models that judge whether an image matches a prompt.
 
-Names are imported when they are first used, so that `import refcore` loads neither torch nor a plugin.
-`refcore.referee` and `refcore.prior` are modules, the contracts, which decorate a function when they are called.
+Names are imported on first use, so that `import refcore` loads neither torch nor a plugin.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from refcore.contracts.augmentation import Augmentation
     from refcore.contracts.canvas import Canvas, LatentSpace
     from refcore.contracts.conditioning import Conditioning
+    from refcore.contracts.judge import Fact, Judge, Verdict
     from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
@@ -35,6 +35,7 @@ _MODULES = {
     "contracts.augmentation": ["Augmentation"],
     "contracts.canvas": ["Canvas", "LatentSpace"],
     "contracts.conditioning": ["Conditioning"],
+    "contracts.judge": ["Fact", "Judge", "Verdict"],
     "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
@@ -61,7 +62,9 @@ __all__ = [
     "Conditioning",
     "ConfigError",
     "Engine",
+    "Fact",
     "Inversion",
+    "Judge",
     "LatentSpace",
     "NonFiniteError",
     "Objective",
@@ -81,6 +84,7 @@ __all__ = [
     "RunConfig",
     "Sample",
     "StepResult",
+    "Verdict",
     "hookimpl",
     "invert",
     "prior",

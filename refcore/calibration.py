@@ -1,4 +1,4 @@
-"""How low a referee's loss gets on true matches: a small JSON file, and the threshold that a term takes from it."""
+"""The losses of referees on images that match, as quantiles in a JSON file; `satisfied_at` takes thresholds from it."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from refcore.checkpoints import EMBEDDED, zoo
 from refcore.errors import RefcoreError
 
 QUANTILES = 21
-"""How many quantiles are kept, from the smallest loss to the largest, evenly spaced; between two it is interpolated."""
+"""Number of quantiles kept, evenly spaced from the smallest loss to the largest; interpolated in between."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The losses of one referee on images that do match, as quantiles."""
+    """The losses of one referee on matching images, as quantiles."""
 
     name: str
     config: Mapping[str, Any]
-    """The plugin's own fields, the defaults filled in."""
+    """The plugin's own fields, defaults included."""
     prompt: str
     """The term's prompt template."""
     wanted: bool
     images: int
-    """How many images were judged."""
+    """Number of images judged."""
     losses: Sequence[float]
-    """QUANTILES quantiles of the mean loss over an image's views, rising."""
+    """QUANTILES quantiles of the mean loss over an image's views, ascending."""
     prompts: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """The same of the images of each prompt."""
+    """Prompt -> the same quantiles, of its images."""
 
     def of(self, quantile: float, prompt: str | None = None) -> float:
-        """The loss that the given share of the matching images (of a prompt) does not exceed.
+        """The loss that this fraction of the matching images (of a prompt) does not exceed.
 
         Raises:
             RefcoreError: the prompt was not calibrated.
@@ -45,32 +45,32 @@ class Curve:
             if prompt not in self.prompts:
                 raise RefcoreError(
                     f'the calibration of "{self.name}" has no prompt "{prompt}" ({len(self.prompts)} others); '
-                    "calibrate that prompt, or use satisfied_at.per: all"
+                    "calibrate this prompt, or set satisfied_at.per=all"
                 )
             losses = self.prompts[prompt]
         return float(np.interp(quantile, np.linspace(0, 1, len(losses)), losses))
 
 
 def quantiles(losses: Sequence[float]) -> list[float]:
-    """The QUANTILES quantiles of some losses, to six digits."""
+    """QUANTILES quantiles of the losses, to six digits."""
     return [float(f"{value:.6g}") for value in np.quantile(np.asarray(losses), np.linspace(0, 1, QUANTILES))]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A calibration file: the curves of some referees, and the channel statistics of the matching images' latents."""
+    """A calibration file: curves of referees, and channel statistics of the matching images' latents."""
 
     curves: tuple[Curve, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What was judged: prompts, split, seed, views, versions."""
+    """How it was measured: prompts, split, seed, views, versions."""
     latent: Mapping[str, Sequence[float]] | None = None
-    """"mean" and "std" by channel: the mean over images of each latent's own; None on canvases without latents."""
+    """Per-channel "mean" and "std", each averaged over the images' latents; None on canvases without latents."""
 
     def curve(self, name: str, config: Mapping[str, Any], prompt: str, wanted: bool, where: str) -> Curve:
-        """The curve of a referee that is asked the same question.
+        """The curve of a referee with the same fields, prompt template and `wanted`.
 
         Raises:
-            RefcoreError: there is none.
+            RefcoreError: there is no such curve; `where` names the file in the message.
         """
         for curve in self.curves:
             if (curve.name, dict(curve.config), curve.prompt, curve.wanted) == (name, dict(config), prompt, wanted):
@@ -78,7 +78,7 @@ class Calibration:
         known = ", ".join(f"{c.name}({'' if c.wanted else 'not '}{c.prompt})" for c in self.curves) or "none"
         raise RefcoreError(
             f'{where} has no calibration of "{name}" with these fields, prompt "{prompt}" and wanted {wanted}; it has: '
-            f"{known}; calibrate this config"
+            f"{known}; calibrate this config anew"
         )
 
     def to_json(self) -> str:
@@ -86,10 +86,10 @@ class Calibration:
 
     @classmethod
     def read(cls, path: str) -> Calibration:
-        """Reads a file; `playground:NAME` is the one that comes with the embedded checkpoints.
+        """The calibration in a file; `playground:NAME` is the one that ships with the embedded checkpoints.
 
         Raises:
-            RefcoreError: the file is missing, or no calibration.
+            RefcoreError: the file is missing, or is not a calibration.
         """
         file = zoo() / path.removeprefix(EMBEDDED) if path.startswith(EMBEDDED) else Path(path)
         try:
@@ -98,4 +98,4 @@ class Calibration:
         except OSError as error:
             raise RefcoreError(f'cannot read the calibration "{path}": {error.strerror or error}') from error
         except (ValueError, KeyError, TypeError) as error:
-            raise RefcoreError(f'"{path}" is no calibration ({error}); write one anew') from error
+            raise RefcoreError(f'"{path}" is not a calibration file ({error}); write it anew') from error

@@ -1,4 +1,4 @@
-"""Where checkpoints are: `playground:NAME` for the embedded ones, and the error for what cannot be downloaded."""
+"""Locations of checkpoints: the embedded ones (`playground:NAME`), and errors for those that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 from refcore.errors import CheckpointError, unknown
 
 EMBEDDED = "playground:"
-"""Prefix of a checkpoint that comes with refcore: `playground:clip`, `playground:blip2`, `playground:diffusion`."""
+"""Prefix of the checkpoints that ship with refcore: `playground:clip`, `playground:blip2`, `playground:diffusion`."""
 PLAYGROUND = "refcore_playground"
+"""The package that holds them."""
 
 
 def resolve(model: str) -> str:
-    """The folder of an embedded checkpoint (`playground:NAME`); any other model (hub id, path) is returned as it is.
+    """The folder of an embedded checkpoint (`playground:NAME`); any other model (hub id, path) is returned unchanged.
 
-    The package that carries it is located, not imported: what a run optimises never loads the playground's code.
+    The package that holds it is located, not imported, so that no referee ever loads the playground's code.
 
     Raises:
-        CheckpointError: there is no such embedded checkpoint, or its files are missing.
+        CheckpointError: no embedded checkpoint has this name, or its files are missing.
     """
     if not model.startswith(EMBEDDED):
         return model
@@ -37,7 +38,7 @@ def resolve(model: str) -> str:
 
 
 def embedded() -> list[str]:
-    """Names of the embedded checkpoints, sorted."""
+    """The names of the embedded checkpoints, sorted."""
     return sorted(path.name for path in zoo().iterdir() if path.is_dir()) if zoo().is_dir() else []
 
 
@@ -45,33 +46,35 @@ def zoo() -> Path:
     """The folder of the embedded checkpoints, whether or not it exists.
 
     Raises:
-        CheckpointError: the package that carries them is not installed.
+        CheckpointError: the package that holds them is not installed.
     """
     spec = find_spec(PLAYGROUND)
     if spec is None or not spec.submodule_search_locations:
-        raise CheckpointError(f"{PLAYGROUND}, which carries the embedded checkpoints, is missing: reinstall refcore")
+        raise CheckpointError(
+            f"{PLAYGROUND}, the package of the embedded checkpoints, is not installed; reinstall refcore"
+        )
     return Path(spec.submodule_search_locations[0]) / "zoo"
 
 
 def offline_error(model: str, cause: BaseException | None = None, remedy: str = "") -> CheckpointError:
-    """The error for a model that is neither on disk nor downloadable, ready to be raised.
+    """The error to raise for a model that is neither on disk nor downloadable.
 
     Args:
-        model: as the config has it, a hub id for example.
-        cause: what the library said; its type alone is told, since such messages run over many lines.
-        remedy: instead of the usual one.
+        model: as written in the config, for example a hub id.
+        cause: the library's error; only its type is shown, since its message may have many lines.
+        remedy: what to do, in place of the usual advice.
     """
     why = f" ({type(cause).__name__})" if cause is not None else ""
     remedy = remedy or (
-        f"connect to the network, or run `hf download {model}` where there is one "
-        "and copy the folder here, then set `model` to that folder"
+        f"connect to the network, or run `hf download {model}` on a machine that is connected, "
+        "copy the folder here, and set `model` to it"
     )
     return CheckpointError(f'model "{model}" is not on this machine and cannot be downloaded{why}; {remedy}')
 
 
 @contextmanager
 def needed_by(preset: str | None) -> Iterator[None]:
-    """Checkpoint errors raised inside name the preset that asks for the checkpoint; with None they pass as they are."""
+    """Names the preset in checkpoint errors raised inside; with None they pass unchanged."""
     try:
         yield
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""`@refcore.referee` and `@refcore.prior`: a function of images, checked, as a plugin class."""
+"""`@refcore.referee` and `@refcore.prior`: decorators that make a plugin class of a function of images."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ Function = Callable[..., Tensor]
 
 
 class _Function:
-    """What both have: the function, which of the given arguments it takes, and the check of what it returns."""
+    """The part that both share: the function, which optional arguments it takes, and checks of what it returns."""
 
     function: ClassVar[Function]
     takes: ClassVar[frozenset[str]]
     config: Any
 
-    def _ask(self, images: Tensor, **given: Any) -> Tensor:
-        """[N] of images [N, ...], by the function with this plugin's settings."""
+    def _call(self, images: Tensor, **given: Any) -> Tensor:
+        """The function's values [N] for images [N, ...], with this plugin's settings."""
         settings = {field: getattr(self.config, field) for field in type(self.config).model_fields}
         known = {name: value for name, value in given.items() if name in self.takes}
         value: Any = type(self).function(images, **known, **settings)
         where = f"the function {self.function.__qualname__} ({self.function.__module__})"
         if not isinstance(value, Tensor):
-            raise RefcoreError(f"{where} returned {type(value).__name__}; expected a tensor [N], one number an image")
+            raise RefcoreError(f"{where} returned {type(value).__name__}; expected a tensor [N], one number per image")
         if value.shape != (len(images),):
             raise RefcoreError(
-                f"{where} returned the shape {list(value.shape)} for images {list(images.shape)}; "
-                f"expected [{len(images)}], one number an image: take the mean over all other dimensions"
+                f"{where} returned a tensor {list(value.shape)} for images {list(images.shape)}; "
+                f"expected [{len(images)}], one number per image: average over all other dimensions"
             )
         if not value.is_floating_point():
-            raise RefcoreError(f"{where} returned {value.dtype}; expected floats, which have a gradient")
+            raise RefcoreError(f"{where} returned {value.dtype}; expected a floating-point dtype")
         if value.device != images.device:
             raise RefcoreError(f"{where} returned a tensor on {value.device}; its images are on {images.device}")
         if torch.is_grad_enabled() and images.requires_grad and not value.requires_grad:
             raise RefcoreError(
-                f"{where} lost the gradient of its images; no detach, item, numpy, round or comparison on the way"
+                f"{where} lost the gradient of its images; remove detach, item, numpy, round and comparisons"
             )
         return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 class FunctionReferee(_Function, Referee):
-    """A referee that is one function of views and prompts; made by `referee`."""
+    """A referee made of one function by `referee`."""
 
     returns: ClassVar[Literal["loss", "probability"]]
     side: ClassVar[tuple[int, int]]
@@ -73,10 +73,10 @@ class FunctionReferee(_Function, Referee):
             return -torch.log((p if wanted else 1 - p) + EPS)
         if not wanted and "wanted" not in self.takes:
             raise RefcoreError(
-                f'referee "{self.name}" has a loss without a negated question, so wanted: false and subtracting it are '
-                'not possible; let its function take `wanted`, or return a probability (returns="probability")'
+                f'referee "{self.name}" has a loss without a negated question, so it cannot be subtracted or have '
+                'wanted: false; let its function take `wanted`, or return a probability (returns="probability")'
             )
-        return self._ask(views, prompts=prompts, wanted=wanted)
+        return self._call(views, prompts=prompts, wanted=wanted)
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
@@ -84,34 +84,34 @@ class FunctionReferee(_Function, Referee):
         prompts = list(conditioning.prompts)
         if self.returns == "probability":
             return self._probability(images, prompts)
-        return -self._ask(images, prompts=prompts, wanted=True)
+        return -self._call(images, prompts=prompts, wanted=True)
 
     def _probability(self, views: Tensor, prompts: list[str]) -> Tensor:
-        p = self._ask(views, prompts=prompts)
+        p = self._call(views, prompts=prompts)
         if ((p < 0) | (p > 1)).any():
             low, high = p.detach().aminmax()
             raise RefcoreError(
-                f'referee "{self.name}" returns probabilities, but gave {float(low):g} to {float(high):g}; '
+                f'referee "{self.name}" returned values from {float(low):g} to {float(high):g} as probabilities; '
                 'expected 0 to 1, or returns="loss"'
             )
         return p
 
 
 class FunctionPrior(_Function, Prior):
-    """A prior that is the loss of images or latents; made by `prior`."""
+    """A prior made of a loss of images or latents by `prior`."""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nothing to load."""
 
     def accept(self, canvas: Canvas) -> None:
-        """Raises RefcoreError where it needs latents and the canvas has none."""
+        """Raises RefcoreError if it needs latents and the canvas has none."""
         if self.space == "latent" and canvas.latent_space is None:
-            raise RefcoreError(f'prior "{self.name}" works on latents, and canvas "{canvas.name}" has none')
+            raise RefcoreError(f'prior "{self.name}" works on latents, but canvas "{canvas.name}" has none')
 
     def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-            value = self._ask(x, prompts=list(conditioning.prompts), step=step, rng=rng)
+            value = self._call(x, prompts=list(conditioning.prompts), step=step, rng=rng)
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return gradient, value.detach()
 
@@ -127,19 +127,19 @@ def referee(
 ) -> Any:
     """Makes a referee class of a function `(views, ...) -> [N]`; views are [N, 3, H, W] in [0, 1].
 
-    The function may also take `prompts`, a list of N strings, and `wanted` (see `Referee.judge`). Its other arguments
-    need defaults: they are the settings, the fields of the config.
+    The function may also take `prompts`, a list of N strings, and, if it returns a loss, `wanted` (see
+    `Referee.judge`). All other arguments need defaults; they become fields of the config.
 
     Args:
-        function: differentiable in the views; each number depends on its own view alone.
-        name: what configs call it; by default the function's name.
-        input_size: (height, width) in pixels of the views, or the side of a square.
-        returns: loss: lower is a better match. probability: of a match, in [0, 1]; the loss is -log p, and
+        function: differentiable in the views; each value depends on its own view alone.
+        name: registered name; by default the function's name.
+        input_size: (height, width) of the views in pixels, or the side of a square.
+        returns: "loss", lower for a better match; or "probability" of a match, in [0, 1], whose loss is -log p, or
             -log(1 - p) with `wanted: false`.
-        bounded_above: whether the loss has an upper bound, so that a negative weight makes sense.
+        bounded_above: whether the loss has an upper bound, which permits a negative weight.
 
     Raises:
-        RefcoreError: the function's signature does not fit; and, when it is called, what it returned.
+        RefcoreError: the function's signature does not fit; or, in a run, its values do not.
 
     Example:
         >>> import refcore
@@ -166,18 +166,18 @@ def prior(
     name: str | None = None,
     space: Literal["image", "latent"] = "image",
 ) -> Any:
-    """Makes a prior class of a function `(x, ...) -> [B]`, a loss whose gradient is taken.
+    """Makes a prior class of a loss `(x, ...) -> [B]`.
 
-    The function may also take `prompts`, a list of B strings, `step`, counted from 0, and `rng`, a `refcore.Rng`. Its
-    other arguments need defaults: they are the settings, the fields of the config.
+    The function may also take `prompts`, a list of B strings, `step`, counted from 0, and `rng`, a `refcore.Rng`. All
+    other arguments need defaults; they become fields of the config.
 
     Args:
-        function: differentiable in x; each number depends on its own sample alone.
-        name: what configs call it; by default the function's name.
-        space: image: x is the decoded image [B, 3, H, W] in [0, 1]. latent: x is the canvas's scaled latent.
+        function: differentiable in x; each value depends on its own sample alone.
+        name: registered name; by default the function's name.
+        space: "image", x is the decoded image [B, 3, H, W] in [0, 1]; or "latent", x is the canvas's scaled latent.
 
     Raises:
-        RefcoreError: the function's signature does not fit; and, when it is called, what it returned.
+        RefcoreError: the function's signature does not fit; or, in a run, its values do not.
 
     Example:
         >>> import refcore
@@ -197,7 +197,7 @@ def _plugin(
     base: type[Any], function: Function, name: str | None, given: set[str], attributes: Mapping[str, Any]
 ) -> type[Any]:
     if not callable(function) or inspect.isclass(function):
-        raise RefcoreError(f"{function!r} is no function; the decorator goes on one, its options in brackets")
+        raise RefcoreError(f"{function!r} is not a function; decorate a function, with options in parentheses")
     fields, takes = _settings(function, given)
     config = create_model(
         "Config", __base__=PluginConfig, __module__=function.__module__, __doc__="The function's settings.", **fields
@@ -217,14 +217,14 @@ def _plugin(
 
 
 def _settings(function: Function, given: set[str]) -> tuple[dict[str, Any], set[str]]:
-    """The function's own settings as fields of a pydantic model, and which of the `given` arguments it takes."""
+    """The function's settings as fields of a pydantic model, and the `given` arguments that it takes."""
     arguments = list(inspect.signature(function).parameters.values())
     images, others = (arguments[0] if arguments else None), arguments[1:]
     if images is None or images.kind not in (images.POSITIONAL_ONLY, images.POSITIONAL_OR_KEYWORD):
-        raise RefcoreError(f"the function {function.__qualname__} takes no images; expected them as its first argument")
+        raise RefcoreError(f"the function {function.__qualname__} takes no images; expected them as the first argument")
     try:
         hints = get_type_hints(function, include_extras=True)
-    except NameError:  # a type that only its author's scope knows
+    except NameError:  # an annotation that is local to another scope
         hints = {}
     fields: dict[str, Any] = {}
     for parameter in others:
@@ -232,8 +232,8 @@ def _settings(function: Function, given: set[str]) -> tuple[dict[str, Any], set[
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.default is parameter.empty:
             raise RefcoreError(
-                f'the argument "{parameter}" of the function {function.__qualname__} has no default; expected one '
-                f"(it is a setting then), or one of {', '.join(sorted(given))}"
+                f'the argument "{parameter}" of the function {function.__qualname__} has no default; give it one '
+                f"(it becomes a setting), or take one of {', '.join(sorted(given))}"
             )
         kind = hints.get(parameter.name, type(parameter.default) if parameter.default is not None else Any)
         fields[parameter.name] = (kind, parameter.default)

@@ -1,4 +1,4 @@
-"""Every error that refcore raises for its users, and the one for an unknown name with its "did you mean"."""
+"""Every error that refcore raises for its users, and the message for an unknown name with "did you mean"."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ CANVAS = "canvas"
 
 
 class RefcoreError(Exception):
-    """An error whose message is meant for the user: it names the thing, the value and the remedy."""
+    """Base of all errors meant for the user; the message names the thing, the value and the remedy."""
 
 
 class CheckpointError(RefcoreError):
-    """A checkpoint that is missing, corrupt, of another kind, or that cannot be downloaded."""
+    """A checkpoint that is missing, corrupt, of the wrong kind, or cannot be downloaded."""
 
 
 class ConfigError(RefcoreError):
-    """A config with mistakes; one line for each, with its dotted field."""
+    """A config with mistakes; the message names each by its dotted field."""
 
 
 class ParseError(RefcoreError, ValueError):
@@ -26,18 +26,18 @@ class ParseError(RefcoreError, ValueError):
 
 
 class ApiVersionError(RefcoreError):
-    """A plugin built for another version of the hooks and contracts."""
+    """A plugin written for another version of the hooks and contracts."""
 
 
 class NonFiniteError(RefcoreError):
-    """NaN or infinity from a referee, prior or canvas. The parameters are still those from before the step."""
+    """NaN or infinity from a referee, prior or canvas. The parameters are those from before the step."""
 
     def __init__(self, step: int, terms: Sequence[str]) -> None:
         self.step = step
         self.terms = tuple(terms)
         named = ", ".join(f'"{term}"' for term in self.terms)
         remedy = (
-            "the parameters have run away: try a lower optimizer.lr, or optimizer.clip"
+            "the parameters have diverged: try a lower optimizer.lr, or optimizer.clip"
             if CANVAS in self.terms
             else "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
         )
@@ -45,7 +45,7 @@ class NonFiniteError(RefcoreError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be, or None where nothing is close."""
+    """The known name closest to `name`, or None if none is close."""
     known = list(known)
     by_case = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), by_case, n=1, cutoff=0.6)
@@ -53,7 +53,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> RefcoreError:
-    """`unknown referee "clp" in referees[0]; known: blip2, clip; did you mean "clip"?`, ready to be raised.
+    """`unknown referee "clp" in referees[0]; known: blip2, clip; did you mean "clip"?`, to be raised.
 
     >>> print(unknown("preset", "playgrund", ["natural", "playground"]))
     unknown preset "playgrund"; known: natural, playground; did you mean "playground"?

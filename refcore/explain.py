@@ -1,4 +1,4 @@
-"""What pydantic says of a config that is wrong, told to people: dotted field, value, what is allowed, nearest name."""
+"""pydantic's validation errors as sentences: dotted field, what was given, what is allowed, nearest name."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ Model = typing.TypeVar("Model", bound=BaseModel)
 
 
 def validated(model: type[Model], data: Any, prefix: str = "") -> Model:
-    """`data` as a `model`; `prefix` is the dotted field that it was found under.
+    """`data` validated as a `model`; `prefix` is the dotted path of the field that holds it.
 
     Raises:
-        ConfigError: it does not fit.
+        ConfigError: the data is not valid; the message has one part for each wrong field.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise explained(error, model, data, prefix) from None
+        raise _config_error(error, model, data, prefix) from None
 
 
-def explained(error: ValidationError, model: type[BaseModel], data: Any, prefix: str = "") -> ConfigError:
-    """The ConfigError that tells what `error` found when `data` was read as `model`."""
-    told: dict[str, list[str]] = {}
-    shown: dict[str, str] = {}
+def _config_error(error: ValidationError, model: type[BaseModel], data: Any, prefix: str) -> ConfigError:
+    """The ConfigError for what `error` found when `data` was read as `model`."""
+    messages: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for item in error.errors(include_url=False):
         path = _in_data(item["loc"], data, item["type"])
         if item["type"] == "union_tag_invalid":
             path = (*path, item["ctx"]["discriminator"].strip("'"))
         field = ".".join([prefix, *map(str, path)] if prefix else [str(part) for part in path])
         message = _message(item, path, model, data)
-        if message not in told.setdefault(field, []):
-            told[field].append(message)
+        if message not in messages.setdefault(field, []):
+            messages[field].append(message)
         if item["type"] not in _SAYS_VALUE:
-            shown[field] = f"; given: {_shown(item['input'])}"
+            given[field] = f"; given: {_shown(item['input'])}"
     return ConfigError(
         "; ".join(
-            (f"{field}: " if field else "") + ", or ".join(messages) + shown.get(field, "")
-            for field, messages in told.items()
+            (f"{field}: " if field else "") + ", or ".join(alternatives) + given.get(field, "")
+            for field, alternatives in messages.items()
         )
     )
 
 
 _SAYS_VALUE = ("extra_forbidden", "missing", "value_error", "union_tag_invalid", "literal_error")
-"""Kinds of pydantic's errors whose message here shows the value already."""
+"""Types of pydantic errors whose message already shows the value."""
 
 
 def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
@@ -59,7 +59,7 @@ def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
         known = _known_fields(path[:-1], model, data)
         return f"unknown field; known: {', '.join(known) or 'none'}" + _guess(path[-1], known)
     if kind == "missing":
-        return "it is missing"
+        return "required, but missing"
     if kind in ("literal_error", "union_tag_invalid"):
         context = item["ctx"]
         given = context.get("tag", given)
@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
 
 
 def _in_data(location: Path, data: Any, kind: str) -> Path:
-    """The part of pydantic's location that is a path in the data; it also names the members of unions."""
+    """The path in the data within pydantic's location, which also names the members of unions."""
     path: list[str | int] = []
     for i, part in enumerate(location):
         if isinstance(data, BaseModel):
@@ -99,15 +99,15 @@ def _in_data(location: Path, data: Any, kind: str) -> Path:
 
 
 def _known_fields(path: Path, model: type[BaseModel], data: Any) -> list[str]:
-    """The fields of the models that may stand at `path` in `data`, which is read as a `model`."""
+    """The fields of the models allowed at `path` in `data`, which is read as a `model`."""
     found: list[Any] = [model]
     for part in path:
         found = [inner for annotation in found for inner in _inside(annotation, part)]
         data = getattr(data, str(part)) if isinstance(data, BaseModel) else data[part]
     models = [annotation for annotation in found if _is_model(annotation)]
-    for tag in ("kind", "name"):  # the members of a union say with one of these which they are
-        told = [m for m in models if tag in m.model_fields and m.model_fields[tag].default == data.get(tag)]
-        models = told or models
+    for tag in ("kind", "name"):  # the tags of unions
+        tagged = [m for m in models if tag in m.model_fields and m.model_fields[tag].default == data.get(tag)]
+        models = tagged or models
     return list(dict.fromkeys(name for m in models for name in m.model_fields))
 
 
@@ -124,7 +124,7 @@ def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
 
 
 def _members(annotation: Any) -> Iterable[Any]:
-    """The plain types of an annotation: unions are opened, and `Annotated` is taken off."""
+    """The plain types in an annotation, without unions and `Annotated`."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return _members(typing.get_args(annotation)[0])

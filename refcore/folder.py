@@ -1,4 +1,4 @@
-"""A folder of plugin files: modules of one synthetic package, so that they can import each other relatively."""
+"""Plugin files in a folder, without an installed package; `from . import other` works between them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from types import ModuleType
 
 from refcore.errors import RefcoreError
 
-LOCAL = Path("refcore-plugins")
-"""The project's own folder of plugin files, under the working directory; read only when it is asked for."""
+LOCAL_FOLDER = Path("refcore-plugins")
+"""A project's own plugin files, under the working directory; read only with `--local-plugins`."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A plugin file, `NAME.py` or `NAME/__init__.py`, of a folder."""
+class PluginFile:
+    """A plugin file of a folder: `NAME.py` or `NAME/__init__.py`."""
 
     folder: Path
     name: str
 
     @property
     def origin(self) -> str:
-        """What `refcore plugins` has in the place of a distribution: the folder's name and the file's."""
+        """FOLDER/NAME.py or FOLDER/NAME/, which `refcore plugins` lists as the distribution."""
         file = Path(self.folder.name, self.name)
         return f"{file}.py" if (self.folder / f"{self.name}.py").is_file() else f"{file}/"
 
     def load(self) -> ModuleType:
-        """Imports the file; `from . import other` finds its neighbours, and `sys.path` stays as it is."""
+        """Imports the file as a module of a package made for its folder; `sys.path` is not changed."""
         package = "refcore_folder_" + hashlib.blake2b(str(self.folder).encode(), digest_size=6).hexdigest()
         if package not in sys.modules:
             module = ModuleType(package, f"The plugin files of {self.folder}.")
@@ -39,11 +39,11 @@ class Source:
         return importlib.import_module(f"{package}.{self.name}")
 
 
-def sources(folder: Path) -> list[Source]:
-    """The plugin files of a folder, sorted; what starts with "_" or "." or is no module name is not one.
+def plugin_files(folder: Path) -> list[PluginFile]:
+    """The plugin files of a folder, sorted; names that start with "_" or are not module names are left out.
 
     Raises:
-        RefcoreError: there is no such folder, or no plugin file in it.
+        RefcoreError: the folder does not exist, or has no plugin file.
     """
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "does not exist"
@@ -51,5 +51,5 @@ def sources(folder: Path) -> list[Source]:
     names = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
     found = sorted(name for name in names if name.isidentifier() and not name.startswith("_"))
     if not found:
-        raise RefcoreError(f'the plugins folder "{folder}" holds no plugin file; expected NAME.py or NAME/__init__.py')
-    return [Source(folder, name) for name in found]
+        raise RefcoreError(f'the plugins folder "{folder}" has no plugin file; expected NAME.py or NAME/__init__.py')
+    return [PluginFile(folder, name) for name in found]

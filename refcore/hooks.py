@@ -1,6 +1,6 @@
-"""The whole plugin surface: seven hooks under which a package registers its classes and presets by name, lazily.
+"""The hooks of a plugin package: seven functions that register its classes and presets by name, without imports.
 
-A package says in the module of its entry point which version of this surface it was built for: `api_version = 1`.
+The module of a package's entry point declares the version of the hooks it was written for: `api_version = 1`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 API_VERSION = 1
-"""Version of the hooks and of the contracts; it grows when a plugin built before would no longer work."""
+"""Version of the hooks and contracts; raised when plugins written for the version before no longer work."""
 API_CHANGES: Mapping[int, str] = MappingProxyType({1: "the first version"})
-"""Version -> what changed in it for plugins; an older plugin is told what came after its own."""
+"""Version -> what changed for plugins; the error of an outdated plugin lists the later ones."""
 UNDECLARED = 1
-"""The version of a plugin that declares none: the one that there was when declaring began."""
+"""Version of a plugin that declares none."""
 
 Register = Callable[..., None]
-"""register(name, "package.module:Class", summary="one line"); the module is imported only when a config asks for it."""
+"""register(name, "package.module:Class", summary="one line"); the module is imported once a config names it."""
 
 
-class Specs:
-    """Hook signatures. Each receives `register(name, "package.module:Class", summary="one line")`."""
+class HookSpecs:
+    """The signatures of the hooks. Each receives `register(name, "package.module:Class", summary="one line")`."""
 
     @hookspec
     def register_referees(self, register: Register) -> None:

@@ -1,4 +1,4 @@
-"""Image files to pixels and back. torch is imported on use, so that a command which needs no tensor starts at once."""
+"""Image files to pixels and back. torch is imported on use, so that commands without tensors start at once."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Levels = NDArray[np.uint8]
 
 
 def read(path: str | Path) -> Tensor:
-    """[3, H, W] float32 in [0, 1], sRGB; otherwise as `read_levels`."""
+    """The pixels of an image file as a tensor [3, H, W], float32 in [0, 1], sRGB; otherwise as `read_levels`."""
     import torch
 
     return torch.from_numpy(read_levels(path)).permute(2, 0, 1).float().div(255).contiguous()
 
 
 def read_levels(path: str | Path) -> Levels:
-    """The pixels of an image file, turned upright by its EXIF tag; what is transparent is laid on white.
+    """The pixels of an image file, rotated by its EXIF tag, with transparent areas on white.
 
     Raises:
-        RefcoreError: the file is missing, cut short, or no image.
+        RefcoreError: the file is missing, truncated, or not an image.
     """
     try:
         with Image.open(path) as file:
@@ -39,14 +39,14 @@ def read_levels(path: str | Path) -> Levels:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             return np.array(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise RefcoreError(f'cannot read the image "{path}": it is in no image format that is known') from error
+        raise RefcoreError(f'cannot read the image "{path}": not a known image format') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise RefcoreError(f'cannot read the image "{path}": {reason}') from error
 
 
 def levels(pixels: Tensor) -> Levels:
-    """[3, H, W] floats as levels: clamped to [0, 1] and rounded to the nearest; what is not finite becomes black."""
+    """Pixels [3, H, W] as levels: clamped to [0, 1] and rounded to the nearest; non-finite values become 0."""
     import torch
 
     finite = torch.nan_to_num(pixels.detach().float(), nan=0.0, posinf=0.0, neginf=0.0)
@@ -54,7 +54,7 @@ def levels(pixels: Tensor) -> Levels:
 
 
 def png(levels: Levels) -> bytes:
-    """The PNG file of an image."""
+    """The image as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG")
     return buffer.getvalue()

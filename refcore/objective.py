@@ -1,4 +1,4 @@
-"""Objectives as values: terms that add, subtract, scale, compare, and print as they were written."""
+"""Objectives as values: weighted sums of referees and priors that add, scale, compare, and print as written."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from refcore.config.terms import PROMPT, PriorTerm, RefereeTerm
 from refcore.errors import RefcoreError
 from refcore.explain import validated
 from refcore.plugin import Plugin, PluginType
-from refcore.registry import as_use
+from refcore.registry import as_plugin_use
 
 Term = RefereeTerm | PriorTerm
 TERMS: dict[str, type[RefereeTerm] | type[PriorTerm]] = {"referees": RefereeTerm, "priors": PriorTerm}
-"""The kinds of plugins that an objective is made of, and what each is in a config."""
+"""The kinds of plugins that an objective is made of, and the class of their terms in a config."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Objective:
     """A weighted sum of referees and priors, combined by +, - and *; equal objectives give equal configs.
 
-    A plugin or a plugin class is an objective of one term wherever one is expected, and so are `referee` and `prior`.
-    Subtracting a referee asks the negated question (`wanted: false`), which is bounded below; it does not negate the
-    loss. Subtracting twice gives the original back. A factor is a number or a schedule.
+    A plugin, or a plugin class, stands for an objective of one term wherever an objective is expected; `referee_term`
+    and `prior_term` make one from a registered name. Subtracting a referee judges the negated question
+    (`wanted: false`), whose loss is bounded below; it does not negate the loss. Subtracting twice restores the
+    original. A factor is a number or a schedule.
 
     Example:
-        >>> objective = 2 * referee("blip2", itm=1.0) + referee("clip") - 0.3 * referee("clip", prompt="blurry")
+        >>> clip = referee_term("clip")
+        >>> objective = 2 * referee_term("blip2", itm=1.0) + clip - 0.3 * referee_term("clip", prompt="blurry")
         >>> print(objective)
         2 blip2(itm=1.0) + 1 clip - 0.3 clip("blurry")
     """
 
     terms: tuple[Term, ...] = ()
-    """In the order in which they were written."""
+    """In the order written."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Objective:
@@ -46,10 +48,10 @@ class Objective:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Sequence[Any]]) -> Objective:
-        """An objective from `settings()`, or from the `referees` and `priors` of a YAML file.
+        """The objective of `settings()`, or of the `referees` and `priors` of a YAML file.
 
         Raises:
-            ConfigError: naming each wrong field, dotted.
+            ConfigError: some fields are wrong; the message names each by its dotted path.
         """
         unknown = ", ".join(sorted(set(settings) - set(TERMS)))
         if unknown:
@@ -78,10 +80,10 @@ class Objective:
         }
 
     def into(self, config: RunConfig) -> RunConfig:
-        """The config with these referees, and with these priors where there are any.
+        """The config with these referees, and with these priors if there are any.
 
         Raises:
-            ConfigError: the terms do not fit the rest of the config, a view group that it lacks for example.
+            ConfigError: the terms do not fit the rest of the config; for example, they name a view group that it lacks.
         """
         settings, own = config.settings(), self.settings()
         return RunConfig.from_settings(settings | (own if self.priors else {"referees": own["referees"]}))
@@ -97,7 +99,7 @@ class Objective:
         return Objective(self.terms + as_objective(other).terms)
 
     def __radd__(self, other: Any) -> Objective:
-        """A plugin first; and 0, so that `sum(objectives)` works, which starts there."""
+        """Handles a plugin on the left; and 0, where `sum(objectives)` starts."""
         if _is_number(other) and other == 0:
             return self
         return as_objective(other) + self if _is_operand(other) else NotImplemented
@@ -115,7 +117,7 @@ class Objective:
     def __neg__(self) -> Objective:
         if self.priors:
             raise RefcoreError(
-                f"{self.priors[0].name} is a prior; pushed away it has no minimum, so it cannot be subtracted"
+                f"{self.priors[0].name} is a prior and cannot be subtracted: its negated loss has no minimum"
             )
         return Objective(tuple(term.model_copy(update={"wanted": not term.wanted}) for term in self.referees))
 
@@ -124,7 +126,7 @@ class Objective:
             if not _is_number(factor):
                 return NotImplemented
             if not math.isfinite(factor):
-                raise RefcoreError(f"an objective times {factor} has no minimum; expected a finite factor")
+                raise RefcoreError(f"the factor of an objective is {factor}; expected a finite number")
             if factor < 0:
                 return -self * -factor
             factor = float(factor)
@@ -136,55 +138,55 @@ class Objective:
         return self * (1 / divisor) if _is_number(divisor) else NotImplemented
 
     def __str__(self) -> str:
-        told = ""
+        text = ""
         for term in self.terms:
             minus = isinstance(term, RefereeTerm) and not term.wanted
-            sign = (" - " if minus else " + ") if told else ("-" if minus else "")
-            told += f"{sign}{_weight(term.weight)} {_called(term)}"
-        return told or "0"
+            sign = (" - " if minus else " + ") if text else ("-" if minus else "")
+            text += f"{sign}{_weight(term.weight)} {_called(term)}"
+        return text or "0"
 
     __repr__ = __str__
 
 
-def referee(
+def referee_term(
     plugin: str | Plugin | type[Plugin], *, term: Mapping[str, Any] | None = None, prompt: str = PROMPT, **fields: Any
 ) -> Objective:
-    """The objective of one referee.
+    """An objective of one referee: `2 * referee_term("clip") + referee_term("blip2")`.
 
     Args:
         plugin: a registered name, an instance, or a class.
-        term: other fields of its term in the config, such as `{"views": "close", "window": [0, 50]}`.
-        prompt: what is asked; "{prompt}" stands for the sample's prompt.
-        fields: the plugin's own.
+        term: further fields of its term in the config, such as `{"views": "close", "window": [0, 50]}`.
+        prompt: template of the prompt; "{prompt}" stands for the sample's prompt.
+        fields: the plugin's own config fields.
 
     Raises:
-        ConfigError: a term that has no such fields.
+        ConfigError: an unknown field of the term, or a wrong value.
     """
     return _term("referees", plugin, {"prompt": prompt, **(term or {})}, fields)
 
 
-def prior(
+def prior_term(
     plugin: str | Plugin | type[Plugin], *, term: Mapping[str, Any] | None = None, prompt: str = PROMPT, **fields: Any
 ) -> Objective:
-    """The objective of one prior; arguments and errors as for `referee`."""
+    """An objective of one prior; arguments and errors as for `referee_term`."""
     return _term("priors", plugin, {"prompt": prompt, **(term or {})}, fields)
 
 
 def as_objective(value: Any) -> Objective:
-    """An objective as it is; a referee, a prior or a class of these as the objective of one term.
+    """An objective unchanged; a referee, a prior, or a class of one, as an objective of one term.
 
     Raises:
-        RefcoreError: it is none of them.
+        RefcoreError: the value is none of these.
     """
     if isinstance(value, Objective):
         return value
     if not _is_operand(value):
-        raise RefcoreError(f"{value!r} is no objective; expected referees and priors, as in 2 * Clip() + Blip2()")
+        raise RefcoreError(f"{value!r} is not an objective; expected referees and priors, as in 2 * Clip() + Blip2()")
     cls = value if isinstance(value, PluginType) else type(value)
     kind = registry.kind_of(cls)
     if kind not in TERMS:
         raise RefcoreError(
-            f"{cls.__name__} is a {registry.SINGULAR[kind]}; only referees and priors are parts of an objective"
+            f"{cls.__name__} is a {registry.SINGULAR[kind]}; only referees and priors can be terms of an objective"
         )
     return _term(kind, value, {}, {})
 
@@ -198,10 +200,10 @@ def _term(kind: str, plugin: Any, settings: Mapping[str, Any], fields: dict[str,
             raise RefcoreError(
                 f"{cls.__name__} is a {registry.SINGULAR[own]}; expected a {registry.SINGULAR[kind]} here"
             )
-        use = as_use(plugin)
+        use = as_plugin_use(plugin)
         if fields and plugin is not cls:
             raise TypeError(
-                f"{use['name']} is an instance, which has its fields already: {', '.join(fields)} is too much"
+                f"{use['name']} is an instance, with its fields set; remove {', '.join(fields)}, or pass the class"
             )
         use["config"] |= fields
     return Objective((validated(TERMS[kind], {**use, **settings}),))
@@ -232,9 +234,9 @@ def _called(term: Term) -> str:
     parts = [f"{name}={value}" for name, value in term.config.items()]
     if term.prompt != PROMPT:
         parts.append(f'"{term.prompt}"')
-    told = term.name + (f"({', '.join(parts)})" if parts else "")
+    text = term.name + (f"({', '.join(parts)})" if parts else "")
     shown = {"name", "config", "prompt", "weight", "wanted"}
     others = [
         f"{name}={value}" for name, value in term.model_dump(mode="json", exclude_defaults=True, exclude=shown).items()
     ]
-    return told + (f"[{', '.join(others)}]" if others else "")
+    return text + (f"[{', '.join(others)}]" if others else "")

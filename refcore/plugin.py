@@ -1,4 +1,4 @@
-"""The base of every plugin: its kind, its registered name, its pydantic config, and its place in an objective."""
+"""The base class of every plugin: its kind, registered name, pydantic config, and arithmetic as an objective."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SINGULAR: Mapping[str, str] = {
 
 
 class PluginConfig(BaseModel):
-    """Base of a plugin's settings: unknown fields are refused, and every field wants a description."""
+    """Base of a plugin's config: unknown fields are refused, and every field needs a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     checkpoint_fields: ClassVar[tuple[str, ...]] = ("model",)
-    """Fields that may name a checkpoint; those that a class does not have are ignored."""
+    """Fields that may name a checkpoint; fields that a class lacks are ignored."""
 
     def checkpoints(self) -> dict[str, str]:
-        """Field -> the checkpoint that it names: a hub id, a path, or WORLD:NAME for one that comes with a world."""
+        """Field -> the checkpoint it names: a hub id, a path, or WORLD:NAME for one that ships with a world."""
         named = {field: getattr(self, field, None) for field in self.checkpoint_fields}
         return {field: model for field, model in named.items() if isinstance(model, str)}
 
 
 class _Arithmetic:
-    """+, - and * of objectives (`refcore.objective`), for plugins and plugin classes.
+    """The operators of objectives (`refcore.objective`) on plugins and plugin classes: `2 * Clip() - Blip2`.
 
-    Only referees and priors have one. A number or a schedule scales; subtracting asks the negated question.
+    Only referees and priors have them. A factor is a number or a schedule; subtracting judges the negated question.
     """
 
     def __add__(self, other: Any) -> Any:
@@ -66,11 +66,12 @@ class _Arithmetic:
 
 
 def _objective(value: Any) -> Any:
+    # Imported on use: refcore.objective needs the configs, which need this module.
     return import_module("refcore.objective").as_objective(value)
 
 
 class PluginType(_Arithmetic, ABCMeta):
-    """The type of plugin classes, so that a class stands for its instance with the default settings: `2 * Clip`."""
+    """Metaclass of plugins: a class stands for its instance with default settings, as in `2 * Clip`."""
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
@@ -80,20 +81,24 @@ class Plugin(_Arithmetic, metaclass=PluginType):
         pass
 
     kind: ClassVar[Kind | None] = None
-    """Set by each contract; None for what is not a contract yet."""
+    """Set by each contract; None on this base alone."""
     name: ClassVar[str] = ""
-    """The name that a config uses."""
+    """The registered name, which configs use."""
+    facts: ClassVar[tuple[str, ...]] = ()
+    """Class attributes that `refcore plugins show` prints; set by each contract."""
+    usage: ClassVar[str] = ""
+    """How a config names a plugin of this kind, with NAME in the place of its name; set by each contract."""
     conversions: ClassVar[Mapping[str, Callable[[Path, Path], Path]]] = {}
-    """What `refcore convert NAME-CONVERSION SOURCE OUT` offers: another project's file in, the written file out."""
+    """Conversion -> a function (source, out) -> the path written, for `refcore convert NAME-CONVERSION SOURCE OUT`."""
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
-        """Takes a `Config`, or its fields: `Clip(model="ViT-B-32")`."""
+        """Takes a `Config` or its fields: `Clip(model="ViT-B-32")`."""
         if config is not None and fields:
             raise TypeError("give a config or its fields, not both")
         self.config: Any = config if config is not None else self.Config(**fields)
 
     def finish_reading(self) -> None:
-        """Called once all prompts of a run are read: a model that only reads text may be dropped here."""
+        """Called once all prompts of a run are read; models that only encode text can be freed here."""
 
     def __repr__(self) -> str:
         given = self.config.model_dump(exclude_unset=True)

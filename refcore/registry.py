@@ -1,9 +1,8 @@
-"""The registry: which plugins (referees, priors, ...) and presets exist, by name; classes come on demand.
+"""The registry: installed plugins (referees, priors, ...) and presets by name; classes are imported on demand.
 
-Packages register through the entry-point group `refcore` (the shipped plugins too) and the hooks of `refcore.hooks`.
-Entry points are iterated here, not by pluggy, so that one that fails is a row of `refcore plugins` and not a crash: a
-broken plugin is fatal only to a config that names it. A folder of plugin files (`refcore.folder`) is read only when it
-is asked for.
+Packages, the shipped plugins included, register through the entry-point group `refcore` and the hooks of
+`refcore.hooks`. Entry points are iterated here, not by pluggy, so that a broken one is a row of `refcore plugins` and
+no crash: it is fatal only to a config that names it. A folder of plugin files (`refcore.folder`) is read on request.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pkgutil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,23 @@ import pluggy
 from refcore import hooks
 from refcore.errors import ApiVersionError, RefcoreError, unknown
 from refcore.explain import validated
-from refcore.folder import Source, sources
-from refcore.hooks import PROJECT, Specs
+from refcore.folder import PluginFile, plugin_files
+from refcore.hooks import PROJECT, HookSpecs
 from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
 
 _ORDER: dict[str, int] = {kind: i for i, kind in enumerate(KINDS)}
 PRESETS = "presets"
-"""The hook of presets is registered to as the kinds are, but what it registers are files."""
+"""Registered by a hook as the kinds of plugins are, but as files instead of classes."""
 
 IN_MEMORY = "in memory"
-"""The distribution of what was registered from Python and not installed."""
+"""The distribution of plugins that are registered from Python, not installed."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One registered name.
 
-    `target` is a class, or where to import it from ("package.module:Class"); of a preset, the path of its file.
+    `target` is a class, its import path ("package.module:Class"), or a preset's file.
     """
 
     kind: str
@@ -56,16 +55,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of `refcore plugins`. `fields` and the import behind it are there after a check only."""
+    """One line of `refcore plugins`; only a check, which imports the plugin, fills in `fields`."""
 
     kind: str
-    """One of KINDS, or "entry point" or "file" for one that failed before it registered anything."""
+    """One of KINDS, or "entry point" or "file" if it failed before it registered anything."""
     name: str
     distribution: str
     version: str
     summary: str
     fields: tuple[str, ...] = ()
-    """Names of the plugin's config fields."""
+    """The names of the plugin's config fields."""
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,28 +81,28 @@ class Row:
 
 
 class Registry:
-    """Names to classes. Entry points are read at the first question, plugin modules only by `get` and a check."""
+    """Names to plugin classes. Entry points are read on first use, plugin modules only by `get` and by a check."""
 
     def __init__(self, entry_points: Iterable[metadata.EntryPoint] | None = None) -> None:
-        """`entry_points`: those to read instead of the installed ones of the group `refcore`."""
+        """`entry_points`: read in place of the installed ones of the group `refcore`."""
         self._entry_points = entry_points
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._broken: list[Row] = []
         self._folders: set[Path] = set()
         self._loaded = False
         self._hooks = pluggy.PluginManager(PROJECT)
-        self._hooks.add_hookspecs(Specs)
+        self._hooks.add_hookspecs(HookSpecs)
 
     def get(self, kind: Kind, name: str, where: str = "") -> type[Any]:
-        """The class registered as `name`, imported now; its `name` is set.
+        """The class registered as `name`, imported now, with its `name` set.
 
         Args:
             kind: one of KINDS.
-            name: as a config has it.
-            where: the config field that asks, for the message: "referees[0]".
+            name: registered name.
+            where: the config field that names it, for the message: "referees[0]".
 
         Raises:
-            RefcoreError: no such name; two packages claim it; its import fails or does not give such a plugin.
+            RefcoreError: the name is unknown or registered twice, or its import fails or yields no plugin of this kind.
         """
         entries = self._of_kind(kind)
         if name not in entries:
@@ -111,26 +110,26 @@ class Registry:
         return _import(entries[name], where)
 
     def create(self, kind: Kind, name: str, config: Mapping[str, Any] | None = None, where: str = "") -> Any:
-        """The plugin of a name with its own fields, not loaded.
+        """A new plugin of a registered name, not loaded.
 
         Args:
             kind: one of KINDS.
-            name: as a config has it.
-            config: the plugin's own fields; None for their defaults.
-            where: the config field that asks, for messages: "referees.0".
+            name: registered name.
+            config: the plugin's own fields; None for the defaults.
+            where: the config field that names it, for messages: "referees.0".
 
         Raises:
-            RefcoreError: as `get`; a field that the plugin does not have (a ConfigError).
+            RefcoreError: as for `get`; a ConfigError if a field is unknown or wrong.
         """
         cls = self.get(kind, name, where)
         return cls(validated(cls.Config, dict(config or {}), f"{where}.config" if where else "config"))
 
     def names(self, kind: Kind) -> list[str]:
-        """The known names of a kind, sorted."""
+        """The registered names of a kind, sorted."""
         return sorted(self._of_kind(kind))
 
     def rows(self, check: bool = False) -> list[Row]:
-        """Every plugin, by kind and name, then the entry points that failed. `check` imports each."""
+        """Every plugin by kind and name, then the entry points that failed. `check` imports each plugin."""
         self._load()
         rows = []
         plugins = [(key, claims) for key, claims in self._entries.items() if key[0] != PRESETS]
@@ -147,10 +146,10 @@ class Registry:
         return rows + self._broken
 
     def entry(self, kind: Kind, name: str) -> Entry:
-        """Where a name comes from; nothing is imported.
+        """The entry of a name; nothing is imported.
 
         Raises:
-            RefcoreError: no such name, or two packages claim it.
+            RefcoreError: the name is unknown or registered twice.
         """
         entries = self._of_kind(kind)
         if name not in entries:
@@ -158,15 +157,15 @@ class Registry:
         return _single(entries[name])
 
     def presets(self) -> dict[str, list[Entry]]:
-        """The presets that packages registered: name -> who claims it. The files have not been read."""
+        """Registered presets: name -> its entries, several if packages collide. The files are not read."""
         self._load()
         return {name: claims for (kind, name), claims in sorted(self._entries.items()) if kind == PRESETS}
 
     def register(self, kind: Kind, name: str, target: str | type[Plugin], summary: str = "") -> None:
-        """Registers one class from Python, for this process.
+        """Registers a class for this process.
 
         Raises:
-            RefcoreError: the name is taken, or the target is neither a class nor "package.module:Class".
+            RefcoreError: the name is taken, or the target is neither a plugin class nor "package.module:Class".
         """
         self._load()
         entry = _entry(kind, name, target, summary, IN_MEMORY, "")
@@ -175,14 +174,14 @@ class Registry:
         self._entries[kind, name] = [entry]
 
     def name_of(self, cls: type[Plugin]) -> tuple[Kind, str]:
-        """The kind of a plugin class, and the name that a config in this process has for it.
+        """(kind, registered name) of a plugin class.
 
-        That is its registered name. A class that no package registered, from a notebook say, is registered now under
-        its own `name`, or else its class name in snake_case; a class of the same module and name takes the place of
-        the one before, so that a cell can be run again.
+        An unregistered class, from a notebook for example, is registered now, under its own `name` or else its class
+        name in snake_case. It replaces an earlier class of the same module and class name, so that a cell can be run
+        again.
 
         Raises:
-            RefcoreError: it is no plugin class, or another plugin has its name.
+            RefcoreError: the class is not a plugin, or another plugin has its name.
         """
         kind = kind_of(cls)
         path = f"{cls.__module__}:{cls.__qualname__}"
@@ -199,16 +198,16 @@ class Registry:
             self._entries[kind, name] = [_entry(kind, name, cls, first_line(cls), IN_MEMORY, "")]
         elif len(taken) > 1 or _import(taken) is not cls:  # a package may register what it imports from elsewhere
             raise RefcoreError(
-                f'{cls.__qualname__} would be the {SINGULAR[kind]} "{name}", which {taken[0].origin} has registered; '
-                f'give the class another name: name = "my_{name}"'
+                f'{cls.__qualname__} would be the {SINGULAR[kind]} "{name}", but that name is taken '
+                f'({taken[0].origin}); give the class another name: name = "my_{name}"'
             )
         return kind, name
 
     def unregister(self, kind: Kind, name: str) -> None:
-        """Forgets a name, wherever it came from.
+        """Removes a name, whoever registered it.
 
         Raises:
-            RefcoreError: no such name.
+            RefcoreError: the name is unknown.
         """
         self._load()
         if (kind, name) not in self._entries:
@@ -216,11 +215,16 @@ class Registry:
         del self._entries[kind, name]
 
     def add(self, plugin: object, distribution: str = IN_MEMORY, version: str = "") -> None:
-        """Reads the hooks of a plugin: a module or any object with `hookimpl` methods. All of it counts, or nothing.
+        """Registers what the hooks of `plugin` register: all of it, or nothing.
+
+        Args:
+            plugin: a module, or any object, with `hookimpl` functions.
+            distribution: who provides it, for `refcore plugins`.
+            version: of the distribution.
 
         Raises:
-            RefcoreError: it has no hooks, an unknown hook, or a hook that fails; it was built for another version of
-                the hooks and contracts (an ApiVersionError).
+            RefcoreError: it has no hooks, an unknown hook, or a hook that fails; an ApiVersionError if it was written
+                for another version of the hooks and contracts.
         """
         _check_api_version(plugin, f"{distribution} {version}".strip())
         collected: list[Entry] = []
@@ -243,32 +247,32 @@ class Registry:
             if self._hooks.is_registered(plugin):
                 self._hooks.unregister(plugin)
             origin = f"{distribution} {version}".strip()
-            raise RefcoreError(f"the plugin of {origin} is broken: {_told(cause)}") from cause
+            raise RefcoreError(f"the plugin of {origin} is broken: {_described(cause)}") from cause
         self._keep(collected)
 
     def add_folder(self, folder: str | Path) -> None:
-        """Reads the plugin files of a folder: every `NAME.py` and `NAME/__init__.py` that does not start with "_".
+        """Registers the plugins in a folder: every `NAME.py` and `NAME/__init__.py` that does not start with "_".
 
-        A file with hooks registers what they say. A file without registers the plugin classes that it defines, under
-        their own `name` or their class name in snake_case. Reading a folder again does nothing. A file that fails is a
-        row of `rows`.
+        A file with hooks registers through them; one without registers the plugin classes that it defines, under
+        their own `name` or their class name in snake_case. A second call with the same folder does nothing. A file
+        that fails is one of the `rows`.
 
         Raises:
-            RefcoreError: there is no such folder, or no plugin file in it.
+            RefcoreError: the folder does not exist, or has no plugin file.
         """
         self._load()
         path = Path(folder).expanduser().resolve()
         if path in self._folders:
             return
-        files = sources(path)
+        files = plugin_files(path)
         self._folders.add(path)
         for file in files:
             try:
                 self._add_file(file)
             except (Exception, SystemExit) as cause:
-                self._broken.append(Row("file", file.name, file.origin, "", "", error=_told(cause)))
+                self._broken.append(Row("file", file.name, file.origin, "", "", error=_described(cause)))
 
-    def _add_file(self, file: Source) -> None:
+    def _add_file(self, file: PluginFile) -> None:
         module = file.load()
         if any(hasattr(value, f"{PROJECT}_impl") for value in vars(module).values()):
             self.add(module, file.origin)
@@ -280,7 +284,9 @@ class Registry:
             if _is_plugin(cls) and cls.__module__ == module.__name__ and not name.startswith("_")
         ]
         if not classes:
-            raise RefcoreError("it has neither hooks nor plugin classes; a file that only helps others starts with _")
+            raise RefcoreError(
+                "it has neither hooks nor plugin classes; start the name of a file without plugins with _"
+            )
         self._keep([_entry(kind_of(cls), own_name(cls), cls, first_line(cls), file.origin, "") for cls in classes])
 
     def _keep(self, entries: Iterable[Entry]) -> None:
@@ -297,7 +303,7 @@ class Registry:
             try:
                 self.add(point.load(), distribution, version)
             except (Exception, SystemExit) as cause:
-                error = str(cause) if isinstance(cause, RefcoreError) else f"{point.value}: {_told(cause)}"
+                error = str(cause) if isinstance(cause, RefcoreError) else f"{point.value}: {_described(cause)}"
                 self._broken.append(Row("entry point", point.name, distribution, version, "", error=error))
 
     def _of_kind(self, kind: Kind) -> dict[str, list[Entry]]:
@@ -318,7 +324,7 @@ def kind_of(cls: type[Any]) -> Kind:
     """The kind of a plugin class.
 
     Raises:
-        RefcoreError: it extends none of the contracts.
+        RefcoreError: the class extends none of the contracts.
     """
     kind: Kind | None = getattr(cls, "kind", None)
     if kind is None or not issubclass(cls, Plugin):
@@ -328,7 +334,7 @@ def kind_of(cls: type[Any]) -> Kind:
 
 
 def contract_name(kind: str) -> str:
-    """The class that plugins of a kind extend, as users import it.
+    """The public name of the class that plugins of a kind extend.
 
     >>> contract_name("canvases")
     'refcore.Canvas'
@@ -336,13 +342,20 @@ def contract_name(kind: str) -> str:
     return f"refcore.{SINGULAR[kind].capitalize()}"
 
 
-def as_use(value: Any) -> Any:
-    """A plugin or plugin class as a config names it, `{"name": ..., "config": ...}`; anything else as it is.
+def contract(kind: str) -> type[Plugin]:
+    """The class that plugins of a kind extend, imported now."""
+    module, _, name = contract_name(kind).partition(".")
+    found: type[Plugin] = getattr(import_module(module), name)
+    return found
 
-    The config holds the fields that were set, and nothing else that an instance may have.
+
+def as_plugin_use(value: Any) -> Any:
+    """A plugin or plugin class as the `{"name": ..., "config": ...}` of a config; anything else unchanged.
+
+    The config holds the fields that were set explicitly.
 
     Raises:
-        RefcoreError: a class that extends none of the contracts, or whose name another plugin has.
+        RefcoreError: the class extends none of the contracts, or another plugin has its name.
     """
     is_class = isinstance(value, PluginType)
     if not is_class and not isinstance(value, Plugin):
@@ -352,7 +365,7 @@ def as_use(value: Any) -> Any:
 
 
 def own_name(cls: type[Plugin]) -> str:
-    """The `name` that a class itself sets (an inherited one is another plugin's), or its class name in snake_case.
+    """The `name` that the class itself sets, not inherits, or else its class name in snake_case.
 
     >>> from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
     >>> own_name(type("EdgeSharpness", (Plugin,), {}))
@@ -363,12 +376,12 @@ def own_name(cls: type[Plugin]) -> str:
 
 
 def first_line(cls: type[Any]) -> str:
-    """The first line of a class's own docstring, "" where it has none."""
+    """The first line of a class's own docstring, "" without one."""
     return inspect.cleandoc(vars(cls).get("__doc__") or "").partition("\n")[0]
 
 
 def _is_plugin(value: Any) -> bool:
-    """Whether it is a class that extends one of the contracts."""
+    """Whether the value is a class that extends one of the contracts."""
     return inspect.isclass(value) and issubclass(value, Plugin) and value.kind is not None
 
 
@@ -377,21 +390,24 @@ def _path(target: Any) -> str:
 
 
 def _check_api_version(plugin: object, origin: str) -> None:
-    """Raises ApiVersionError where a plugin was built for another version; one that declares none is of the first."""
+    """Raises ApiVersionError if a plugin was written for another version than this one."""
     version = getattr(plugin, "api_version", hooks.UNDECLARED)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ApiVersionError(
             f"the plugin of {origin} has api_version {version!r}; expected a whole number, "
-            f"as this refcore's {hooks.API_VERSION}"
+            f"such as {hooks.API_VERSION}, the version of this refcore"
         )
     if version == hooks.API_VERSION:
         return
     declared = "" if hasattr(plugin, "api_version") else " (it declares none)"
-    told = f"the plugin of {origin} was built for api_version {version}{declared}, this refcore has {hooks.API_VERSION}"
+    found = (
+        f"the plugin of {origin} was written for api_version {version}{declared}, "
+        f"and this refcore has {hooks.API_VERSION}"
+    )
     if version > hooks.API_VERSION:
-        raise ApiVersionError(f"{told}: it needs a newer refcore; pip install --upgrade refcore")
+        raise ApiVersionError(f"{found}; it needs a newer refcore: pip install --upgrade refcore")
     changes = "; ".join(f"{v}: {what}" for v, what in sorted(hooks.API_CHANGES.items()) if v > version)
-    raise ApiVersionError(f"{told}: install a newer release of it; changed since ({changes})")
+    raise ApiVersionError(f"{found}; install a newer release of the plugin (changes since: {changes})")
 
 
 def _hook_names() -> list[str]:
@@ -430,27 +446,27 @@ def _single(claims: list[Entry]) -> Entry:
 
 
 def _import(claims: Entry | list[Entry], where: str = "") -> type[Any]:
-    """The class behind an entry, or behind the one entry of a list."""
+    """The class of an entry, or of the only entry in a list."""
     entry = _single(claims) if isinstance(claims, list) else claims
     label = f'{SINGULAR[entry.kind]} "{entry.name}"' + (f" in {where}" if where else "") + f" (from {entry.origin})"
     try:
         found: Any = pkgutil.resolve_name(entry.target) if isinstance(entry.target, str) else entry.target
     except (Exception, SystemExit) as cause:
-        raise RefcoreError(f"{label} cannot be imported: {_told(cause)}") from cause
+        raise RefcoreError(f"{label} cannot be imported: {_described(cause)}") from cause
     if not (_is_plugin(found) and found.kind == entry.kind):
         raise RefcoreError(f"{label} is {found!r}; expected a subclass of {contract_name(entry.kind)}")
     found.name = entry.name
     return found
 
 
-def _told(cause: BaseException) -> str:
-    """An exception on one line: its type, where the message alone would not say what went wrong."""
-    told = " ".join(str(cause).split())
-    return told if isinstance(cause, RefcoreError) else f"{type(cause).__name__}: {told}".removesuffix(": ")
+def _described(cause: BaseException) -> str:
+    """An exception on one line, with its type unless its message is meant for users."""
+    message = " ".join(str(cause).split())
+    return message if isinstance(cause, RefcoreError) else f"{type(cause).__name__}: {message}".removesuffix(": ")
 
 
 _installed = Registry()
-"""The one registry that configs are read against."""
+"""The registry of this process, against which configs are resolved."""
 
 get = _installed.get
 create = _installed.create

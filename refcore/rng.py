@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 Key = int | str
-"""What tells a sample's draws from all others: its seed, or more than that as text."""
+"""The key of a sample's draws: its seed, or text that starts with it."""
 
 
 def candidate_key(seed: int, candidate: int) -> Key:
-    """The key of a candidate of a sample. Candidate 0 has the seed itself: it is the run without candidates.
+    """The key of a sample's candidate. Candidate 0 has the seed itself, as in a run without candidates.
 
     >>> [candidate_key(7, candidate) for candidate in range(3)]
     [7, '7.1', '7.2']
@@ -28,17 +28,17 @@ def keyed_generator(seed: Key, step: int, stream: str) -> torch.Generator:
 
 
 class Deferred:
-    """[N, *shape] standard normal numbers that are drawn when they are used, those of some elements at a time.
+    """[N, *shape] standard normal numbers that are drawn on use, for some elements at a time.
 
-    For what is as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
-    same however often and in whatever selection they are taken. Taken in increasing order, none is drawn twice.
-    What was taken last is kept for the next referee, which is mostly shown the same views.
+    For draws as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
+    same however often and in whatever selection they are taken; in increasing order, none is drawn twice. The last
+    selection is kept, since the next referee usually judges the same views.
     """
 
     def __init__(
         self, generators: Sequence[torch.Generator], count: int, shape: Sequence[int], device: torch.device
     ) -> None:
-        """`generators`: of the samples, `count` elements each; nobody else may draw from them."""
+        """`generators`: one per sample, for `count` elements each; nothing else may draw from them."""
         self.count = count
         self.shape = tuple(shape)
         self.device = device
@@ -51,10 +51,10 @@ class Deferred:
         return len(self._generators) * self.count
 
     def take(self, index: Sequence[int]) -> Tensor:
-        """[n, *shape]: the numbers of the elements `index`, by their places in 0 .. N - 1; not to be changed."""
+        """[n, *shape]: the numbers of the elements `index`, each in 0 .. N - 1; not to be modified."""
         if self._last is not None and self._last[0] == index:
             return self._last[1]
-        self._last = None  # before the next is made
+        self._last = None  # freed before the next is made
         taken = torch.empty(len(index), *self.shape)
         for place, i in enumerate(index):
             sample, element = divmod(i, self.count)
@@ -70,7 +70,7 @@ class Deferred:
 
 
 class Rng:
-    """Draws for a batch of samples, each from its own generator, `count` elements a sample.
+    """Draws for a batch of samples, each from its own generator, `count` elements per sample.
 
     Every method returns a tensor whose first dimension is N = len(seeds) * count, sample by sample (the elements of
     sample b are rows b*count .. (b+1)*count - 1). Numbers are drawn on the CPU in float32 and moved to `device`, so
@@ -90,7 +90,7 @@ class Rng:
 
     @property
     def n(self) -> int:
-        """N, the number of elements of every draw."""
+        """N, the number of elements in every draw."""
         return len(self.seeds) * self.count
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
@@ -102,9 +102,9 @@ class Rng:
         return self._draw(lambda g: torch.randn(self.count, *shape, generator=g))
 
     def deferred_normal(self, *shape: int) -> Deferred:
-        """As `normal`, but drawn when it is used, so that not all N have to be held at once.
+        """As `normal`, but drawn on use, so that not all N are held at once.
 
-        It takes the generators with it: what this Rng draws afterwards comes from others, keyed alike.
+        It takes over the generators: later draws of this Rng come from new ones with related keys.
         """
         deferred = Deferred(self._generators, self.count, shape, self.device)
         self._deferred += 1

@@ -93,10 +93,10 @@ def test_a_loss_is_negated_by_its_function_or_not_at_all() -> None:
 @pytest.mark.parametrize(
     ("function", "told"),
     [
-        (lambda views: views.mean(), r"returned the shape \[\] for images \[2, 3, 4, 4\]; expected \[2\]"),
-        (lambda views: views.mean((2, 3)), r"returned the shape \[2, 3\]"),
+        (lambda views: views.mean(), r"returned a tensor \[\] for images \[2, 3, 4, 4\]; expected \[2\]"),
+        (lambda views: views.mean((2, 3)), r"returned a tensor \[2, 3\]"),
         (lambda views: 0.5, "returned float; expected a tensor"),
-        (lambda views: torch.tensor([1, 2]), r"returned torch\.int64; expected floats"),
+        (lambda views: torch.tensor([1, 2]), r"returned torch\.int64; expected a floating-point dtype"),
         (lambda views: views.detach().mean((1, 2, 3)), "lost the gradient"),
         (lambda views: views.mean((1, 2, 3)).to("meta"), "on meta; its images are on cpu"),
     ],
@@ -110,7 +110,7 @@ def test_a_probability_outside_its_range_is_refused() -> None:
     plugin = loaded(
         refcore.referee(name="p", returns="probability", input_size=4)(lambda views: 3 + views.mean((1, 2, 3)))
     )
-    with pytest.raises(RefcoreError, match=r'gave 3.* expected 0 to 1, or returns="loss"'):
+    with pytest.raises(RefcoreError, match=r'from 3.* expected 0 to 1, or returns="loss"'):
         judged(plugin)
 
 
@@ -120,7 +120,7 @@ def test_a_probability_outside_its_range_is_refused() -> None:
         (lambda: 0, "takes no images"),
         (lambda views, strength: 0, '"strength".*has no default.*prompts, wanted'),
         (lambda views, **more: 0, r'"\*\*more".*has no default'),
-        (3, "3 is no function"),
+        (3, "3 is not a function"),
     ],
 )
 def test_a_signature_that_does_not_fit_is_refused(function: Any, told: str) -> None:
@@ -145,7 +145,7 @@ def test_a_function_is_a_prior_with_the_gradient_of_its_value() -> None:
 
 def test_a_latent_function_refuses_a_canvas_without_latents() -> None:
     small = refcore.prior(name="small", space="latent")(lambda z: z.square().mean((1, 2, 3)))
-    with pytest.raises(RefcoreError, match='prior "small" works on latents, and canvas "pixel" has none'):
+    with pytest.raises(RefcoreError, match='prior "small" works on latents, but canvas "pixel" has none'):
         refcore.invert("a", config={**CONFIG, "referees": [], "priors": [small]})
 
 

@@ -15,69 +15,73 @@ import refcore
 from refcore import registry
 from refcore.config.schedule import Linear
 from refcore.errors import ConfigError, RefcoreError
-from refcore.objective import Objective, as_objective, prior, referee
+from refcore.objective import Objective, as_objective, prior_term, referee_term
 
 pytestmark = pytest.mark.usefixtures("toys")
 
-OBJECTIVE = 2 * referee("blip2", itm=1.0, itg=1.0) + referee("clip") - 0.3 * referee("clip", prompt="blurry")
+OBJECTIVE = (
+    2 * referee_term("blip2", itm=1.0, itg=1.0) + referee_term("clip") - 0.3 * referee_term("clip", prompt="blurry")
+)
 
 
 def test_an_objective_prints_as_what_it_is() -> None:
     assert str(OBJECTIVE) == '2 blip2(itm=1.0, itg=1.0) + 1 clip - 0.3 clip("blurry")'
     assert str(-OBJECTIVE) == '-2 blip2(itm=1.0, itg=1.0) - 1 clip + 0.3 clip("blurry")'
-    assert str(sum([referee("a"), referee("b")])) == "1 a + 1 b"
+    assert str(sum([referee_term("a"), referee_term("b")])) == "1 a + 1 b"
     warm = {"kind": "linear", "start": 1, "end": 2}
-    assert str(3 * referee("a", term={"weight": warm})) == "linear(start=3.0, end=6.0, first=0, last=None) a"
+    assert str(3 * referee_term("a", term={"weight": warm})) == "linear(start=3.0, end=6.0, first=0, last=None) a"
 
 
 def test_subtracting_asks_the_negated_question_and_keeps_the_weight_positive() -> None:
     blurry = OBJECTIVE.referees[2]
     assert (blurry.wanted, blurry.weight) == (False, 0.3)
-    assert -2 * referee("a") == -(2 * referee("a"))
+    assert -2 * referee_term("a") == -(2 * referee_term("a"))
     negated = -OBJECTIVE
     assert -negated == OBJECTIVE
 
 
 def test_a_prior_cannot_be_subtracted() -> None:
     with pytest.raises(RefcoreError, match="sds is a prior"):
-        referee("clip") - prior("sds")
+        referee_term("clip") - prior_term("sds")
 
 
 def test_a_wrong_term_field_is_named() -> None:
     with pytest.raises(ConfigError, match=r'veiws: unknown field.*did you mean "views"'):
-        referee("clip", term={"veiws": "main"})
+        referee_term("clip", term={"veiws": "main"})
 
 
 def test_an_objective_replaces_the_terms_of_a_config() -> None:
-    config = (2 * referee("toy", seed=3) - referee("toy", prompt="blurry") + 0.1 * prior("smooth")).into(toy_config())
+    config = (2 * referee_term("toy", seed=3) - referee_term("toy", prompt="blurry") + 0.1 * prior_term("smooth")).into(
+        toy_config()
+    )
     assert [term.weight for term in config.referees] == [2, 1]
     assert [term.name for term in config.priors] == ["smooth"]
-    kept = referee("toy").into(toy_config())
+    kept = referee_term("toy").into(toy_config())
     assert [term.name for term in kept.priors] == ["toy_sds", "smooth"]
     assert set(run(config).scores()) == {"toy", "toy-2"}
 
 
 def test_an_instance_is_a_term_too() -> None:
-    assert referee(ToyReferee(seed=4)) == referee("toy", seed=4)
-    assert isinstance(referee(ToyReferee()), Objective)
+    assert referee_term(ToyReferee(seed=4)) == referee_term("toy", seed=4)
+    assert isinstance(referee_term(ToyReferee()), Objective)
 
 
 def test_plugins_and_classes_are_objectives_of_one_term() -> None:
     a, b = ToyReferee(seed=4), Smooth
-    assert 2 * a + 0.5 * b == 2 * referee("toy", seed=4) + 0.5 * prior("smooth")
-    assert a - ToyReferee == referee("toy", seed=4) - referee("toy")
-    assert ToyReferee + a == referee("toy") + referee("toy", seed=4)
-    assert -a == -referee("toy", seed=4)
-    assert ToyReferee / 4 == 0.25 * referee("toy")
-    assert sum([a, ToyReferee, OBJECTIVE]) == referee("toy", seed=4) + referee("toy") + OBJECTIVE
-    assert a - OBJECTIVE == referee("toy", seed=4) - OBJECTIVE
-    assert as_objective(Smooth()) == prior("smooth")
+    assert 2 * a + 0.5 * b == 2 * referee_term("toy", seed=4) + 0.5 * prior_term("smooth")
+    assert a - ToyReferee == referee_term("toy", seed=4) - referee_term("toy")
+    assert ToyReferee + a == referee_term("toy") + referee_term("toy", seed=4)
+    assert -a == -referee_term("toy", seed=4)
+    assert ToyReferee / 4 == 0.25 * referee_term("toy")
+    assert sum([a, ToyReferee, OBJECTIVE]) == referee_term("toy", seed=4) + referee_term("toy") + OBJECTIVE
+    assert a - OBJECTIVE == referee_term("toy", seed=4) - OBJECTIVE
+    assert as_objective(Smooth()) == prior_term("smooth")
 
 
 def test_an_objective_prints_in_the_order_in_which_it_was_written() -> None:
     assert str(ToyReferee(seed=4) + 0.5 * Smooth - BoundedReferee) == "1 toy(seed=4) + 0.5 smooth - 1 bounded"
     assert repr(OBJECTIVE) == str(OBJECTIVE)
-    shown = str(referee("clip", term={"views": "close", "label": "near"}))
+    shown = str(referee_term("clip", term={"views": "close", "label": "near"}))
     assert shown == "1 clip[label=near, views=close]"
 
 
@@ -85,13 +89,13 @@ def test_other_plugins_and_values_are_no_terms() -> None:
     with pytest.raises(RefcoreError, match="ToyPixel is a canvas; only referees and priors"):
         ToyPixel() + ToyReferee()
     with pytest.raises(RefcoreError, match="Smooth is a prior; expected a referee"):
-        referee(Smooth)
-    with pytest.raises(RefcoreError, match="is no objective"):
+        referee_term(Smooth)
+    with pytest.raises(RefcoreError, match="is not an objective"):
         as_objective(3)
     for wrong in (lambda: OBJECTIVE + 1, lambda: "x" * ToyReferee(), lambda: OBJECTIVE * True, lambda: 1 - OBJECTIVE):
         with pytest.raises(TypeError):
             wrong()
-    with pytest.raises(RefcoreError, match="times inf"):
+    with pytest.raises(RefcoreError, match="factor of an objective is inf"):
         OBJECTIVE * float("inf")
 
 
@@ -126,7 +130,7 @@ def test_a_schedule_scales_and_schedules_multiply() -> None:
 def test_settings_and_config_give_the_objective_back(drawn: list[Any]) -> None:
     objective = Objective()
     for name, weight, term, prompt in drawn:
-        make = prior if name == "smooth" else referee
+        make = prior_term if name == "smooth" else referee_term
         objective = objective + (abs(weight) if name == "smooth" else weight) * make(name, term=term, prompt=prompt)
     assert Objective.from_settings(json.loads(json.dumps(objective.settings()))) == objective
     labels = [label for _, _, term, _ in drawn if (label := term.get("label"))]

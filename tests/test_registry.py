@@ -215,9 +215,13 @@ class TestApiVersion:
     @pytest.mark.parametrize(
         ("declared", "ours", "told"),
         [
-            ("api_version = 2", 1, r"refcore_sharp 1\.2\.3 was built for api_version 2, this refcore has 1.*--upgrade"),
-            ("api_version = 1", 3, r"built for api_version 1, this refcore has 3: install a newer.*2: a; 3: b\)"),
-            ("", 2, r"built for api_version 1 \(it declares none\), this refcore has 2"),
+            (
+                "api_version = 2",
+                1,
+                r"refcore_sharp 1\.2\.3 was written for api_version 2, and this refcore has 1.*--upgrade",
+            ),
+            ("api_version = 1", 3, r"written for api_version 1, and this refcore has 3; install a newer.*2: a; 3: b\)"),
+            ("", 2, r"written for api_version 1 \(it declares none\), and this refcore has 2"),
             ("api_version = '1.0'", 1, r"has api_version '1\.0'; expected a whole number"),
             ("api_version = True", 1, r"expected a whole number"),
         ],
@@ -293,10 +297,10 @@ class TestFolders:
         assert rows["bad"].kind == "file"
         assert "RuntimeError: no licence" in rows["bad"].error
         assert "neither hooks nor plugin classes" in rows["nothing"].error
-        assert "built for api_version 99" in rows["future"].error
+        assert "written for api_version 99" in rows["future"].error
         assert rows["sharpen"].error is None
 
-    @pytest.mark.parametrize(("make", "told"), [(False, "does not exist"), (True, "holds no plugin file")])
+    @pytest.mark.parametrize(("make", "told"), [(False, "does not exist"), (True, "has no plugin file")])
     def test_a_folder_without_plugins_is_refused(self, empty, folder, make, told):
         with pytest.raises(RefcoreError, match=told):
             empty.add_folder(folder if make else folder / "none")
@@ -338,7 +342,8 @@ class TestClassesUsedDirectly:
 
         empty.register("augmentations", "blur", Blur)
         with pytest.raises(
-            RefcoreError, match=r'would be the augmentation "blur", which in memory has.*name = "my_blur"'
+            RefcoreError,
+            match=r'would be the augmentation "blur", but that name is taken \(in memory\).*name = "my_blur"',
         ):
             empty.name_of(Mine)
 

@@ -1,1 +1,1 @@
-"""The config of a run as data: one file a section, presets, and YAML settings."""
+"""The config of a run as data: one file per section, presets, and YAML settings."""

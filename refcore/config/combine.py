@@ -1,4 +1,4 @@
-"""How the gradients of several terms become one: the fields of each combiner."""
+"""Combiners, which turn the gradients of several terms into one."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from refcore.config.section import Section
 
 
 class Sum(Section):
-    """All weighted gradients are added."""
+    """The sum of all weighted gradients."""
 
-    name: Literal["sum"] = Field("sum", description="All weighted gradients are added.")
+    name: Literal["sum"] = Field("sum", description="The sum of all weighted gradients.")
 
 
 class NormBalance(Section):
-    """Referees against priors by norm: the paper's balance."""
+    """Referees balanced against priors by gradient norm, as in the paper."""
 
     name: Literal["norm_balance"] = Field(
         "norm_balance",
-        description="The referees' summed gradient is scaled, sample by sample, to `factor` times the norm of the "
-        "priors' gradient. In steps without a prior it passes as it is.",
+        description="The referees' summed gradient is scaled, for each sample, to `factor` times the norm of the "
+        "priors' gradient. In steps without a prior it is not scaled.",
     )
-    factor: Schedule = Field(1.0, description="Norm of the referees' gradient over that of the priors'.")
+    factor: Schedule = Field(1.0, description="Ratio of the norm of the referees' gradient to that of the priors'.")
 
 
 class ConflictAware(Section):
-    """Base of the combiners that look at conflicts between terms: every term is a row, and torchjd weights the rows."""
+    """Base of the combiners that resolve conflicts between terms: one gradient per term, weighted by torchjd."""
 
     name: str
     at: Literal["parameters", "image"] = Field(
         "parameters",
-        description="Where conflicts are looked at. parameters: of the canvas, all terms, one pull-back through it for "
-        "each. image: among referees and image priors at the decoded image, which costs one pull-back; latent priors "
-        "are then added.",
+        description="Where conflicts are resolved. parameters: between all terms, at the canvas's parameters, which "
+        "takes one backward pass through the canvas per term. image: between referees and image priors, at the decoded "
+        "image, which takes one backward pass in all; latent priors are added afterwards.",
     )
     factor: Schedule | None = Field(
         None,
-        description="null: priors are rows as the referees are. A number or schedule: only referees are, and their "
-        "combination is scaled to this times the norm of the priors' gradient, as norm_balance does.",
+        description="null: priors are combined as the referees are. A number or schedule: only referees are combined, "
+        "and the result is scaled to this many times the norm of the priors' gradient, as in norm_balance.",
     )
 
 
@@ -48,21 +48,22 @@ class Pcgrad(ConflictAware):
     """Projecting conflicting gradients: Yu et al. (arXiv 2001.06782), algorithm 1."""
 
     name: Literal["pcgrad"] = Field(
-        "pcgrad", description="Each gradient loses what conflicts with another, in an order drawn by sample and step."
+        "pcgrad",
+        description="Each gradient loses its component against every gradient that it conflicts with, in random order.",
     )
 
 
 class Mgda(ConflictAware):
     """Multiple gradient descent: Desideri (2012), solved as in Sener and Koltun (arXiv 1810.04650), algorithm 2."""
 
-    name: Literal["mgda"] = Field("mgda", description="The shortest convex combination of the gradients.")
+    name: Literal["mgda"] = Field("mgda", description="The convex combination of the gradients with the smallest norm.")
 
 
 class Upgrad(ConflictAware):
     """Unconflicting projection: Quinton and Rey, Jacobian descent (arXiv 2406.16232)."""
 
     name: Literal["upgrad"] = Field(
-        "upgrad", description="Each gradient is projected onto the cone where no term gets worse; then their mean."
+        "upgrad", description="The mean of the gradients, each projected onto the cone where no term gets worse."
     )
 
 
@@ -70,16 +71,16 @@ class Cagrad(ConflictAware):
     """Conflict-averse gradient descent: Liu et al. (arXiv 2110.14048), algorithm 1."""
 
     name: Literal["cagrad"] = Field(
-        "cagrad", description="The mean gradient, moved within a ball so that the worst-off term gains most."
+        "cagrad", description="The gradient in a ball around the mean that improves the worst-off term most."
     )
-    c: float = Field(0.5, ge=0, description="Radius of the ball, as a fraction of the mean gradient's norm.")
+    c: float = Field(0.5, ge=0, description="Radius of the ball as a fraction of the mean gradient's norm.")
 
 
 class ImtlG(ConflictAware):
     """Impartial multi-task learning, the gradient part: Liu et al. (ICLR 2021)."""
 
     name: Literal["imtl_g"] = Field(
-        "imtl_g", description="The combination whose projections onto all gradients' directions are equal."
+        "imtl_g", description="The combination with equal projections onto the directions of all gradients."
     )
 
 
@@ -87,7 +88,7 @@ class NashMtl(ConflictAware):
     """Multi-task learning as a bargaining game: Navon et al. (arXiv 2202.01017), algorithm 1."""
 
     name: Literal["nash_mtl"] = Field("nash_mtl", description="The Nash bargaining solution between the terms.")
-    iterations: int = Field(20, ge=1, description="Of the solver.")
+    iterations: int = Field(20, ge=1, description="Maximum number of iterations of the solver.")
 
 
 Combine = Sum | NormBalance | Pcgrad | Mgda | Upgrad | Cagrad | ImtlG | NashMtl

@@ -1,4 +1,4 @@
-"""How parameters move: the optimiser, the moving average, the best image, and early stops."""
+"""Updates of the parameters: the optimiser, the moving average, the best image, and early stopping."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from refcore.config.views import CLEAN
 
 
 class Optimizer(Section):
-    """How a gradient becomes an update of the canvas's parameters."""
+    """The optimiser of the canvas's parameters."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("adam", description="The torch.optim optimiser.")
-    lr: float = Field(0.05, gt=0, description="Learning rate, at the height of its schedule.")
+    name: Literal["sgd", "adam", "adamw"] = Field("adam", description="Optimiser of torch.optim.")
+    lr: float = Field(0.05, gt=0, description="Peak learning rate.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="How the learning rate falls after the warm-up, to `final` times lr at the run's end."
+        "constant", description="Decay of the learning rate after the warm-up, to `final` * lr at the run's end."
     )
-    warmup: int = Field(0, ge=0, description="Steps of linear warm-up: step t has lr * (t + 1) / warmup.")
-    final: float = Field(0.0, ge=0, description="Learning rate at the end as a fraction of lr (not for constant).")
+    warmup: int = Field(0, ge=0, description="Number of linear warm-up steps; step t has lr * (t + 1) / warmup.")
+    final: float = Field(0.0, ge=0, description="Final learning rate as a fraction of lr (linear, cosine).")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum (sgd).")
     nesterov: bool = Field(False, description="Nesterov momentum (sgd, with momentum).")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of the two moments (adam, adamw).")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), description="Decay rates of the first and second moments (adam, adamw)."
+    )
     eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment (adam, adamw).")
-    weight_decay: float = Field(0.0, ge=0, description="Pull of the parameters toward 0.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the parameters toward 0.")
     normalize: Literal["none", "sample"] = Field(
-        "none", description="sample: each sample's gradient is scaled to norm 1 before the optimiser sees it."
+        "none", description="sample: scale each sample's gradient to norm 1 before the update. none: leave it as it is."
     )
     clip: float | None = Field(
         None,
         gt=0,
-        description="Largest norm of a sample's gradient; larger ones are scaled down to it. null: no limit.",
+        description="Maximum gradient norm of a sample; larger gradients are scaled down to it. null: no limit.",
     )
 
     @model_validator(mode="after")
@@ -59,36 +61,38 @@ class Ema(Section):
     decay: float = Field(
         0.95, ge=0, lt=1, description="ema <- decay * ema + (1 - decay) * parameters, after each step."
     )
-    start: int = Field(0, ge=0, description="First step that is averaged; up to it the average is the parameters.")
+    start: int = Field(
+        0, ge=0, description="First step that is averaged; until then the average equals the parameters."
+    )
     restarts: list[Annotated[int, Field(ge=0)]] = Field(
-        default_factory=list, description="Steps (from 0) after which the parameters are set to a copy of the average."
+        default_factory=list, description="Steps, counted from 0, after which the parameters are set to the average."
     )
     momentum: Literal["keep", "reset"] = Field(
-        "keep", description="What a restart does to the optimiser's momentum and moments."
+        "keep", description="Whether a restart keeps or resets the optimiser's momentum and moments."
     )
 
 
 class Best(Section):
-    """How `output: best` finds the best image."""
+    """The search for the best image of a run, for `output: best`."""
 
-    every: int = Field(10, ge=1, description="Steps between two looks; the last step is always looked at.")
+    every: int = Field(10, ge=1, description="Steps between two checks; the last step is always checked.")
     views: str = Field(
         CLEAN,
-        description="View group that decides, the same views at every look; the image looked at is the average where "
-        "there is one.",
+        description="View group that decides, with the same views at every check. The image is that of the moving "
+        "average, if there is one.",
     )
 
 
 class EarlyStop(Section):
-    """When a sample is left as it is while the batch goes on."""
+    """Early stopping of single samples while the rest of the batch continues."""
 
     every: int = Field(
-        10, ge=1, description="Steps between two looks at the clean image (the average, if there is one)."
+        10, ge=1, description="Steps between two checks on the clean image (of the moving average, if there is one)."
     )
-    first: int = Field(0, ge=0, description="No sample stops before this step.")
+    first: int = Field(0, ge=0, description="First step at which a sample may stop.")
     patience: int | None = Field(
         None,
         ge=1,
-        description="Looks without improvement of the weighted loss after which a sample stops; null: never.",
+        description="Checks in a row without improvement of the weighted loss after which a sample stops; null: never.",
     )
-    min_delta: float = Field(0.0, ge=0, description="By how much the loss must fall to count as an improvement.")
+    min_delta: float = Field(0.0, ge=0, description="Decrease of the loss that counts as an improvement.")

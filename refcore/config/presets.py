@@ -1,4 +1,4 @@
-"""Presets: YAML files of refcore and of installed packages, and the config that one becomes with overrides."""
+"""Presets: YAML configs of refcore and of installed packages, and their composition with overrides."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from refcore.config.settings import Settings, load_yaml, override, parse_yaml, r
 from refcore.errors import RefcoreError, unknown
 
 DEFAULT = "playground"
-"""The preset of a run that names none."""
+"""The preset of runs that name none."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset: its name, what its YAML file holds, and the package that ships it."""
+    """A preset: its name, the text of its YAML file, and the package that ships it."""
 
     name: str
     text: str
     distribution: str = "refcore"
     version: str = ""
     registered: str = ""
-    """The summary that it was registered with, if any."""
+    """The summary given at registration, or ""."""
 
     @property
     def summary(self) -> str:
-        """What its package says of it, or the comment in the file's first line."""
+        """Its registered summary, or else the comment in the file's first line."""
         first = (self.text.splitlines() or [""])[0]
         return self.registered or (first.removeprefix("#").strip() if first.startswith("#") else "")
 
@@ -40,17 +40,23 @@ class Preset:
 
 
 Source = RunConfig | Mapping[str, Any] | str | Path
-"""A config other than a preset: one, its settings as a mapping, or the path of a YAML file."""
+"""A config that is not a preset: a RunConfig, its settings as a mapping, or the path of a YAML file."""
 
 
 def compose(
     preset: str | None = None, config: Source | None = None, overrides: Iterable[str] = (), **fields: Any
 ) -> RunConfig:
-    """The config of a run: a preset (the default one) or a config, then overrides, then whole fields such as `prompts`.
+    """The config of a run: a preset (DEFAULT if neither is given) or a config, then overrides, then `fields`.
+
+    Args:
+        preset: name of a preset.
+        config: a config, its settings, or the path of a YAML file.
+        overrides: assignments such as `referees.0.weight=0.5`, applied in order.
+        fields: whole fields, such as `prompts`, that replace those of the config.
 
     Raises:
-        RefcoreError: a preset and a config at once, an unknown preset, a file that cannot be read, or a config that is
-            wrong (a ConfigError).
+        RefcoreError: both a preset and a config were given, the preset is unknown, or the file cannot be read.
+        ConfigError: the config is wrong.
     """
     if preset is not None and config is not None:
         given = f'the config file "{config}"' if isinstance(config, (str, Path)) else "a config"
@@ -65,12 +71,12 @@ def compose(
 
 
 def name_of(preset: str | None, config: Source | None) -> str | None:
-    """The name of the preset that `compose` takes; None where it takes a config."""
+    """The name of the preset that `compose` uses; None if it uses a config."""
     return preset if config is not None else preset or DEFAULT
 
 
 def names() -> list[str]:
-    """Names of the presets of refcore and of installed packages, sorted."""
+    """The names of the presets of refcore and of installed packages, sorted."""
     return sorted({*_shipped(), *registry.presets()})
 
 
@@ -78,7 +84,7 @@ def get(name: str) -> Preset:
     """A preset of refcore or of an installed package.
 
     Raises:
-        RefcoreError: there is none of that name, two packages claim it, or its file cannot be read.
+        RefcoreError: the name is unknown or registered twice, or the file cannot be read.
     """
     shipped, claims = name in _shipped(), registry.presets().get(name, [])
     if not shipped and not claims:

@@ -1,7 +1,7 @@
-"""The config of a run: what is optimised, who judges, what keeps it natural, and how the parameters move.
+"""The config of a run: canvas, referees, priors, views, combiner, optimiser and all other settings.
 
-No plugin is imported here: `config` sections hold a plugin's own fields as they were given, and
-`refcore.engine.build` validates them when it has the class.
+No plugin is imported here: `config` sections hold a plugin's own fields as given, and `refcore.engine.build`
+validates them once it has the class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Chunk = Annotated[int, Field(ge=1)]
 
 
 class RunConfig(Section):
-    """Everything that a run depends on; with the same versions and machine it reproduces the run.
+    """Everything that a run depends on; the same config, versions and machine reproduce the run.
 
     Example:
         >>> config = RunConfig.from_settings({"canvas": {"name": "pixel"}, "referees": [{"name": "clip"}], "steps": 20})
@@ -35,55 +35,68 @@ class RunConfig(Section):
         1.0
     """
 
-    prompts: list[str] = Field(default_factory=list, description="What to make, one prompt or more.")
+    prompts: list[str] = Field(default_factory=list, description="One or more prompts.")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0], min_length=1, description="One image per prompt and seed; prompts are the outer loop."
+        [0], min_length=1, description="Seeds; there is one image per prompt and seed, with prompts as the outer loop."
     )
-    canvas: CanvasConfig = Field(description="Where the image lives, and how parameters become pixels.")
+    canvas: CanvasConfig = Field(description="The parameterisation of the image: pixels or latents, for example.")
     size: int | tuple[int, int] | None = Field(
-        None, description="Pixels: one number for a square, or [height, width]; null is the canvas's own default."
+        None, description="Image size in pixels: the side of a square, or [height, width]; null: the canvas's default."
     )
     init: SampleStart | str | None = Field(
         None,
-        description="Path of an image to start from; sample (or its settings): an image that the prior's diffusion "
-        "model makes of the prompt, which is then refined; null starts from noise.",
+        description="Start of the run. A path: this image. sample, or its settings: an image sampled from the prior's "
+        "diffusion model for the prompt. null: noise.",
     )
     candidates: Candidates = Field(
-        default_factory=Candidates, description="Several tries at every sample, of which the referees keep the best."
+        default_factory=Candidates,
+        description="Several candidates for every sample, of which the referees keep the best.",
     )
     referees: list[RefereeTerm] = Field(default_factory=list, description="Frozen models whose losses are minimised.")
-    priors: list[PriorTerm] = Field(default_factory=list, description="What keeps the image natural.")
+    priors: list[PriorTerm] = Field(default_factory=list, description="Terms that keep the image natural.")
     witnesses: list[Witness] = Field(
-        default_factory=list, description="Referees that only score the result and are never optimised for."
+        default_factory=list, description="Referees that only score the result and are never optimised."
     )
     views: dict[str, ViewGroup] = Field(
         default_factory=lambda: {"main": ViewGroup()},
-        description='Named groups of random views; "clean", the image as it is, is always there.',
+        description='Named groups of random views. The group "clean", the unchanged image, always exists.',
     )
-    combine: Combine = Field(default_factory=Sum, discriminator="name", description="How many gradients become one.")
-    optimizer: Optimizer = Field(default_factory=Optimizer, description="How a gradient becomes an update.")
-    steps: int = Field(100, ge=1, description="Steps of the run.")
-    noise: Schedule = Field(0.0, description="Std of the noise added to the parameters after each update.")
-    ema: Ema | None = Field(None, description="Moving average of the parameters; null for none.")
+    combine: Combine = Field(
+        default_factory=Sum, discriminator="name", description="Combination of all gradients into one."
+    )
+    optimizer: Optimizer = Field(
+        default_factory=Optimizer, description="Optimiser, learning rate and gradient scaling."
+    )
+    steps: int = Field(100, ge=1, description="Number of steps.")
+    noise: Schedule = Field(
+        0.0, description="Standard deviation of the noise added to the parameters after each update."
+    )
+    ema: Ema | None = Field(None, description="Moving average of the parameters; null: none.")
     output: Literal["current", "ema", "best"] = Field(
-        "current", description="The result: the last parameters, their average, or the best that `best` saw."
+        "current", description="The result: the last parameters, their moving average, or the best that `best` found."
     )
-    best: Best = Field(default_factory=Best, description="How `output: best` looks for the best.")
-    early_stop: EarlyStop | None = Field(None, description="When single samples stop; null: all run to the end.")
+    best: Best = Field(default_factory=Best, description="Settings of `output: best`.")
+    early_stop: EarlyStop | None = Field(
+        None, description="Early stopping of single samples; null: all run to the end."
+    )
     chunk: Chunk | dict[str, Chunk] | None = Field(
         None,
-        description="Views (over all samples) judged at a time, one number or one by a referee's label: less needs "
-        "less memory and gives the same gradient up to rounding. null: as many as fit into the device's free memory; "
-        "the run's config.yaml has what was found. Where it does not fit after all, it is halved.",
+        description="Views, over all samples, judged at a time: one number, or one per referee's label. Smaller chunks "
+        "need less memory and give the same gradient up to rounding. null: as many as fit into the device's free "
+        "memory, as recorded in the run's config.yaml. A chunk that runs out of memory is halved.",
     )
-    device: str = Field("auto", description="auto (CUDA, else MPS, else the CPU), or a torch device such as cuda:1.")
+    device: str = Field(
+        "auto", description="auto (CUDA if available, then MPS, then the CPU), or a torch device such as cuda:1."
+    )
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = Field(
-        "float32", description="Dtype of the frozen models' weights. Parameters stay float32 (float64 with float64)."
+        "float32", description="Dtype of the frozen models' weights. Parameters are float32, or float64 with float64."
     )
     autocast: Autocast | None = Field(
-        None, description="Autocast dtype while referees and priors are asked; null for none."
+        None, description="Autocast dtype in which referees and priors are evaluated; null: none."
     )
-    strict: bool = Field(False, description="Refuse a prompt that is longer than a model's context instead of warning.")
+    strict: bool = Field(
+        False, description="Refuse a prompt longer than a model's context instead of truncating it with a warning."
+    )
 
     @field_validator("init", mode="before")
     @classmethod
@@ -92,15 +105,15 @@ class RunConfig(Section):
 
     @classmethod
     def from_settings(cls, data: Any) -> RunConfig:
-        """A config from nested dicts and lists, as YAML gives them.
+        """The config of nested dicts and lists, as in YAML.
 
         Raises:
-            ConfigError: naming each wrong field, dotted, with its value and what was expected.
+            ConfigError: some fields are wrong; the message names each by its dotted path, with what was expected.
         """
         return validated(cls, data)
 
     def settings(self) -> dict[str, Any]:
-        """Nested plain dicts and lists that `from_settings` reads back to an equal config."""
+        """Nested plain dicts and lists, from which `from_settings` makes an equal config."""
         return self.model_dump(mode="json")
 
     @property
@@ -110,7 +123,7 @@ class RunConfig(Section):
 
     @property
     def samples(self) -> list[tuple[str, int]]:
-        """(prompt, seed) of every sample, prompts outermost."""
+        """(prompt, seed) of every sample; prompts are the outer loop."""
         return [(prompt, seed) for prompt in self.prompts for seed in self.seeds]
 
     @property
@@ -137,22 +150,22 @@ class RunConfig(Section):
 
     @property
     def view_groups(self) -> dict[str, ViewGroup]:
-        """`views`, with the clean group."""
+        """`views` and the clean group."""
         return {CLEAN: ViewGroup(count=1), **self.views}
 
     @property
     def referee_labels(self) -> list[str]:
-        """What each referee's loss is called, in order."""
+        """The label of each referee, in order."""
         return self._labels[: len(self.referees)]
 
     @property
     def prior_labels(self) -> list[str]:
-        """What each prior's value is called, in order."""
+        """The label of each prior, in order."""
         return self._labels[len(self.referees) : len(self.referees) + len(self.priors)]
 
     @property
     def witness_labels(self) -> list[str]:
-        """What each witness's score is called, in order."""
+        """The label of each witness, in order."""
         return self._labels[len(self.referees) + len(self.priors) :]
 
     @property
@@ -177,12 +190,12 @@ class RunConfig(Section):
     def _problems(self) -> Any:
         for i, prompt in enumerate(self.prompts):
             if not prompt.strip():
-                yield f'prompts.{i} is "{prompt}", which is empty; expected some words'
+                yield f'prompts.{i} is "{prompt}", which is empty; expected a prompt'
         if self.image_size and min(self.image_size) < 1:
-            yield f"size is {self.size}; expected pixels above 0"
+            yield f"size is {self.size}; expected at least 1 pixel"
         if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):
             known = ", ".join(self.referee_labels) or "none"
-            yield f'chunk has "{min(others)}", which is the label of no referee of this run; known: {known}'
+            yield f'chunk: no referee of this run has the label "{min(others)}"; known: {known}'
         if not self.referees and not self.priors:
             yield "referees and priors are both empty; expected at least one term to optimise"
         groups = self.view_groups
@@ -196,14 +209,14 @@ class RunConfig(Section):
         labels = Counter(term.label for term in (*self.referees, *self.priors, *self.witnesses) if term.label)
         for label, times in labels.items():
             if times > 1:
-                yield f'the label "{label}" is given to {times} terms; expected each once'
+                yield f'the label "{label}" is given to {times} terms; labels must be unique'
         for i, term in enumerate(self.referees):
             if term.satisfied_at is not None and min(values(term.weight, self.steps, term.window), default=0.0) < 0:
-                yield f"referees.{i} has `satisfied_at`, but its weight is negative, which has no end"
+                yield f"referees.{i} has `satisfied_at`, which needs a weight of 0 or more; its weight falls below 0"
         for i, prior in enumerate(self.priors):
             lowest = min(values(prior.weight, self.steps, prior.window), default=0.0)
             if lowest < 0:
-                yield f"priors.{i}.weight falls to {lowest:g}; a prior pushed away has no minimum; expected 0 or more"
+                yield f"priors.{i}.weight falls to {lowest:g}; expected 0 or more, since a negated prior has no minimum"
         if min(values(self.noise, self.steps)) < 0:
             yield "noise falls below 0; expected a standard deviation"
         if isinstance(self.combine, NormBalance):
@@ -219,12 +232,12 @@ class RunConfig(Section):
         if self.output == "ema" and self.ema is None:
             yield "output is ema, but ema is null; set ema, for example ema.decay=0.95"
         if self.output == "best" and not self.referees:
-            yield "output is best, but there is no referee to say which is; expected current or ema"
+            yield "output is best, but there is no referee to decide; expected current or ema"
         if self.candidates.count > 1 and not any(term.largest_weight(self.steps) for term in self.referees):
-            yield f"candidates.count is {self.candidates.count}, but no referee takes part that could compare them"
+            yield f"candidates.count is {self.candidates.count}, but no referee ever has a weight to compare them by"
         if isinstance(self.init, SampleStart) and self.init.prior not in (None, *self.prior_labels):
             known = ", ".join(self.prior_labels) or "none"
-            yield f'init.prior is "{self.init.prior}", which is no prior of this run; known: {known}'
+            yield f'init.prior is "{self.init.prior}", which is not a prior of this run; known: {known}'
         if isinstance(self.init, SampleStart):
             count = self.candidates.count
             for number, (kept, _) in enumerate(self.init.rounds):

@@ -1,4 +1,4 @@
-"""Numbers that change over a run: constants, ramps, cosines, warm-ups and pieces, as plain config values."""
+"""Schedules: numbers that change over a run, as constants, ramps, cosines, warm-ups and pieces."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class _Kind(BaseModel):
         raise NotImplementedError
 
     def scaled(self, factor: float) -> Self:
-        """The same schedule, all values times `factor`."""
+        """The schedule with every value multiplied by `factor`."""
         raise NotImplementedError
 
 
 class _Ramp(_Kind):
-    start: float = Field(description="Value at step `first` and before.")
-    end: float = Field(description="Value at step `last` and after.")
-    first: int = Field(0, ge=0, description="Step at which it leaves `start`.")
+    start: float = Field(description="Value up to step `first`.")
+    end: float = Field(description="Value from step `last` on.")
+    first: int = Field(0, ge=0, description="Step at which the ramp begins.")
     last: int | None = Field(
-        None, ge=1, description="Step at which it reaches `end`; null is the run's number of steps, one past the last."
+        None, ge=1, description="Step at which it reaches `end`; null: the run's number of steps, one past its last."
     )
 
     def _progress(self, step: int, steps: int) -> float:
-        """0 at `first`, 1 at `last`."""
+        """From 0 at `first` to 1 at `last`."""
         last = steps if self.last is None else self.last
         if last <= self.first:
             return float(step >= self.first)
@@ -63,11 +63,11 @@ class WarmupCosine(_Kind):
     kind: Literal["warmup_cosine"] = Field(
         "warmup_cosine", description="A linear warm-up to `peak`, then half a cosine to `end`."
     )
-    peak: float = Field(description="Value at step `warmup`, the highest.")
-    end: float = Field(description="Value at step `last` and after.")
-    warmup: int = Field(ge=0, description="Steps of the warm-up: step t of it has peak * (t + 1) / warmup.")
+    peak: float = Field(description="Value at step `warmup`.")
+    end: float = Field(description="Value from step `last` on.")
+    warmup: int = Field(ge=0, description="Number of warm-up steps; step t has peak * (t + 1) / warmup.")
     last: int | None = Field(
-        None, ge=1, description="Step at which it reaches `end`; null is the run's number of steps, one past the last."
+        None, ge=1, description="Step at which it reaches `end`; null: the run's number of steps, one past its last."
     )
 
     def at(self, step: int, steps: int) -> float:
@@ -83,22 +83,22 @@ class Piece(BaseModel):
     """One piece of a piecewise schedule."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    until: int | None = Field(None, ge=1, description="First step that is no longer of this piece; null for the last.")
-    value: Schedule = Field(description="A number or a schedule; its steps are counted from the run's first.")
+    until: int | None = Field(None, ge=1, description="First step after this piece; null for the last piece.")
+    value: Schedule = Field(description="A number or a schedule, with steps counted from the start of the run.")
 
 
 class Piecewise(_Kind):
     """One schedule after another."""
 
     kind: Literal["piecewise"] = Field("piecewise", description="One schedule after another.")
-    pieces: list[Piece] = Field(min_length=1, description="In order of `until`; the last one holds to the end.")
+    pieces: list[Piece] = Field(min_length=1, description="Pieces in order of `until`; the last one holds to the end.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         ends = [piece.until for piece in self.pieces]
         inner = [end for end in ends[:-1] if end is not None]
         if len(inner) < len(ends) - 1 or inner != sorted(set(inner)) or ends[-1] is not None:
-            raise ValueError(f"`until` is {ends}; expected growing steps, and null in the last piece alone")
+            raise ValueError(f"`until` is {ends}; expected increasing steps, and null in the last piece only")
         return self
 
     def at(self, step: int, steps: int) -> float:
@@ -111,10 +111,10 @@ class Piecewise(_Kind):
 
 
 class Hypot(_Kind):
-    """The root of the sum of squares: how the standard deviations of independent noises add."""
+    """The root of the sum of squares, by which standard deviations of independent noises add."""
 
     kind: Literal["hypot"] = Field(
-        "hypot", description="The root of the sum of squares, as standard deviations of independent noises add."
+        "hypot", description="The root of the sum of squares, by which standard deviations of independent noises add."
     )
     of: list[Schedule] = Field(min_length=2, description="Numbers or schedules.")
 
@@ -126,9 +126,9 @@ class Hypot(_Kind):
 
 
 class Product(_Kind):
-    """Schedules times each other, step by step."""
+    """The product of schedules at each step."""
 
-    kind: Literal["product"] = Field("product", description="Schedules times each other, step by step.")
+    kind: Literal["product"] = Field("product", description="The product of schedules at each step.")
     of: list[Schedule] = Field(min_length=2, description="Numbers or schedules.")
 
     def at(self, step: int, steps: int) -> float:
@@ -156,7 +156,7 @@ def _tag(value: Any) -> str:
 
 
 class _Unknown(_Kind):
-    """What a mapping without a known kind is read as, so that the error is about `kind`."""
+    """Stands for a mapping without a known kind, so that the error is about `kind`."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -190,21 +190,18 @@ def value_at(schedule: Any, step: int, steps: int) -> float:
 
 
 def values(schedule: Any, steps: int, window: tuple[int, int | None] = (0, None)) -> list[float]:
-    """The values at the steps of a run that lie in `window` (first step, first step after; null for the run's end)."""
+    """The values at the steps of a run in `window`: (first step, first step after it or None for the run's end)."""
     first, last = window
     return [value_at(schedule, t, steps) for t in range(first, steps if last is None else min(last, steps))]
 
 
 def is_schedule(value: Any) -> bool:
-    """Whether it is a schedule, and neither a number nor settings."""
+    """Whether the value is a schedule object, not a number or a mapping."""
     return isinstance(value, _Kind)
 
 
 def scaled(schedule: Any, factor: Any) -> Any:
-    """The schedule whose every value is `factor`, a number or a schedule, times that of `schedule`.
-
-    Two numbers give a number.
-    """
+    """`factor` times `schedule`, each a number or a schedule; two numbers give a number."""
     if isinstance(factor, _Kind):
         return Product(of=[factor, schedule]) if isinstance(schedule, _Kind) else factor.scaled(schedule)
     return schedule.scaled(factor) if isinstance(schedule, _Kind) else schedule * factor

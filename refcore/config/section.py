@@ -1,4 +1,4 @@
-"""The base of every part of a config."""
+"""The base class of every section of a config."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Base of every part of a config: unknown fields are refused, values do not change."""
+    """Base of every section of a config: unknown fields are refused, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -1,4 +1,4 @@
-"""Settings as YAML has them, nested plain dicts and lists: read, overridden by dotted paths, and written."""
+"""Settings as nested plain dicts and lists: read from YAML, overridden by dotted paths, and written."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Settings = dict[str, Any]
 
 
 def load_yaml(path: str | Path) -> Settings:
-    """The settings in a YAML file, a run's own `config.yaml` for example.
+    """The settings in a YAML file, for example a run's `config.yaml`.
 
     Raises:
-        RefcoreError: the file is missing, unreadable, or no YAML mapping.
+        RefcoreError: the file is missing, unreadable, or not a YAML mapping.
     """
     return parse_yaml(read_text(path, "the config file"), f'config file "{path}"')
 
 
 def parse_yaml(text: str, source: str) -> Settings:
-    """YAML text as settings; `source` names it in errors. A key that occurs twice is refused.
+    """YAML text as settings; `source` names it in errors. Duplicate keys are refused.
 
     Raises:
-        RefcoreError: it is no YAML, or no mapping.
+        RefcoreError: the text is not YAML, or not a mapping.
     """
     try:
         settings = yaml.load(text, Loader=_Loader)
@@ -44,14 +44,14 @@ def parse_yaml(text: str, source: str) -> Settings:
 
 
 def override(settings: Settings, assignments: Iterable[str]) -> Settings:
-    """A copy of `settings` with `referees.0.weight=0.5` and the like applied in order.
+    """A copy of `settings` with assignments such as `referees.0.weight=0.5` applied in order.
 
-    A part of the path is a key, or the index of a list's element; `+`, or the index one past the end, appends. The
+    Each part of a path is a key or a list index; `+`, or the index one past the end, appends. The
     value is YAML: `3`, `true`, `null`, `[a, b]`, `{name: tv, weight: 0.1}`, or a bare string.
 
     Raises:
-        RefcoreError: the assignment has no "=", its value is no YAML, or its path runs through something that has no
-            such element. Whether a field exists is for `refcore.config.run` to say.
+        RefcoreError: an assignment has no "=", a value is not YAML, or a path leads through a value without such an
+            element. Whether the field exists is checked later, by `RunConfig`.
 
     >>> override({"referees": [{"weight": 1.0}]}, ["referees.0.weight=0.5"])
     {'referees': [{'weight': 0.5}]}
@@ -64,7 +64,7 @@ def override(settings: Settings, assignments: Iterable[str]) -> Settings:
         path = path.strip()
         if not equals or not all(path.split(".")):
             raise RefcoreError(
-                f'--set "{assignment}" is no assignment; expected FIELD=VALUE, as in referees.0.weight=0.5'
+                f'--set "{assignment}" is not an assignment; expected FIELD=VALUE, as in referees.0.weight=0.5'
             )
         try:
             value = yaml.load(text, Loader=_Loader)
@@ -75,7 +75,7 @@ def override(settings: Settings, assignments: Iterable[str]) -> Settings:
 
 
 def dump_yaml(settings: Settings) -> str:
-    """Settings as YAML that `parse_yaml` reads back to the same values."""
+    """Settings as YAML text, which `parse_yaml` reads back to equal values."""
     return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
 
 
@@ -93,7 +93,7 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
             if not last and node.get(key) is None:
                 node[key] = {}
         else:
-            raise RefcoreError(f'--set {".".join(path)}: {here} is {_kind(node)}, and has no "{part}"')
+            raise RefcoreError(f'--set {".".join(path)}: {here} is {_kind(node)} and has no "{part}"')
         if last:
             node[key] = value
         else:
@@ -106,7 +106,7 @@ def _index(node: list[Any], part: str, here: str) -> int:
     if part.isdecimal() and int(part) <= len(node):
         return int(part)
     have = f"0 to {len(node) - 1}" if node else "none"
-    raise RefcoreError(f'{here} has no element "{part}"; it is a list with the elements {have} (+ appends one)')
+    raise RefcoreError(f'{here} has no element "{part}"; expected an index of the list ({have}), or + to append')
 
 
 def _kind(value: Any) -> str:
@@ -133,7 +133,7 @@ def read_text(path: Any, what: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads `1e-4` as a number, as YAML 1.2 does."""
+    """SafeLoader that refuses duplicate keys and reads `1e-4` as a number, as YAML 1.2 does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

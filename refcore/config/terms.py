@@ -1,4 +1,4 @@
-"""Terms of the objective: referees, priors and witnesses, what each is asked, and when it takes part."""
+"""Terms of a run: referees, priors and witnesses, with their prompts, weights and windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from refcore.config.schedule import Schedule, value_at, values
 from refcore.config.section import Section
-from refcore.registry import as_use
+from refcore.registry import as_plugin_use
 
 PROMPT = "{prompt}"
 
@@ -16,7 +16,7 @@ PROMPT = "{prompt}"
 def _window(window: tuple[int, int | None]) -> tuple[int, int | None]:
     first, last = window
     if first < 0 or (last is not None and last <= first):
-        raise ValueError(f"[{first}, {last}] is no window; expected [first step, first step after it or null]")
+        raise ValueError(f"[{first}, {last}] is not a window; expected [first step, first step after it or null]")
     return window
 
 
@@ -29,44 +29,44 @@ Autocast = Literal["bfloat16", "float16"]
 class PluginUse(Section):
     """A plugin by name, with its own fields."""
 
-    name: str = Field(description="Registered name; `refcore plugins` lists them.")
+    name: str = Field(description="Registered name; see `refcore plugins`.")
     config: dict[str, Any] = Field(
-        default_factory=dict, description="The plugin's own fields; `refcore plugins --check` lists them."
+        default_factory=dict, description="The plugin's own fields; see `refcore plugins show NAME`."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _direct(cls, value: Any) -> Any:
-        """A plugin, or its class, stands for its name and its fields."""
-        return as_use(value)
+        """Accepts a plugin or a plugin class in place of name and config."""
+        return as_plugin_use(value)
 
 
 class CanvasConfig(PluginUse):
-    """Where the image lives."""
+    """The canvas, on which the image is parameterised."""
 
     autocast: Autocast | None = Field(
         None,
-        description="Autocast dtype of decoding; null is none, whatever the run's is.",
+        description="Autocast dtype of decoding; null: none, even if the run has one.",
     )
 
 
 class _Term(PluginUse):
     label: str | None = Field(
-        None, description="What losses and scores are called; null is the name (with -2, -3 where it occurs again)."
+        None, description="Label of its losses and scores; null: the name, with -2, -3, ... for repeats."
     )
-    prompt: str = Field(PROMPT, description='What is asked; "{prompt}" stands for the sample\'s prompt.')
+    prompt: str = Field(PROMPT, description='Prompt template; "{prompt}" stands for the sample\'s prompt.')
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = Field(
-        None, description="Dtype of its weights; null is the run's."
+        None, description="Dtype of its weights; null: the run's."
     )
     autocast: Autocast | Literal["off"] | None = Field(
-        None, description="Autocast dtype while it is asked; null is the run's."
+        None, description="Autocast dtype in which it is evaluated; null: the run's."
     )
 
 
 class _Weighted(_Term):
-    weight: Schedule = Field(1.0, description="Factor of its gradient: a number or a schedule.")
+    weight: Schedule = Field(1.0, description="Weight of its gradient: a number or a schedule.")
     window: Window = Field(
-        (0, None), description="Steps in which it takes part: first step and first step after; null is the run's end."
+        (0, None), description="Steps in which it takes part: [first step, first step after it]; null: the run's end."
     )
 
     def weight_at(self, step: int, steps: int) -> float:
@@ -76,15 +76,15 @@ class _Weighted(_Term):
         return value_at(self.weight, step, steps) if inside else 0.0
 
     def largest_weight(self, steps: int) -> float:
-        """The weight of largest magnitude that it has in a run of `steps`; 0 where it never takes part."""
+        """The weight of largest magnitude in a run of `steps`; 0 if the term never takes part."""
         return max(values(self.weight, steps, self.window), key=abs, default=0.0)
 
 
 class SatisfiedAt(Section):
-    """The loss at which a referee is satisfied with a sample, and stops pushing.
+    """The loss at which a referee is satisfied with a sample and its gradient becomes 0.
 
-    The loss is the term's own, unweighted, averaged over the views that a step uses. At or below the threshold the
-    gradient of that sample is 0 in that step; it comes back when the loss rises again.
+    The loss is the term's own, unweighted and averaged over the views of a step. The gradient of a sample is 0 in every
+    step in which its loss is at or below the threshold.
     """
 
     loss: float | None = Field(None, description="The threshold as a number.")
@@ -92,20 +92,21 @@ class SatisfiedAt(Section):
         None,
         ge=0,
         le=1,
-        description="The threshold as a quantile of the losses of true matches in `calibration`: 0.5 is satisfied by "
-        "what an average match reaches, 0.9 by nearly any.",
+        description="The threshold as a quantile of the losses of matching images in `calibration`: 0.5 is the median "
+        "match, 0.9 accepts nearly any.",
     )
     calibration: str | None = Field(
-        None, description="A file of `python -m refcore_playground.calibrate`; playground:NAME is an embedded one."
+        None,
+        description="A file from `python -m refcore_playground.calibrate`, or playground:NAME for an embedded one.",
     )
     per: Literal["all", "prompt"] = Field(
         "all",
-        description="all: one threshold for every prompt. prompt: that of the sample's prompt, which the file has.",
+        description="all: one threshold for every prompt. prompt: that of the sample's own prompt in the file.",
     )
     width: float = Field(
         0.0,
         ge=0,
-        description="Loss above the threshold over which the gradient fades, linearly, to 0; 0 is a hard step.",
+        description="Range of losses above the threshold over which the gradient fades linearly to 0; 0: a hard step.",
     )
 
     @model_validator(mode="after")
@@ -113,14 +114,14 @@ class SatisfiedAt(Section):
         if (self.loss is None) == (self.quantile is None):
             raise ValueError("expected either `loss`, or `quantile` with `calibration`")
         if (self.quantile is None) != (self.calibration is None):
-            raise ValueError("quantile and calibration belong together; expected both or none")
+            raise ValueError("expected both `quantile` and `calibration`, or neither")
         if self.per == "prompt" and self.calibration is None:
-            raise ValueError("per is prompt, which needs a calibration")
+            raise ValueError("per is prompt, which needs `calibration`")
         return self
 
 
 class ParserUse(PluginUse):
-    """A parser by name, with its own fields; the name alone stands for both."""
+    """A parser by name, with its own fields; the name alone is enough."""
 
     @model_validator(mode="before")
     @classmethod
@@ -129,37 +130,38 @@ class ParserUse(PluginUse):
 
 
 class JudgedPhrases(Section):
-    """The phrases of the prompt that a referee judges besides the whole of it.
+    """Judging the phrases of a prompt as well as the whole prompt.
 
     The loss of a view is `whole` * loss(prompt) + `weight` * reduce(loss of each phrase). The phrases are those of
-    `refcore.contracts.parser.ParsedPrompt.sentences`: each thing with its count, and each relation of two of them.
+    `refcore.contracts.parser.ParsedPrompt.sentences`: each thing with its count, and each relation between two things.
     """
 
-    parser: ParserUse = Field(description="What takes the prompt apart: a parser's name, or its name and config.")
-    weight: float = Field(1.0, gt=0, description="Factor of the phrases' reduced loss.")
-    whole: float = Field(1.0, ge=0, description="Factor of the whole prompt's loss; 0 judges the phrases alone.")
+    parser: ParserUse = Field(description="Parser of the prompts: its name, or its name and config.")
+    weight: float = Field(1.0, gt=0, description="Weight of the phrases' reduced loss.")
+    whole: float = Field(1.0, ge=0, description="Weight of the whole prompt's loss; 0: the phrases alone.")
     reduce: Literal["mean", "max"] = Field(
-        "mean", description="mean: of the phrases' losses. max: the loss of the view's worst phrase alone."
+        "mean", description="mean: the mean of the phrases' losses. max: the loss of the view's worst phrase."
     )
 
 
 class RefereeTerm(_Weighted):
-    """A referee that the image is optimised for."""
+    """A referee whose loss is optimised."""
 
     wanted: bool = Field(
         True,
-        description="false asks the negated question, for what must not be seen; bounded, unlike a negative weight.",
+        description="false: judge the negated question, for content to avoid. Bounded below, unlike a negative weight.",
     )
-    views: str = Field("main", description='The view group that it judges; "clean" is the image as it is.')
+    views: str = Field("main", description='View group that it judges; "clean" is the unchanged image.')
     satisfied_at: SatisfiedAt | None = Field(
         None,
-        description="Loss (a number, or its settings) at or below which this referee is satisfied and its gradient 0, "
-        "sample by sample; early_stop waits until the clean loss of all that have one is there. null: never.",
+        description="Loss, a number or settings, at or below which this referee is satisfied with a sample and its "
+        "gradient is 0. early_stop stops a sample once all such referees are satisfied with its clean image. null: "
+        "never.",
     )
     phrases: JudgedPhrases | None = Field(
         None,
-        description="Judge the phrases of the prompt (things and relations), too: a parser's name, or its settings. "
-        "Scores stay those of the whole prompt. null: the whole alone.",
+        description="Also judge the phrases of the prompt (things and relations): a parser's name, or settings. Scores "
+        "remain those of the whole prompt. null: the whole prompt only.",
     )
 
     @field_validator("satisfied_at", mode="before")
@@ -177,11 +179,11 @@ class RefereeTerm(_Weighted):
     def _of_whole_prompts(self) -> Self:
         if self.phrases is not None and PROMPT not in self.prompt:
             raise ValueError(
-                f'phrases are of the run\'s prompts, but prompt is "{self.prompt}"; expected {PROMPT} in it'
+                f'phrases are taken from the run\'s prompts, but prompt is "{self.prompt}"; expected {PROMPT} in it'
             )
         if self.phrases is not None and self.satisfied_at is not None and self.satisfied_at.calibration is not None:
             raise ValueError(
-                "satisfied_at.calibration is of losses on whole prompts, and with phrases the loss is another; "
+                "satisfied_at.calibration has losses on whole prompts, not comparable to losses with phrases; "
                 "use satisfied_at.loss"
             )
         return self
@@ -203,11 +205,11 @@ class PriorTerm(_Weighted):
 
 
 class Witness(_Term):
-    """A referee that only scores the result and is never optimised for."""
+    """A referee that only scores the result and is never optimised."""
 
     coarse: int | None = Field(
         None,
         ge=1,
-        description="Shrink the image by area to this many pixels on the longer side before it looks; fine "
-        "detail, which hacks live in, is then gone. null: as it is.",
+        description="Downscale the image, by area, to this many pixels on the longer side before scoring, which "
+        "removes the fine detail of adversarial patterns. null: full size.",
     )

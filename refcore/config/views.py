@@ -10,33 +10,33 @@ from refcore.config.section import Section
 from refcore.config.terms import PluginUse
 
 CLEAN = "clean"
-"""The view group that is always there: the whole image, once, as it is."""
+"""The view group that always exists: one view, the unchanged image."""
 
 
 class ViewGroup(Section):
-    """Random views of the image that one or several terms judge."""
+    """Random views of the image, judged by one or more referees."""
 
     count: int = Field(8, ge=1, description="Views per sample and step.")
     hardest: int | None = Field(
-        None, ge=1, description="Only this many views, those of highest loss, get gradients; null or `count` for all."
+        None, ge=1, description="Only this many views, those with the highest loss, get gradients; null: all."
     )
     augment: list[PluginUse] = Field(
         default_factory=list,
-        description="Augmentations. The geometric ones are applied first, in order, as one resampling of the image; "
-        "then the others, in order.",
+        description="Augmentations. The geometric ones are applied first, in order, as a single resampling of the "
+        "image; then the others, in order.",
     )
     padding: Literal["zeros", "border", "reflection"] = Field(
-        "zeros", description="What lies outside the image: black, its edge repeated, or its mirror image."
+        "zeros", description="Pixels outside the image: black, the nearest edge pixel, or the mirror image."
     )
     fit: Literal["stretch", "crop", "pad"] = Field(
         "stretch",
-        description="How an image of another aspect than the referee's input becomes a view: stretched to it, its "
-        "middle cut out, or the whole of it with `padding` beside it.",
+        description="Fit of an image whose aspect ratio differs from the referee's input: stretched, cropped at the "
+        "centre, or padded by `padding`.",
     )
     shrink: Literal["antialias", "pool"] = Field(
         "antialias",
-        description="How a large image is brought near the referee's input size: antialiased bicubic, or the mean of "
-        "average and max pooling, as the paper's code does.",
+        description="Downscaling of a large image to about the referee's input size: antialiased bicubic, or the mean "
+        "of average and max pooling, as in the paper's code.",
     )
 
     @model_validator(mode="after")

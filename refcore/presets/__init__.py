@@ -1,1 +1,1 @@
-"""The presets that ship with refcore, as YAML."""
+"""The presets that ship with refcore, as YAML files."""

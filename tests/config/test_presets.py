@@ -88,7 +88,7 @@ def test_an_override_sets_one_value_and_leaves_the_original_alone(assignment, pa
         ("referees..weight=1", "expected FIELD=VALUE"),
         ("referees.7.weight=1", r'referees has no element "7".*0 to 1'),
         ("referees.clip.weight=1", 'referees has no element "clip"'),
-        ("steps.fast=1", 'steps is the value 100, and has no "fast"'),
+        ("steps.fast=1", 'steps is the value 100 and has no "fast"'),
         ("steps=[1", "not valid YAML"),
     ],
 )

@@ -17,7 +17,7 @@ from refcore.engine.build import build, resolve
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, ParseError, RefcoreError
-from refcore.objective import Objective, referee
+from refcore.objective import Objective, referee_term
 
 PROMPTS = ["cat", "dog, cow, pig", "fox, hen"]
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
@@ -194,11 +194,11 @@ def test_a_run_is_the_same_with_the_parser_by_name_or_by_settings() -> None:
 
 
 def test_an_objective_keeps_its_parts() -> None:
-    objective = 2 * referee("toy", term={"phrases": {"parser": "commas", "reduce": "max"}}) - referee("toy")
+    objective = 2 * referee_term("toy", term={"phrases": {"parser": "commas", "reduce": "max"}}) - referee_term("toy")
     assert Objective.from_settings(json.loads(json.dumps(objective.settings()))) == objective
     assert Objective.of(objective.into(config(None))) == objective
     assert "reduce" in str(objective)
-    assert "phrases" not in str(referee("toy"))
+    assert "phrases" not in str(referee_term("toy"))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_an_objective_keeps_its_parts() -> None:
         ({"phrases": {"parser": "commas", "weight": 0}}, r"phrases\.weight: .*greater than 0"),
         ({"phrases": {"parser": "commas", "whole": -1}}, r"phrases\.whole: .*greater than or equal to 0"),
         ({"phrases": {"parser": "commas", "reduce": "min"}}, r'phrases\.reduce: "min" is unknown; expected mean, max'),
-        ({"phrases": {}}, r"phrases\.parser: it is missing"),
+        ({"phrases": {}}, r"phrases\.parser: required, but missing"),
         ({"phrases": {"parser": "commas", "wieght": 1}}, r'phrases\.wieght: unknown field.*did you mean "weight"'),
         ({"phrases": "commas", "prompt": "blurry"}, r'prompt is "blurry"; expected \{prompt\} in it'),
         ({"phrases": "commas", "satisfied_at": {"quantile": 0.5, "calibration": "c"}}, r"use satisfied_at\.loss"),

@@ -9,22 +9,23 @@ import warnings
 from refcore.errors import RefcoreError
 
 FAILED = 1
-"""Exit status of a command that was understood and could not be done."""
+"""Exit status of a command that failed."""
 MISUSED = 2
-"""Exit status of a command line that could not be understood."""
+"""Exit status of a wrong command line."""
 INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs `refcore` with `argv` (the process's own by default) and exits.
+    """Runs `refcore` with `argv` (by default the process's) and exits.
 
-    Exit status: 0 done, 1 failed, 2 misused, 130 interrupted. `--debug`, anywhere, shows the traceback of a failure.
+    Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted. `--debug`, in any position, shows the
+    traceback of a failure.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     if not debug:
-        _hush_libraries()
+        _silence_libraries()
     from refcore.cli.app import app
 
     try:
@@ -33,26 +34,26 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         message, status = _explain(error)
-        if message:  # a group without a command has printed its help, and has no more to say
+        if message:  # empty for a group without a command, which has printed its help
             print(f"error: {message}", file=sys.stderr)
     sys.exit(status or 0)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
-    """What went wrong, on one line, and the exit status."""
+    """(message on one line, exit status) of an error."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     if isinstance(error, RefcoreError):
         return _one_line(str(error)), FAILED
-    if hasattr(error, "format_message"):  # a usage error of typer, whose class moved between its versions
+    if hasattr(error, "format_message"):  # a usage error of typer, whose class differs between its versions
         return _one_line(error.format_message()), MISUSED
     if isinstance(error, OSError):
         where = f'"{error.filename}": ' if error.filename else ""
         return _one_line(f"{where}{error.strerror or error}"), FAILED
     if isinstance(error, MemoryError):
-        return "out of memory; fewer samples, or a smaller chunk size, need less", FAILED
+        return "out of memory; use fewer samples or a smaller chunk", FAILED
     return _one_line(
-        f"{type(error).__name__}: {error} (an error of refcore or of a plugin; --debug shows where)"
+        f"{type(error).__name__}: {error} (an error in refcore or a plugin; run with --debug for the traceback)"
     ), FAILED
 
 
@@ -60,8 +61,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _hush_libraries() -> None:
-    """Keeps the model libraries' own warnings and progress bars out of the terminal; what matters, refcore says."""
+def _silence_libraries() -> None:
+    """Silences the model libraries' warnings and progress bars; refcore reports what matters."""
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",

@@ -1,4 +1,4 @@
-"""Every command of `refcore` with its arguments; what a command does is imported when it runs: `--help` is instant."""
+"""The commands of `refcore` with their arguments; each imports its implementation when it runs, so --help is fast."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
-
-
-plugins_app = typer.Typer(help="List referees, priors, canvases and all other plugins.", invoke_without_command=True)
+plugins_app = typer.Typer(help="List and describe plugins.", invoke_without_command=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plugins_app, name="plugins")
 
 COMMANDS = "refcore.commands"
-"""Entry-point group of other packages' commands: a `typer.Typer` for a group of them, a function for one."""
+"""Entry-point group of other packages' commands: each a function, or a `typer.Typer` for a group."""
 
 
 def _print_version(asked: bool) -> None:
@@ -39,9 +37,11 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure; in any position.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a failure; may stand anywhere.")
+    ] = False,
 ) -> None:
-    """Options of every command. `--debug` is taken out by `refcore.cli.main`, and is here for the help."""
+    """Options of every command. `--debug` is handled by `refcore.cli.main`; it is declared here for the help."""
 
 
 @app.command()
@@ -50,17 +50,19 @@ def invert(
         list[str] | None, typer.Argument(metavar="PROMPT...", help="What the images should show.")
     ] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option("--prompts-file", metavar="FILE", help="More prompts, one a line.")
+        Path | None, typer.Option("--prompts-file", metavar="FILE", help="File with more prompts, one per line.")
     ] = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="An image a prompt and seed.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; by default runs/PROMPT-N.")
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="One image per prompt and seed.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a prompt that a referee would cut.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; by default runs/PROMPT-N.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse prompts that a referee would truncate.")] = False,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
@@ -85,7 +87,7 @@ def score(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Score an image against a prompt by the referees and witnesses of a preset."""
+    """Score an image against a prompt with the referees and witnesses of a preset."""
     from refcore.cli.score import run
 
     run(image, prompt, referee or [], preset, config, overrides or [], json)
@@ -95,13 +97,13 @@ def score(
 def plugins(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Import each plugin; show its config fields, or the error of a broken one.")
+        bool, typer.Option("--check", help="Import each plugin; show its config fields, or its error.")
     ] = False,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """List referees, priors, augmentations, canvases and parsers; nothing is imported without --check."""
+    """List all plugins; nothing is imported without --check."""
     if context.invoked_subcommand is None:
         from refcore.cli.plugins import list_plugins
 
@@ -115,7 +117,7 @@ def plugins_show(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Show the page of a plugin: what it is, where it comes from, its settings, and how a config names it."""
+    """Describe a plugin: what it does, who provides it, its settings, and how a config names it."""
     from refcore.cli.plugins import show_plugin
 
     show_plugin(name, json)
@@ -124,9 +126,9 @@ def plugins_show(
 @app.command()
 def presets(json: Json = False, plugins_dir: PluginsDir = None, local_plugins: LocalPlugins = False) -> None:
     """List the presets."""
-    from refcore.cli.plugins import list_presets
+    from refcore.cli.presets import run
 
-    list_presets(json)
+    run(json)
 
 
 @config_app.command("show")
@@ -146,7 +148,7 @@ def config_show(
 
 @config_app.command("validate")
 def config_validate(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config; the same as --config.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config, the same as --config.")] = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -162,7 +164,7 @@ def config_validate(
 
 @config_app.command("schema")
 def config_schema(
-    plugins: Annotated[bool, typer.Option("--plugins", help="With the fields of every installed plugin.")] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="Include the fields of every installed plugin.")] = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
@@ -178,11 +180,11 @@ def judge(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="A prompt that the judge reads.")],
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="The judge; see `refcore plugins`.")] = "playground",
     json: Json = False,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where the verdict is no.")] = False,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if the verdict is no.")] = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Say whether an image shows exactly what a prompt asks for, fact by fact."""
+    """Judge, fact by fact, whether an image shows exactly what a prompt asks for."""
     from refcore.cli.judge import run
 
     run(image, prompt, by, json, exit_code)
@@ -197,7 +199,7 @@ def doctor(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Say what this machine has, and with a preset or config what that would need of it."""
+    """Describe this machine and, with a preset or config, the checkpoints and memory that it needs."""
     from refcore.cli.doctor import run
 
     run(preset, config, overrides or [], json)
@@ -206,11 +208,11 @@ def doctor(
 @app.command()
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas or parser.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What configs will call it.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the package's folder is made.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Registered name of the plugin.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Parent folder of the new package.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Write a small plugin package, with tests that hold it to its contract."""
+    """Write a small plugin package, with tests of its contract."""
     from refcore.cli.new import run
 
     run(kind, name, out, json)
@@ -220,31 +222,36 @@ def new(
 def smoothness(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A preset, or the path of a YAML config.")],
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="PROMPT", help="What is made; by default the config's.")
+        list[str] | None,
+        typer.Option("--prompt", metavar="PROMPT", help="A prompt; by default the config's. Repeatable."),
     ] = None,
     steps: Annotated[
-        str | None, typer.Option("--steps", metavar="0,10,20", help="Steps done; by default the start and the middle.")
+        str | None,
+        typer.Option("--steps", metavar="0,10,20", help="Numbers of steps done; by default start and middle."),
     ] = None,
     views: Annotated[
-        str, typer.Option("--views", metavar="0,1,4", help="Views a sample; 0 is the clean image, config the config's.")
+        str,
+        typer.Option("--views", metavar="0,1,4", help="Views per sample; 0: the clean image; config: the config's."),
     ] = "0,1,4,16",
     noise: Annotated[
-        str, typer.Option("--noise", metavar="0,0.1", help="Std of the views' Gaussian noise; config is the config's.")
+        str, typer.Option("--noise", metavar="0,0.1", help="Std of the views' Gaussian noise; config: the config's.")
     ] = "config",
-    at: Annotated[str, typer.Option("--at", metavar="params|image", help="Where gradients are taken.")] = "params",
-    directions: Annotated[int, typer.Option("--directions", min=1, help="Random directions.")] = 4,
+    at: Annotated[str, typer.Option("--at", metavar="params|image", help="Variable of the loss.")] = "params",
+    directions: Annotated[int, typer.Option("--directions", min=1, help="Number of random directions.")] = 4,
     radius: Annotated[float, typer.Option("--radius", help="Root-mean-square length of a random direction.")] = 0.01,
-    dtype: Annotated[str, typer.Option("--dtype", metavar="float64|float32", help="Of the measured models.")] = (
+    dtype: Annotated[str, typer.Option("--dtype", metavar="float64|float32", help="Dtype of the measured models.")] = (
         "float64"
     ),
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write the JSON here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write the result to this file, as JSON.")
+    ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Measure how smooth and how well conditioned the referees' loss is along a run."""
+    """Measure the smoothness and conditioning of the referees' loss along a run."""
     from refcore.cli.smoothness import run
 
     run(source, prompts or [], overrides or [], seed, steps, views, noise, at, directions, radius, dtype, out, json)
@@ -252,20 +259,20 @@ def smoothness(
 
 @app.command()
 def convert(
-    conversion: Annotated[str, typer.Argument(metavar="CONVERSION", help="What to convert: blip2-itg.")],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The original file.")],
+    conversion: Annotated[str, typer.Argument(metavar="CONVERSION", help="Conversion, such as blip2-itg.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file to convert.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The file or folder to write to.")],
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Convert a file of another project for one of the plugins."""
+    """Convert a file of another project for use by a plugin."""
     from refcore.cli.convert import run
 
     run(conversion, source, out)
 
 
 def _add_commands() -> None:
-    """Adds the commands of installed packages, the benchmark's and the playground's among them."""
+    """Adds the commands of installed packages, such as the benchmark's and the playground's."""
     for point in sorted(metadata.entry_points(group=COMMANDS), key=lambda point: point.name):
         command = point.load()
         if isinstance(command, typer.Typer):

@@ -1,4 +1,4 @@
-"""`refcore config`: show, validate, schema."""
+"""`refcore config show`, `validate` and `schema`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def schema(with_plugins: bool) -> None:
 
 
 def _schemas(kind: registry.Kind) -> dict[str, Any]:
-    """Plugin name -> the schema of its `config`; plugins that cannot be imported are left out."""
+    """Plugin name -> JSON Schema of its `config`; plugins that cannot be imported are left out."""
     found = {}
     for name in registry.names(kind):
         try:

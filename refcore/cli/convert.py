@@ -1,4 +1,4 @@
-"""`refcore convert`: conversions are offered by plugin classes, by name (`Plugin.conversions`)."""
+"""`refcore convert`: the conversions that plugin classes offer (`Plugin.conversions`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from refcore.errors import RefcoreError, unknown
 
 
 def run(conversion: str, source: Path, out: Path) -> None:
-    """`blip2-itg` is the conversion `itg` of the plugin `blip2`; both names may have hyphens."""
+    """Runs a conversion: `blip2-itg` is `itg` of the plugin `blip2`; both names may have hyphens."""
     for kind in registry.KINDS:
         for plugin in registry.names(kind):
             name = conversion.removeprefix(f"{plugin}-")
@@ -24,7 +24,7 @@ def run(conversion: str, source: Path, out: Path) -> None:
 
 
 def offered() -> list[str]:
-    """Every conversion of every plugin that can be imported."""
+    """The conversions of all plugins that can be imported."""
     found = []
     for kind in registry.KINDS:
         for plugin in registry.names(kind):

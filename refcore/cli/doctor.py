@@ -1,4 +1,4 @@
-"""`refcore doctor`: what this machine has, and what a config would need of it."""
+"""`refcore doctor`: this machine, and the checkpoints and memory that a config needs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ def run(preset_name: str | None, file: Path | None, overrides: list[str], as_jso
 
     machine = doctor.machine()
     own = doctor.own_checkpoints()
-    asked = preset_name is not None or file is not None or bool(overrides)
     needed: dict[str, Any] | None = None
-    if asked:
+    if preset_name is not None or file is not None or overrides:
         config = presets.compose(preset_name, file, overrides)
         checkpoints = doctor.needed_checkpoints(config)
         weights = doctor.weights_in_memory(checkpoints, getattr(torch, config.dtype))
@@ -30,13 +29,13 @@ def run(preset_name: str | None, file: Path | None, overrides: list[str], as_jso
             "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints],
             "weights_bytes": weights,
         }
-    told = {**machine, "embedded": [asdict(checkpoint) for checkpoint in own], "needed": needed}
+    found = {**machine, "embedded": [asdict(checkpoint) for checkpoint in own], "needed": needed}
     if as_json:
-        print_json(told)
+        print_json(found)
         return
     rows: list[tuple[str, str]] = [
-        ("device", f"{machine['device']}: {machine['name']}, {machine['threads']} threads of torch"),
-        ("memory", f"{_gb(machine['total_bytes'])}, of which {_gb(machine['free_bytes'])} are free"),
+        ("device", f"{machine['device']}: {machine['name']}, {machine['threads']} torch threads"),
+        ("memory", f"{_gb(machine['total_bytes'])}, {_gb(machine['free_bytes'])} free"),
         ("system", f"{machine['system']}, Python {machine['python']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())),
         ("embedded", ", ".join(f"{checkpoint.model} ({_gb(checkpoint.bytes)})" for checkpoint in own) or "none"),
@@ -56,14 +55,14 @@ def run(preset_name: str | None, file: Path | None, overrides: list[str], as_jso
     for checkpoint in checkpoints:
         if checkpoint.state == "missing":
             stdout.print(
-                f'"{checkpoint.model}" is not here: it is downloaded by the first run, or by `hf download '
-                f"{checkpoint.model}`; without a network, copy it here and set {checkpoint.used_by[0]}",
+                f'"{checkpoint.model}" is missing: the first run downloads it, or `hf download '
+                f"{checkpoint.model}`; without a network, copy it to this machine and set {checkpoint.used_by[0]}",
                 markup=False,
                 soft_wrap=True,
             )
     known = needed["weights_bytes"] is not None
     sized = f"{_gb(needed['weights_bytes'])} of weights" if known else "weights of unknown size"
-    stdout.print(f"needs {sized} in {config.dtype}, and room for the graphs (docs/performance.md)", markup=False)
+    stdout.print(f"needs {sized} in {config.dtype}, and memory for activations (docs/performance.md)", markup=False)
 
 
 def _gb(size: int | None) -> str:

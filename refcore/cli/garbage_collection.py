@@ -1,4 +1,4 @@
-"""Loading without the garbage collector, which would look through a million imported objects again and again."""
+"""Loading without garbage collection, which would search a million imported objects again and again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """No garbage is collected inside, and what was made there is never looked through later.
+    """Disables garbage collection inside, and exempts the objects created there from later collections.
 
-    The model libraries make a million objects on import, and all of them stay: a quarter of the time to a run's first
-    step went into finding that out. For a command that loads once; a process that loads again and again would keep the
-    cycles of every time.
+    Importing the model libraries creates a million objects that all stay alive, and searching them took a quarter of
+    the time to a run's first step. For commands that load once; a process that loads repeatedly would leak cycles.
     """
     on = gc.isenabled()
     gc.disable()

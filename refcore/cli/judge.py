@@ -1,4 +1,4 @@
-"""`refcore judge`: the verdict of a judge that knows the truth about the images of its world."""
+"""`refcore judge`: the verdict of a judge, which knows the ground truth about images of its world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`refcore new`: writes a plugin package that installs and whose tests pass, for its author to change."""
+"""`refcore new`: writes a plugin package, ready to install and with passing tests, for its author to change."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from string import Template
 from refcore import registry
 from refcore.cli import new_templates as templates
 from refcore.cli.output import print_json, stdout
-from refcore.cli.plugins import use
 from refcore.errors import RefcoreError, unknown
 from refcore.hooks import API_VERSION
 from refcore.runs import rundir
 
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 LONGEST = 40
-"""Characters of a name; it becomes part of a module's and a distribution's."""
+"""Maximum length of a name, which becomes part of a module and a distribution."""
 _WORD = re.compile(r"\b[A-Z]\w*\b")
 
 
@@ -33,19 +32,19 @@ def run(kind: str, name: str, out: Path, as_json: bool) -> None:
 
 
 KINDS: dict[str, registry.Kind] = {registry.SINGULAR[kind]: kind for kind in registry.KINDS if kind in templates.MODULE}
-"""Singular -> plural of the kinds that there is a template for."""
+"""Singular -> plural of the kinds with a template."""
 
 
 def write(kind: str, name: str, out: Path) -> list[Path]:
-    """Writes `OUT/refcore-NAME` and returns the paths of its files.
+    """Writes the package `OUT/refcore-NAME` and returns the paths of its files.
 
     Args:
         kind: referee, prior, augmentation, canvas or parser.
-        name: what configs will call the plugin.
-        out: the folder that the package's folder is made in.
+        name: registered name of the plugin.
+        out: parent folder of the package.
 
     Raises:
-        RefcoreError: an unknown kind, a name that cannot be one or is taken, or a folder that exists.
+        RefcoreError: the kind is unknown, the name is invalid or taken, or the folder exists.
     """
     if kind not in KINDS:
         raise unknown("kind of plugin", kind, KINDS)
@@ -53,7 +52,7 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     _check_name(plural, name)
     folder = out / f"refcore-{name.replace('_', '-')}"
     if folder.exists() or folder.is_symlink():
-        raise RefcoreError(f'the folder "{folder}" exists, and is never written over; move it, or name another --out')
+        raise RefcoreError(f'the folder "{folder}" exists and is not overwritten; move it, or choose another --out')
     files = _files(plural, name)
     try:
         folder.mkdir(parents=True)
@@ -69,21 +68,21 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
 def _check_name(kind: registry.Kind, name: str) -> None:
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         guess = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:LONGEST].strip("-")
-        hint = f'; "{guess}" would be one' if NAME.fullmatch(guess) else ""
+        hint = f'; for example "{guess}"' if NAME.fullmatch(guess) else ""
         raise RefcoreError(
-            f'"{name}" is no name of a plugin; expected small letters and digits, words joined by - or _, at most '
+            f'"{name}" is not a valid plugin name; expected lowercase letters and digits, joined by - or _, at most '
             f"{LONGEST} characters{hint}"
         )
     taken = registry.rows()
     for row in taken:
         if (row.kind, row.name) == (kind, name):
             raise RefcoreError(
-                f'the {registry.SINGULAR[kind]} "{name}" exists already, from {row.distribution}; choose another name'
+                f'the {registry.SINGULAR[kind]} "{name}" already exists, from {row.distribution}; choose another name'
             )
 
 
 def _files(kind: registry.Kind, name: str) -> dict[str, str]:
-    """Path in the package's folder -> text."""
+    """Path in the package -> text of the file."""
     singular = registry.SINGULAR[kind]
     identifier = name.replace("-", "_")
     module = f"refcore_{identifier}"
@@ -97,7 +96,7 @@ def _files(kind: registry.Kind, name: str) -> dict[str, str]:
         "cls": class_name(kind, name),
         "summary": templates.SUMMARY[kind],
         "lower": templates.SUMMARY[kind][0].lower() + templates.SUMMARY[kind][1:],
-        "use": use(kind, name),
+        "usage": registry.contract(kind).usage.replace("NAME", name),
         "imports": templates.IMPORTS[kind],
         "options": templates.OPTIONS[kind],
         "library": templates.LIBRARY[kind],
@@ -115,7 +114,7 @@ def _files(kind: registry.Kind, name: str) -> dict[str, str]:
 
 
 def class_name(kind: registry.Kind, name: str) -> str:
-    """The class of a plugin's name; with its kind behind it where the template uses the plain word already.
+    """The class name for a plugin's name; the kind is appended if the template already uses the plain word.
 
     >>> class_name("referees", "edge-sharpness"), class_name("referees", "tensor")
     ('EdgeSharpness', 'TensorReferee')

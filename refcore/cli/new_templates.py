@@ -1,6 +1,6 @@
-"""The files of a new plugin package (`refcore new`), one template a file and kind; $words are filled in.
+"""Templates of the files of a new plugin package (`refcore new`), one per file and kind; $words are filled in.
 
-Each kind's class is small, complete and true to its contract: an author changes it, and the tests say what broke.
+Each class is small, complete and keeps its contract; as its author changes it, the tests show what breaks.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ pytest
 In a run's config:
 
 ```yaml
-$use
+$usage
 ```
 
-`$module/__init__.py` registers the name; refcore reads it whenever it lists plugins, so it imports nothing heavy.
-`$module/$kind.py` is the plugin, and `tests/test_$identifier.py` holds it to the contract.
+`$module/__init__.py` registers the name; it is imported whenever plugins are listed, so it imports nothing heavy.
+`$module/$kind.py` is the plugin, and `tests/test_$identifier.py` tests its contract.
 $more"""
 
 MORE = {
     "referees": """
-What the new referee knows, and whether a picture can be made by it alone, measured on the playground:
+How well the referee judges images of the playground, and whether it can make one on its own:
 
 ```
 refcore probe $name
@@ -71,7 +71,7 @@ from __future__ import annotations
 from refcore.hooks import Register, hookimpl
 
 api_version = $api_version
-"""The version of refcore's hooks and contracts that this was written for."""
+"""Version of refcore's hooks and contracts that this package was written for."""
 
 
 @hookimpl
@@ -84,7 +84,7 @@ def register_$kinds(register: Register) -> None:
 '''
 
 SUMMARY = {
-    "referees": "How bright the picture is, from dark to bright in the prompt",
+    "referees": "Brightness of the image, from dark to bright in the prompt",
     "priors": "Smoothness: squared second differences of neighbouring pixels",
     "augmentations": "A random exposure of each view",
     "canvases": "A mosaic of square tiles",
@@ -105,16 +105,16 @@ from refcore import PluginConfig, Conditioning, Referee
 from torch import Tensor
 
 LEVELS = {"black": 0.0, "dark": 0.25, "dim": 0.4, "light": 0.75, "bright": 0.9, "white": 1.0}
-"""Brightness that a word of the prompt asks for; 0.5 where none is named."""
+"""Brightness requested by a word of the prompt; 0.5 without such a word."""
 EPS = 1e-8
 """Added inside the logarithm of a probability."""
 
 
 class $cls(Referee):
-    """p(match) = exp(-((brightness - asked) / tolerance)^2); the loss is -log p, and -log(1 - p) where not wanted."""
+    """p(match) = exp(-((brightness - asked) / tolerance)^2); the loss is -log p, or -log(1 - p) if not wanted."""
 
     class Config(PluginConfig):
-        tolerance: float = Field(0.2, gt=0, description="Difference in brightness that counts as one.")
+        tolerance: float = Field(0.2, gt=0, description="Difference in brightness at which p(match) is 1/e.")
         size: int = Field(64, ge=1, description="Side of the views in pixels.")
 
     name = "$name"
@@ -122,12 +122,12 @@ class $cls(Referee):
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to load: it has no weights."""
+        """Nothing to load, since it has no weights."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Tensor `asked` [P], the brightness in [0, 1] that each prompt asks for."""
+        """Tensor `asked` [P]: the brightness in [0, 1] that each prompt asks for."""
         named = [[LEVELS[word] for word in prompt.lower().split() if word in LEVELS] for prompt in prompts]
         asked = torch.tensor([sum(levels) / len(levels) if levels else 0.5 for levels in named], device=self.device)
         notes = tuple("" if levels else f"names no brightness; known: {', '.join(LEVELS)}" for levels in named)
@@ -160,7 +160,7 @@ from torch import Tensor
 
 
 class $cls(Prior):
-    """The mean squared second difference along rows and columns: 0 for every even ramp of colour."""
+    """The mean squared second difference along rows and columns: 0 for every linear colour ramp."""
 
     class Config(PluginConfig):
         across: float = Field(1.0, ge=0, description="Weight of the differences along rows.")
@@ -171,10 +171,10 @@ class $cls(Prior):
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to load: it has no weights."""
+        """Nothing to load, since it has no weights."""
 
     def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        """The gradient of the value, like the images x [B, 3, H, W], and the value [B]."""
+        """The gradient of the value, shaped like the images x [B, 3, H, W], and the value [B]."""
         with torch.enable_grad():
             images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
             value = self._curvature(images)
@@ -199,7 +199,7 @@ from torch import Tensor
 
 
 class $cls(Augmentation):
-    """Each view times 2^stops, as a camera's exposure; the stops are drawn for each view."""
+    """Each view times 2^stops, like a camera's exposure, with stops drawn per view."""
 
     class Config(PluginConfig):
         stops: float = Field(0.3, ge=0, description="Largest change either way, in stops (factors of 2).")
@@ -227,15 +227,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILES = "tiles"
-"""The one tensor of the params, [B, 3, H / tile, W / tile]: logits of the tiles' colours."""
+"""The only tensor of the params, [B, 3, H / tile, W / tile]: logits of the tiles' colours."""
 
 
 class $cls(Canvas):
-    """Square tiles of one colour each: the picture has as many degrees of freedom as it has tiles."""
+    """Square tiles of one colour each: an image has three degrees of freedom per tile."""
 
     class Config(PluginConfig):
-        tile: int = Field(4, ge=1, description="Side of a tile in pixels; the picture's sides are multiples of it.")
-        noise: float = Field(0.1, ge=0, description="Standard deviation of the start around mid-grey, as logits.")
+        tile: int = Field(4, ge=1, description="Side of a tile in pixels; the image's sides are multiples of it.")
+        noise: float = Field(0.1, ge=0, description="Standard deviation of the initial logits around mid-grey.")
 
     name = "$name"
     config: Config
@@ -261,7 +261,7 @@ class $cls(Canvas):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:
-        """Each tile takes its mean colour, kept 0.001 away from 0 and 1, whose logits are infinite."""
+        """Each tile gets its mean colour, kept 0.001 away from 0 and 1, where logits are infinite."""
         return {TILES: F.avg_pool2d(images.to(self.device, torch.float32), self.config.tile).logit(eps=1e-3)}
 ''',
 }
@@ -277,10 +277,10 @@ from refcore.errors import ParseError
 
 
 class $cls(Parser):
-    """Each piece between separators is a thing, of which the prompt leaves open how many; no relations."""
+    """Each piece between separators is a thing without a count; there are no relations."""
 
     class Config(PluginConfig):
-        separator: str = Field(",", min_length=1, description="What stands between two things.")
+        separator: str = Field(",", min_length=1, description="Separator between two things.")
 
     name = "$name"
     config: Config
@@ -294,7 +294,7 @@ class $cls(Parser):
 '''
 
 TEST_HEAD = '''\
-"""`$name` keeps the contract of a $kind, and does what it says."""
+"""`$name` keeps the contract of a $kind and behaves as documented."""
 
 from __future__ import annotations
 
@@ -305,7 +305,7 @@ from refcore.testing import suite
 from $module.$kind import $cls
 
 Test$cls = suite($cls$options)
-"""One test a rule of the contract: `pytest -v` names them."""
+"""One test per rule of the contract; `pytest -v` lists them."""
 
 
 def test_it_is_found_by_its_name() -> None:
@@ -367,7 +367,7 @@ IMPORTS = {
     "parsers": "RefcoreError, registry",
 }
 LIBRARY = dict.fromkeys(("referees", "priors", "augmentations", "canvases"), "torch") | {"parsers": "pytest"}
-"""What else the tests import."""
+"""The library that the tests import."""
 OPTIONS = {
     "referees": ', prompts=("a dark room", "a bright room", "a dim hall")',
     "priors": "",
@@ -375,4 +375,4 @@ OPTIONS = {
     "canvases": ", size=(24, 32)",
     "parsers": "",
 }
-"""Arguments of the suite beside the plugin."""
+"""Arguments of `suite` after the plugin."""

@@ -1,4 +1,4 @@
-"""Options that several commands share, those of other packages' commands included."""
+"""Options shared by several commands, including those of other packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from refcore import registry
 from refcore.errors import RefcoreError
-from refcore.folder import LOCAL
+from refcore.folder import LOCAL_FOLDER
 
 
 def _read_folders(folders: list[Path] | None) -> list[Path] | None:
@@ -20,29 +20,34 @@ def _read_folders(folders: list[Path] | None) -> list[Path] | None:
 
 def _read_local(asked: bool) -> bool:
     if asked:
-        if not LOCAL.is_dir():
-            raise RefcoreError(f'there is no folder "{LOCAL}" here; make it, or name another with --plugins-dir')
-        registry.add_folder(LOCAL)
+        if not LOCAL_FOLDER.is_dir():
+            raise RefcoreError(
+                f'there is no folder "{LOCAL_FOLDER}" here; create it, or name another with --plugins-dir'
+            )
+        registry.add_folder(LOCAL_FOLDER)
     return asked
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PresetName = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset; see `refcore presets`.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A YAML config, a run's config.yaml for example.")
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML config, such as a run's config.yaml.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, as in referees.0.weight=0.5. Repeatable."),
 ]
-# The folders are read while the command line is, so that every later word may name what is in them.
+# Folders are read during parsing, so that later options can name their plugins.
 PluginsDir = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugins-dir", metavar="DIR", callback=_read_folders, help="Also the plugin files of this folder. Repeatable."
+        "--plugins-dir",
+        metavar="DIR",
+        callback=_read_folders,
+        help="Also use the plugin files in this folder. Repeatable.",
     ),
 ]
 LocalPlugins = Annotated[
     bool,
-    typer.Option("--local-plugins", callback=_read_local, help=f"Also the plugin files of ./{LOCAL}, never read else."),
+    typer.Option("--local-plugins", callback=_read_local, help=f"Also use the plugin files in ./{LOCAL_FOLDER}."),
 ]

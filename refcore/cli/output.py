@@ -1,6 +1,6 @@
-"""How commands print: results on stdout, as tables for people or as JSON; progress and warnings on stderr.
+"""Output of commands: results on stdout, as tables or JSON; progress and warnings on stderr.
 
-rich is imported by the first table or coloured line, not before: a run starts without it.
+rich is imported by the first table or coloured line, so that a run starts without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """`stdout` and `stderr`, the two consoles."""
+    """`stdout` and `stderr`: rich consoles, made on first use."""
     if name in ("stdout", "stderr"):
         return _console(name == "stderr")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -33,7 +33,7 @@ def _console(stderr: bool) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Plain JSON, never wrapped or coloured, so that a pipe can read it."""
+    """Prints JSON, never wrapped or coloured, so that pipes can read it."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -48,5 +48,5 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def warn(message: str) -> None:
-    """A line on stderr that does not stop the command."""
+    """Prints a warning, as one line on stderr."""
     print(f"warning: {' '.join(message.split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`refcore plugins`, `refcore plugins show` and `refcore presets`."""
+"""`refcore plugins` and `refcore plugins show`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ from rich.markup import escape
 
 from refcore import registry
 from refcore.cli.output import print_json, print_table, stdout
-from refcore.config import presets
 from refcore.errors import RefcoreError, unknown
 
-_FACTS: dict[str, tuple[str, ...]] = {
-    "referees": ("score_unit", "bounded_above"),
-    "priors": ("space", "couples_samples"),
-    "augmentations": ("geometric",),
-    "canvases": (),
-    "parsers": ("oracle",),
-    "judges": (),
-}
-"""The class attributes of each contract that a user wants to know."""
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
 
 
@@ -43,10 +33,10 @@ def list_plugins(check: bool, as_json: bool) -> None:
 
 
 def show_plugin(name: str, as_json: bool) -> None:
-    """The page of a plugin; of every kind that has one of this name.
+    """Prints the page of each plugin with this name, of any kind.
 
     Raises:
-        RefcoreError: no plugin has the name, or it is broken.
+        RefcoreError: the name is unknown, or the plugin is broken.
     """
     kinds = [kind for kind in registry.KINDS if name in registry.names(kind)]
     if not kinds:
@@ -62,14 +52,13 @@ def show_plugin(name: str, as_json: bool) -> None:
 
 
 def page(kind: registry.Kind, name: str) -> dict[str, Any]:
-    """What there is to know of a plugin, ready for JSON. Imports it.
+    """The description of a plugin, ready for JSON. Imports the plugin.
 
     Raises:
-        RefcoreError: it is broken.
+        RefcoreError: the plugin is broken.
     """
     entry = registry.entry(kind, name)
     cls = registry.get(kind, name)
-    facts = {fact: getattr(cls, fact) for fact in _FACTS[kind]}
     return {
         "name": name,
         "kind": kind,
@@ -78,7 +67,7 @@ def page(kind: registry.Kind, name: str) -> dict[str, Any]:
         "summary": entry.summary,
         "class": f"{cls.__module__}:{cls.__qualname__}",
         "description": inspect.cleandoc(cls.__doc__ or ""),
-        "facts": facts,
+        "facts": {fact: getattr(cls, fact) for fact in cls.facts},
         "conversions": [f"{name}-{conversion}" for conversion in cls.conversions],
         "fields": [
             {
@@ -89,33 +78,12 @@ def page(kind: registry.Kind, name: str) -> dict[str, Any]:
             }
             for field, info in cls.Config.model_fields.items()
         ],
-        "use": use(kind, name),
+        "usage": cls.usage.replace("NAME", name),
     }
 
 
-def list_presets(as_json: bool) -> None:
-    found = [_preset(name) for name in presets.names()]
-    if as_json:
-        print_json(found)
-    else:
-        rows = [(p["name"], p["version"], p["distribution"], p["error"] or p["summary"]) for p in found]
-        print_table(["name", "version", "distribution", "summary"], rows)
-
-
-def _preset(name: str) -> dict[str, Any]:
-    row = {"name": name, "summary": "", "distribution": "", "version": "", "default": name == presets.DEFAULT}
-    try:
-        found = presets.get(name)
-    except RefcoreError as error:
-        claims = registry.presets().get(name, [])
-        origins = {"distribution": ", ".join(claim.distribution for claim in claims)}
-        return {**row, **origins, "error": f"broken: {error}"}
-    told = {"summary": found.summary, "distribution": found.distribution, "version": found.version}
-    return {**row, **told, "error": None}
-
-
 def type_of(info: FieldInfo) -> str:
-    """The type of a field as a person writes it, with its bounds: `float, >= 0`.
+    """The type of a field in readable form, with its bounds: `float, >= 0`.
 
     >>> from pydantic import Field, create_model
     >>> type_of(create_model("C", n=(int | None, Field(3, ge=1))).model_fields["n"])
@@ -153,18 +121,6 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, (tuple, set, frozenset)) else str(value)
 
 
-def use(kind: registry.Kind, name: str) -> str:
-    """How a config names it; how the command line names a judge, which no config does."""
-    return {
-        "referees": f"referees:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
-        "priors": f"priors:\n  - name: {name}\n    weight: 1.0\n    config: {{}}",
-        "augmentations": f"views:\n  main:\n    augment:\n      - name: {name}\n        config: {{}}",
-        "canvases": f"canvas:\n  name: {name}\n  config: {{}}",
-        "parsers": f"referees:\n  - name: clip\n    phrases: {{parser: {{name: {name}, config: {{}}}}}}",
-        "judges": f"refcore judge IMAGE PROMPT --by {name}",
-    }[kind]
-
-
 def _print_page(found: dict[str, Any]) -> None:
     origin = f"{found['distribution']} {found['version']}".strip()
     stdout.print(f"[bold]{escape(found['name'])}[/]  {registry.SINGULAR[found['kind']]}, from {escape(origin)}")
@@ -178,7 +134,7 @@ def _print_page(found: dict[str, Any]) -> None:
         stdout.print()
         rows = [(f["name"], f["type"], _value(f["default"]), f["description"]) for f in found["fields"]]
         print_table(["setting", "type", "default", "meaning"], rows)
-    stdout.print(f"\n{found['use']}\n", markup=False)
+    stdout.print(f"\n{found['usage']}\n", markup=False)
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`refcore smoothness`: how smooth and how well conditioned the referees' loss is along a run."""
+"""`refcore smoothness`: smoothness and conditioning of the referees' loss along a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, stdout
 from refcore.config import presets
-from refcore.config.settings import load_yaml, override
 from refcore.errors import RefcoreError, unknown
 from refcore.runs import rundir
 
 if TYPE_CHECKING:
-    from refcore.diagnostics.smoothness import Report
+    from refcore.config.run import RunConfig
+    from refcore.diagnostics.smoothness import SmoothnessReport
 
 T = TypeVar("T")
 AS_CONFIGURED = "config"
-"""In `--views` and `--noise`: what the config has."""
+"""Word for the config's own value in `--views` and `--noise`."""
 COLUMNS = {
     "loss": "loss",
     "gradient_norm": "|gradient|",
@@ -55,10 +55,11 @@ def run(
             raise RefcoreError(f'{option} is "{value}"; expected {" or ".join(allowed)}')
     config = _config(source, prompts, overrides, seed)
 
-    from refcore.diagnostics.smoothness import probe
+    # Imported here: it loads torch and scipy, and mistakes on the command line are reported before.
+    from refcore.diagnostics.smoothness import measure_smoothness
 
     with needed_by(source if source in presets.names() else None):
-        report = probe(config, **numbers, at=at, directions=directions, radius=radius, dtype=dtype)  # type: ignore[arg-type]
+        report = measure_smoothness(config, **numbers, at=at, directions=directions, radius=radius, dtype=dtype)  # type: ignore[arg-type]
     found = {**report.to_dict(), "versions": rundir.versions()}
     if out is not None:
         rundir.write_text(out, rundir.to_json(found, indent=1) + "\n")
@@ -69,10 +70,10 @@ def run(
 
 
 def listed(option: str, text: str, read: Callable[[str], T], none: str | None = None) -> list[T | None]:
-    """`0,1,4` as numbers; the word `none` is None.
+    """The numbers of a list such as `0,1,4`; the word `none` stands for None.
 
     Raises:
-        RefcoreError: something in it is no such number.
+        RefcoreError: a word is not such a number.
     """
     found: list[T | None] = []
     for word in text.split(","):
@@ -81,29 +82,27 @@ def listed(option: str, text: str, read: Callable[[str], T], none: str | None = 
         except ValueError as error:
             also = f', or "{none}"' if none else ""
             raise RefcoreError(
-                f'{option} is "{text}": "{word}" is no number; expected numbers with commas between{also}'
+                f'{option} is "{text}": "{word}" is not a number; expected comma-separated numbers{also}'
             ) from error
     return found
 
 
-def _config(source: str, prompts: list[str], overrides: list[str], seed: int | None) -> Any:
-    if source in presets.names():
-        settings = presets.get(source).settings
-    elif Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
-        settings = load_yaml(source)
-    else:
-        raise unknown("preset or config file", source, presets.names())
-    fields: dict[str, Any] = {"prompts": prompts or settings.get("prompts", [])}
-    if not fields["prompts"]:
-        raise RefcoreError('the config has no prompts; give one with --prompt "a red circle"')
+def _config(source: str, prompts: list[str], overrides: list[str], seed: int | None) -> RunConfig:
+    fields: dict[str, Any] = {"prompts": prompts} if prompts else {}
     if seed is not None:
         fields["seeds"] = [seed]
-    from refcore.config.run import RunConfig
+    if source in presets.names():
+        config = presets.compose(source, None, overrides, **fields)
+    elif Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
+        config = presets.compose(None, source, overrides, **fields)
+    else:
+        raise unknown("preset or config file", source, presets.names())
+    if not config.prompts:
+        raise RefcoreError('the config has no prompts; give one with --prompt "a red circle"')
+    return config
 
-    return RunConfig.from_settings({**override(settings, overrides), **fields})
 
-
-def _print(report: Report) -> None:
+def _print(report: SmoothnessReport) -> None:
     rows, points = report.rows(), report.points
     samples = f"{rows[0]['samples']} samples (medians)" if rows[0]["samples"] > 1 else "one sample"
     where = "parameters" if report.at == "params" else "image"

@@ -1,1 +1,1 @@
-"""The six contracts that plugins keep, one a file, and what referees and priors are conditioned on."""
+"""The contracts of the six kinds of plugins, one file each, and the conditioning of referees and priors."""

@@ -1,23 +1,25 @@
-"""The contract of a canvas: where images live, and how its parameters become pixels."""
+"""The contract of a canvas: the parameters that a run optimises, and their decoding into pixels."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from refcore.plugin import Plugin
+from refcore.errors import RefcoreError
+from refcore.plugin import Kind, Plugin
 from refcore.rng import Rng
 
 CanvasParams = dict[str, Tensor]
-"""The tensors that a run optimises, float32, first dimension B (samples)."""
+"""The tensors that a run optimises, float32, with first dimension B (samples)."""
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """What a latent prior must match: the encoder that made the latents, and how they are scaled."""
+    """Identity of a latent space, for latent priors: its autoencoder, and the scaling of its latents."""
 
     fingerprint: str
     """Hash of the autoencoder's weights and geometry."""
@@ -27,45 +29,45 @@ class LatentSpace:
 
 
 class Canvas(Plugin):
-    """Where images live. `decode` is differentiable and treats every sample alone."""
+    """A parameterisation of images. `decode` is differentiable, and samples do not interact in it."""
 
-    kind = "canvases"
+    kind: ClassVar[Kind] = "canvases"
+    usage: ClassVar[str] = "canvas:\n  name: NAME\n  config: {}"
     latent_space: LatentSpace | None = None
-    """None for canvases without latents (pixels)."""
+    """None on canvases without latents, such as pixels."""
     size: tuple[int, int]
     """(height, width) of the decoded images; set by `load`."""
     device: torch.device
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
-        """Loads what it needs and settles `size` (None: its own default).
+        """Loads its weights and sets `size` (None: its own default) and `device`.
 
         Raises:
-            RefcoreError: a size that it does not allow, with the nearest that it does; a CheckpointError.
+            RefcoreError: a size that it does not support; the message names the nearest that it does.
+            CheckpointError: a checkpoint is missing or corrupt.
         """
 
     @abstractmethod
     def init(self, rng: Rng) -> CanvasParams:
-        """Fresh parameters for the rng's samples, drawn from it alone, on `device`, float32."""
+        """New float32 parameters on `device`, one row per sample of the rng, drawn from it alone."""
 
     @abstractmethod
     def decode(self, params: CanvasParams) -> Tensor:
         """[B, 3, H, W] in [0, 1], float32, differentiable in the params."""
 
     def encode(self, images: Tensor) -> CanvasParams:
-        """Parameters whose decoding is close to images [B, 3, H, W] in [0, 1]; for starts from an image.
+        """Parameters that decode to approximately these images [B, 3, H, W] in [0, 1], for starts from an image.
 
         Raises:
             RefcoreError: this canvas cannot start from an image.
         """
-        from refcore.errors import RefcoreError
-
         raise RefcoreError(f"canvas {self.name!r} cannot start from an image: it has no encoder")
 
     def latent(self, params: CanvasParams) -> Tensor | None:
-        """The scaled latent [B, C, h, w] that latent priors work on (a tensor of `params`), or None."""
+        """The scaled latent [B, C, h, w] for latent priors (a tensor of `params`), or None."""
         return None
 
     def latent_name(self) -> str | None:
-        """The key of `latent` in the params, so that a latent prior's gradient can be added there; None without one."""
+        """The key of `latent` in the params, where gradients of latent priors are added; None without a latent."""
         return None

@@ -1,4 +1,4 @@
-"""What a referee or prior is conditioned on: the prompts of a run, read once."""
+"""The conditioning of a referee or prior: its features of a run's prompts, computed once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a referee (or prior) took from P prompts, once a run: tensors whose first dimension is P.
+    """A referee's or prior's features of P prompts: tensors whose first dimension is P.
 
-    `truncated[i]` is the part of prompt i beyond the model's context, "" where all of it was read. `notes[i]` says how
-    prompt i was understood where that is not plain ("" elsewhere).
+    `truncated[i]` is the text of prompt i cut off by the model's context limit, or "". `notes[i]` is how the model
+    understood prompt i where that is not obvious, or "".
     """
 
     prompts: tuple[str, ...]
@@ -33,7 +33,7 @@ class Conditioning:
         return {name: value.index_select(0, prompt_index) for name, value in self.tensors.items()}
 
     def take(self, prompt_index: Sequence[int]) -> Conditioning:
-        """The conditioning of some of the prompts, repeats allowed, as if they alone had been read."""
+        """The conditioning of some of the prompts, as if only these had been read; repeats are allowed."""
         tensors = {name: value[torch.tensor(prompt_index, device=value.device)] for name, value in self.tensors.items()}
         truncated = tuple(self.truncated[i] for i in prompt_index) if self.truncated else ()
         notes = tuple(self.notes[i] for i in prompt_index) if self.notes else ()

@@ -1,13 +1,13 @@
-"""The contract of a judge: what knows the truth about images of a world of its own, and takes part in no run."""
+"""The contract of a judge: a plugin that knows the ground truth about images of its world; never used in a run."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from refcore.plugin import Plugin
+from refcore.plugin import Kind, Plugin
 
 if TYPE_CHECKING:
     from refcore.images import Levels
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing asked for, what was found in its place, and whether they agree."""
+    """One requirement of a prompt, what the image has in its place, and whether they agree."""
 
     asked: str
     found: str
@@ -27,7 +27,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an image shows exactly what a prompt asks for, fact by fact."""
+    """Whether an image shows exactly what its prompt asks for, fact by fact."""
 
     verdict: bool
     facts: Sequence[Fact]
@@ -38,26 +38,27 @@ class Verdict:
 
 
 class Judge(Plugin):
-    """Says of a finished image whether it shows what its prompt asks for.
+    """Decides whether a finished image shows what its prompt asks for.
 
-    A judge registers under the name of its world, the word before the colon in the checkpoints of that world:
-    "playground" for `playground:clip`. Runs on such checkpoints have its verdicts in their results.
+    A judge is registered under the name of its world, the prefix of that world's checkpoints: "playground" for
+    `playground:clip`. The results of runs on such checkpoints contain its verdicts.
     """
 
-    kind = "judges"
+    kind: ClassVar[Kind] = "judges"
+    usage: ClassVar[str] = "refcore judge IMAGE PROMPT --by NAME"
 
     @abstractmethod
     def reads(self, prompt: str) -> bool:
-        """Whether it can judge images of this prompt."""
+        """Whether it understands this prompt, and so can judge its images."""
 
     @abstractmethod
     def judge(self, levels: Levels, prompt: str) -> Verdict:
         """The verdict on an image.
 
         Args:
-            levels: [H, W, 3] uint8, sRGB, as the image is saved.
-            prompt: one that it `reads`.
+            levels: [H, W, 3] uint8, sRGB, as saved.
+            prompt: one for which `reads` is true.
 
         Raises:
-            ParseError: the prompt is not one that it reads.
+            ParseError: `reads` is false for the prompt.
         """

@@ -1,4 +1,4 @@
-"""The contract of a parser: what takes a prompt apart into things, how many of each, and relations between them."""
+"""The contract of a parser: prompts split into things, their counts, and the relations between them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 from refcore import registry
 from refcore.errors import ParseError
-from refcore.plugin import Plugin
+from refcore.plugin import Kind, Plugin
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-"""How small counts are written; larger ones are written as digits."""
+"""Counts as words; larger ones are written in digits."""
 ARTICLES = ("a", "an")
 
 
@@ -21,11 +21,11 @@ class Phrase:
     """One noun phrase of a prompt."""
 
     text: str
-    """One of it: a singular noun phrase with its article and without a count, "a small dotted green star"."""
+    """A singular noun phrase with its article and without a count: "a small dotted green star"."""
     count: int | None = 1
-    """How many the prompt asks for; None where it leaves that open, as a bare plural does."""
+    """Number that the prompt asks for; None if it leaves that open, as a bare plural does."""
     said: str = field(default="", compare=False)
-    """The phrase with its count as the prompt says it, "two geese"; where it is "", the regular plural of `text`."""
+    """The phrase with its count in the prompt's own words, "two geese"; "" for the regular plural of `text`."""
 
     def sentence(self) -> str:
         """The phrase as a prompt of its own.
@@ -44,22 +44,22 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Relation:
-    """What holds between two things: the subject is `name` the object."""
+    """A relation between two things: the subject is `name` the object."""
 
     subject: int
-    """Index into the things."""
+    """Index into `things`."""
     name: str
-    """"left of", "right of", "above", "below", or any other preposition as the prompt has it."""
+    """"left of", "right of", "above", "below", or any other preposition in the prompt's words."""
     object: int
-    """Index into the things."""
+    """Index into `things`."""
 
 
 @dataclass(frozen=True)
 class ParsedPrompt:
-    """A prompt, taken apart.
+    """A prompt as things and relations.
 
     Raises:
-        ParseError: there is no thing, a negative count, or a relation of a thing that is not there.
+        ParseError: there are no things, a count is below 1, or a relation has an index out of range.
     """
 
     prompt: str
@@ -68,9 +68,9 @@ class ParsedPrompt:
 
     def __post_init__(self) -> None:
         if not self.things:
-            raise ParseError(f'"{self.prompt}": no thing was found in it; expected a noun phrase')
+            raise ParseError(f'"{self.prompt}" names no thing; expected a noun phrase')
         if any(part.count is not None and part.count < 1 for part in self.things):
-            raise ParseError(f'"{self.prompt}": a count is below 1; expected 1 or more, or None where it is open')
+            raise ParseError(f'"{self.prompt}": a count is below 1; expected 1 or more, or None if it is open')
         for relation in self.relations:
             if not {relation.subject, relation.object} <= set(range(len(self.things))):
                 raise ParseError(
@@ -79,7 +79,7 @@ class ParsedPrompt:
                 )
 
     def sentences(self) -> tuple[str, ...]:
-        """The phrases as prompts of their own: each thing with its count, then each relation; none of them twice.
+        """The phrases as prompts of their own, without repeats: each thing with its count, then each relation.
 
         >>> things = (Phrase("a red circle"), Phrase("a blue square", 2))
         >>> ParsedPrompt("...", things, (Relation(0, "left of", 1),)).sentences()
@@ -91,37 +91,39 @@ class ParsedPrompt:
 
 
 class Parser(Plugin):
-    """Takes prompts apart. Subclasses implement `parse`, and `load` where there is something to load."""
+    """Splits prompts into phrases. Subclasses implement `parse`, and `load` if there is something to load."""
 
-    kind = "parsers"
+    kind: ClassVar[Kind] = "parsers"
+    facts: ClassVar[tuple[str, ...]] = ("oracle",)
+    usage: ClassVar[str] = "referees:\n  - name: clip\n    phrases: {parser: {name: NAME, config: {}}}"
     oracle: ClassVar[bool] = False
-    """True: it knows the grammar that wrote the prompts, so that every table of results must say so."""
+    """Whether it knows the grammar that generated the prompts; tables of results then say so."""
 
     def load(self) -> None:
-        """Loads what it needs, once, before the first prompt.
+        """Loads libraries and models, once, before the first prompt.
 
         Raises:
-            RefcoreError: a library or a model is missing; the message names the remedy.
+            RefcoreError: a library or model is missing; the message names the remedy.
         """
 
     @abstractmethod
     def parse(self, prompt: str) -> ParsedPrompt:
-        """The things and relations of a prompt, always the same for the same prompt, which is kept as it was given.
+        """The things and relations of a prompt, deterministically; the result's `prompt` is the one given.
 
         Raises:
-            ParseError: it cannot read the prompt.
+            ParseError: the prompt cannot be parsed.
         """
 
 
 def load_parser(name: str, config: Mapping[str, Any] | None = None, where: str = "") -> Parser:
-    """The registered parser of a name, loaded; arguments and errors as for `refcore.registry.create`."""
+    """A new, loaded parser of a registered name; arguments and errors as for `refcore.registry.create`."""
     parser: Parser = registry.create("parsers", name, config, where)
     parser.load()
     return parser
 
 
 def plural(phrase: str) -> str:
-    """The regular English plural of a phrase's last word.
+    """The phrase with its last word in the regular English plural.
 
     >>> plural("small red cross"), plural("grey city"), plural("toy")
     ('small red crosses', 'grey cities', 'toys')

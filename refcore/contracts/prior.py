@@ -1,4 +1,4 @@
-"""The contract of a prior: a gradient that keeps images natural, with or without a loss behind it."""
+"""The contract of a prior: a gradient that keeps images natural, of a loss or of none."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
-from refcore.plugin import Plugin
+from refcore.plugin import Kind, Plugin
 from refcore.rng import Rng
 
 
 class Prior(Plugin):
-    """Pulls the canvas toward natural images. `space` says what `gradient` is given and returns a gradient for.
+    """Pulls the canvas toward natural images. `space` is the space in which `gradient` works.
 
     latent: x is the canvas's scaled latent [B, C, h, w]; on a canvas without latents the engine encodes the image with
         the prior's own encoder (`encode`) and pulls the gradient back through it.
@@ -24,40 +24,42 @@ class Prior(Plugin):
     params: x is a dict of the canvas's parameters, and so is the gradient.
     """
 
-    kind = "priors"
+    kind: ClassVar[Kind] = "priors"
+    facts: ClassVar[tuple[str, ...]] = ("space", "couples_samples")
+    usage: ClassVar[str] = "priors:\n  - name: NAME\n    weight: 1.0\n    config: {}"
     space: ClassVar[Literal["latent", "image", "params"]] = "image"
     couples_samples: bool = False
-    """Whether a sample's path depends on its batch mates (VSD's adapter of a prompt does). The run then says so."""
+    """Whether a sample depends on the rest of its batch, as with VSD's adapter per prompt; the run reports it."""
     learns: ClassVar[bool] = False
-    """Whether it learns on the way: `update` is then called after each step in which it takes part."""
+    """Whether it is trained during the run: `update` is called after each step in which it takes part."""
     can_sample: ClassVar[bool] = False
-    """Whether it has a generative model of its own that `sample` samples."""
+    """Whether it has a generative model, sampled by `sample`."""
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Loads the weights, frozen, on `device` in `dtype`.
 
         Raises:
-            CheckpointError: with the remedy.
+            CheckpointError: the checkpoint is missing or corrupt; the message names the remedy.
         """
 
     def accept(self, canvas: Canvas) -> None:
-        """Raises RefcoreError, with the reason, where it cannot work on this (loaded) canvas."""
+        """Raises RefcoreError, with the reason, if it cannot work on this (loaded) canvas."""
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """The text work for P prompts, once a run."""
+        """The conditioning of P prompts; called once per run."""
         return Conditioning(tuple(prompts))
 
     def encode(self, images: Tensor) -> Tensor:
-        """Latent priors: differentiable scaled latents [B, C, h, w] of images [B, 3, H, W] in [0, 1]."""
+        """Latent priors only: scaled latents [B, C, h, w], differentiable in the images [B, 3, H, W] in [0, 1]."""
         raise NotImplementedError
 
     @abstractmethod
     def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
-        """The gradient that descends toward natural images, [B, ...] like `x` (float32, detached), and a value.
+        """The gradient to descend toward natural images, [B, ...] like `x` (float32, detached), and a value.
 
-        The value is [B] for logging where the gradient is that of a loss, and None where it is not (SDS).
-        Conditioning row i belongs to sample i. Randomness comes from `rng` alone.
+        The value is the loss [B], for logging, or None if the gradient is not that of a loss (SDS). Row i of the
+        conditioning belongs to sample i. Randomness comes from `rng` alone.
         """
 
     def sample(
@@ -70,27 +72,27 @@ class Prior(Plugin):
         around: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Latent priors with `can_sample`: scaled latents [B, *shape] that its model makes of the prompts.
+        """Latent priors with `can_sample` only: scaled latents [B, *shape] sampled from its model for the prompts.
 
         Args:
             shape: [C, h, w] of the canvas's latents.
             conditioning: row i belongs to sample i.
-            rng: all randomness; its n is B.
-            steps: of the sampler.
-            guidance: classifier-free guidance scale; 1 is none.
-            around: [B, *shape] latents to sample near; None starts from noise alone.
-            strength: share of the steps, in 0..1, that are done again from `around` with noise added; 1 are all.
+            rng: source of all randomness, with n = B.
+            steps: number of sampler steps.
+            guidance: classifier-free guidance scale; 1 for none.
+            around: [B, *shape] latents to start from, noised; None for pure noise.
+            strength: fraction of the steps, in (0, 1], run from the noised `around`; 1 for all.
         """
         raise NotImplementedError
 
     def update(self, x: Any, conditioning: Conditioning, step: int, rng: Rng) -> None:
-        """Priors that learn: takes in the samples as the step has left them. Arguments as for `gradient`.
+        """Priors that learn only: trains on the samples as they are after the step. Arguments as for `gradient`.
 
-        rng has other numbers than the one that `gradient` was given.
+        Its `rng` differs from that of `gradient`.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What a prior that learns must keep to resume."""
+        """State that a prior that learns needs in order to resume."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -10,29 +10,31 @@ import torch
 from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
-from refcore.plugin import Plugin, PluginConfig
+from refcore.plugin import Kind, Plugin, PluginConfig
 
 
 class Referee(Plugin):
-    """A frozen judge. Subclasses set the class attributes and implement `load`, `read`, `judge` and `score`.
+    """A frozen judge of images. Subclasses set the class attributes and implement `load`, `read`, `judge` and `score`.
 
-    A referee normalises its input itself: it is always given views in [0, 1], already at `input_size`.
+    Views arrive in [0, 1] and at `input_size`; a referee does its own normalisation.
     """
 
-    kind = "referees"
+    kind: ClassVar[Kind] = "referees"
+    facts: ClassVar[tuple[str, ...]] = ("score_unit", "bounded_above")
+    usage: ClassVar[str] = "referees:\n  - name: NAME\n    weight: 1.0\n    config: {}"
 
     class Config(PluginConfig):
         pass
 
     bounded_above: ClassVar[bool] = False
-    """Whether the wanted loss has an upper bound: 1 - cos has, -log p has not.
+    """Whether the loss (with `wanted`) has an upper bound: 1 - cos does, -log p does not.
 
-    A negative weight pushes the loss up, which has an end only where there is a bound: elsewhere it is refused.
+    A negative weight maximises the loss, and is refused without an upper bound.
     """
     score_unit: ClassVar[str] = "score"
-    """What `score` is, for people: "cosine", "probability"."""
+    """Unit of `score` for display: "cosine", "probability"."""
     input_size: tuple[int, int]
-    """(height, width) in pixels of the views that it judges; known after `load`."""
+    """(height, width) in pixels of the views that it judges; set by `load`."""
     device: torch.device
     dtype: torch.dtype
 
@@ -41,22 +43,22 @@ class Referee(Plugin):
         """Loads the weights, frozen and in eval mode, on `device` in `dtype`, and sets `input_size`, `device`, `dtype`.
 
         Raises:
-            CheckpointError: the checkpoint is missing, corrupt or of another kind; the message names the remedy.
+            CheckpointError: the checkpoint is missing, corrupt or of the wrong kind; the message names the remedy.
         """
 
     @abstractmethod
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """The text work for P prompts, once a run (tokens, text features). No gradient."""
+        """The conditioning of P prompts (tokens, text features), without gradient; called once per run."""
 
     @abstractmethod
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """The loss of each view against its own prompt; lower is a better match.
 
         Args:
-            views: [N, 3, H, W] in [0, 1] (noise may leave the range a little), (H, W) = `input_size`.
+            views: [N, 3, H, W] in [0, 1] (noise may exceed the range slightly), with (H, W) = `input_size`.
             conditioning: of P prompts.
             prompt_index: [N] int64, the prompt of each view.
-            wanted: False asks the negated question, -log(1 - p) or its like, bounded below.
+            wanted: False judges the negated question, by -log(1 - p) or similar, bounded below.
 
         Returns:
             [N] float32 losses, differentiable in `views`; no row depends on another row.
@@ -64,7 +66,7 @@ class Referee(Plugin):
 
     @abstractmethod
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] float32 scores of images [B, 3, H, W] (at `input_size`), natural unit, higher is better. No gradient.
+        """[B] float32 scores of images [B, 3, H, W] at `input_size`, in `score_unit`, higher for a better match.
 
-        Image i is scored against prompt i of the conditioning.
+        Image i is scored against prompt i of the conditioning, without gradient.
         """

@@ -36,7 +36,7 @@ def test_what_is_missing_is_named_with_its_remedy(refcore, tmp_path, monkeypatch
     monkeypatch.setattr(doctor, "_cache", dict)
     told = refcore("doctor", "--preset", "vlminv")
     assert told.status == 0
-    assert '"Salesforce/blip2-itm-vit-g" is not here' in told.out
+    assert '"Salesforce/blip2-itm-vit-g" is missing' in told.out
     assert "hf download Salesforce/blip2-itm-vit-g" in told.out
     assert "weights of unknown size" in told.out
 

@@ -37,7 +37,7 @@ def test_a_package_has_a_module_an_entry_point_tests_and_a_readme(tmp_path: Path
 def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "refcore-thing").mkdir()
     (tmp_path / "refcore-thing" / "mine.txt").write_text("mine")
-    with pytest.raises(RefcoreError, match=r'refcore-thing" exists, and is never written over'):
+    with pytest.raises(RefcoreError, match=r'refcore-thing" exists and is not overwritten'):
         write("referee", "thing", tmp_path)
     assert [path.name for path in (tmp_path / "refcore-thing").iterdir()] == ["mine.txt"]
 
@@ -46,13 +46,13 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     ("kind", "name", "told"),
     [
         ("referees", "thing", 'unknown kind of plugin "referees"; known: .*did you mean "referee"'),
-        ("referee", "My Thing", '"My Thing" is no name.*"my-thing" would be one'),
-        ("referee", "../thing", '"thing" would be one'),
-        ("referee", "2d", '"d" would be one'),
-        ("referee", "", "is no name of a plugin"),
-        ("referee", "a--b", '"a-b" would be one'),
+        ("referee", "My Thing", '"My Thing" is not a valid.*for example "my-thing"'),
+        ("referee", "../thing", 'for example "thing"'),
+        ("referee", "2d", 'for example "d"'),
+        ("referee", "", "is not a valid plugin name"),
+        ("referee", "a--b", 'for example "a-b"'),
         ("referee", "x" * 41, "at most 40 characters"),
-        ("referee", "clip", 'the referee "clip" exists already, from refcore'),
+        ("referee", "clip", 'the referee "clip" already exists, from refcore'),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused_and_nothing_is_written(

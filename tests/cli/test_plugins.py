@@ -10,7 +10,7 @@ import pytest
 
 from refcore import registry
 from refcore.config import presets
-from refcore.folder import LOCAL
+from refcore.folder import LOCAL_FOLDER
 
 SHADE = '''
     """A plugin file."""
@@ -110,7 +110,7 @@ def test_a_folder_that_is_none_is_refused(refcore, tmp_path):
 
 
 def test_the_local_folder_is_read_only_when_it_is_asked_for(refcore_process, tmp_path):
-    local = tmp_path / LOCAL
+    local = tmp_path / LOCAL_FOLDER
     local.mkdir()
     (local / "shade.py").write_text(dedent(SHADE))
     assert "grey_shade" not in refcore_process("plugins").out
@@ -118,7 +118,7 @@ def test_the_local_folder_is_read_only_when_it_is_asked_for(refcore_process, tmp
 
 
 def test_the_local_folder_must_exist(refcore):
-    assert f'there is no folder "{LOCAL}" here' in refcore("plugins", "--local-plugins").error
+    assert f'there is no folder "{LOCAL_FOLDER}" here' in refcore("plugins", "--local-plugins").error
 
 
 def test_presets_are_listed_with_their_distribution_and_the_error_of_a_broken_one(refcore, tmp_path, monkeypatch):

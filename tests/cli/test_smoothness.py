@@ -39,7 +39,7 @@ def test_a_probe_is_of_a_referee_and_smoothness_of_a_run(refcore):
     [
         (["playgrund"], 'unknown preset or config file "playgrund".*did you mean "playground"'),
         (["playground"], "the config has no prompts; give one with --prompt"),
-        (["playground", "--prompt", "a", "--views", "1,x"], '--views is "1,x": "x" is no number.*or "config"'),
+        (["playground", "--prompt", "a", "--views", "1,x"], '--views is "1,x": "x" is not a number.*or "config"'),
         (["playground", "--prompt", "a", "--at", "latent"], '--at is "latent"; expected params or image'),
         (["playground", "--prompt", "a", "--steps", "99"], "step 99 is outside the run; expected 0 to"),
     ],

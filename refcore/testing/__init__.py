@@ -1,8 +1,8 @@
-"""A conformance suite for plugins, one line of pytest: `TestTint = suite(Tint(model="playground:tint"))`.
+"""A conformance suite for plugins in one line of pytest: `TestTint = suite(Tint(model="playground:tint"))`.
 
-Every rule of the five contracts that can be measured is a check, and each check is a test of its own: shapes, dtype and
-device, gradients present, finite and right, no dependence on batch mates, determinism, frozen weights, no global random
-numbers, configs that survive a file, errors that help, and what a view costs. `check` runs them all without pytest.
+Each measurable rule of the six contracts is a check, and each check is a test of its own: shapes, dtypes and devices;
+gradients that exist, are finite and correct; independence of the batch; determinism; frozen weights; no use of global
+generators; configs that survive YAML; helpful errors; cost per view. `check` runs them all without pytest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks of an augmentation, against `refcore.contracts.augmentation.Augmentation`."""
+"""Checks of an augmentation against `refcore.contracts.augmentation.Augmentation`."""
 
 from __future__ import annotations
 
@@ -22,71 +22,75 @@ from refcore.testing.case import (
     Tensors,
     error,
     require,
+    shown,
     slope_error,
 )
 from refcore.testing.common import gradient_of, leaf, same_alone
 
 COUNT = 2
-"""Views a sample."""
+"""Views per sample."""
 N = len(SEEDS) * COUNT
 MANY = 64
-"""Views a sample, where the largest of many draws is looked for."""
+"""Views per sample in the search for the largest magnification."""
 
 
 def draws(case: Case) -> None:
-    """`draw` gives tensors with one row a view, on the device, or the rng's deferred numbers."""
+    """`draw` returns tensors with one row per view, on the device, or the rng's deferred draws."""
     draws = _draws(case, case.loaded())
-    require(isinstance(draws, dict), f"draw gives {type(draws).__name__}; expected a dict of tensors")
+    require(isinstance(draws, dict), f"draw returns {type(draws).__name__}; expected a dict of tensors")
     for name, drawn in draws.items():
         value = drawn.take(range(len(drawn))) if isinstance(drawn, Deferred) else drawn
         require(isinstance(value, Tensor), f'"{name}" of the draw is {type(value).__name__}; expected a tensor')
         require(
             value.shape[:1] == (N,),
-            f'"{name}" of the draw has the shape {list(value.shape)}; expected {N} rows, rng.n, one a view',
+            f'"{name}" of the draw has the shape {list(value.shape)}; expected {N} rows (rng.n), one per view',
         )
         require(value.device.type == case.device.type, f'"{name}" of the draw is on {value.device}, not {case.device}')
         require(not value.requires_grad, f'"{name}" of the draw requires a gradient')
 
 
 def draws_by_key(case: Case) -> None:
-    """The draws of a sample depend on its seed and step alone: neither on its mates nor on chance."""
+    """The draws of a sample depend on its seed and step alone, not on the batch or on global generators."""
     augmentation = case.loaded()
     first, again, alone = (_draw(case, augmentation, samples) for samples in (slice(None), slice(None), slice(1, 2)))
     for name, value in first.items():
-        require(error(again[name], value) <= EXACT, f'"{name}" differs in a second draw of the same key; use rng alone')
+        require(
+            error(again[name], value) <= EXACT,
+            f'"{name}" differs in a second draw with the same key; draw from the rng alone',
+        )
         require(
             error(alone[name], value[COUNT : 2 * COUNT]) <= EXACT,
-            f'"{name}" of sample 1 differs where it is drawn without its mates; draw every number by the rng, whose '
-            "rows belong to samples",
+            f'"{name}" of sample 1 differs when it is drawn without the rest of the batch; draw '
+            "every number from the rng, which has one generator per sample",
         )
 
 
 def shapes_dtype_and_device(case: Case) -> None:
-    """`matrix` gives [n, 3, 3], `apply` views like those it was given; `geometric` says which of them it has."""
+    """`matrix` returns [n, 3, 3], or `apply` views like its input, depending on `geometric`."""
     augmentation = case.loaded()
     params = _draw(case, augmentation)
     if augmentation.geometric:
-        matrix = _ask(augmentation, "matrix", params)
+        matrix = _call(augmentation, "matrix", params)
         require(
             isinstance(matrix, Tensor) and matrix.shape == (N, 3, 3),
-            f"matrix gives {_told(matrix)}; expected [{N}, 3, 3], view coordinates to source coordinates",
+            f"matrix returns {shown(matrix)}; expected [{N}, 3, 3], from view to source coordinates",
         )
         require(matrix.device.type == case.device.type, f"the matrices are on {matrix.device}, not on {case.device}")
         require(matrix.is_floating_point(), f"the matrices are {matrix.dtype}; expected float32")
         return
     for dtype in (torch.float32, torch.float64):
         views = _views(case, dtype)
-        out = _ask(augmentation, "apply", views, params)
+        out = _call(augmentation, "apply", views, params)
         require(
             isinstance(out, Tensor) and out.shape == views.shape,
-            f"apply gives {_told(out)}; expected {list(views.shape)}, as its views",
+            f"apply returns {shown(out)}; expected {list(views.shape)}, as its input",
         )
-        require(out.dtype == dtype, f"apply gives {out.dtype} for views in {dtype}; expected the same")
-        require(out.device.type == case.device.type, f"apply gives views on {out.device}, not on {case.device}")
+        require(out.dtype == dtype, f"apply returns {out.dtype} for views in {dtype}; expected the same")
+        require(out.device.type == case.device.type, f"apply returns views on {out.device}, not on {case.device}")
 
 
 def geometry(case: Case) -> None:
-    """Matrices are finite and can be inverted, and magnify no more than `zoom` says."""
+    """Matrices are finite and invertible, and magnify at most by `zoom`."""
     augmentation = case.loaded()
     if not augmentation.geometric:
         raise NotApplicable("it is not geometric")
@@ -103,22 +107,22 @@ def geometry(case: Case) -> None:
     require(
         largest <= 1.02 * augmentation.zoom,
         f"a view is magnified {largest:.2f} times, but zoom says at most {augmentation.zoom:.2f}; the source would be "
-        "shrunk too far and the view blurred",
+        "downscaled too far and the view blurred",
     )
 
 
 def gradient_present_and_finite(case: Case) -> None:
-    """The views' gradient goes through `apply`."""
+    """Gradients reach the views through `apply`."""
     augmentation = _photometric(case)
     params = _draw(case, augmentation)
     views = leaf(_views(case))
     out = augmentation.apply(views, params)
     gradient = gradient_of(out.square(), {"the views": views}, "apply")["the views"]
-    require(gradient.abs().amax() > 0, "the gradient of every view is 0 behind apply")
+    require(gradient.abs().amax() > 0, "the gradient of every view is 0 through apply")
 
 
 def gradient_right(case: Case) -> None:
-    """The gradient through `apply` is that of what it does: central differences in float64."""
+    """The gradient through `apply` matches central differences in float64."""
     augmentation = _photometric(case)
     params = {name: v.double() if v.is_floating_point() else v for name, v in _draw(case, augmentation).items()}
     weights = case.images(case.image_size, N, torch.float64)
@@ -132,12 +136,12 @@ def gradient_right(case: Case) -> None:
     require(
         gap < SLOPE_ERROR,
         f"the gradient of apply differs from central differences by {gap:.2g} of its norm; skip this check, with the "
-        "reason, where it is a substitute on purpose",
+        "reason, if it is a deliberate substitute",
     )
 
 
 def no_dependence_on_batch_mates(case: Case) -> None:
-    """A view and its parameters give the same in any selection, as chunks and hardest views need."""
+    """A view is the same in any selection of views, as chunks and hardest views require."""
     augmentation = case.loaded()
     draws = _draws(case, augmentation)
     chosen = [4, 1]
@@ -153,7 +157,7 @@ def no_dependence_on_batch_mates(case: Case) -> None:
 
 
 def inputs_unchanged(case: Case) -> None:
-    """Views and parameters are as they were: they are applied again."""
+    """Views and parameters are not modified; they are applied again."""
     augmentation = case.loaded()
     params, views = _draw(case, augmentation), _views(case)
     before = {"the views": views.clone(), **{name: value.clone() for name, value in params.items()}}
@@ -163,7 +167,7 @@ def inputs_unchanged(case: Case) -> None:
 
 
 def exercise(case: Case, augmentation: Any) -> Tensors:
-    """The draw, and what it does."""
+    """A draw, and its matrix or the views that it gives."""
     params = _draw(case, augmentation)
     found = {f'"{name}" of the draw': value for name, value in params.items()}
     if augmentation.geometric:
@@ -186,7 +190,7 @@ def call(case: Case, augmentation: Any) -> tuple[Callable[[], Tensor], list[Tens
 
 def _photometric(case: Case) -> Any:
     if case.loaded().geometric:
-        raise NotApplicable("it is geometric: its matrices are sampled by the views' own code")
+        raise NotApplicable("it is geometric; its matrices are applied by the engine")
     return case.loaded()
 
 
@@ -207,15 +211,11 @@ def _square(case: Case) -> tuple[int, int]:
     return (max(case.image_size),) * 2
 
 
-def _ask(augmentation: Any, method: str, *arguments: Any) -> Any:
+def _call(augmentation: Any, method: str, *arguments: Any) -> Any:
     try:
         return getattr(augmentation, method)(*arguments)
     except NotImplementedError as cause:
         raise Failed(
-            f"geometric is {augmentation.geometric}, but there is no `{method}`: geometric ones give `matrix`, the "
-            "others implement `apply`"
+            f"geometric is {augmentation.geometric}, but there is no `{method}`; geometric augmentations implement "
+            "`matrix`, the others `apply`"
         ) from cause
-
-
-def _told(value: Any) -> str:
-    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Checks of a canvas, against `refcore.contracts.canvas.Canvas`."""
+"""Checks of a canvas against `refcore.contracts.canvas.Canvas`."""
 
 from __future__ import annotations
 
@@ -28,74 +28,79 @@ B = len(SEEDS)
 
 
 def useful_errors(case: Case) -> None:
-    """As for all plugins; and an impossible size is refused with what is possible."""
+    """As for all plugins; and an impossible size is refused, with a possible one."""
     common.useful_errors(case)
     attempt = type(case.plugin)(case.plugin.config)
     expect_refusal(lambda: attempt.load(case.device, torch.float32, (0, 0)), "the size (0, 0)", "0")  # type: ignore[attr-defined]
 
 
 def loads(case: Case) -> None:
-    """`load` settles size and device."""
+    """`load` sets size and device."""
     canvas = case.loaded()
     size = getattr(canvas, "size", None)
     require(
         isinstance(size, tuple) and len(size) == 2 and all(isinstance(s, int) and s > 0 for s in size),
         f"after load, size is {size!r}; expected (height, width) in pixels",
     )
-    require(case.size in (None, size), f"after load, size is {size}; it was asked to be {case.size}")
+    require(case.size in (None, size), f"after load, size is {size}; expected {case.size}, as requested")
     device = getattr(canvas, "device", None)
     require(isinstance(device, torch.device), f"after load, device is {device!r}; expected a torch.device")
 
 
 def parameters(case: Case) -> None:
-    """`init` gives float32 tensors, one row a sample, drawn by the rng: the same key, the same start."""
+    """`init` returns float32 tensors with one row per sample, the same for the same key of the rng."""
     canvas = case.loaded()
     params = canvas.init(case.rng())
-    require(isinstance(params, dict) and params, f"init gives {type(params).__name__}; expected a dict of tensors")
+    require(isinstance(params, dict) and params, f"init returns {type(params).__name__}; expected a dict of tensors")
     again, alone = canvas.init(case.rng()), canvas.init(case.rng(samples=slice(1, 2)))
     for name, value in params.items():
-        require(value.shape[:1] == (B,), f'"{name}" has the shape {list(value.shape)}; expected {B} rows, one a sample')
+        require(
+            value.shape[:1] == (B,), f'"{name}" has the shape {list(value.shape)}; expected {B} rows, one per sample'
+        )
         require(value.dtype == torch.float32, f'"{name}" is {value.dtype}; expected float32')
         require(value.device.type == case.device.type, f'"{name}" is on {value.device}; expected {case.device}')
-        require(error(again[name], value) <= EXACT, f'"{name}" differs in a second init of the same key; use rng alone')
+        require(
+            error(again[name], value) <= EXACT,
+            f'"{name}" differs in a second init of the same key; draw from the rng alone',
+        )
         require(
             error(alone[name], value[1:2]) <= EXACT,
-            f'"{name}" of sample 1 differs where it starts without its mates; draw by the rng, whose rows are samples',
+            f'"{name}" of sample 1 differs when it is drawn without the rest of the batch; draw from the rng alone',
         )
 
 
 def shapes_dtype_and_device(case: Case) -> None:
-    """`decode` gives images [B, 3, H, W] of its size, float32, in [0, 1]."""
+    """`decode` returns images [B, 3, H, W] of its size, float32, in [0, 1]."""
     canvas = case.loaded()
     image = canvas.decode(_params(case, canvas))
     wanted = (B, 3, *canvas.size)
-    require(isinstance(image, Tensor), f"decode gives {type(image).__name__}; expected a tensor")
-    require(image.shape == wanted, f"decode gives the shape {list(image.shape)}; expected {list(wanted)}")
-    require(image.dtype == torch.float32, f"decode gives {image.dtype} for float32 parameters; expected float32")
-    require(image.device.type == case.device.type, f"decode gives an image on {image.device}, not on {case.device}")
+    require(isinstance(image, Tensor), f"decode returns {type(image).__name__}; expected a tensor")
+    require(image.shape == wanted, f"decode returns the shape {list(image.shape)}; expected {list(wanted)}")
+    require(image.dtype == torch.float32, f"decode returns {image.dtype} for float32 parameters; expected float32")
+    require(image.device.type == case.device.type, f"decode returns an image on {image.device}, not on {case.device}")
     for spread in (1.0, 20.0):
         moved = canvas.decode({name: spread * value for name, value in _params(case, canvas).items()})
         low, high = (float(bound) for bound in moved.detach().aminmax())
         require(
             low >= 0 and high <= 1,
-            f"decode gives colours from {low:.3g} to {high:.3g}; expected [0, 1], whatever the parameters",
+            f"decode returns colours from {low:.3g} to {high:.3g}; expected [0, 1] for any parameters",
         )
 
 
 def gradient_present_and_finite(case: Case) -> None:
-    """Every tensor of the parameters is reached by the image's gradient."""
+    """Gradients of the image reach every tensor of the parameters."""
     canvas = case.loaded()
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
     image = canvas.decode(params)
     weights = case.images(canvas.size)
     for name, gradient in gradient_of((image * weights).flatten(1).sum(1), params, "decode").items():
         require(
-            (gradient.flatten(1).abs().amax(1) > 0).all(), f'the gradient of a sample in "{name}" is 0 behind decode'
+            (gradient.flatten(1).abs().amax(1) > 0).all(), f'the gradient of a sample in "{name}" is 0 through decode'
         )
 
 
 def gradient_right(case: Case) -> None:
-    """The gradient through `decode` is that of what it does: central differences, in float64 where it goes through."""
+    """The gradient through `decode` matches central differences, in float64 if supported."""
 
     def function(canvas: Any, dtype: torch.dtype) -> Callable[[Tensors], Tensor]:
         weights = case.images(canvas.size, dtype=dtype)
@@ -114,12 +119,12 @@ def gradient_right(case: Case) -> None:
     require(
         gap < limit,
         f"the gradient of decode differs from central differences in {dtype} by {gap:.2g} of its norm, more than "
-        f"{limit:g}; skip this check, with the reason, where it is a substitute on purpose",
+        f"{limit:g}; skip this check, with the reason, if it is a deliberate substitute",
     )
 
 
 def no_dependence_on_batch_mates(case: Case) -> None:
-    """A sample's image is what it is without the others, and its gradient stays in its own row."""
+    """A sample's image and gradient do not depend on the rest of the batch."""
     canvas = case.loaded()
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
     image = canvas.decode(params)
@@ -129,12 +134,12 @@ def no_dependence_on_batch_mates(case: Case) -> None:
         others = float(torch.cat([part[:1], part[2:]]).abs().amax())
         require(
             others <= ROUGH * float(part.abs().amax()),
-            f'the image of sample 1 has a gradient ({others:.2g}) in "{name}" of its mates',
+            f'the image of sample 1 has a gradient ({others:.2g}) in "{name}" of other samples',
         )
 
 
 def start_from_an_image(case: Case) -> None:
-    """`encode` gives parameters that decode to the image; or it refuses, with a RefcoreError."""
+    """`encode` returns parameters that decode to the image, or raises a RefcoreError."""
     canvas = case.loaded()
     with torch.no_grad():
         image = canvas.decode(_params(case, canvas)).detach()
@@ -145,17 +150,17 @@ def start_from_an_image(case: Case) -> None:
         fresh = canvas.init(case.rng())
         shapes = {name: list(value.shape) for name, value in params.items()}
         wanted = {name: list(value.shape) for name, value in fresh.items()}
-        require(shapes == wanted, f"encode gives parameters {shapes}; expected those of init, {wanted}")
+        require(shapes == wanted, f"encode returns parameters {shapes}; expected those of init, {wanted}")
         gap = float((canvas.decode(params) - image).abs().mean())
     require(
         gap <= case.encode_error,
-        f"an image that is encoded and decoded is {gap:.3f} off (mean absolute error of colours in [0, 1]); expected "
-        f"at most {case.encode_error}",
+        f"an image that is encoded and decoded is {gap:.3f} off (mean absolute error, colours in [0, 1]); expected at "
+        f"most {case.encode_error}",
     )
 
 
 def latents(case: Case) -> None:
-    """`latent`, `latent_name` and `latent_space` agree: all of them, or none."""
+    """`latent`, `latent_name` and `latent_space` are all there and agree, or none is."""
     canvas = case.loaded()
     params = _params(case, canvas)
     latent, name, space = canvas.latent(params), canvas.latent_name(), canvas.latent_space
@@ -163,17 +168,17 @@ def latents(case: Case) -> None:
         raise NotApplicable("it has no latents")
     require(
         latent is not None and name is not None and space is not None,
-        f"latent is {'there' if latent is not None else None}, latent_name {name!r}, latent_space {space!r}; expected "
-        "all three, or none of them",
+        f"latent is {'a tensor' if latent is not None else None}, latent_name {name!r}, latent_space {space!r}; "
+        "expected all three, or none of them",
     )
-    require(params.get(name) is latent, f'latent gives something else than the parameter "{name}" of latent_name')
+    require(params.get(name) is latent, f'latent is not the parameter "{name}" that latent_name names')
     require(
         latent.shape[1] == space.channels, f"latents have {latent.shape[1]} channels, latent_space {space.channels}"
     )
 
 
 def inputs_unchanged(case: Case) -> None:
-    """Parameters are as they were before `decode`."""
+    """`decode` does not modify the parameters."""
     canvas = case.loaded()
     params = _params(case, canvas)
     before = {name: value.clone() for name, value in params.items()}
@@ -183,10 +188,10 @@ def inputs_unchanged(case: Case) -> None:
 
 
 def exercise(case: Case, canvas: Any) -> Tensors:
-    """Start, image and gradients."""
+    """Initial parameters, image and gradients."""
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
     image = canvas.decode(params)
-    found = {f'"{name}" of the start': value.detach() for name, value in params.items()}
+    found = {f'"{name}" of init': value.detach() for name, value in params.items()}
     found["the image"] = image.detach()
     if image.requires_grad:
         gradients = torch.autograd.grad(image.square().sum(), list(params.values()), allow_unused=True)
@@ -195,13 +200,13 @@ def exercise(case: Case, canvas: Any) -> Tensors:
 
 
 def call(case: Case, canvas: Any) -> tuple[Callable[[], Tensor], list[Tensor], int]:
-    """A decode of three samples."""
+    """`decode` of three samples."""
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
     return lambda: canvas.decode(params), list(params.values()), B
 
 
 def _params(case: Case, canvas: Any, dtype: torch.dtype = torch.float32) -> Tensors:
-    """A start, moved a little: many canvases start at a flat grey."""
+    """Initial parameters with noise added, since many canvases start at a flat grey."""
     generator = torch.Generator().manual_seed(7)
     return {
         name: (value + 0.3 * torch.randn(value.shape, generator=generator).to(value)).to(dtype)

@@ -1,4 +1,4 @@
-"""What a plugin is checked on: images, prompts, seeds and a device, and the measures that all checks share."""
+"""The case of a check: a plugin, images, prompts, seeds and a device; and the measurements that checks share."""
 
 from __future__ import annotations
 
@@ -15,40 +15,48 @@ from torch import Tensor, nn
 
 from refcore import registry
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.contracts.parser import Parser
+from refcore.contracts.prior import Prior
+from refcore.contracts.referee import Referee
 from refcore.plugin import Plugin
 from refcore.rng import Rng, keyed_generator
 
 PROMPTS = ("a red circle", "a blue square left of a green star", "two dotted rings")
 SEEDS: tuple[int, ...] = (11, 12, 13)
 SIZE = (64, 64)
-"""(height, width) of images for priors, and of views for augmentations, unless the author says otherwise."""
+"""Default (height, width) of images for priors and of views for augmentations."""
 EXACT, ROUGH = 1e-7, 1e-3
-"""Relative error that rounding may make between equal computations in another order, in float64 and in float32."""
+"""Relative rounding error allowed between equal computations in another order, in float64 and in float32."""
 
 STEPS = (1e-6, 1e-7, 1e-8)
-"""Of central differences in float64, where colours are 0 to 1."""
+"""Steps of central differences in float64, for colours in [0, 1]."""
 SLOPE_ERROR = 1e-3
-"""Of a gradient's norm, by which central differences in float64 may be off."""
+"""Error allowed in central differences in float64, relative to the gradient's norm."""
 
 Tensors = dict[str, Tensor]
 
 
 class Failed(AssertionError):
-    """A plugin breaks a rule of its contract; the message says which, where, and what would keep it."""
+    """A plugin breaks a rule of its contract; the message names the rule, the place and the remedy."""
 
 
 class NotApplicable(unittest.SkipTest):
-    """A check that says nothing about this plugin; pytest reports it as skipped, with the reason."""
+    """A check that does not apply to this plugin; pytest reports it as skipped, with the reason."""
 
 
-def require(holds: Any, told: str) -> None:
-    """Raises `Failed` with `told` unless `holds`."""
+def require(holds: Any, message: str) -> None:
+    """Raises `Failed` with the message unless `holds`."""
     if not holds:
-        raise Failed(told)
+        raise Failed(message)
+
+
+def shown(value: Any) -> str:
+    """The shape of a tensor, or the type of anything else, for messages."""
+    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 class Pixels(Canvas):
-    """Pixels as they are: what priors are checked on where the author names no canvas."""
+    """Plain pixels: the canvas on which priors are checked by default."""
 
     name = "pixels"
 
@@ -64,25 +72,25 @@ class Pixels(Canvas):
 
 @dataclass
 class Case:
-    """A plugin and what it is checked on. Loaded instances are kept, one a dtype."""
+    """A plugin, and the inputs to check it on. Loaded instances are cached, one per dtype."""
 
     plugin: Plugin
-    """Not loaded; the checks make their own instances of its class and config, as a run does."""
+    """Not loaded; checks create their own instances from its class and config, as a run does."""
     prompts: tuple[str, ...] = PROMPTS
-    """At least two prompts that it can read."""
+    """At least two different prompts that it can read."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     size: tuple[int, int] | None = None
-    """(height, width) of a canvas, of a prior's images, of an augmentation's views; None for the usual one."""
+    """(height, width) of a canvas, a prior's images or an augmentation's views; None for the default."""
     canvas: Canvas | None = None
-    """For priors: what they act on. None is a canvas of pixels."""
+    """Canvas for a prior; None for a canvas of pixels."""
     refused: Mapping[str, Any] = field(default_factory=dict)
-    """Settings, one at a time, that must be refused with a useful error: a checkpoint that does not exist, say."""
+    """Field -> a value that must be refused with a useful error, such as a checkpoint that does not exist."""
     seconds: float | None = None
-    """Longest time that a view may take, forward and backward."""
+    """Maximum time per view, forward and backward, in seconds."""
     megabytes: float | None = None
-    """Most memory that a view may hold for its backward pass."""
+    """Maximum memory per view held for the backward pass, in megabytes."""
     encode_error: float = 0.05
-    """For canvases: the largest mean absolute error of an image that is encoded and decoded, colours being 0 to 1."""
+    """Canvases: maximum mean absolute error of an image that is encoded and decoded, colours in [0, 1]."""
 
     def __post_init__(self) -> None:
         self._loaded: dict[torch.dtype, Any] = {}
@@ -98,36 +106,36 @@ class Case:
         return self.size or SIZE
 
     def fresh(self, dtype: torch.dtype = torch.float32) -> Any:
-        """A new instance, loaded where its kind has something to load."""
+        """A new instance, loaded if its kind has a `load`."""
         plugin: Any = type(self.plugin)(self.plugin.config)
-        if self.kind == "canvases":
+        if isinstance(plugin, Canvas):
             plugin.load(self.device, dtype, self.size)
-        elif self.kind == "parsers":
+        elif isinstance(plugin, Parser):
             plugin.load()
-        elif self.kind not in ("augmentations", "judges"):
+        elif isinstance(plugin, (Referee, Prior)):
             plugin.load(self.device, dtype)
-        if self.kind == "priors":
+        if isinstance(plugin, Prior):
             plugin.accept(self.on(dtype))
         return plugin
 
     def loaded(self, dtype: torch.dtype = torch.float32) -> Any:
-        """The instance of a dtype, loaded once."""
+        """The cached instance of a dtype."""
         if dtype not in self._loaded:
             self._loaded[dtype] = self.fresh(dtype)
         return self._loaded[dtype]
 
     def on(self, dtype: torch.dtype = torch.float32) -> Canvas:
-        """The loaded canvas that a prior acts on."""
+        """A loaded canvas for a prior."""
         canvas = Pixels() if self.canvas is None else type(self.canvas)(self.canvas.config)
         canvas.load(self.device, dtype, self.size)
         return canvas
 
     def rng(self, count: int = 1, samples: slice = slice(None), step: int = 3) -> Rng:
-        """The random numbers of three samples, or of some of them."""
+        """The rng of the three samples, or of some of them."""
         return Rng(SEEDS[samples], step, "testing", count, self.device)
 
     def images(self, size: tuple[int, int], n: int = len(SEEDS), dtype: torch.dtype = torch.float32) -> Tensor:
-        """[n, 3, *size] in (0.05, 0.95): blotches with fine noise on them, always the same."""
+        """[n, 3, *size] in (0.05, 0.95): the same blotches with fine noise at every call."""
         generator = keyed_generator(0, 0, "testing/images")
         blotches = torch.rand(n, 3, 4, 4, generator=generator, dtype=torch.float64)
         noise = torch.rand(n, 3, *size, generator=generator, dtype=torch.float64)
@@ -136,7 +144,7 @@ class Case:
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
-    """|found - wanted| / |wanted|, in the Euclidean norm; infinite where the shapes differ."""
+    """|found - wanted| / |wanted| in the Euclidean norm; infinite if the shapes differ."""
     if found.shape != wanted.shape:
         return float("inf")
     found, wanted = found.double(), wanted.double()
@@ -147,16 +155,17 @@ def error(found: Tensor, wanted: Tensor) -> float:
 def slope_error(
     function: Callable[[Tensors], Tensor], gradient: Tensors, x: Tensors, steps: Sequence[float], directions: int = 3
 ) -> float:
-    """How far a gradient is from central differences along random directions: the median, relative to its norm.
+    """Median difference of a gradient from central differences along random directions, relative to its norm.
 
-    Of several steps the best counts. A step across the kinks of clamps and rectifiers sees another slope, and the
-    shorter it is, the fewer it crosses; a wrong gradient is wrong at every step.
+    The step with the smallest error counts. Differences across the kinks of clamps and rectifiers are off, and shorter
+    steps cross fewer; a wrong gradient is wrong at every step.
 
     Args:
-        function: x -> losses; their sum is what `gradient` is the gradient of.
+        function: x -> losses, whose sum has the gradient `gradient`.
         gradient: by name, as x.
-        x: where.
-        steps: of the differences; directions have elements of variance 1.
+        x: the point.
+        steps: step lengths of the differences, along directions with elements of variance 1.
+        directions: number of random directions.
     """
     generator = torch.Generator().manual_seed(5)
     norm = float(torch.cat([g.double().flatten() for g in gradient.values()]).norm())
@@ -171,8 +180,8 @@ def slope_error(
             with torch.no_grad():
                 above = function({name: v + step * way[name] for name, v in x.items()}).double().sum()
                 below = function({name: v - step * way[name] for name, v in x.items()}).double().sum()
-            told = sum(float((gradient[name].double() * way[name].double()).sum()) for name in x)
-            errors.append(abs(float(above - below) / (2 * step) - told) / (norm or 1.0))
+            slope = sum(float((gradient[name].double() * way[name].double()).sum()) for name in x)
+            errors.append(abs(float(above - below) / (2 * step) - slope) / (norm or 1.0))
         best = min(best, sorted(errors)[directions // 2])
         if best < SLOPE_ERROR:
             break
@@ -180,24 +189,24 @@ def slope_error(
 
 
 def precision(case: Case, answer: Callable[[torch.dtype], Tensor]) -> tuple[torch.dtype, tuple[float, ...], float]:
-    """The dtype to take differences in, their steps, and the error to allow: float64 where it goes through.
+    """(dtype, steps, allowed error) for central differences: in float64 if the plugin supports it.
 
-    `answer` is what the plugin gives in a dtype. One that cannot be loaded in float64, or answers in float32, is
-    measured with a coarse step.
+    `answer` returns the plugin's result in a dtype. A plugin that fails in float64, or returns float32, is measured in
+    float32 with a coarse step.
     """
     try:
         if answer(torch.float64).dtype == torch.float64:
             return torch.float64, STEPS, SLOPE_ERROR
     except Failed:
         raise
-    except Exception:  # a library without float64 says so in its own way; the check goes on in float32
+    except Exception:  # libraries without float64 raise errors of any type; the check goes on in float32
         case._loaded.pop(torch.float64, None)
     return torch.float32, (1e-2,), 0.2
 
 
 @contextmanager
 def global_randomness_untouched(where: str) -> Iterator[None]:
-    """Fails where Python's, numpy's or torch's own generator moved."""
+    """Fails if Python's, numpy's or torch's global generator was used."""
 
     def states() -> dict[str, Any]:
         found: dict[str, Any] = {"random": random.getstate(), "numpy.random": repr(np.random.get_state())}
@@ -211,18 +220,18 @@ def global_randomness_untouched(where: str) -> Iterator[None]:
     moved = [name for name, state in states().items() if state != before[name]]
     require(
         not moved,
-        f"{where} drew from the global generator of {', '.join(moved)}; draw from the rng that is given, or from a "
-        "generator of its own, so that a sample's path depends on its seed alone",
+        f"{where} drew from the global generator of {', '.join(moved)}; draw from the given rng, or from a "
+        "generator of the plugin's own, so that a sample depends on its seed alone",
     )
 
 
 def tensors_of(owner: Any) -> Tensors:
-    """Every tensor that an object holds, by the path to it: in attributes, modules, lists and dicts."""
+    """Path -> tensor, for all that an object holds in attributes, modules, lists and dicts."""
     return {path: value for path, value in _walk(owner) if isinstance(value, Tensor)}
 
 
 def modules_of(owner: Any) -> dict[str, nn.Module]:
-    """Every torch module that an object holds, those inside other modules left out."""
+    """Path -> torch module, for all that an object holds, without submodules."""
     return {path: value for path, value in _walk(owner) if isinstance(value, nn.Module)}
 
 

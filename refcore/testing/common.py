@@ -1,4 +1,4 @@
-"""Checks that all kinds share; each kind says how it is exercised, and what comes out."""
+"""Checks shared by all kinds of plugins; each kind supplies the calls that exercise it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from refcore.testing.case import (
 from refcore.testing.cost import Cost, measure
 
 NOWHERE = "/nonexistent/refcore-testing"
-"""A checkpoint that is nowhere; fields called so must refuse it usefully."""
+"""A checkpoint that does not exist; the CHECKPOINT_FIELDS must refuse it with a useful error."""
 CHECKPOINT_FIELDS = ("model", "checkpoint")
-MOST = 600
-"""Characters of an error, which a person is to read."""
+LONGEST = 600
+"""Maximum length of an error message, in characters."""
 
 Exercise = Callable[[Case, Any], Tensors]
-"""(case, loaded instance) -> everything that it gives, by name, for the case's images, prompts and seeds."""
+"""(case, loaded instance) -> all of its results by name, for the case's images, prompts and seeds."""
 Call = Callable[[Case, Any], tuple[Callable[[], Tensor], list[Tensor], int]]
-"""(case, loaded instance) -> a differentiable call, its inputs, and how many views it is about."""
+"""(case, loaded instance) -> a differentiable call, its inputs, and its number of views."""
 
 
 def config_round_trip(case: Case) -> None:
-    """The config goes through YAML and back without loss, and says what each field means."""
+    """The config survives YAML without loss, and every field has a description."""
     config, model = case.plugin.config, type(case.plugin).Config
     require(
         isinstance(config, PluginConfig),
@@ -56,7 +56,7 @@ def config_round_trip(case: Case) -> None:
 
 
 def useful_errors(case: Case) -> None:
-    """A wrong field is named, and a checkpoint that is not there is refused with its name and the remedy."""
+    """An unknown field is refused, and so is a missing checkpoint, with its name and the remedy."""
     model = type(case.plugin).Config
     try:
         validated(model, {**case.plugin.config.model_dump(mode="json"), "no_such_setting": 1})
@@ -64,7 +64,7 @@ def useful_errors(case: Case) -> None:
         pass
     else:
         raise Failed(
-            'the config takes an unknown field "no_such_setting"; expected extra="forbid", as PluginConfig has'
+            'the config accepts an unknown field "no_such_setting"; expected extra="forbid", as in PluginConfig'
         )
     refused = {name: NOWHERE for name in CHECKPOINT_FIELDS if name in model.model_fields} | dict(case.refused)
     for name, value in refused.items():
@@ -79,24 +79,24 @@ def useful_errors(case: Case) -> None:
 
 
 def expect_refusal(attempt: Callable[[], Any], what: str, value: str) -> None:
-    """Fails unless `attempt` raises a RefcoreError of readable length that shows `value`."""
+    """Fails unless `attempt` raises a RefcoreError of readable length that contains `value`."""
     try:
         attempt()
     except RefcoreError as refusal:
         text = str(refusal)
         require(value in text, f"the error of {what} does not show the value: {text!r}")
-        require(len(text) <= MOST, f"the error of {what} has {len(text)} characters; expected at most {MOST}")
+        require(len(text) <= LONGEST, f"the error of {what} has {len(text)} characters; expected at most {LONGEST}")
     except Exception as cause:
         raise Failed(
-            f"{what} raises {type(cause).__name__} ({' '.join(str(cause).split())[:200]}); expected a RefcoreError, or "
-            "a CheckpointError, that names the value and says what to do"
+            f"{what} raises {type(cause).__name__} ({' '.join(str(cause).split())[:200]}); expected a RefcoreError or "
+            "CheckpointError that names the value and the remedy"
         ) from cause
     else:
-        raise Failed(f"{what} is accepted; expected a RefcoreError that names the value and says what to do")
+        raise Failed(f"{what} is accepted; expected a RefcoreError that names the value and the remedy")
 
 
 def determinism(case: Case, exercise: Exercise) -> None:
-    """The same inputs give the same results, in a second call and in a second instance."""
+    """The same inputs give the same results in a second call and in a second instance."""
     first = exercise(case, case.loaded())
     for who, other in (("a second call", case.loaded()), ("a second instance", case.fresh())):
         for name, value in exercise(case, other).items():
@@ -109,54 +109,57 @@ def determinism(case: Case, exercise: Exercise) -> None:
 
 
 def frozen_weights(case: Case, exercise: Exercise) -> None:
-    """No weight asks for a gradient, gets one, or changes; networks are in eval mode."""
+    """No weight requires a gradient, receives one, or changes; networks are in eval mode."""
     plugin = case.loaded()
     state: dict[str, object] = getattr(plugin, "state_dict", dict)()
     learns = {t.untyped_storage().data_ptr() for t in tensors_of(state).values()}
     weights = {k: t for k, t in tensors_of(plugin).items() if t.untyped_storage().data_ptr() not in learns}
     before = {name: tensor.detach().clone() for name, tensor in weights.items()}
-    asking = [name for name, tensor in weights.items() if tensor.requires_grad]
-    require(not asking, f"{_few(asking)} require gradients; call requires_grad_(False) on what is loaded")
+    trainable = [name for name, tensor in weights.items() if tensor.requires_grad]
+    require(not trainable, f"{_few(trainable)} require gradients; call requires_grad_(False) after loading")
     training = [name for name, module in modules_of(plugin).items() if module.training]
-    require(not training, f"{_few(training)} in training mode; call eval() on what is loaded")
+    require(not training, f"{_few(training)} in training mode; call eval() after loading")
     exercise(case, plugin)
     changed = [name for name, tensor in weights.items() if not torch.equal(tensor.detach(), before[name])]
     require(not changed, f"{_few(changed)} changed in use; a plugin's weights are frozen")
     graded = [name for name, tensor in weights.items() if tensor.is_leaf and tensor.grad is not None]
-    require(not graded, f"{_few(graded)} got gradients; take them of the images alone (torch.autograd.grad)")
+    require(
+        not graded,
+        f"{_few(graded)} received gradients; differentiate with respect to the images only (torch.autograd.grad)",
+    )
 
 
 def no_global_randomness(case: Case, exercise: Exercise) -> None:
-    """Nothing is drawn from Python's, numpy's or torch's own generators."""
+    """Nothing is drawn from Python's, numpy's or torch's global generators."""
     plugin = case.loaded()
     with global_randomness_untouched(f"{type(case.plugin).__name__}"):
         exercise(case, plugin)
 
 
 def time_and_memory_per_view(case: Case, call: Call) -> Cost:
-    """What a view costs, within the limits given; and no call leaves tensors behind."""
+    """The cost per view is within the given limits, and no call leaves tensors behind."""
     forward, inputs, n = call(case, case.loaded())
     cost = measure(forward, inputs, n, tensors_of(case.loaded()).values())
     left = _left(lambda: torch.autograd.grad(forward().sum(), inputs, allow_unused=True), 3)
     require(
         left < 3,
-        f"{left} tensors stay alive after 3 calls; keep nothing of a call: losses and features hold their whole graph",
+        f"{left} tensors stay alive after 3 calls; keep no losses or features, which hold their whole graph",
     )
-    for told, found, limit in (("s", cost.seconds, case.seconds), ("MB", cost.megabytes, case.megabytes)):
-        require(limit is None or found <= limit, f"a view takes {found:.3g} {told}; the limit given is {limit} {told}")
-    print(f"{type(case.plugin).__name__}: {cost} a view")
+    for unit, found, limit in (("s", cost.seconds, case.seconds), ("MB", cost.megabytes, case.megabytes)):
+        require(limit is None or found <= limit, f"a view takes {found:.3g} {unit}; the limit given is {limit} {unit}")
+    print(f"{type(case.plugin).__name__}: {cost} per view")
     return cost
 
 
 def gradient_of(losses: Tensor, inputs: Tensors, what: str) -> Tensors:
-    """The gradient of the losses' sum by name, zero where one has no part.
+    """Name -> gradient of the losses' sum, zero for inputs that do not matter.
 
     Raises:
         Failed: there is no gradient at all, or it is not finite.
     """
     require(
         losses.requires_grad,
-        f"{what} has no gradient; no detach, no_grad, item, numpy, round or comparison may be on the way",
+        f"{what} has no gradient; remove detach, no_grad, item, numpy, round and comparisons",
     )
     found = torch.autograd.grad(losses.sum(), list(inputs.values()), allow_unused=True)
     gradient = {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(inputs.items(), found, strict=True)}
@@ -166,35 +169,35 @@ def gradient_of(losses: Tensor, inputs: Tensors, what: str) -> Tensors:
 
 
 def same_alone(found: Tensor, alone: Tensor, what: str, limit: float = ROUGH) -> None:
-    """Fails where a result in a batch is not what it is without its mates."""
+    """Fails if a result differs between the batch and the sample alone."""
     gap = error(found, alone)
     require(
         gap < limit,
-        f"{what} depends on its batch mates: {gap:.2g} of its norm between the batch and it alone; no statistics over "
-        "the batch, no mean over dimension 0, and rows by index",
+        f"{what} depends on the rest of the batch: {gap:.2g} of its norm between the batch and it alone; expected no "
+        "statistics over the batch, no mean over dimension 0, and rows selected by index",
     )
 
 
 def leaf(value: Tensor) -> Tensor:
-    """A copy that gradients end at."""
+    """A copy that is a leaf and requires a gradient."""
     return value.detach().clone().requires_grad_()
 
 
 def _left(call: Callable[[], Any], calls: int) -> int:
-    """How many more tensors are alive after some calls than after the one before them."""
-    gc.freeze()  # what is there already, the libraries' objects by the million, is not looked through
+    """Number of tensors that stay alive over some calls after a first one."""
+    gc.freeze()  # existing objects, millions of the libraries', are not searched
     try:
         call()
-        before = _born()
+        before = _alive()
         for _ in range(calls):
             call()
-        return _born() - before
+        return _alive() - before
     finally:
         gc.unfreeze()
 
 
-def _born() -> int:
-    """Tensors alive that are not frozen."""
+def _alive() -> int:
+    """Number of live tensors that are not frozen."""
     gc.collect()
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 

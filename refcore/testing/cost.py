@@ -1,4 +1,4 @@
-"""What one view costs: seconds forward and backward, and the memory that is held between the two."""
+"""The cost of one view: seconds forward and backward, and memory held in between."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """Per view (or sample), from the fastest of several runs."""
+    """Cost per view (or sample), from the fastest of several runs."""
 
     forward: float
     """Seconds."""
     backward: float
     """Seconds."""
     megabytes: float
-    """Held for the backward pass: what autograd saved, frozen weights aside; on CUDA the peak above the weights."""
+    """Memory for the backward pass: tensors saved by autograd, without weights; on CUDA, the peak above the start."""
 
     @property
     def seconds(self) -> float:
@@ -42,11 +42,11 @@ def measure(
     """The cost of a differentiable call.
 
     Args:
-        forward: gives losses that depend on `inputs`.
-        inputs: tensors that require grad, where the backward pass ends.
-        n: views in a call, which the cost is divided by.
-        weights: what is there anyway, and does not count as held.
-        repeats: runs after the first one, which only warms up.
+        forward: returns losses that depend on `inputs`.
+        inputs: leaf tensors that require gradients.
+        n: views per call, by which the cost is divided.
+        weights: tensors that do not count as held.
+        repeats: number of timed runs, after one to warm up.
     """
     device = inputs[0].device
     known = {t.untyped_storage().data_ptr() for t in (*inputs, *weights)}
@@ -77,7 +77,7 @@ def measure(
 
 
 class _Saved:
-    """Sizes of the storages that autograd saves, each once; those that are known are left out."""
+    """Sizes of the storages that autograd saves, without repeats and without known ones."""
 
     def __init__(self, known: set[int]) -> None:
         self.known = known

@@ -1,4 +1,4 @@
-"""Checks of a parser, against `refcore.contracts.parser.Parser`."""
+"""Checks of a parser against `refcore.contracts.parser.Parser`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from refcore.testing.case import Case, Failed, global_randomness_untouched, requ
 
 
 def parsing(case: Case) -> None:
-    """Each prompt comes back as it was given, with things whose text and count are told apart."""
+    """The parsed prompt is the one given, and its things and sentences are not empty."""
     for prompt in case.prompts:
         found = case.loaded().parse(prompt)
-        require(isinstance(found, ParsedPrompt), f"parse gives {type(found).__name__}; expected refcore.ParsedPrompt")
+        require(isinstance(found, ParsedPrompt), f"parse returns {type(found).__name__}; expected refcore.ParsedPrompt")
         require(found.prompt == prompt, f'parse("{prompt}").prompt is "{found.prompt}"; expected the prompt as given')
         for part in found.things:
             require(
@@ -19,16 +19,16 @@ def parsing(case: Case) -> None:
                 f'a thing of "{prompt}" has the text "{part.text}"; expected a noun phrase',
             )
         sentences = found.sentences()
-        require(all(sentences), f'a part of "{prompt}" is empty as a prompt of its own: {sentences}')
+        require(all(sentences), f'a phrase of "{prompt}" is empty: {sentences}')
 
 
 def repeatable(case: Case) -> None:
-    """The same prompt has the same phrases, in a second call and in a second instance, whatever was read before."""
+    """The same prompt is parsed alike in a second call and a second instance, whatever was parsed before."""
     first = {prompt: case.loaded().parse(prompt) for prompt in case.prompts}
     for who, other in (("a second call", case.loaded()), ("a second instance", case.fresh())):
         for prompt in reversed(case.prompts):
             again, found = other.parse(prompt), first[prompt]
-            require(again == found, f'"{prompt}" is parsed as {again} in {who}, and was {found}; expected the same')
+            require(again == found, f'"{prompt}" is parsed as {found}, and as {again} in {who}; expected the same')
 
 
 def refuses_what_it_cannot_read(case: Case) -> None:
@@ -37,11 +37,11 @@ def refuses_what_it_cannot_read(case: Case) -> None:
         found = case.loaded().parse("")
     except ParseError:
         return
-    raise Failed(f"an empty prompt gives {found}; expected a ParseError that says what can be read")
+    raise Failed(f"an empty prompt gives {found}; expected a ParseError that says what is expected")
 
 
 def no_global_randomness(case: Case) -> None:
-    """Nothing is drawn from Python's, numpy's or torch's own generators."""
+    """Nothing is drawn from Python's, numpy's or torch's global generators."""
     parser = case.loaded()
     with global_randomness_untouched(type(case.plugin).__name__):
         for prompt in case.prompts:

@@ -1,4 +1,4 @@
-"""Checks of a prior, against `refcore.contracts.prior.Prior`."""
+"""Checks of a prior against `refcore.contracts.prior.Prior`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from refcore.testing.case import (
     error,
     precision,
     require,
+    shown,
     slope_error,
 )
 from refcore.testing.common import gradient_of, leaf, same_alone
@@ -26,7 +27,7 @@ B = len(SEEDS)
 
 
 def shapes_dtype_and_device(case: Case) -> None:
-    """`gradient` gives what x is shaped like, detached, in float32 at least, and a value [B] or None."""
+    """`gradient` returns a gradient like x, detached, in float32 or float64, and a value [B] or None."""
     prior, x = case.loaded(), _x(case, case.loaded())
     gradient, value = _gradient(case, prior, x)
     require(set(gradient) == set(x), f"the gradient has {sorted(gradient)}; expected {sorted(x)}")
@@ -41,13 +42,13 @@ def shapes_dtype_and_device(case: Case) -> None:
     if value is not None:
         require(
             isinstance(value, Tensor) and value.shape == (B,),
-            f"the value is {_told(value)}; expected a tensor [{B}], one number a sample, or None",
+            f"the value is {shown(value)}; expected a tensor [{B}], one number per sample, or None",
         )
         require(not value.requires_grad, "the value is not detached; it would hold its graph")
 
 
 def gradient_present_and_finite(case: Case) -> None:
-    """Every sample gets a gradient, and nothing is NaN."""
+    """Every sample has a gradient, and all values are finite."""
     prior = case.loaded()
     gradient, value = _gradient(case, prior, _x(case, prior))
     require(value is None or value.isfinite().all(), "the value is not finite")
@@ -59,10 +60,10 @@ def gradient_present_and_finite(case: Case) -> None:
 
 
 def gradient_right(case: Case) -> None:
-    """Where there is a value, the gradient is its own: central differences, in float64 where it goes through."""
+    """The gradient matches central differences of the value, if there is one, in float64 if supported."""
     prior = case.loaded()
     if _gradient(case, prior, _x(case, prior))[1] is None:
-        raise NotApplicable("its gradient is that of no loss: it gives no value")
+        raise NotApplicable("it gives no value, since its gradient is not that of a loss")
 
     def answer(dtype: torch.dtype) -> Tensor:
         value = _gradient(case, case.loaded(dtype), _x(case, case.loaded(dtype), dtype))[1]
@@ -83,15 +84,15 @@ def gradient_right(case: Case) -> None:
     require(
         gap < limit,
         f"the gradient is not that of the value: central differences in {dtype} differ from it by {gap:.2g} of its "
-        f"norm, more than {limit:g}; give no value (None) where the gradient is that of no loss",
+        f"norm, more than {limit:g}; return None as the value if the gradient is not that of a loss",
     )
 
 
 def no_dependence_on_batch_mates(case: Case) -> None:
-    """A sample's gradient is what it is without the others; priors with `couples_samples` are free to differ."""
+    """A sample's gradient does not depend on the rest of the batch, unless `couples_samples` is set."""
     prior = case.loaded()
     if prior.couples_samples:
-        raise NotApplicable("it says that it couples samples")
+        raise NotApplicable("couples_samples is true")
     x = _x(case, prior)
     together, value = _gradient(case, prior, x)
     one = slice(1, 2)
@@ -103,7 +104,7 @@ def no_dependence_on_batch_mates(case: Case) -> None:
 
 
 def randomness_by_key(case: Case) -> None:
-    """All of its draws come from the rng it is given: the same key gives the same gradient."""
+    """All draws come from the given rng: the same key gives the same gradient."""
     prior = case.loaded()
     x = _x(case, prior)
     first, second = (_gradient(case, prior, x)[0] for _ in range(2))
@@ -115,12 +116,12 @@ def randomness_by_key(case: Case) -> None:
 
 
 def state_round_trip(case: Case) -> None:
-    """A fresh instance that takes over `state_dict` goes on as the old one would."""
+    """A new instance with the `state_dict` of another continues in the same way."""
     prior = case.loaded()
     x = _x(case, prior)
     _gradient(case, prior, x)
     state, other = prior.state_dict(), case.fresh()
-    require(isinstance(state, dict), f"state_dict gives {type(state).__name__}; expected a dict")
+    require(isinstance(state, dict), f"state_dict returns {type(state).__name__}; expected a dict")
     other.load_state_dict({name: v.clone() if isinstance(v, Tensor) else v for name, v in state.items()})
     mine, theirs = _gradient(case, prior, x)[0], _gradient(case, other, x)[0]
     for name, part in theirs.items():
@@ -131,7 +132,7 @@ def state_round_trip(case: Case) -> None:
 
 
 def encoder(case: Case) -> None:
-    """A latent prior encodes images, differentiably, for canvases without latents."""
+    """A latent prior encodes images differentiably, for canvases without latents."""
     prior = case.loaded()
     if prior.space != "latent":
         raise NotApplicable(f"it works in the {prior.space} space")
@@ -139,14 +140,14 @@ def encoder(case: Case) -> None:
     try:
         latents = prior.encode(images)
     except NotImplementedError as cause:
-        raise NotApplicable("it has no encoder, and works on canvases with latents alone") from cause
-    require(latents.ndim == 4 and len(latents) == B, f"encode gives {list(latents.shape)}; expected [{B}, C, h, w]")
+        raise NotApplicable("it has no encoder, and works only on canvases with latents") from cause
+    require(latents.ndim == 4 and len(latents) == B, f"encode returns {list(latents.shape)}; expected [{B}, C, h, w]")
     gradient = gradient_of(latents.square(), {"the images": images}, "the latents")["the images"]
     require((gradient.flatten(1).abs().amax(1) > 0).all(), "the latents do not depend on the images")
 
 
 def inputs_unchanged(case: Case) -> None:
-    """x and the conditioning are as they were before."""
+    """`gradient` does not modify x."""
     prior = case.loaded()
     x = _x(case, prior)
     before = {name: part.clone() for name, part in x.items()}
@@ -163,7 +164,7 @@ def exercise(case: Case, prior: Any) -> Tensors:
 
 
 def call(case: Case, prior: Any) -> tuple[Callable[[], Tensor], list[Tensor], int]:
-    """The gradient of three samples; a prior takes its own, so that all of its time counts as forward."""
+    """The gradient of three samples; it is computed by the prior, so that all of the time counts as forward."""
     x = _x(case, prior)
     stand_in = torch.zeros(1, device=case.device, requires_grad=True)
 
@@ -175,7 +176,7 @@ def call(case: Case, prior: Any) -> tuple[Callable[[], Tensor], list[Tensor], in
 
 
 def _x(case: Case, prior: Any, dtype: torch.dtype = torch.float32) -> Tensors:
-    """What `gradient` is given, by name: the image, the latent, or the parameters."""
+    """The input of `gradient` by name: the image, the latent, or the parameters."""
     if prior.space == "image":
         return {"the image": case.images(case.image_size, dtype=dtype)}
     canvas = case.on(dtype)
@@ -188,20 +189,17 @@ def _x(case: Case, prior: Any, dtype: torch.dtype = torch.float32) -> Tensors:
 
 
 def _gradient(case: Case, prior: Any, x: Tensors, samples: slice = slice(None)) -> tuple[Tensors, Tensor | None]:
-    """Gradient by name, and value, of the samples."""
+    """(gradient by name, value) of the samples."""
     prompts = [case.prompts[b % len(case.prompts)] for b in range(B)][samples]
     rng = case.rng(samples=samples)
     given: Any = x if prior.space == "params" else next(iter(x.values()))
-    told = prior.gradient(given, prior.read(prompts).to(case.device), rng.step, rng)
+    result = prior.gradient(given, prior.read(prompts).to(case.device), rng.step, rng)
     require(
-        isinstance(told, tuple) and len(told) == 2, f"gradient gives {_told(told)}; expected (gradient, value or None)"
+        isinstance(result, tuple) and len(result) == 2,
+        f"gradient returns {shown(result)}; expected (gradient, value or None)",
     )
-    gradient, value = told
+    gradient, value = result
     if prior.space != "params":
-        require(isinstance(gradient, Tensor), f"gradient gives {_told(gradient)} first; expected a tensor like x")
+        require(isinstance(gradient, Tensor), f"gradient returns {shown(gradient)} first; expected a tensor like x")
         gradient = {next(iter(x)): gradient}
     return gradient, value
-
-
-def _told(value: Any) -> str:
-    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

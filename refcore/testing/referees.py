@@ -1,4 +1,4 @@
-"""Checks of a referee, against `refcore.contracts.referee.Referee`."""
+"""Checks of a referee against `refcore.contracts.referee.Referee`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ N = len(SEEDS)
 
 
 def loads(case: Case) -> None:
-    """`load` says what it judges: input_size, device, dtype."""
+    """`load` sets input_size, device and dtype."""
     referee = case.loaded()
     for name, kind in (("input_size", tuple), ("device", torch.device), ("dtype", torch.dtype)):
         found = getattr(referee, name, None)
@@ -38,14 +38,14 @@ def loads(case: Case) -> None:
         len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size),
         f"input_size is {size!r}; expected (height, width) in pixels",
     )
-    require(referee.device.type == case.device.type, f"device is {referee.device}; it was loaded on {case.device}")
+    require(referee.device.type == case.device.type, f"device is {referee.device}, but it was loaded on {case.device}")
 
 
 def conditioning(case: Case) -> None:
-    """`read` gives one row a prompt, without gradients, in the order asked."""
+    """`read` returns one row per prompt, in order and without gradients."""
     prompts = list(case.prompts)
     read = case.loaded().read(prompts)
-    require(isinstance(read, Conditioning), f"read gives {type(read).__name__}; expected a refcore.Conditioning")
+    require(isinstance(read, Conditioning), f"read returns {type(read).__name__}; expected a refcore.Conditioning")
     require(read.prompts == case.prompts, f"the conditioning's prompts are {read.prompts}; expected {case.prompts}")
     for name, tensor in read.tensors.items():
         require(
@@ -55,16 +55,16 @@ def conditioning(case: Case) -> None:
         require(
             not tensor.requires_grad, f'tensor "{name}" of the conditioning requires a gradient; read under no_grad'
         )
-    for name, told in (("truncated", read.truncated), ("notes", read.notes)):
+    for name, texts in (("truncated", read.truncated), ("notes", read.notes)):
         require(
-            len(told) in (0, len(prompts)) and all(isinstance(text, str) for text in told),
-            f"{name} of the conditioning is {told!r}; expected one string a prompt, or none",
+            len(texts) in (0, len(prompts)) and all(isinstance(text, str) for text in texts),
+            f"{name} of the conditioning is {texts!r}; expected one string per prompt, or none at all",
         )
     read.to(case.device).take([1, 0, 1])
 
 
 def shapes_dtype_and_device(case: Case) -> None:
-    """`judge` gives [N] losses and `score` [B] scores, floats of at least float32, where the images are."""
+    """`judge` returns losses [N] and `score` scores [B], in float32 or float64, on the images' device."""
     referee = case.loaded()
     for n in (1, N):
         for wanted in _questions(case):
@@ -72,11 +72,11 @@ def shapes_dtype_and_device(case: Case) -> None:
             _vector(losses, n, f"judge (wanted={wanted})", case)
     scores = referee.score(_views(case, referee, len(case.prompts)), referee.read(list(case.prompts)).to(case.device))
     _vector(scores, len(case.prompts), "score", case)
-    require(not scores.requires_grad, "score gives a gradient; it is for people: put it under torch.no_grad()")
+    require(not scores.requires_grad, "score has a gradient; decorate it with torch.no_grad()")
 
 
 def gradient_present_and_finite(case: Case) -> None:
-    """Every view gets a gradient, and no image, however dark or noisy, makes it NaN."""
+    """Every view has a gradient, which is finite for dark, bright, flat and noisy images too."""
     referee = case.loaded()
     shape = (1, 3, *referee.input_size)
     plain = _views(case, referee)
@@ -96,12 +96,12 @@ def gradient_present_and_finite(case: Case) -> None:
                 per_view = gradient.flatten(1).abs().amax(1)
                 require(
                     (per_view > 0).all(),
-                    f"the gradient of a view is 0 ({per_view.tolist()}); the loss does not depend on the picture",
+                    f"the gradient of a view is 0 ({per_view.tolist()}); the loss does not depend on the image",
                 )
 
 
 def gradient_right(case: Case) -> None:
-    """The gradient is the loss's: central differences, in float64 where it goes through."""
+    """The gradient of the loss matches central differences, in float64 if supported."""
     prompt_index = torch.arange(N) % len(case.prompts)
 
     def losses(dtype: torch.dtype) -> Tensor:
@@ -126,14 +126,14 @@ def gradient_right(case: Case) -> None:
 
 
 def no_dependence_on_batch_mates(case: Case) -> None:
-    """A view's loss and gradient are what they are without the others, and belong to its own prompt."""
+    """A view's loss and gradient depend on its own pixels and prompt alone."""
     referee = case.loaded()
     prompt_index = torch.tensor([1, 0, 1])
     views = leaf(_views(case, referee))
     losses = _judge(case, referee, views, prompt_index)
     (first,) = torch.autograd.grad(losses[0], views, retain_graph=True)
     leak = float(first[1:].abs().amax())
-    require(leak <= ROUGH * float(first.abs().amax()), f"the loss of a view has a gradient ({leak:.2g}) in its mates")
+    require(leak <= ROUGH * float(first.abs().amax()), f"the loss of a view has a gradient ({leak:.2g}) in other views")
     together = gradient_of(losses, {"v": views}, "the loss")["v"]
     for i, row in enumerate(prompt_index.tolist()):
         own = leaf(views[i : i + 1])
@@ -149,7 +149,7 @@ def no_dependence_on_batch_mates(case: Case) -> None:
 
 
 def negated_question(case: Case) -> None:
-    """`wanted=False` asks for less of what `wanted=True` asks for more of: their gradients do not agree."""
+    """The gradients with `wanted=True` and `wanted=False` do not agree."""
     if len(_questions(case)) < 2:
         raise NotApplicable("it refuses wanted=False, with a RefcoreError")
     referee = case.loaded()
@@ -162,13 +162,13 @@ def negated_question(case: Case) -> None:
     cosine = float(torch.nn.functional.cosine_similarity(yes.double(), no.double(), dim=0))
     require(
         cosine < 0.5,
-        f"the gradients with wanted=True and wanted=False agree (cosine {cosine:.2f}); expected -log(1 - p) or its "
-        "like for what must not be seen, or a RefcoreError",
+        f"the gradients with wanted=True and wanted=False agree (cosine {cosine:.2f}); expected -log(1 - p) or "
+        "similar for the negated question, or a RefcoreError",
     )
 
 
 def inputs_unchanged(case: Case) -> None:
-    """Views and conditionings are as they were before; others use them, too."""
+    """`judge` and `score` do not modify views or conditioning, which others use as well."""
     referee = case.loaded()
     views, read = _views(case, referee), referee.read(list(case.prompts)).to(case.device)
     before = {"the views": views.clone(), **{name: t.clone() for name, t in read.tensors.items()}}
@@ -196,7 +196,7 @@ def exercise(case: Case, referee: Any) -> Tensors:
 
 
 def call(case: Case, referee: Any) -> tuple[Callable[[], Tensor], list[Tensor], int]:
-    """A judgement of three views."""
+    """`judge` on three views."""
     views = leaf(_views(case, referee))
     read = referee.read(list(case.prompts)).to(case.device)
     prompt_index = torch.arange(N, device=case.device) % len(case.prompts)
@@ -213,7 +213,7 @@ def _judge(case: Case, referee: Any, views: Tensor, prompt_index: Tensor, wanted
 
 
 def _questions(case: Case) -> tuple[bool, ...]:
-    """True, and False where the plugin has a negated question."""
+    """The values of `wanted` that the referee supports."""
     referee = case.loaded()
     try:
         with torch.no_grad():
@@ -224,12 +224,13 @@ def _questions(case: Case) -> tuple[bool, ...]:
 
 
 def _vector(value: Any, n: int, what: str, case: Case) -> None:
-    require(isinstance(value, Tensor), f"{what} gives {type(value).__name__}; expected a tensor [{n}]")
-    require(value.shape == (n,), f"{what} gives the shape {list(value.shape)}; expected [{n}], one number an image")
+    require(isinstance(value, Tensor), f"{what} returns {type(value).__name__}; expected a tensor [{n}]")
+    require(value.shape == (n,), f"{what} returns the shape {list(value.shape)}; expected [{n}], one number per image")
     require(
         value.dtype in (torch.float32, torch.float64),
-        f"{what} gives {value.dtype}; expected float32 (compare features in float32 whatever the weights' dtype)",
+        f"{what} returns {value.dtype}; expected float32 (compare features in float32 whatever the weights' dtype)",
     )
     require(
-        value.device.type == case.device.type, f"{what} gives a tensor on {value.device}, images are on {case.device}"
+        value.device.type == case.device.type,
+        f"{what} returns a tensor on {value.device}, but images are on {case.device}",
     )

@@ -1,4 +1,4 @@
-"""Runs the checks: one by one as pytest's tests (`suite`), or all at once (`check`)."""
+"""Runs the checks: one by one as tests of pytest (`suite`), or all at once (`check`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from refcore import registry
+from refcore.contracts.augmentation import Augmentation
+from refcore.contracts.canvas import Canvas
+from refcore.contracts.judge import Judge
+from refcore.contracts.parser import Parser
+from refcore.contracts.prior import Prior
+from refcore.contracts.referee import Referee
 from refcore.errors import unknown
 from refcore.plugin import Plugin, PluginType
 from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees
@@ -34,7 +40,7 @@ def _named(*checks: Check) -> dict[str, Check]:
 
 
 CHECKS: Mapping[str, Mapping[str, Check]] = {
-    "referees": {
+    Referee.kind: {
         **_named(
             common.config_round_trip,
             common.useful_errors,
@@ -49,7 +55,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(referees),
     },
-    "priors": {
+    Prior.kind: {
         **_named(
             common.config_round_trip,
             common.useful_errors,
@@ -64,7 +70,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(priors),
     },
-    "augmentations": {
+    Augmentation.kind: {
         **_named(
             common.config_round_trip,
             common.useful_errors,
@@ -79,7 +85,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(augmentations),
     },
-    "canvases": {
+    Canvas.kind: {
         **_named(
             common.config_round_trip,
             canvases.useful_errors,
@@ -95,7 +101,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(canvases),
     },
-    "parsers": _named(
+    Parser.kind: _named(
         common.config_round_trip,
         common.useful_errors,
         parsers.parsing,
@@ -103,7 +109,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         parsers.refuses_what_it_cannot_read,
         parsers.no_global_randomness,
     ),
-    "judges": _named(
+    Judge.kind: _named(
         common.config_round_trip,
         common.useful_errors,
         judges.verdicts,
@@ -111,15 +117,15 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         judges.no_global_randomness,
     ),
 }
-"""Kind -> name of a check -> the check; its docstring says what it holds the plugin to."""
+"""Kind -> name of a check -> the check, whose docstring is the rule."""
 
 
 def run(name: str, case: Case) -> Any:
-    """One check.
+    """Runs one check.
 
     Raises:
         Failed: the plugin breaks the rule.
-        NotApplicable: the rule says nothing about this plugin.
+        NotApplicable: the rule does not apply to this plugin.
         RefcoreError: there is no such check.
     """
     checks = CHECKS[case.kind]
@@ -129,15 +135,15 @@ def run(name: str, case: Case) -> Any:
 
 
 def suite(plugin: Plugin | type[Plugin], *, skip: Mapping[str, str] | None = None, **options: Any) -> type[Any]:
-    """A class whose tests are the checks of the plugin's kind; assign it to a name that pytest collects.
+    """A test class with one test per check of the plugin's kind; assign it to a name that pytest collects.
 
     Args:
-        plugin: an instance with the settings to be checked, or a class whose defaults do.
-        skip: check -> why it does not hold for this plugin, on purpose.
-        options: fields of `Case`: prompts that it can read, device, size, canvas, refused, seconds, megabytes.
+        plugin: an instance with the settings to check, or a class to check with default settings.
+        skip: check -> the reason why this plugin deliberately breaks it.
+        options: fields of `Case`: prompts, device, size, canvas, refused, seconds, megabytes, encode_error.
 
     Raises:
-        RefcoreError: what is to be skipped is no check.
+        RefcoreError: `skip` names an unknown check.
 
     Example:
         >>> from refcore_plugins.priors.image import L2
@@ -156,34 +162,36 @@ def suite(plugin: Plugin | type[Plugin], *, skip: Mapping[str, str] | None = Non
         return test
 
     tests = {f"test_{name}": test_of(name, check) for name, check in CHECKS[case.kind].items()}
-    return type("Suite", (), {"__doc__": f"The conformance of {case.plugin!r}.", "case": case, **tests})
+    return type("Suite", (), {"__doc__": f"Conformance of {case.plugin!r}.", "case": case, **tests})
 
 
 def check(plugin: Plugin | type[Plugin], *, skip: Mapping[str, str] | None = None, **options: Any) -> dict[str, str]:
     """Runs every check; arguments as for `suite`.
 
     Returns:
-        Check -> "ok", or why it does not apply.
+        Check -> "ok", or the reason why it does not apply.
 
     Raises:
-        Failed: one line for each rule that the plugin breaks.
+        Failed: the plugin breaks rules; the message has one line for each.
     """
     case, skipped = _case(plugin, options), _skipped(plugin, skip)
-    told, failures = {}, []
+    results, failures = {}, []
     for name, one in CHECKS[case.kind].items():
         try:
             if name in skipped:
                 raise NotApplicable(skipped[name])
             one(case)
-            told[name] = "ok"
+            results[name] = "ok"
         except NotApplicable as reason:
-            told[name] = str(reason)
-        except Exception as failure:  # whatever a plugin raises where it should not is a finding
+            results[name] = str(reason)
+        except Exception as failure:  # any exception of a plugin is a finding
             kind = "" if isinstance(failure, Failed) else f"{type(failure).__name__}: "
             failures.append(f"{name}: {kind}{failure}")
     if failures:
-        raise Failed(f"{case.plugin!r} breaks {len(failures)} of {len(told) + len(failures)}:\n" + "\n".join(failures))
-    return told
+        raise Failed(
+            f"{case.plugin!r} breaks {len(failures)} of {len(results) + len(failures)}:\n" + "\n".join(failures)
+        )
+    return results
 
 
 def _case(plugin: Any, options: Mapping[str, Any]) -> Case:

@@ -631,19 +631,19 @@ class Gambles(GoodJudge):
 BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("config_round_trip", Undescribed, "no description of gain"),
     ("config_round_trip", Loose, "expected a Config that extends"),
-    ("useful_errors", Loose, "takes an unknown field"),
+    ("useful_errors", Loose, "accepts an unknown field"),
     ("useful_errors", KeyErrors, "raises KeyError.*expected a RefcoreError"),
     ("useful_errors", Careless, "model='/nonexistent/refcore-testing' is accepted"),
     ("loads", Sizeless, "input_size is 8"),
     ("conditioning", OneRow, r'"text".*\[1, 4\]; expected 3 rows'),
-    ("shapes_dtype_and_device", Mean, r"judge \(wanted=True\) gives the shape \[\]; expected \[1\]"),
-    ("shapes_dtype_and_device", Half, r"gives torch\.bfloat16"),
-    ("shapes_dtype_and_device", ScoreWithGradient, "score gives a gradient"),
+    ("shapes_dtype_and_device", Mean, r"judge \(wanted=True\) returns the shape \[\]; expected \[1\]"),
+    ("shapes_dtype_and_device", Half, r"returns torch\.bfloat16"),
+    ("shapes_dtype_and_device", ScoreWithGradient, "score has a gradient"),
     ("gradient_present_and_finite", Detached, "has no gradient"),
-    ("gradient_present_and_finite", Constant, "does not depend on the picture"),
+    ("gradient_present_and_finite", Constant, "does not depend on the image"),
     ("gradient_present_and_finite", NanOnGrey, "is not finite"),
     ("gradient_right", WrongGradient, r"not that of the loss.*float64"),
-    ("no_dependence_on_batch_mates", BatchStatistics, "gradient .* in its mates"),
+    ("no_dependence_on_batch_mates", BatchStatistics, "gradient .* in other views"),
     ("no_dependence_on_batch_mates", IgnoresRows, "the loss of view 0 depends"),
     ("negated_question", IgnoresWanted, "agree"),
     ("inputs_unchanged", InPlace, "the views changed in place"),
@@ -661,7 +661,7 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("shapes_dtype_and_device", NoPair, r"expected \(gradient, value or None\)"),
     ("gradient_present_and_finite", NanPrior, "not finite"),
     ("gradient_right", TwiceTheGradient, "not that of the value"),
-    ("no_dependence_on_batch_mates", Coupled, "depends on its batch mates"),
+    ("no_dependence_on_batch_mates", Coupled, "depends on the rest of the batch"),
     ("randomness_by_key", OwnDice, "two calls with the same rng"),
     ("determinism", OwnDice, "differs in a second call"),
     ("encoder", NoGradientEncoder, "has no gradient"),
@@ -675,8 +675,8 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("draws", DrawsAFloat, '"much" of the draw is float'),
     ("draws", DrawsOne, r"\[1\]; expected 6 rows"),
     ("draws_by_key", DrawsGlobally, "differs in a second draw"),
-    ("draws_by_key", DrawsWithMates, "without its mates"),
-    ("shapes_dtype_and_device", Shrinks, r"apply gives a tensor"),
+    ("draws_by_key", DrawsWithMates, "without the rest of the batch"),
+    ("shapes_dtype_and_device", Shrinks, r"apply returns a tensor"),
     ("shapes_dtype_and_device", Singles, r"torch\.float32 for views in torch\.float64"),
     ("shapes_dtype_and_device", SaysGeometric, "there is no `matrix`"),
     ("geometry", HalfZoom, r"magnified .* zoom says at most 1\.00"),
@@ -684,7 +684,7 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("gradient_present_and_finite", Rounds, "the gradient of every view is 0"),
     ("gradient_present_and_finite", Blocks, "apply has no gradient"),
     ("gradient_right", StraightThrough, "differs from central differences"),
-    ("no_dependence_on_batch_mates", MeanOfBatch, "depends on its batch mates"),
+    ("no_dependence_on_batch_mates", MeanOfBatch, "depends on the rest of the batch"),
     ("inputs_unchanged", AugmentsInPlace, "factor changed in place"),
     ("determinism", AppliesDropout, "differs in a second call"),
     ("no_global_randomness", AppliesDropout, "global generator of torch"),
@@ -697,7 +697,7 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("loads", NoSize, "size is None"),
     ("parameters", Doubles, r"torch\.float64; expected float32"),
     ("parameters", StartsGlobally, "second init of the same key"),
-    ("parameters", StartsTogether, "without its mates"),
+    ("parameters", StartsTogether, "without the rest of the batch"),
     ("shapes_dtype_and_device", Unsquashed, r"expected \[0, 1\]"),
     ("gradient_present_and_finite", UnusedParameter, '"spare" is 0'),
     ("gradient_right", StraightThroughCanvas, "differs from central differences"),
@@ -721,7 +721,7 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("refuses_what_it_cannot_read", JudgesNothing, "expected false"),
     ("no_global_randomness", Gambles, "global generator of torch"),
 ]
-"""A check, a plugin that breaks its rule, and what it is told."""
+"""A check, a plugin that breaks its rule, and the message."""
 GOOD: list[type[Plugin]] = [
     GoodReferee,
     GoodPrior,
@@ -742,16 +742,16 @@ def case_of(plugin: type[Plugin], **options: Any) -> Case:
 @pytest.mark.parametrize("plugin", GOOD, ids=lambda plugin: plugin.__name__)
 def test_what_keeps_its_contract_passes_every_check(plugin: type[Plugin]) -> None:
     case = case_of(plugin)
-    told = check(plugin(), size=case.size)
-    assert set(told) == set(CHECKS[case.kind])
-    assert list(told.values()).count("ok") >= min(10, len(told))
+    results = check(plugin(), size=case.size)
+    assert set(results) == set(CHECKS[case.kind])
+    assert list(results.values()).count("ok") >= min(10, len(results))
 
 
 @pytest.mark.parametrize(
-    ("name", "plugin", "told"), BROKEN, ids=[f"{name}-{plugin.__name__}" for name, plugin, _ in BROKEN]
+    ("name", "plugin", "message"), BROKEN, ids=[f"{name}-{plugin.__name__}" for name, plugin, _ in BROKEN]
 )
-def test_each_check_catches_what_breaks_its_rule(name: str, plugin: type[Plugin], told: str) -> None:
-    with pytest.raises(Failed, match=told):
+def test_each_check_catches_what_breaks_its_rule(name: str, plugin: type[Plugin], message: str) -> None:
+    with pytest.raises(Failed, match=message):
         run(name, case_of(plugin))
 
 
@@ -802,7 +802,7 @@ def test_checks_that_say_nothing_are_skipped_with_a_reason() -> None:
         run("gradient_right", case_of(Learns))
 
 
-def test_all_broken_rules_are_told_at_once() -> None:
+def test_all_broken_rules_are_reported_at_once() -> None:
     with pytest.raises(
         Failed, match=r"(?s)Dropout\(\) breaks .*gradient_right: .*determinism: .*no_global_randomness: "
     ):

@@ -19,7 +19,7 @@ from page import DOCS, ROWS, fill
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
-from refcore.diagnostics.smoothness import probe, rows
+from refcore.diagnostics.smoothness import measure_smoothness, rows
 from refcore.runs import rundir
 from refcore_bench.checkpoint_hashes import hashes
 
@@ -38,7 +38,7 @@ RUN = (
     "optimizer={name: adam, lr: 0.03, schedule: cosine, final: 0.1, warmup: 5}",
     "steps=30",
 )
-"""Makes the preset the run that is probed: CLIP alone, and enough steps for a second place on the way."""
+"""Overrides that make the preset the measured run: CLIP alone, and enough steps for a second point."""
 COLUMNS = {
     "loss": "loss",
     "gradient_norm": "gradient's norm",
@@ -84,7 +84,9 @@ def measure() -> None:
             if any(point["prompt"] == prompt and point["noise"] in noise for point in found["points"]):
                 continue
             began = time.process_time()
-            report = probe(config, STEPS, views, noise, at="image", **ACCURACY, on_point=lambda p: print(p, flush=True))
+            report = measure_smoothness(
+                config, STEPS, views, noise, at="image", **ACCURACY, on_point=lambda p: print(p, flush=True)
+            )
             found["points"] += [point.to_dict() for point in report.points]
             found |= {"at": "image", **ACCURACY, "config": report.config, "checkpoints": checkpoints}
             found["versions"] = rundir.versions()

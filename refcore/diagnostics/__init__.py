@@ -1,1 +1,1 @@
-"""What is measured around a run: the machine and its checkpoints, and the smoothness of a loss."""
+"""Diagnostics: the machine and the checkpoints that a config needs, and the smoothness of a run's loss."""

@@ -1,4 +1,4 @@
-"""What this machine has, and what a config would need of it: device, memory, versions and checkpoints."""
+"""The machine's device, memory and versions, and the checkpoints that a config needs."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from refcore.errors import RefcoreError
 from refcore.runs.rundir import LIBRARIES, versions
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Of a number in the floating-point types of safetensors files."""
+"""Bytes per number in the floating-point types of safetensors files."""
 SKIPPED = ("safety_checker", ".fp16.", "non_ema")
-"""Parts of the names of files that no plugin loads."""
+"""Substrings of the names of files that no plugin loads."""
 
 State = Literal["embedded", "here", "cached", "missing"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that a config, or refcore itself, names."""
+    """A checkpoint named by a config, or embedded in refcore."""
 
     model: str
-    """As the config has it."""
+    """As written in the config."""
     used_by: tuple[str, ...]
-    """Dotted fields of the config."""
+    """Dotted fields of the config that name it."""
     state: State
-    """embedded: comes with refcore. here: a folder or file. cached: in the hub's cache. missing: to be downloaded."""
+    """embedded: ships with refcore. here: a folder or file. cached: in the hub's cache. missing: to be downloaded."""
     parameters: int | None
-    """Numbers in its weights; None where they cannot be counted."""
+    """Number of parameters; None if they cannot be counted."""
     bytes: int | None
-    """Of its weights on disk."""
+    """Size of its weights on disk; None if unknown."""
 
     def in_memory(self, dtype: torch.dtype) -> int | None:
-        """Bytes of its weights once they are loaded in `dtype`."""
+        """Bytes of its weights when loaded in `dtype`; None if unknown."""
         return None if self.parameters is None else self.parameters * dtype.itemsize
 
 
 def machine() -> dict[str, Any]:
-    """Device, memory and versions: device, name, total_bytes, free_bytes, threads, python, system, versions."""
+    """This machine's device, name, total_bytes, free_bytes, threads, python, system and versions."""
     device = pick_device("auto")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
@@ -66,12 +66,12 @@ def machine() -> dict[str, Any]:
 
 
 def own_checkpoints() -> list[Checkpoint]:
-    """The embedded ones."""
+    """The checkpoints embedded in refcore."""
     return [_found(EMBEDDED + name, ()) for name in embedded()]
 
 
 def needed_checkpoints(config: RunConfig) -> list[Checkpoint]:
-    """Those that a config names, each once; imports its plugins, loads none of their models.
+    """The checkpoints that a config names, without repeats; its plugins are imported, no model is loaded.
 
     Raises:
         RefcoreError: the config names an unknown or broken plugin.
@@ -84,7 +84,7 @@ def needed_checkpoints(config: RunConfig) -> list[Checkpoint]:
 
 
 def weights_in_memory(checkpoints: Iterable[Checkpoint], dtype: torch.dtype) -> int | None:
-    """Bytes of all weights in `dtype`; None where some are not here to be counted."""
+    """Bytes of all weights in `dtype`; None if some cannot be counted."""
     sizes = [checkpoint.in_memory(dtype) for checkpoint in checkpoints]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
@@ -93,7 +93,7 @@ def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
     state: State = "embedded" if model.startswith(EMBEDDED) else "here"
     try:
         place: Path | None = Path(resolve(model).removeprefix("local-dir:")).expanduser()
-    except RefcoreError:  # an embedded one that is not there
+    except RefcoreError:  # an unknown embedded checkpoint
         place = None
     if place is not None and not place.exists():
         place, state = _cached(model.removeprefix("hf-hub:")), "cached"
@@ -109,7 +109,7 @@ def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
 
 
 def _counted(file: Path) -> tuple[int, int] | None:
-    """Numbers and bytes in a safetensors file, by its header alone; None where it is none."""
+    """(parameters, bytes) of a safetensors file, from its header; None if it is not one."""
     try:
         with file.open("rb") as opened:
             header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
@@ -127,6 +127,7 @@ def _cached(repository: str) -> Path | None:
 @cache
 def _cache() -> dict[str, Path]:
     """Hub id -> the folder of its newest revision in the hub's cache."""
+    # Imported on use: only checkpoints that are not on disk need it.
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 

@@ -1,8 +1,8 @@
-"""How smooth and how well conditioned the referees' loss is along a run: Lipschitz constants and Hessian eigenvalues.
+"""Smoothness and conditioning of the referees' loss along a run: Lipschitz constants and Hessian eigenvalues.
 
-The claims that this measures (VLMInv, Prop. 3.1 and 3.2) are that the loss averaged over random views is smoother and
-better conditioned than the loss itself. A point is measured on fixed views, drawn once from the sample's seed and the
-step, so that the loss is one function, and its gradient is deterministic.
+VLMInv (Prop. 3.1 and 3.2) claims that the loss averaged over random views is smoother and better conditioned than the
+loss on the image itself. Each point is measured on fixed views, drawn once from the sample's seed and the step, so that
+the loss is a deterministic function.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ At = Literal["params", "image"]
 Precision = Literal["float64", "float32"]
 
 DIFFERENCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-3}
-"""Root-mean-square change of a coordinate in the central differences that Hessian-vector products are taken by."""
+"""Root-mean-square change of a coordinate in the central differences for Hessian-vector products."""
 SMALL = 20
-"""Up to this many dimensions the Hessian is taken whole; Lanczos needs more."""
+"""Maximum dimension at which the full Hessian is computed; Lanczos needs more dimensions."""
 RESTARTS = 20
-"""Of Lanczos, before an eigenvalue is given up."""
+"""Maximum number of Lanczos restarts."""
 IMAGE = "image"
 NOISE = "gaussian_noise"
 """The augmentation whose standard deviation `noise` sets."""
@@ -46,36 +46,36 @@ NOISE = "gaussian_noise"
 
 @dataclass(frozen=True)
 class Point:
-    """One sample at one step of its run, under one number of views and one noise."""
+    """Measurements of one sample at one step of its run, for one number of views and one noise level."""
 
     prompt: str
     seed: int
     step: int
-    """How many steps of the run are done."""
+    """Number of steps done."""
     views: int | None
-    """Views a sample; 0: the clean image; None: as the config has them."""
+    """Views per sample; 0: the clean image; None: as in the config."""
     noise: float | None
-    """Standard deviation of the views' Gaussian noise, colours being 0 to 1; None: as the config has it."""
+    """Standard deviation of the views' Gaussian noise, for colours in [0, 1]; None: as in the config."""
     dimension: int
-    """D, of the parameters or of the image."""
+    """D: number of parameters, or of the image's values."""
     loss: float
-    """The referees' weighted sum, a mean over views."""
+    """Weighted sum of the referees' losses, each averaged over views."""
     gradient_norm: float
     lipschitz_random: float
     """Largest |g(x + d) - g(x)| / |d| over random directions."""
     lipschitz_step: float | None
-    """The same along the step that the run takes here; None where it does not move."""
+    """The same along the step that the run takes here; None if it does not move."""
     largest: float | None
-    """Eigenvalue of the Hessian; None where Lanczos did not converge."""
+    """Largest eigenvalue of the Hessian; None if Lanczos did not converge."""
     smallest: float | None
     rms_eigenvalue: float
-    """Root of the mean squared eigenvalue, |H|_F / sqrt(D), from products with random vectors."""
+    """Root-mean-square eigenvalue, |H|_F / sqrt(D), estimated from products with random vectors."""
     products: int
-    """Hessian-vector products that this took, two gradients each."""
+    """Number of Hessian-vector products computed, two gradients each."""
 
     @property
     def condition(self) -> float | None:
-        """The largest magnitude of an eigenvalue over the root-mean-square one: 1 where all are alike, at most sqrt(D).
+        """Ratio of the largest eigenvalue magnitude to the root-mean-square one: 1 if all are equal, at most sqrt(D).
 
         Far from a minimum the Hessian is indefinite, and the ratio of its extreme eigenvalues says little.
         """
@@ -88,15 +88,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All points of a probe, and how they were measured."""
+class SmoothnessReport:
+    """All measured points, and the settings of the measurement."""
 
     at: At
     directions: int
     radius: float
     dtype: Precision
     config: dict[str, Any]
-    """Of the run, resolved."""
+    """Config of the run, resolved."""
     points: tuple[Point, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Report:
         return {**asdict(self), "points": [point.to_dict() for point in self.points]}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each (step, views, noise): medians over samples, of the samples that have a number."""
+        """One row per (step, views, noise): medians over the samples, without those that have no value."""
         return rows([point.to_dict() for point in self.points])
 
 
@@ -112,7 +112,7 @@ MEASURES = ("loss", "gradient_norm", "lipschitz_random", "lipschitz_step", "larg
 
 
 def rows(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points as `Point.to_dict` gives them -> the rows of `Report.rows`."""
+    """The rows of `SmoothnessReport.rows`, from points as `Point.to_dict` gives them."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for point in points:
         found.setdefault((point["step"], point["views"], point["noise"]), []).append(point)
@@ -131,7 +131,7 @@ def rows(points: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def probe(
+def measure_smoothness(
     config: RunConfig,
     steps: Sequence[int] | None = None,
     views: Sequence[int | None] = (None,),
@@ -143,29 +143,29 @@ def probe(
     tolerance: float = 0.01,
     dtype: Precision = "float64",
     on_point: Callable[[Point], None] | None = None,
-) -> Report:
-    """Runs a config as it is, and measures the referees' loss where the run is after some of its steps.
+) -> SmoothnessReport:
+    """Runs a config, and measures the referees' loss at the points that the run reaches after the given steps.
 
-    Priors move the run and are no part of the loss that is measured; neither are `satisfied_at` and `hardest`, which
-    make it jump. A run with candidates is followed along the first one. Views of one number are the same for every
-    noise, and a weight that is scheduled is that of the step.
+    Priors move the run but are not part of the measured loss; nor are `satisfied_at` and `hardest`, which make it
+    discontinuous. A run with candidates is followed along the first one. The same number of views gives the same views
+    at every noise level, and scheduled weights are those of the step.
 
     Args:
         config: with prompts.
-        steps: how many steps of the run are done at each point, 0 being the start; None is the start and the middle.
-        views: a sample, in every view group that a referee has; 0 is the clean image, None what the config has.
-        noise: standard deviations of the augmentation `gaussian_noise`, which is added where a group has none; None is
-            what the config has. The clean image has no noise.
-        at: where gradients are taken. params: at the canvas's parameters. image: at the decoded image.
-        directions: random ones, for the Lipschitz constant and for the mean squared eigenvalue.
+        steps: numbers of steps done at each point, 0 for the start; None for the start and the middle.
+        views: views per sample in every view group; 0 for the clean image, None for the config's.
+        noise: standard deviations of the augmentation `gaussian_noise`, which is added to groups without it; None for
+            the config's. The clean image has no noise.
+        at: variable of the loss: "params", the canvas's parameters, or "image", the decoded image.
+        directions: number of random directions, for the Lipschitz constant and the root-mean-square eigenvalue.
         radius: root-mean-square change of a coordinate along a random direction.
-        tolerance: relative, of the eigenvalues.
-        dtype: of the measured models; float32 has about two correct digits.
-        on_point: called after every point.
+        tolerance: relative tolerance of the eigenvalues.
+        dtype: dtype of the measured models; float32 gives about two correct digits.
+        on_point: called with each point once it is measured.
 
     Raises:
-        RefcoreError: a config without prompts or referees, a step beyond the run's end, numbers out of range, or what
-            building and running the config raises.
+        RefcoreError: the config has no prompts or referees, a step is beyond the run's end, a number is out of range,
+            or the config cannot be built or run.
     """
     steps = tuple(sorted(set(steps if steps is not None else (0, config.steps // 2))))
     _check(config, steps, views, noise, directions, radius, tolerance)
@@ -187,7 +187,7 @@ def probe(
                 points.append(Point(prompt, seed, step, count, std, len(x), **found))
                 if on_point is not None:
                     on_point(points[-1])
-    return Report(at, directions, radius, dtype, config.settings(), tuple(points))
+    return SmoothnessReport(at, directions, radius, dtype, config.settings(), tuple(points))
 
 
 def measure(
@@ -201,18 +201,18 @@ def measure(
     difference: float,
     value: Callable[[Vector], float],
 ) -> dict[str, Any]:
-    """The measured fields of a Point, of any function with a deterministic gradient, at x [D].
+    """The measured fields of a Point, for any function with a deterministic gradient, at x [D].
 
     Args:
-        gradient: of the function.
-        x: where.
-        move: [D] the step that is taken from there, or None.
-        generator: of the random directions.
-        directions: how many.
+        gradient: the function's gradient.
+        x: the point.
+        move: [D] the step taken from x, or None.
+        generator: source of the random directions.
+        directions: number of random directions.
         radius: root-mean-square change of a coordinate along them.
-        tolerance: of the eigenvalues, relative.
-        difference: root-mean-square change of a coordinate in the differences behind Hessian-vector products.
-        value: of the function.
+        tolerance: relative tolerance of the eigenvalues.
+        difference: root-mean-square change of a coordinate in the differences for Hessian-vector products.
+        value: the function.
     """
     here, d = gradient(x), len(x)
     random = torch.randn(directions, d, generator=generator, dtype=torch.float64).numpy()
@@ -247,16 +247,16 @@ def measure(
 def extreme_eigenvalues(
     product: Gradient, dimension: int, tolerance: float = 0.01, start: Vector | None = None
 ) -> tuple[float | None, float | None]:
-    """(smallest, largest) eigenvalue of a symmetric matrix that is known by its products, by Lanczos (ARPACK).
+    """(smallest, largest) eigenvalue of a symmetric matrix given by its products, by Lanczos (ARPACK).
 
     Args:
-        product: [D] -> [D].
+        product: [D] -> [D], the matrix times a vector.
         dimension: D.
-        tolerance: relative.
-        start: [D] Lanczos's first vector.
+        tolerance: relative tolerance.
+        start: [D] the first Lanczos vector.
 
     Returns:
-        None in the place of both where it did not converge.
+        Both eigenvalues, or (None, None) if Lanczos did not converge.
     """
     if dimension <= SMALL:
         whole = np.stack([product(row) for row in np.eye(dimension)])
@@ -273,7 +273,7 @@ def extreme_eigenvalues(
 
 
 def measured(config: RunConfig, views: int | None, noise: float | None, dtype: Precision = "float64") -> RunConfig:
-    """The config whose loss is measured: the referees alone, without autocast, on so many views with so much noise."""
+    """The config whose loss is measured: the referees alone, without autocast, on these views with this noise."""
     settings = config.settings()
     settings |= {
         "priors": [],
@@ -357,10 +357,10 @@ class _Loss:
 
 
 def _path(config: RunConfig, steps: Sequence[int]) -> dict[int, tuple[CanvasParams, CanvasParams | None]]:
-    """Steps done -> the parameters there, and those a step later; at the end of the run, those a step earlier."""
+    """Steps done -> the parameters there, and those one step later, or one step earlier at the end of the run."""
     settings = config.settings()
     if isinstance(settings["init"], dict):
-        settings["init"] = {**settings["init"], "rounds": []}  # they are between candidates
+        settings["init"] = {**settings["init"], "rounds": []}  # rounds compare candidates
     inversion = Inversion(RunConfig.from_settings({**settings, "candidates": {}}))
     last = min(steps[-1] + 1, config.steps)
     kept: dict[int, CanvasParams] = {0: _copy(inversion.params)}
@@ -398,12 +398,12 @@ def _check(
     if not config.prompts:
         raise RefcoreError("prompts is empty; expected at least one prompt to make an image of")
     if not config.referees:
-        raise RefcoreError("referees is empty; it is their loss that is probed")
+        raise RefcoreError("referees is empty; expected at least one, whose loss is measured")
     for step in steps:
         if not 0 <= step <= config.steps:
             raise RefcoreError(f"step {step} is outside the run; expected 0 to {config.steps} steps done")
         if not any(term.weight_at(min(step, config.steps - 1), config.steps) for term in config.referees):
-            raise RefcoreError(f"no referee takes part in step {step}; name another step")
+            raise RefcoreError(f"no referee takes part in step {step}; choose another step")
     for count in views:
         if count is not None and count < 0:
             raise RefcoreError(f"views is {count}; expected 0 (the clean image) or more")

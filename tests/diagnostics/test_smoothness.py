@@ -1,4 +1,4 @@
-"""The probe of smoothness finds what is known exactly: the Hessian of a quadratic, and what noise does to a cosine."""
+"""Measured smoothness matches exact results: the Hessian of a quadratic, and the effect of noise on a cosine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from refcore.config.run import RunConfig
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
-from refcore.diagnostics.smoothness import Point, Report, extreme_eigenvalues, measure, probe
+from refcore.diagnostics.smoothness import Point, SmoothnessReport, extreme_eigenvalues, measure, measure_smoothness
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
@@ -104,7 +104,7 @@ def waves(**fields: Any) -> RunConfig:
 
 @pytest.mark.parametrize(("at", "scale"), [("params", 2 * SCALE**2), ("image", 2.0)])
 def test_the_curvature_of_a_quadratic_is_its_hessian(at: Any, scale: float) -> None:
-    (point,) = probe(config(), [0], [0], at=at, directions=64, tolerance=1e-6).points
+    (point,) = measure_smoothness(config(), [0], [0], at=at, directions=64, tolerance=1e-6).points
     assert point.dimension == D
     assert point.smallest == pytest.approx(scale * -2, rel=1e-5)
     assert point.largest == pytest.approx(scale * 5, rel=1e-5)
@@ -115,8 +115,8 @@ def test_the_curvature_of_a_quadratic_is_its_hessian(at: Any, scale: float) -> N
 
 
 def test_the_constant_along_the_step_is_that_of_the_step_which_is_taken() -> None:
-    found = probe(config(), [0, 2, 4], [0])
-    with_prior = probe(config(priors=[{"name": "smooth"}]), [0], [0]).points[0]
+    found = measure_smoothness(config(), [0, 2, 4], [0])
+    with_prior = measure_smoothness(config(priors=[{"name": "smooth"}]), [0], [0]).points[0]
     z = Plain()
     z.load(torch.device("cpu"), torch.float64)
     x = z.init(Rng([3], 0, "init"))["pixels"].double().flatten()
@@ -137,7 +137,7 @@ def test_the_constant_along_the_step_is_that_of_the_step_which_is_taken() -> Non
 
 def test_more_views_of_more_noise_are_smoother() -> None:
     settings = waves(steps=1)
-    clean, one, many = probe(settings, [0], [0, 1, 256], [0.15], at="image").points
+    clean, one, many = measure_smoothness(settings, [0], [0, 1, 256], [0.15], at="image").points
     assert (clean.noise, one.noise, many.noise) == (None, 0.15, 0.15)
     smoothed = math.exp(-((10 * 0.15) ** 2) / 2)
     assert clean.largest is not None
@@ -148,9 +148,9 @@ def test_more_views_of_more_noise_are_smoother() -> None:
     assert many.largest < smoothed + 4 / math.sqrt(2 * 256)
 
 
-def test_a_probe_is_deterministic_and_goes_through_json() -> None:
+def test_a_measurement_is_deterministic_and_survives_json() -> None:
     settings = waves(views={"main": {"count": 3, "augment": [{"name": "gaussian_noise", "config": {"std": [0, 0.2]}}]}})
-    first, again = probe(settings, [1], [None, 2]), probe(settings, [1], [None, 2])
+    first, again = measure_smoothness(settings, [1], [None, 2]), measure_smoothness(settings, [1], [None, 2])
     assert first.points == again.points
     assert [point.views for point in first.points] == [None, 2]
     assert first.points[0].loss != first.points[1].loss
@@ -161,17 +161,17 @@ def test_a_probe_is_deterministic_and_goes_through_json() -> None:
 
 def test_a_sample_is_measured_as_it_is_alone_and_rows_are_medians() -> None:
     settings = waves(prompts=["a"], seeds=[1, 2, 3])
-    report = probe(settings, [0], [2])
+    report = measure_smoothness(settings, [0], [2])
     (row,) = report.rows()
     assert row["samples"] == 3
     assert row["largest"] == sorted(p.largest for p in report.points if p.largest is not None)[1]
-    alone = probe(waves(prompts=["a"], seeds=[2]), [0], [2]).points[0]
+    alone = measure_smoothness(waves(prompts=["a"], seeds=[2]), [0], [2]).points[0]
     assert alone == report.points[1]
 
 
 def test_a_run_with_candidates_is_followed_along_the_first() -> None:
     many = waves(candidates={"count": 3, "keep": [[1, 1]]})
-    assert probe(many, [2], [0]).points == probe(waves(), [2], [0]).points
+    assert measure_smoothness(many, [2], [0]).points == measure_smoothness(waves(), [2], [0]).points
 
 
 def test_eigenvalues_of_large_and_small_matrices() -> None:
@@ -190,7 +190,7 @@ def test_what_does_not_converge_is_none_and_has_no_condition(monkeypatch: pytest
     assert (found["largest"], found["smallest"], found["lipschitz_step"]) == (None, None, None)
     point = Point("a", 0, 0, None, None, 4000, **found)
     assert point.condition is None
-    report = Report("params", 1, 0.1, "float64", {}, (point,))
+    report = SmoothnessReport("params", 1, 0.1, "float64", {}, (point,))
     assert report.rows()[0]["largest"] is None
 
 
@@ -211,6 +211,6 @@ def test_what_does_not_converge_is_none_and_has_no_condition(monkeypatch: pytest
         ),
     ],
 )
-def test_what_cannot_be_probed_is_refused(fields: dict[str, Any], arguments: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], arguments: dict[str, Any], told: str) -> None:
     with pytest.raises(RefcoreError, match=told):
-        probe(config(**fields), **{"steps": [0], **arguments})
+        measure_smoothness(config(**fields), **{"steps": [0], **arguments})

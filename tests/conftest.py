@@ -1,4 +1,4 @@
-"""What every test has: a registry that is as it was after it, and on demand the toys of `toys.py`."""
+"""Fixtures of all tests: the registry is restored after each, and the toys of `toys.py` are registered on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refcore import registry
 
 @pytest.fixture(autouse=True)
 def _registry_as_it_was() -> Iterator[None]:
-    """Forgets the plugins that a test has registered."""
+    """Unregisters the plugins that a test has registered."""
     before = {kind: set(registry.names(kind)) for kind in registry.KINDS}
     yield
     for kind, names in before.items():

@@ -1,4 +1,4 @@
-"""The code blocks of a Markdown page, as its reader meets them, and how each kind is run.
+"""The code blocks of a Markdown page in a reader's order, and a runner for each kind.
 
 Conventions of the pages, all visible in their source:
 
@@ -34,7 +34,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 RUN = ("python", "sh", "yaml")
 SHOWN = ("text", "toml", "json")
 LEAST: Settings = {"canvas": {"name": "pixel"}, "referees": [{"name": "clip"}]}
-"""What a fragment of a config is laid over."""
+"""The config that completes a fragment of one."""
 _FENCE = FencedCodeBlockLexer(".+", {"language": "info", "source": "source"})
 _DIRECTIVE = DirectiveInHTMLCommentLexer("(?:slow|not-run)", ".*?")
 
@@ -45,14 +45,14 @@ class Block:
 
     page: Path
     line: int
-    """Of its first line of code."""
+    """Line number of its first line of code."""
     language: str
     source: str
     title: str | None = None
     slow: str | None = None
-    """Why it is slow, where it is."""
+    """Why it is slow; None if it is not."""
     not_run: str | None = None
-    """Why it does not run, where it does not."""
+    """Why it is not run; None if it is."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -90,14 +90,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 class Reader:
-    """Somebody who does what a page says, in a folder of their own."""
+    """A reader who runs the blocks of a page in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.namespace: dict[str, Any] = {"__name__": "page"}
 
     def do(self, block: Block) -> None:
-        """Raises whatever goes wrong, with the block's place in the page."""
+        """Runs a block; errors name its place in the page."""
         try:
             if block.title is not None:
                 path = self.folder / block.title
@@ -116,7 +116,7 @@ class Reader:
         resolve(RunConfig.from_settings({**LEAST, **yaml.safe_load(block.source)}))
 
     def _sh(self, block: Block) -> None:
-        """Commands of refcore alone run in this process, which has the libraries loaded; all else in a shell."""
+        """Runs refcore's commands in this process, where the libraries are loaded, and all others in a shell."""
         commands = [shlex.split(line, comments=True) for line in _lines(block.source)]
         commands = [words for words in commands if words]
         if all(words[0] == "refcore" for words in commands) and not set(block.source) & set("|><;$&"):
@@ -131,7 +131,7 @@ class Reader:
 
 
 def _lines(source: str) -> Iterator[str]:
-    """Commands, one a line, with those that a backslash breaks joined."""
+    """The commands of a block, with lines that end in a backslash joined."""
     yield from source.replace("\\\n", " ").splitlines()
 
 

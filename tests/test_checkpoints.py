@@ -1,4 +1,4 @@
-"""Checkpoints are found by name, and what is missing is told with its remedy."""
+"""Checkpoints are found by name, and missing ones are reported with the remedy."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_finding_the_zoo_does_not_import_the_playground():
 
 
 def test_what_cannot_be_downloaded_names_model_preset_and_remedy_on_one_line():
-    with pytest.raises(CheckpointError) as told, checkpoints.needed_by("vlminv"):
+    with pytest.raises(CheckpointError) as caught, checkpoints.needed_by("vlminv"):
         raise checkpoints.offline_error("Salesforce/blip2-itm-vit-g", ConnectionError("many\nlines"))
-    message = str(told.value)
+    message = str(caught.value)
     assert 'preset "vlminv"' in message
     assert 'model "Salesforce/blip2-itm-vit-g"' in message
     assert "hf download Salesforce/blip2-itm-vit-g" in message

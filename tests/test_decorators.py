@@ -1,4 +1,4 @@
-"""A decorated function is a plugin: its settings are a config, and what it returns is checked."""
+"""A decorated function is a plugin: its settings are a config, and its values are checked."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_loss_is_negated_by_its_function_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (lambda views: views.mean(), r"returned a tensor \[\] for images \[2, 3, 4, 4\]; expected \[2\]"),
         (lambda views: views.mean((2, 3)), r"returned a tensor \[2, 3\]"),
@@ -101,8 +101,8 @@ def test_a_loss_is_negated_by_its_function_or_not_at_all() -> None:
         (lambda views: views.mean((1, 2, 3)).to("meta"), "on meta; its images are on cpu"),
     ],
 )
-def test_what_a_function_returns_is_checked(function: Any, told: str) -> None:
-    with pytest.raises(RefcoreError, match=told):
+def test_what_a_function_returns_is_checked(function: Any, message: str) -> None:
+    with pytest.raises(RefcoreError, match=message):
         judged(loaded(refcore.referee(name="wrong", input_size=4)(function)))
 
 
@@ -115,7 +115,7 @@ def test_a_probability_outside_its_range_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         (lambda: 0, "takes no images"),
         (lambda views, strength: 0, '"strength".*has no default.*prompts, wanted'),
@@ -123,8 +123,8 @@ def test_a_probability_outside_its_range_is_refused() -> None:
         (3, "3 is not a function"),
     ],
 )
-def test_a_signature_that_does_not_fit_is_refused(function: Any, told: str) -> None:
-    with pytest.raises(RefcoreError, match=told):
+def test_a_signature_that_does_not_fit_is_refused(function: Any, message: str) -> None:
+    with pytest.raises(RefcoreError, match=message):
         refcore.referee(function)
 
 

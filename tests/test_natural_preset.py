@@ -1,4 +1,4 @@
-"""Claims about the preset `natural`: who judges, who only looks, and that a volcano comes out."""
+"""The preset `natural`: its referees, its witness, and an image of a volcano."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def natural(*overrides: str) -> RunConfig:
     return refcore.resolve(RunConfig.from_settings({**settings, "prompts": ["volcano"]}))
 
 
-def test_the_witness_is_no_referee_and_looks_at_a_coarse_copy() -> None:
+def test_the_witness_is_not_a_referee_and_scores_a_coarse_copy() -> None:
     config = natural()
     assert {term.config["weights"] for term in config.referees} == {"lite0", "lite1"}
     assert [(witness.config["weights"], witness.coarse) for witness in config.witnesses] == [("lite2", 96)]

@@ -24,7 +24,7 @@ OBJECTIVE = (
 )
 
 
-def test_an_objective_prints_as_what_it_is() -> None:
+def test_an_objective_prints_as_it_is_written() -> None:
     assert str(OBJECTIVE) == '2 blip2(itm=1.0, itg=1.0) + 1 clip - 0.3 clip("blurry")'
     assert str(-OBJECTIVE) == '-2 blip2(itm=1.0, itg=1.0) - 1 clip + 0.3 clip("blurry")'
     assert str(sum([referee_term("a"), referee_term("b")])) == "1 a + 1 b"
@@ -32,7 +32,7 @@ def test_an_objective_prints_as_what_it_is() -> None:
     assert str(3 * referee_term("a", term={"weight": warm})) == "linear(start=3.0, end=6.0, first=0, last=None) a"
 
 
-def test_subtracting_asks_the_negated_question_and_keeps_the_weight_positive() -> None:
+def test_subtracting_judges_the_negated_question_and_keeps_the_weight_positive() -> None:
     blurry = OBJECTIVE.referees[2]
     assert (blurry.wanted, blurry.weight) == (False, 0.3)
     assert -2 * referee_term("a") == -(2 * referee_term("a"))
@@ -85,7 +85,7 @@ def test_an_objective_prints_in_the_order_in_which_it_was_written() -> None:
     assert shown == "1 clip[label=near, views=close]"
 
 
-def test_other_plugins_and_values_are_no_terms() -> None:
+def test_other_plugins_and_values_are_not_terms() -> None:
     with pytest.raises(RefcoreError, match="ToyPixel is a canvas; only referees and priors"):
         ToyPixel() + ToyReferee()
     with pytest.raises(RefcoreError, match="Smooth is a prior; expected a referee"):
@@ -138,7 +138,7 @@ def test_settings_and_config_give_the_objective_back(drawn: list[Any]) -> None:
         assert Objective.of(objective.into(toy_config())) == objective
 
 
-def test_settings_that_are_no_objective_are_named() -> None:
+def test_settings_that_are_not_an_objective_are_named() -> None:
     with pytest.raises(ConfigError, match=r'referees\.0\.wieght: unknown field.*did you mean "weight"'):
         Objective.from_settings({"referees": [{"name": "toy", "wieght": 1}]})
     with pytest.raises(RefcoreError, match="no canvas; expected referees and priors"):
@@ -152,7 +152,7 @@ def test_the_same_plugin_twice_with_different_settings_runs_as_two() -> None:
     assert set(inversion.scores()) == {"toy", "toy-2"}
 
 
-def test_invert_takes_a_class_that_nobody_registered_and_its_config_reads_back() -> None:
+def test_invert_takes_an_unregistered_class_and_its_config_reads_back() -> None:
     class Redness(ToyReferee):
         """Unregistered."""
 

@@ -21,7 +21,7 @@ from refcore.registry import KINDS, Registry
 
 
 class Blur(Augmentation):
-    """Does nothing; a test only wants its name."""
+    """Does nothing; only its name is tested."""
 
 
 class BlurPlugin:
@@ -37,7 +37,7 @@ def empty():
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs a package: a module beside a real dist-info with an entry point, on sys.path."""
+    """Installs a package on sys.path: a module with a real dist-info and entry point."""
 
     def write(name: str, source: str, version: str = "1.2.3") -> Registry:
         (tmp_path / f"{name}.py").write_text(dedent(source))
@@ -112,7 +112,7 @@ def test_a_module_with_a_failing_import_is_fatal_only_to_a_config_that_names_it(
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("raise RuntimeError('no licence')", "no licence"),
         ("import sys; sys.exit(3)", "SystemExit"),
@@ -127,22 +127,22 @@ def test_a_module_with_a_failing_import_is_fatal_only_to_a_config_that_names_it(
         ),
     ],
 )
-def test_a_broken_entry_point_is_a_row_and_not_a_crash(install, source, told):
+def test_a_broken_entry_point_is_a_row_and_not_a_crash(install, source, message):
     registry = install("refcore_broken", source)
     (row,) = [row for row in registry.rows() if row.name == "refcore_broken"]
     assert row.kind == "entry point"
-    assert told in row.error
+    assert message in row.error
     assert "clip" in registry.names("referees")
     with pytest.raises(RefcoreError, match="refcore_broken failed to load"):
         registry.get("priors", "nonesuch")
 
 
 def test_an_unknown_name_is_answered_with_the_known_and_the_nearest():
-    with pytest.raises(RefcoreError) as told:
+    with pytest.raises(RefcoreError) as caught:
         Registry().get("referees", "clp", "referees[0]")
     known = ", ".join(Registry().names("referees"))
     assert "blip2, classifier, clip" in known
-    assert str(told.value) == f'unknown referee "clp" in referees[0]; known: {known}; did you mean "clip"?'
+    assert str(caught.value) == f'unknown referee "clp" in referees[0]; known: {known}; did you mean "clip"?'
 
 
 def test_a_name_claimed_by_two_packages_is_refused_naming_both_and_spares_the_others(install):
@@ -210,10 +210,10 @@ PRESET = """
 
 
 class TestApiVersion:
-    """A plugin built for another version of the hooks and contracts is told so, and spares the others."""
+    """A plugin for another version of the hooks and contracts is reported, and spares the others."""
 
     @pytest.mark.parametrize(
-        ("declared", "ours", "told"),
+        ("declared", "ours", "message"),
         [
             (
                 "api_version = 2",
@@ -226,13 +226,13 @@ class TestApiVersion:
             ("api_version = True", 1, r"expected a whole number"),
         ],
     )
-    def test_a_mismatch_is_a_row_that_says_so(self, install, monkeypatch, declared, ours, told):
+    def test_a_mismatch_is_reported_in_a_row(self, install, monkeypatch, declared, ours, message):
         registry = install("refcore_sharp", dedent(SHARPNESS.format(target="a:B")) + declared)
         monkeypatch.setattr(hooks, "API_VERSION", ours)
         monkeypatch.setattr(hooks, "API_CHANGES", {1: "first", 2: "a", 3: "b"})
         (row,) = [row for row in registry.rows() if row.name == "refcore_sharp"]
         assert row.kind == "entry point"
-        assert re.search(told, row.error)
+        assert re.search(message, row.error)
         assert not [row for row in registry.rows() if row.name == "sharpen"]
 
     def test_the_same_version_is_accepted(self, install):
@@ -244,7 +244,7 @@ class TestApiVersion:
 
 
 class TestFolders:
-    """A folder of plugin files is read when it is asked for."""
+    """A folder of plugin files is read on request."""
 
     @pytest.fixture
     def folder(self, tmp_path):
@@ -300,9 +300,9 @@ class TestFolders:
         assert "written for api_version 99" in rows["future"].error
         assert rows["sharpen"].error is None
 
-    @pytest.mark.parametrize(("make", "told"), [(False, "does not exist"), (True, "has no plugin file")])
-    def test_a_folder_without_plugins_is_refused(self, empty, folder, make, told):
-        with pytest.raises(RefcoreError, match=told):
+    @pytest.mark.parametrize(("make", "message"), [(False, "does not exist"), (True, "has no plugin file")])
+    def test_a_folder_without_plugins_is_refused(self, empty, folder, make, message):
+        with pytest.raises(RefcoreError, match=message):
             empty.add_folder(folder if make else folder / "none")
 
     def test_no_folder_is_read_unasked(self, folder):
@@ -314,7 +314,7 @@ class TestFolders:
 
 
 class TestClassesUsedDirectly:
-    """A class that no package registered gets a name when it is used."""
+    """An unregistered class gets a name when it is used."""
 
     def test_a_class_takes_its_own_name_and_a_second_definition_takes_its_place(self, empty):
         def define(shade: int) -> type[Augmentation]:
@@ -347,13 +347,13 @@ class TestClassesUsedDirectly:
         ):
             empty.name_of(Mine)
 
-    def test_what_is_no_plugin_is_refused(self, empty):
+    def test_a_class_that_is_not_a_plugin_is_refused(self, empty):
         with pytest.raises(RefcoreError, match=r"int is not a plugin; expected a subclass of refcore\.Referee"):
             empty.name_of(int)
 
 
 class TestPresets:
-    """A preset that a package ships is found like a plugin."""
+    """A package's preset is found in the same way as a plugin."""
 
     @pytest.fixture
     def packaged(self, install, tmp_path, monkeypatch):

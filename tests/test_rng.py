@@ -1,4 +1,4 @@
-"""Keyed numbers: those that are drawn late are those that would have been drawn at once."""
+"""Keyed random numbers: deferred draws equal immediate ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from refcore.rng import Rng
 
 SHAPE = (3, 8, 6)
-"""A multiple of 16 numbers: torch makes normal ones 16 at a time."""
+"""A multiple of 16, since torch draws normal numbers 16 at a time."""
 
 
 def rng() -> Rng:

@@ -11,11 +11,11 @@ SIZE = 16
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 """A transformer of a few thousand parameters."""
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
-"""Different in every channel, so that a swapped or forgotten constant shows."""
+"""Different in every channel, so that a swapped or missing constant is detected."""
 
 
 def scramble(module: nn.Module, seed: int) -> None:
-    """Random weights large enough that every part of the model matters to its output."""
+    """Sets random weights large enough for every part of the model to affect its output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -24,6 +24,6 @@ def scramble(module: nn.Module, seed: int) -> None:
 
 
 def text_config(tokenizer: Any, length: int) -> dict[str, Any]:
-    """The text tower of a CLIP in transformers, for a vocabulary and so many tokens."""
+    """A CLIP text tower of transformers for a vocabulary and a number of tokens."""
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {**TOWER, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": length}

@@ -1,4 +1,4 @@
-"""Small random networks in the places of referees, priors and canvases: enough to hold the engine to its equations."""
+"""Toy referees, priors and canvases, small random networks that suffice to test the engine's equations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPACE = LatentSpace(fingerprint="toy", channels=4, scale=1.0)
 
 
 def network(seed: int, *layers: Callable[[], nn.Module]) -> nn.Sequential:
-    """Layers with random weights of their own seed; torch's global generator is left alone."""
+    """Layers with random weights from their own seed, without torch's global generator."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(*(layer() for layer in layers)).requires_grad_(False).eval()
@@ -216,7 +216,7 @@ def toy_config(**fields: Any) -> RunConfig:
         "views": {"main": {"count": 3, "augment": AUGMENT}},
         "optimizer": {"name": "sgd", "lr": 0.1},
         "steps": 6,
-        "chunk": 1000,  # all at once, without the two looks that planning takes
+        "chunk": 1000,  # all at once, without the two measurements that planning takes
         "device": "cpu",
         "dtype": "float64",
     }
@@ -224,7 +224,7 @@ def toy_config(**fields: Any) -> RunConfig:
 
 
 def run(config: RunConfig, steps: int | None = None) -> Inversion:
-    """An inversion after `steps` steps, or at its end."""
+    """An inversion after `steps` steps, or at its end if None."""
     inversion = Inversion(config)
     for result in inversion:
         if steps is not None and result.step + 1 == steps:

@@ -117,7 +117,19 @@ def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
             default = "*required*" if field["default"] == "required" else f"`{_plain(field['default'])}`"
             lines.append(f"| `{field['name']}` | {_cell(field['type'])} | {default} | {_cell(field['description'])} |")
     where, language = ("On the command line", "sh") if kind == "judges" else ("In a config", "yaml")
-    lines += ["", f"## {where}", "", f"```{language}", told["usage"], "```", "", "## Facts", "", "| | |", "| --- | --- |"]
+    lines += [
+        "",
+        f"## {where}",
+        "",
+        f"```{language}",
+        told["usage"],
+        "```",
+        "",
+        "## Facts",
+        "",
+        "| | |",
+        "| --- | --- |",
+    ]
     facts = {"class": f"`{told['class']}`", **told["facts"]}
     if told["conversions"]:
         facts["conversions"] = ", ".join(f"`refcore convert {conversion}`" for conversion in told["conversions"])

@@ -1,4 +1,4 @@
-"""A toy referee that wants a flat colour, a way to call the command line in this process, and one in another."""
+"""A toy referee for flat colours, and fixtures that call the command line in this process and in another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 
 
 
 class Tint(Referee):
-    """Squared distance of the mean colour from the colour that the prompt names; it reads four words."""
+    """Squared distance of the mean colour from the colour that the prompt names; it reads four words of it."""
 
     class Config(PluginConfig):
         model: str = Field("tint", description="missing: no such checkpoint")
@@ -90,8 +90,8 @@ def config_file(tmp_path, settings):
 
 
 @dataclass
-class Told:
-    """What a command left: exit status and what it printed."""
+class Outcome:
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -99,7 +99,7 @@ class Told:
 
     @property
     def error(self) -> str:
-        """The one line of a refusal; fails where there is more, or none, or a traceback."""
+        """The one-line error of a refusal; fails on more lines, on none, and on a traceback."""
         lines = self.err.splitlines()
         assert self.status != 0
         assert len(lines) == 1, self.err
@@ -114,24 +114,24 @@ def refcore(capsys, monkeypatch, tmp_path):
     working.mkdir()
     monkeypatch.chdir(working)
 
-    def call(*argv: object) -> Told:
+    def call(*argv: object) -> Outcome:
         with pytest.raises(SystemExit) as left:
             main([str(word) for word in argv])
         printed = capsys.readouterr()
-        return Told(int(left.value.code or 0), printed.out, printed.err)
+        return Outcome(int(left.value.code or 0), printed.out, printed.err)
 
     return call
 
 
 @pytest.fixture
 def refcore_process(tmp_path):
-    """Calls `refcore` as a process of its own, in an empty working directory."""
+    """Calls `refcore` in a new process, in an empty working directory."""
 
-    def call(*argv: object, before: str = "") -> Told:
+    def call(*argv: object, before: str = "") -> Outcome:
         code = dedent(before) + "\nfrom refcore.cli import main\nmain()"
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True, cwd=tmp_path, check=False
         )
-        return Told(done.returncode, done.stdout, done.stderr)
+        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return call

@@ -1,4 +1,4 @@
-"""The commands beside `invert`: listings, configs, scores, the judge and the playground, and how all of them refuse."""
+"""All commands but `invert`: listings, configs, scores, the judge and the playground, and their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from refcore import images, registry
-from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore_playground.render import render
 from refcore_playground.world import SHAPES, Scene, Thing
@@ -28,14 +27,14 @@ def picture(tmp_path):
 
 @pytest.mark.parametrize("argv", [["--help"], ["plugins", "--json"], ["presets"], ["config", "schema"]])
 def test_quick_commands_import_no_model_library(refcore_process, argv):
-    told = refcore_process(
+    result = refcore_process(
         *argv,
         before=f"""
         import atexit, sys
         atexit.register(lambda: print("heavy:", *[m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr))
         """,
     )
-    assert (told.status, told.err) == (0, "heavy:\n")
+    assert (result.status, result.err) == (0, "heavy:\n")
 
 
 def test_a_refusal_in_a_process_of_its_own_is_one_line(refcore_process):
@@ -46,15 +45,15 @@ def test_a_refusal_in_a_process_of_its_own_is_one_line(refcore_process):
 
 
 def test_help_names_every_command(refcore):
-    told = refcore("--help")
-    assert told.status == 0
+    result = refcore("--help")
+    assert result.status == 0
     for command in ("invert", "score", "plugins", "presets", "config", "judge", "playground", "convert"):
-        assert command in told.out
+        assert command in result.out
 
 
 def test_a_group_without_a_command_prints_its_help(refcore):
-    told = refcore("config")
-    assert "schema" in told.out + told.err
+    result = refcore("config")
+    assert "schema" in result.out + result.err
 
 
 def test_the_version_is_the_installed_one(refcore):
@@ -76,30 +75,24 @@ def test_a_check_shows_fields_and_the_error_of_a_broken_plugin(refcore):
     registry.register("priors", "broken", "refcore_nonesuch.module:Prior", "Broken")
     try:
         rows = {row["name"]: row for row in json.loads(refcore("plugins", "--check", "--json").out)}
-        told = refcore("plugins", "--check")
+        result = refcore("plugins", "--check")
     finally:
         registry.unregister("priors", "broken")
     assert rows["tint"]["fields"] == ["model", "nan_after", "fail_after", "interrupt_after"]
     assert "No module named 'refcore_nonesuch'" in rows["broken"]["error"]
-    assert "broken:" in told.out
-
-
-def test_presets_are_listed_with_their_summaries(refcore):
-    listed = json.loads(refcore("presets", "--json").out)
-    assert [p["name"] for p in listed] == presets.names()
-    assert [p["name"] for p in listed if p["default"]] == ["playground"]
+    assert "broken:" in result.out
 
 
 def test_config_show_prints_yaml_with_overrides_and_plugin_defaults_that_reads_back(refcore, config_file):
-    told = refcore("config", "show", "--config", config_file, "--set", "referees.0.weight=0.25")
-    shown = yaml.safe_load(told.out)
+    result = refcore("config", "show", "--config", config_file, "--set", "referees.0.weight=0.25")
+    shown = yaml.safe_load(result.out)
     assert shown["referees"][0]["weight"] == 0.25
     assert shown["canvas"]["config"]["squash"] == "sigmoid"
     assert RunConfig.from_settings(shown).settings() == shown
     assert json.loads(refcore("config", "show", "--config", config_file, "--json").out)["steps"] == 6
 
 
-def test_config_validate_accepts_what_is_right_and_tells_what_is_wrong(refcore, config_file, tmp_path):
+def test_config_validate_accepts_a_valid_config_and_names_mistakes(refcore, config_file, tmp_path):
     assert refcore("config", "validate", config_file).out == "valid: 6 steps of tint on pixel\n"
     (tmp_path / "wrong.yaml").write_text(config_file.read_text().replace("steps: 6", "steps: 0"))
     assert refcore("config", "validate", tmp_path / "wrong.yaml").error.startswith("steps: ")
@@ -117,13 +110,13 @@ def test_the_schema_describes_every_field(refcore):
     assert undescribed == []
 
 
-def test_the_schema_of_plugins_is_there_when_asked_for(refcore):
+def test_the_schema_includes_plugins_on_request(refcore):
     schema = json.loads(refcore("config", "schema", "--plugins").out)
     assert "model" in schema["x-plugins"]["referees"]["tint"]["properties"]
 
 
 def test_score_gives_every_referee_and_witness_of_a_config(refcore, config_file, picture):
-    told = refcore(
+    result = refcore(
         "score",
         picture,
         "red",
@@ -133,7 +126,7 @@ def test_score_gives_every_referee_and_witness_of_a_config(refcore, config_file,
         "witnesses=[{name: tint, label: far, coarse: 8}]",
         "--json",
     )
-    printed = json.loads(told.out)
+    printed = json.loads(result.out)
     assert set(printed["scores"]) == {"tint", "far"}
     mean = images.read(picture).mean((1, 2))
     wanted = float((mean - mean.new_tensor([1.0, 0.0, 0.0])).square().sum())
@@ -143,15 +136,15 @@ def test_score_gives_every_referee_and_witness_of_a_config(refcore, config_file,
 
 def test_score_of_one_referee_by_name(refcore, config_file, picture):
     witnesses = "witnesses=[{name: tint, label: far}]"
-    told = refcore("score", picture, "red", "--config", config_file, "--set", witnesses, "--referee", "far", "--json")
-    assert list(json.loads(told.out)["scores"]) == ["far"]
+    result = refcore("score", picture, "red", "--config", config_file, "--set", witnesses, "--referee", "far", "--json")
+    assert list(json.loads(result.out)["scores"]) == ["far"]
     assert 'did you mean "tint"' in refcore("score", picture, "red", "--config", config_file, "--referee", "tnit").error
 
 
-@pytest.mark.parametrize(("prompt", "told"), [("", "the prompt is empty"), ("red", "cannot read the image")])
-def test_score_refuses_an_empty_prompt_and_an_unreadable_image(refcore, config_file, tmp_path, prompt, told):
+@pytest.mark.parametrize(("prompt", "message"), [("", "the prompt is empty"), ("red", "cannot read the image")])
+def test_score_refuses_an_empty_prompt_and_an_unreadable_image(refcore, config_file, tmp_path, prompt, message):
     (tmp_path / "text.png").write_text("no image")
-    assert told in refcore("score", tmp_path / "text.png", prompt, "--config", config_file).error
+    assert message in refcore("score", tmp_path / "text.png", prompt, "--config", config_file).error
 
 
 def test_the_judge_confirms_what_is_there_and_denies_what_is_not(refcore, picture):

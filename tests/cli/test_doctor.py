@@ -1,4 +1,4 @@
-"""`refcore doctor`: what the machine has, which checkpoints are here, and what a config would need."""
+"""`refcore doctor`: the machine, the checkpoints on it, and those that a config needs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from refcore.diagnostics import doctor
 
 
-def test_device_memory_and_versions_are_told(refcore):
-    told = refcore("doctor", "--json")
-    assert told.status == 0
-    found = json.loads(told.out)
+def test_device_memory_and_versions_are_reported(refcore):
+    result = refcore("doctor", "--json")
+    assert result.status == 0
+    found = json.loads(result.out)
     assert found["device"] == ("cuda" if torch.cuda.is_available() else found["device"])
     assert 0 < found["free_bytes"] <= found["total_bytes"]
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0] or found["versions"]["torch"]
@@ -34,11 +34,11 @@ def test_the_checkpoints_of_a_preset_are_counted_once_in_its_dtype(refcore):
 
 def test_what_is_missing_is_named_with_its_remedy(refcore, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_cache", dict)
-    told = refcore("doctor", "--preset", "vlminv")
-    assert told.status == 0
-    assert '"Salesforce/blip2-itm-vit-g" is missing' in told.out
-    assert "hf download Salesforce/blip2-itm-vit-g" in told.out
-    assert "weights of unknown size" in told.out
+    result = refcore("doctor", "--preset", "vlminv")
+    assert result.status == 0
+    assert '"Salesforce/blip2-itm-vit-g" is missing' in result.out
+    assert "hf download Salesforce/blip2-itm-vit-g" in result.out
+    assert "weights of unknown size" in result.out
 
 
 def test_a_folder_and_the_hubs_cache_are_found(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Loading: the garbage collector waits, a failure brings it back, and a run starts without what only prints."""
+"""Loading without garbage collection: it is restored after a failure, and a run starts without torch and rich."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_the_collector_is_back_after_a_failure_and_stays_off_where_it_was_off():
 
 def test_a_run_starts_without_torch_and_without_rich():
     program = "import refcore.cli.app, refcore.cli.invert, sys; print({'torch', 'rich'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert told == "set()\n"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed == "set()\n"

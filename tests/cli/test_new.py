@@ -43,7 +43,7 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "message"),
     [
         ("referees", "thing", 'unknown kind of plugin "referees"; known: .*did you mean "referee"'),
         ("referee", "My Thing", '"My Thing" is not a valid.*for example "my-thing"'),
@@ -56,9 +56,9 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused_and_nothing_is_written(
-    tmp_path: Path, kind: str, name: str, told: str
+    tmp_path: Path, kind: str, name: str, message: str
 ) -> None:
-    with pytest.raises(RefcoreError, match=told):
+    with pytest.raises(RefcoreError, match=message):
         write(kind, name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""`refcore plugins`, its pages, folders of plugin files, and presets of packages, on the command line."""
+"""`refcore plugins`, its pages, and folders of plugin files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from textwrap import dedent
 import pytest
 
 from refcore import registry
-from refcore.config import presets
 from refcore.folder import LOCAL_FOLDER
 
 SHADE = '''
@@ -49,13 +48,13 @@ def folder(tmp_path):
 
 
 def test_the_list_has_name_kind_version_distribution_and_summary(refcore):
-    told = refcore("plugins")
-    assert told.out.split("\n")[0].split() == ["name", "kind", "version", "distribution", "summary"]
-    assert re.search(r"^clip +referee +0\.1\.0 +refcore +CLIP similarity", told.out, re.MULTILINE)
+    result = refcore("plugins")
+    assert result.out.split("\n")[0].split() == ["name", "kind", "version", "distribution", "summary"]
+    assert re.search(r"^clip +referee +0\.1\.0 +refcore +CLIP similarity", result.out, re.MULTILINE)
 
 
-def test_a_page_tells_what_a_plugin_is_and_how_to_use_it(refcore):
-    told = refcore("plugins", "show", "clip").out
+def test_a_page_describes_a_plugin_and_its_usage(refcore):
+    result = refcore("plugins", "show", "clip").out
     for part in (
         "clip  referee, from refcore 0.1.0",
         "score unit",
@@ -63,7 +62,7 @@ def test_a_page_tells_what_a_plugin_is_and_how_to_use_it(refcore):
         "absent_below",
         "- name: clip",
     ):
-        assert part in told, part
+        assert part in result, part
     page = json.loads(refcore("plugins", "show", "blip2", "--json").out)
     assert page["conversions"] == ["blip2-itg"]
     assert page["class"] == "refcore_plugins.referees.blip2:Blip2"
@@ -101,15 +100,17 @@ def test_a_folder_is_read_when_it_is_named(refcore, folder):
 
 
 def test_a_run_uses_the_plugins_of_a_folder(refcore, folder, config_file):
-    told = refcore("invert", "red", "--config", config_file, "--plugins-dir", folder, "--set", "canvas.name=grey_shade")
-    assert told.status == 0, told.err
+    result = refcore(
+        "invert", "red", "--config", config_file, "--plugins-dir", folder, "--set", "canvas.name=grey_shade"
+    )
+    assert result.status == 0, result.err
 
 
-def test_a_folder_that_is_none_is_refused(refcore, tmp_path):
+def test_a_missing_folder_is_refused(refcore, tmp_path):
     assert "does not exist" in refcore("plugins", "--plugins-dir", tmp_path / "none").error
 
 
-def test_the_local_folder_is_read_only_when_it_is_asked_for(refcore_process, tmp_path):
+def test_the_local_folder_is_read_only_on_request(refcore_process, tmp_path):
     local = tmp_path / LOCAL_FOLDER
     local.mkdir()
     (local / "shade.py").write_text(dedent(SHADE))
@@ -121,23 +122,9 @@ def test_the_local_folder_must_exist(refcore):
     assert f'there is no folder "{LOCAL_FOLDER}" here' in refcore("plugins", "--local-plugins").error
 
 
-def test_presets_are_listed_with_their_distribution_and_the_error_of_a_broken_one(refcore, tmp_path, monkeypatch):
-    source = tmp_path / "poster.yaml"
-    source.write_text("# A poster.\nsteps: 3\n")
-    entry = registry.Entry("presets", "poster", source, "", "refcore_poster", "1.2.3")
-    gone = registry.Entry("presets", "gone", tmp_path / "gone.yaml", "", "refcore_poster", "1.2.3")
-    monkeypatch.setattr(presets.registry, "presets", lambda: {"poster": [entry], "gone": [gone]})
-    listed = {row["name"]: row for row in json.loads(refcore("presets", "--json").out)}
-    assert (listed["poster"]["distribution"], listed["poster"]["version"]) == ("refcore_poster", "1.2.3")
-    assert listed["poster"]["summary"] == "A poster."
-    assert "No such file" in listed["gone"]["error"]
-    assert listed["playground"]["distribution"] == "refcore"
-    assert "refcore_poster" in refcore("presets").out
-
-
 def test_listing_plugins_and_presets_imports_none(refcore_process):
     for command in ("plugins", "presets"):
-        told = refcore_process(
+        result = refcore_process(
             command,
             before="""
             import atexit, sys
@@ -145,4 +132,4 @@ def test_listing_plugins_and_presets_imports_none(refcore_process):
             atexit.register(lambda: print(*filter(shipped, sys.modules), file=sys.stderr))
             """,
         )
-        assert (told.status, told.err.strip()) == (0, "")
+        assert (result.status, result.err.strip()) == (0, "")

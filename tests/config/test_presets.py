@@ -1,4 +1,4 @@
-"""Settings come from presets, files and overrides, and a mistake in them is told where it was made."""
+"""Settings come from presets, files and overrides; mistakes are reported where they were made."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_override_sets_one_value_and_leaves_the_original_alone(assignment, pa
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"),
+    ("assignment", "message"),
     [
         ("steps", "expected FIELD=VALUE"),
         ("=3", "expected FIELD=VALUE"),
@@ -92,13 +92,13 @@ def test_an_override_sets_one_value_and_leaves_the_original_alone(assignment, pa
         ("steps=[1", "not valid YAML"),
     ],
 )
-def test_an_override_that_leads_nowhere_is_refused(assignment, told):
-    with pytest.raises(RefcoreError, match=told):
+def test_an_override_with_a_wrong_path_is_refused(assignment, message):
+    with pytest.raises(RefcoreError, match=message):
         override({"steps": 100, "referees": [{}, {}]}, [assignment])
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"),
+    ("assignment", "message"),
     [
         ("stepz=3", r'stepz: unknown field; known: .*did you mean "steps"\?'),
         ("referees.0.wieght=3", r'referees\.0\.wieght: unknown field; .*did you mean "weight"\?'),
@@ -107,8 +107,8 @@ def test_an_override_that_leads_nowhere_is_refused(assignment, told):
         ("referees.0.views=mian", r'referees\.0\.views: unknown view group "mian".*did you mean "main"\?'),
     ],
 )
-def test_a_wrong_field_is_told_with_its_dotted_path_value_and_nearest_name(assignment, told):
-    with pytest.raises(RefcoreError, match=told):
+def test_a_wrong_field_is_named_with_its_dotted_path_value_and_nearest_name(assignment, message):
+    with pytest.raises(RefcoreError, match=message):
         presets.compose("playground", overrides=[assignment])
 
 
@@ -123,7 +123,7 @@ def test_preset_and_file_together_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("- 1", "a list; expected a mapping"),
         ("", "nothing; expected a mapping"),
@@ -132,9 +132,9 @@ def test_preset_and_file_together_are_refused(tmp_path):
         ("canvas: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_config_is_named_with_the_place(tmp_path, text, told):
+def test_a_file_that_is_no_config_is_named_with_the_place(tmp_path, text, message):
     (tmp_path / "mine.yaml").write_text(text)
-    with pytest.raises(RefcoreError, match=rf'config file ".*mine\.yaml".*{told}'):
+    with pytest.raises(RefcoreError, match=rf'config file ".*mine\.yaml".*{message}'):
         load_yaml(tmp_path / "mine.yaml")
 
 

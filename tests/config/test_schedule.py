@@ -1,4 +1,4 @@
-"""Schedules: the paper's numbers, and the shapes that they are made of."""
+"""Schedules: the paper's numbers, and the shapes that compose them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toys of `toys.py` are registered for every test of this folder."""
+"""Registers the toys of `toys.py` for every test in this folder."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_the_constant_along_the_step_is_that_of_the_step_which_is_taken() -> Non
         x = x - 0.01 * gradient
     assert found.points[-1].step == 4  # at the end of the run: along the step that led there
     assert found.points[-1].lipschitz_step is not None
-    assert with_prior.loss == found.points[0].loss  # priors move the run, and are no part of the loss
+    assert with_prior.loss == found.points[0].loss  # priors move the run but are not part of the loss
     assert with_prior.lipschitz_step != found.points[0].lipschitz_step
 
 
@@ -143,8 +143,8 @@ def test_more_views_of_more_noise_are_smoother() -> None:
     assert clean.largest is not None
     assert many.largest is not None
     assert one.largest is not None
-    assert clean.largest > 0.9  # of 48 cosines at random places, one is near its peak
-    assert one.largest > 0.9  # one noisy view is another place on the same loss, and as rough
+    assert clean.largest > 0.9  # one of 48 cosines at random points is near its peak
+    assert one.largest > 0.9  # one noisy view is another point of the same loss, and as rough
     assert many.largest < smoothed + 4 / math.sqrt(2 * 256)
 
 
@@ -195,7 +195,7 @@ def test_what_does_not_converge_is_none_and_has_no_condition(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("fields", "arguments", "told"),
+    ("fields", "arguments", "message"),
     [
         ({"prompts": []}, {}, "prompts is empty"),
         ({"referees": [], "priors": [{"name": "smooth"}]}, {}, "referees is empty"),
@@ -211,6 +211,6 @@ def test_what_does_not_converge_is_none_and_has_no_condition(monkeypatch: pytest
         ),
     ],
 )
-def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(RefcoreError, match=told):
+def test_what_cannot_be_measured_is_refused(fields: dict[str, Any], arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(RefcoreError, match=message):
         measure_smoothness(config(**fields), **{"steps": [0], **arguments})

@@ -1,4 +1,4 @@
-"""Every test of this folder runs on one thread."""
+"""Runs every test in this folder on one thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conformance suite passes what keeps the contracts, and each check catches a plugin that breaks its rule."""
+"""The conformance suite accepts plugins that keep their contracts, and each check catches one that breaks its rule."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class Hoards(GoodReferee):
 
 
 class GoodPrior(Prior):
-    """Noise is taken away: the squared distance from a noisy grey."""
+    """The squared distance from a noisy grey."""
 
     class Config(PluginConfig):
         target: float = Field(0.3, description="The grey.")
@@ -285,7 +285,7 @@ class NoGradientEncoder(LatentPrior):
 
 
 class Learns(GoodPrior):
-    """An average of what it saw, which it keeps."""
+    """A running average of its inputs, kept as state."""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.seen = torch.zeros(())
@@ -740,7 +740,7 @@ def case_of(plugin: type[Plugin], **options: Any) -> Case:
 
 
 @pytest.mark.parametrize("plugin", GOOD, ids=lambda plugin: plugin.__name__)
-def test_what_keeps_its_contract_passes_every_check(plugin: type[Plugin]) -> None:
+def test_a_plugin_that_keeps_its_contract_passes_every_check(plugin: type[Plugin]) -> None:
     case = case_of(plugin)
     results = check(plugin(), size=case.size)
     assert set(results) == set(CHECKS[case.kind])
@@ -786,7 +786,7 @@ def test_what_is_held_for_the_backward_pass_is_counted() -> None:
             return views.square().mean((1, 2, 3))
 
     cost = run("time_and_memory_per_view", case_of(Squares))
-    views = 3 * SIZE[0] * SIZE[1] * 4 / 2**20  # a square saves its input alone, which is there anyway
+    views = 3 * SIZE[0] * SIZE[1] * 4 / 2**20  # a square saves only its input, which is not counted
     assert cost.megabytes < 0.1 * views
 
 
@@ -795,7 +795,7 @@ def test_a_learning_prior_resumes_and_may_change_its_state() -> None:
         run(name, case_of(Learns))
 
 
-def test_checks_that_say_nothing_are_skipped_with_a_reason() -> None:
+def test_checks_that_do_not_apply_are_skipped_with_a_reason() -> None:
     with pytest.raises(NotApplicable, match="works in the image space"):
         run("encoder", case_of(GoodPrior))
     with pytest.raises(NotApplicable, match="gives no value"):
@@ -819,4 +819,4 @@ def test_a_skip_needs_a_check_and_shows_its_reason() -> None:
 
 
 TestOneLine = suite(GoodReferee(gain=2.0), seconds=5.0)
-"""A suite is a test class: the checks of this one run here."""
+"""A suite is a test class, whose checks run here."""

@@ -1,4 +1,4 @@
-"""Every shipped plugin passes the conformance suite, on the embedded checkpoints where it needs one."""
+"""Every shipped plugin passes the conformance suite, on embedded checkpoints if it needs any."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("augmentations", "coarse"): {"size": (24, 32)},
     ("augmentations", "gaussian_noise"): {"size": (24, 32)},
 }
-"""(kind, name) -> what the checks need to know beyond the defaults."""
+"""(kind, name) -> options of the case that differ from the defaults."""
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
     ("augmentations", "coarse"): {"side": 8},
@@ -38,7 +38,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("priors", "sdi"): {"inversion_steps": 2},
     ("priors", "statistics"): {"size": 64, "smallest": 8},
 }
-"""(kind, name) -> settings under which it does something, or does it fast."""
+"""(kind, name) -> settings under which it has an effect, or is fast."""
 SHIPPED = [
     (kind, name)
     for kind in registry.KINDS
@@ -54,7 +54,7 @@ def case_of(kind: registry.Kind, name: str) -> Case:
     if key not in _cases:
         try:
             case = Case(registry.get(kind, name)(**SETTINGS.get(key, {})), **OPTIONS.get(key, {}))
-            with pytest.MonkeyPatch.context() as offline:  # no waiting for a hub that is out of reach
+            with pytest.MonkeyPatch.context() as offline:  # no waiting for an unreachable hub
                 offline.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
                 case.loaded()
             _cases[key] = case
@@ -84,6 +84,6 @@ def test_the_embedded_checkpoints_are_among_them(name: str) -> None:
 
 
 @pytest.mark.parametrize("check", ["shapes_dtype_and_device", "no_dependence_on_batch_mates", "encoder"])
-def test_the_latent_prior_keeps_it_on_pixels_too(check: str) -> None:
+def test_a_latent_prior_keeps_its_contract_on_pixels_too(check: str) -> None:
     case = Case(registry.get("priors", "sds")(), canvas=Pixel(), size=(64, 64))
     run(check, case)

@@ -24,7 +24,7 @@ Function = Callable[..., Tensor]
 
 
 class _Function:
-    """The part that both share: the function, which optional arguments it takes, and checks of what it returns."""
+    """The base of both: the function, the optional arguments that it takes, and checks of its values."""
 
     function: ClassVar[Function]
     takes: ClassVar[frozenset[str]]

@@ -1,4 +1,4 @@
-"""Random numbers keyed by (a sample's seed, step, stream name): a sample's draws never depend on its batch mates."""
+"""Random numbers keyed by (a sample's seed, step, stream name): a sample's draws never depend on the rest of its batch."""
 
 from __future__ import annotations
 

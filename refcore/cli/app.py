@@ -26,8 +26,8 @@ COMMANDS = "refcore.commands"
 """Entry-point group of other packages' commands: each a function, or a `typer.Typer` for a group."""
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(value: bool) -> None:
+    if value:
         typer.echo(f"refcore {rundir.versions(['refcore'])['refcore']}")
         raise typer.Exit
 

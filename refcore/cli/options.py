@@ -18,14 +18,14 @@ def _read_folders(folders: list[Path] | None) -> list[Path] | None:
     return folders
 
 
-def _read_local(asked: bool) -> bool:
-    if asked:
+def _read_local(value: bool) -> bool:
+    if value:
         if not LOCAL_FOLDER.is_dir():
             raise RefcoreError(
                 f'there is no folder "{LOCAL_FOLDER}" here; create it, or name another with --plugins-dir'
             )
         registry.add_folder(LOCAL_FOLDER)
-    return asked
+    return value
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

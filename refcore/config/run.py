@@ -18,7 +18,7 @@ from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import Schedule, values
 from refcore.config.section import Section
 from refcore.config.start import SAMPLE, Candidates, SampleStart
-from refcore.config.terms import Autocast, CanvasConfig, PriorTerm, RefereeTerm, Witness, _Term
+from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, Witness
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import nearest
 from refcore.explain import validated
@@ -170,7 +170,7 @@ class RunConfig(Section):
 
     @property
     def _labels(self) -> list[str]:
-        terms: Sequence[_Term] = [*self.referees, *self.priors, *self.witnesses]
+        terms: Sequence[BaseTerm] = [*self.referees, *self.priors, *self.witnesses]
         taken = {term.label for term in terms if term.label}
         labels = []
         for term in terms:

@@ -46,11 +46,13 @@ class CanvasConfig(PluginUse):
 
     autocast: Autocast | None = Field(
         None,
-        description="Autocast dtype of decoding; null: none, even if the run has one.",
+        description="Autocast dtype of decoding; null: none, whatever the run's.",
     )
 
 
-class _Term(PluginUse):
+class BaseTerm(PluginUse):
+    """The fields that referees, priors and witnesses share."""
+
     label: str | None = Field(
         None, description="Label of its losses and scores; null: the name, with -2, -3, ... for repeats."
     )
@@ -63,7 +65,7 @@ class _Term(PluginUse):
     )
 
 
-class _Weighted(_Term):
+class _Weighted(BaseTerm):
     weight: Schedule = Field(1.0, description="Weight of its gradient: a number or a schedule.")
     window: Window = Field(
         (0, None), description="Steps in which it takes part: [first step, first step after it]; null: the run's end."
@@ -204,7 +206,7 @@ class PriorTerm(_Weighted):
     """A prior that pulls the image toward natural ones."""
 
 
-class Witness(_Term):
+class Witness(BaseTerm):
     """A referee that only scores the result and is never optimised."""
 
     coarse: int | None = Field(

@@ -27,8 +27,7 @@ from refcore.testing.case import (
 from refcore.testing.cost import Cost, measure
 
 NOWHERE = "/nonexistent/refcore-testing"
-"""A checkpoint that does not exist; the CHECKPOINT_FIELDS must refuse it with a useful error."""
-CHECKPOINT_FIELDS = ("model", "checkpoint")
+"""A checkpoint that does not exist; a config's checkpoint fields must refuse it with a useful error."""
 LONGEST = 600
 """Maximum length of an error message, in characters."""
 
@@ -66,7 +65,9 @@ def useful_errors(case: Case) -> None:
         raise Failed(
             'the config accepts an unknown field "no_such_setting"; expected extra="forbid", as in PluginConfig'
         )
-    refused = {name: NOWHERE for name in CHECKPOINT_FIELDS if name in model.model_fields} | dict(case.refused)
+    refused = {name: NOWHERE for name in getattr(model, "checkpoint_fields", ()) if name in model.model_fields} | dict(
+        case.refused
+    )
     for name, value in refused.items():
         settings = {**case.plugin.config.model_dump(mode="json"), name: value}
 

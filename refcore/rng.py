@@ -1,4 +1,4 @@
-"""Random numbers keyed by (a sample's seed, step, stream name): a sample's draws never depend on the rest of its batch."""
+"""Random numbers keyed by (seed of a sample, step, stream name): a sample's draws do not depend on its batch."""
 
 from __future__ import annotations
 

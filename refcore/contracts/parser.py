@@ -68,7 +68,7 @@ class ParsedPrompt:
 
     def __post_init__(self) -> None:
         if not self.things:
-            raise ParseError(f'"{self.prompt}" names no thing; expected a noun phrase')
+            raise ParseError(f'no thing was found in "{self.prompt}"; expected a noun phrase')
         if any(part.count is not None and part.count < 1 for part in self.things):
             raise ParseError(f'"{self.prompt}": a count is below 1; expected 1 or more, or None if it is open')
         for relation in self.relations:

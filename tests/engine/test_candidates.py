@@ -154,8 +154,8 @@ def test_early_stops_and_candidates_agree() -> None:
 @pytest.mark.parametrize(
     ("candidates", "message"),
     [
-        ({"count": 4, "keep": [[3, 2], [2, 1]]}, "growing steps"),
-        ({"count": 4, "keep": [[2, 4]]}, r"falls from below count \(4\)"),
+        ({"count": 4, "keep": [[3, 2], [2, 1]]}, "increasing steps"),
+        ({"count": 4, "keep": [[2, 4]]}, r"decreasing n, below count \(4\)"),
         ({"count": 4, "keep": [[2, 2], [3, 2]]}, "expected .step, n. pairs"),
         ({"count": 2, "views": "mian"}, 'candidates.views: unknown view group "mian"'),
     ],
@@ -171,5 +171,5 @@ def test_a_run_that_is_shorter_than_the_schedule_ends_with_one() -> None:
 
 
 def test_candidates_without_a_referee_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no referee takes part"):
+    with pytest.raises(ConfigError, match="no referee ever has a weight"):
         toy_config(referees=[], candidates={"count": 2})

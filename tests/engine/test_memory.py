@@ -130,7 +130,7 @@ def test_a_pinned_chunk_is_not_planned() -> None:
         inversion = Inversion(toy_config(chunk=chunk))
         assert inversion.recorded.settings()["chunk"] == chunk
         assert inversion.engine.panel.referees[0].referee.calls == 0  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match='chunk has "tyo", which is the label of no referee of this run; known: toy'):
+    with pytest.raises(ConfigError, match='no referee of this run has the label "tyo"; known: toy'):
         toy_config(chunk={"tyo": 5})
     with pytest.raises(ConfigError, match="chunk"):
         toy_config(chunk=0)

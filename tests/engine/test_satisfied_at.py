@@ -92,7 +92,7 @@ def test_a_calibration_of_another_question_is_refused(tmp_path: Path) -> None:
             )
         )
     (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(RefcoreError, match="is no calibration"):
+    with pytest.raises(RefcoreError, match="is not a calibration"):
         build(
             toy_config(
                 referees=[{**TERMS[0], "satisfied_at": {**satisfied_at, "calibration": str(tmp_path / "bad.json")}}]
@@ -105,8 +105,8 @@ def test_a_calibration_of_another_question_is_refused(tmp_path: Path) -> None:
     [
         ({}, "expected either `loss`, or `quantile`"),
         ({"loss": 1.0, "quantile": 0.5, "calibration": "c"}, "expected either `loss`"),
-        ({"quantile": 0.5}, "belong together"),
-        ({"loss": 1.0, "per": "prompt"}, "needs a calibration"),
+        ({"quantile": 0.5}, "expected both `quantile` and `calibration`"),
+        ({"loss": 1.0, "per": "prompt"}, "needs `calibration`"),
         ({"quantile": 1.5, "calibration": "c"}, r"satisfied_at\.quantile: .*given: 1\.5"),
     ],
 )
@@ -116,5 +116,5 @@ def test_a_threshold_that_says_too_little_or_too_much_is_refused(satisfied_at: d
 
 
 def test_enough_of_a_loss_that_is_pushed_up_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"referees\.0 has `satisfied_at`, but its weight is negative"):
+    with pytest.raises(ConfigError, match=r"referees\.0 has `satisfied_at`, which needs a weight of 0 or more"):
         toy_config(referees=[{"name": "bounded", "weight": -1.0, "satisfied_at": 0.2}])

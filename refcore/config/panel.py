@@ -1,4 +1,4 @@
-"""What a panel of referees is loaded from: the judging part of a run's config, or terms without a run."""
+"""The config of a panel of referees: the judging part of a run's config, or terms without a run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Term = TypeVar("Term", RefereeTerm, Witness)
 
 @dataclass(frozen=True)
 class Labelled(Generic[Term]):
-    """A term with the label of its losses and scores, and the field that messages name it by."""
+    """A term, the label of its losses and scores, and the field that names it in messages."""
 
     label: str
     term: Term
     field: str
-    """Dotted place in the config, "referees.0", or the option that gave it."""
+    """Dotted path in the config, "referees.0", or the option that gave it."""
 
 
 @dataclass(frozen=True)
 class PanelConfig:
-    """Referees and witnesses, the samples that they judge, and how: all that judging takes, and no canvas."""
+    """Referees, witnesses, the samples that they judge, and settings: all that judging needs, without a canvas."""
 
     samples: Sequence[tuple[str, int]]
     """(prompt, seed) of each of the B samples."""
     referees: Sequence[Labelled[RefereeTerm]] = ()
     witnesses: Sequence[Labelled[Witness]] = ()
     views: Mapping[str, ViewGroup] = field(default_factory=dict)
-    """Named view groups; "clean" is always there."""
+    """Named view groups; "clean" always exists."""
     steps: int = 1
-    """Steps of the run, for weights that are scheduled."""
+    """Number of steps of the run, for scheduled weights."""
     chunk: int | Mapping[str, int] | None = None
-    """Views judged at a time, as `RunConfig.chunk`."""
+    """Views judged at a time; see `RunConfig.chunk`."""
     device: str = "auto"
     dtype: str = "float32"
     autocast: Autocast | None = None
@@ -43,5 +43,5 @@ class PanelConfig:
 
     @property
     def view_groups(self) -> dict[str, ViewGroup]:
-        """`views` with the clean group."""
+        """`views` and the clean group."""
         return {CLEAN: ViewGroup(count=1), **self.views}

@@ -191,7 +191,7 @@ class RefereeTerm(_Weighted):
         return self
 
     def scoring(self) -> Witness:
-        """The same question, asked of finished images alone."""
+        """A witness with the same question, which only scores finished images."""
         return Witness(
             name=self.name,
             config=self.config,

@@ -42,7 +42,7 @@ bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a firs
 
 # The variable turns off mkdocs-material's notice about the future of mkdocs, which is no warning about these pages.
 docs: $(STAMP)  ## builds the documentation into site/, strictly
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
 
 lint: $(STAMP)  ## ruff, mypy and import-linter

@@ -1,7 +1,7 @@
-"""Pages that mkdocs makes of what is installed: one a plugin, one of all presets, one of the command line.
+"""Pages that mkdocs makes from what is installed: one for each plugin, one for all presets, one for the command line.
 
-Nothing here is written to the repository, so nothing can go stale: a plugin or preset that ships with refcore has its
-page in the next build.
+They are not written to the repository, so they cannot go stale: a plugin or preset that ships with refcore has its page
+in the next build.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from refcore.cli.plugins import page
 from refcore.config import presets
 
 SHIPPED = "refcore"
-"""The distribution whose plugins have pages."""
+"""The distribution whose plugins get pages."""
 CHAPTERS = "Background"
-"""The part of the navigation that a new page of docs/ joins."""
+"""The section of the navigation that a new page of docs/ joins."""
 PLUGINS, PRESETS, COMMANDS = "plugins", "presets.md", "commands.md"
 PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "dumb"}
-"""The environment in which help is plain text."""
+"""Environment variables that make help plain text."""
 _MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Puts the plugins' pages where the navigation says "Plugins", and new chapters behind the others."""
+    """Adds the plugins' pages where the navigation says "Plugins", and new chapters after the others."""
     listed = set(re.findall(r"[\w/-]+\.md", str(config.nav)))
     for section in config.nav or []:
         for title, entries in section.items():
@@ -51,7 +51,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages."""
+    """Adds the generated pages."""
     for path, text in pages(Path(config.docs_dir)).items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -90,7 +90,7 @@ def _index() -> str:
     lines = [
         "# Plugins",
         "",
-        "What ships with refcore, as `refcore plugins` lists it. Each page is made from the plugin's class.",
+        "The plugins that ship with refcore, as `refcore plugins` lists them. Each page is made from its class.",
     ]
     kinds = dict.fromkeys(kind for kind, _ in _shipped())
     for kind in kinds:
@@ -102,18 +102,18 @@ def _index() -> str:
 
 
 def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
-    told = page(kind, name)
-    lines = [f"# `{name}`", "", f"*{registry.SINGULAR[kind].capitalize()}.* {told['summary']}."]
-    if told["description"]:
-        lines += ["", told["description"]]
+    shown = page(kind, name)
+    lines = [f"# `{name}`", "", f"*{registry.SINGULAR[kind].capitalize()}.* {shown['summary']}."]
+    if shown["description"]:
+        lines += ["", shown["description"]]
     if home:
         lines += [
             "",
-            f"More about it, with equations, sources and measurements: [{home.partition('#')[0]}](../../{home}).",
+            f"Equations, sources and measurements: [{home.partition('#')[0]}](../../{home}).",
         ]
-    if told["fields"]:
+    if shown["fields"]:
         lines += ["", "## Settings", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
-        for field in told["fields"]:
+        for field in shown["fields"]:
             default = "*required*" if field["default"] == "required" else f"`{_plain(field['default'])}`"
             lines.append(f"| `{field['name']}` | {_cell(field['type'])} | {default} | {_cell(field['description'])} |")
     where, language = ("On the command line", "sh") if kind == "judges" else ("In a config", "yaml")
@@ -122,7 +122,7 @@ def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
         f"## {where}",
         "",
         f"```{language}",
-        told["usage"],
+        shown["usage"],
         "```",
         "",
         "## Facts",
@@ -130,9 +130,9 @@ def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
         "| | |",
         "| --- | --- |",
     ]
-    facts = {"class": f"`{told['class']}`", **told["facts"]}
-    if told["conversions"]:
-        facts["conversions"] = ", ".join(f"`refcore convert {conversion}`" for conversion in told["conversions"])
+    facts = {"class": f"`{shown['class']}`", **shown["facts"]}
+    if shown["conversions"]:
+        facts["conversions"] = ", ".join(f"`refcore convert {conversion}`" for conversion in shown["conversions"])
     lines += [f"| {key.replace('_', ' ')} | {_cell(_plain(value))} |" for key, value in facts.items()]
     return "\n".join(lines) + "\n"
 
@@ -142,7 +142,7 @@ def _heading(path: Path) -> str:
 
 
 def _homes(docs: Path) -> dict[str, str]:
-    """Name of a plugin -> the section of a hand-written page whose heading names it: `referees.md#clip`."""
+    """Name of a plugin -> the section of a hand-written page with the name in its heading: `referees.md#clip`."""
     found: dict[str, str] = {}
     for path in sorted(docs.glob("*.md")):
         for heading in re.findall(r"^## (.*`.*)$", path.read_text("utf-8"), re.MULTILINE):
@@ -162,17 +162,17 @@ def _presets() -> str:
 
 
 def _commands() -> str:
-    lines = ["# The command line", "", "Exit status: 0 done, 1 failed, 2 misused, 130 interrupted."]
+    lines = ["# The command line", "", "Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."]
     for words in _walk(typer.main.get_command(app), ()):
         shown = CliRunner().invoke(app, [*words, "--help"], prog_name="refcore", env=PLAIN)
         assert shown.exit_code == 0, shown.output
-        told = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
-        lines += ["", f"## `{' '.join(['refcore', *words])}`", "", "```text", told, "```"]
+        text = "\n".join(line.rstrip() for line in shown.output.strip().splitlines())
+        lines += ["", f"## `{' '.join(['refcore', *words])}`", "", "```text", text, "```"]
     return "\n".join(lines) + "\n"
 
 
 def _walk(command: Any, words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """The words of every command; of a group, too, if it does something by itself."""
+    """The words of every command, and of every group that does something by itself."""
     inner = getattr(command, "commands", {})
     own = [] if inner and not command.invoke_without_command else [words]
     return own + [found for name, child in inner.items() for found in _walk(child, (*words, name))]

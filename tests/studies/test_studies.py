@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
-PAGES = sorted(page.stem for page in (DOCS / "results").glob("*.md"))
+PAGES = sorted(page.stem for page in (DOCS / "results").glob("*.md") if page.stem != "index")
 
 
 def study(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -14,6 +14,7 @@ import typer
 from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.testing import CliRunner
 
 from refcore import registry
@@ -28,6 +29,11 @@ CHAPTERS = "Background"
 PLUGINS, PRESETS, COMMANDS = "plugins", "presets.md", "commands.md"
 PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "dumb"}
 """Environment variables that make help plain text."""
+STYLE = """\
+.md-grid { max-width: 76rem; }
+.md-typeset p, .md-typeset li { max-width: 42rem; }
+"""
+"""Room for commands and tables on a wide screen; text stays in columns that can be read."""
 _MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
 
 
@@ -51,10 +57,18 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the generated pages."""
+    """Adds the generated pages and the style sheet that mkdocs.yml names."""
+    files.append(File.generated(config, "style.css", content=STYLE))
     for path, text in pages(Path(config.docs_dir)).items():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keeps a number and its "%" on one line, and lets a reader open a picture in its own size."""
+    code = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
+    text = [part if code.match(part) else re.sub(r"(\d) %", r"\1&nbsp;%", part) for part in code.split(html)]
+    return re.sub(r'<p>(<img [^>]*src="([^"]+)"[^>]*>)</p>', r'<p><a href="\2">\1</a></p>', "".join(text))
 
 
 def pages(docs: Path) -> dict[str, str]:

@@ -58,6 +58,18 @@ def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
     assert "--prompts-seed" in pages["commands.md"]
 
 
+def test_a_number_keeps_its_percent_sign_except_in_code(hook: ModuleType) -> None:
+    html = "<p>24 % and 5 points</p><pre>24 % 5</pre><td>0 %</td>"
+    assert hook.on_page_content(html, None, None, None) == (
+        "<p>24&nbsp;% and 5 points</p><pre>24 % 5</pre><td>0&nbsp;%</td>"
+    )
+
+
+def test_a_picture_opens_in_its_own_size(hook: ModuleType) -> None:
+    picture = '<img alt="a" src="images/a.png" />'
+    assert hook.on_page_content(f"<p>{picture}</p>", None, None, None) == f'<p><a href="images/a.png">{picture}</a></p>'
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path, pages: dict[str, str]) -> None:
     """mkdocs checks links and anchors of every page. With `--quiet` it would neither print nor count its warnings."""

@@ -32,8 +32,10 @@ PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "du
 STYLE = """\
 .md-grid { max-width: 76rem; }
 .md-typeset p, .md-typeset li { max-width: 42rem; }
+.md-typeset p:has(> a > img) { max-width: none; }
+.md-typeset table:not([class]) code { word-break: normal; overflow-wrap: normal; }
 """
-"""Room for commands and tables on a wide screen; text stays in columns that can be read."""
+"""Room for commands, tables and pictures on a wide screen, readable columns of text, and no name broken in a table."""
 _MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})
 
 
@@ -76,7 +78,7 @@ def pages(docs: Path) -> dict[str, str]:
     homes = _homes(docs)
     found = {f"{PLUGINS}/index.md": _index(), PRESETS: _presets(), COMMANDS: _commands()}
     for kind, name in _shipped():
-        found[_path(kind, name)] = _plugin(kind, name, homes.get(name))
+        found[_path(kind, name)] = _plugin(kind, name, docs, homes.get(name))
     return found
 
 
@@ -97,7 +99,7 @@ def _navigation() -> list[Any]:
     sections: dict[str, list[Any]] = {}
     for kind, name in _shipped():
         sections.setdefault(kind.capitalize(), []).append({name: _path(kind, name)})
-    return [f"{PLUGINS}/index.md", *({title: entries} for title, entries in sections.items())]
+    return [{"All plugins": f"{PLUGINS}/index.md"}, *({title: entries} for title, entries in sections.items())]
 
 
 def _index() -> str:
@@ -108,14 +110,14 @@ def _index() -> str:
     ]
     kinds = dict.fromkeys(kind for kind, _ in _shipped())
     for kind in kinds:
-        lines += ["", f"## {kind.capitalize()}", "", "| name | |", "| --- | --- |"]
+        lines += ["", f"## {kind.capitalize()}", "", "| name | summary |", "| --- | --- |"]
         for other, name in _shipped():
             if other == kind:
                 lines.append(f"| [`{name}`]({kind}/{name}.md) | {_cell(registry.entry(kind, name).summary)} |")
     return "\n".join(lines) + "\n"
 
 
-def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
+def _plugin(kind: registry.Kind, name: str, docs: Path, home: str | None) -> str:
     shown = page(kind, name)
     lines = [f"# `{name}`", "", f"*{registry.SINGULAR[kind].capitalize()}.* {shown['summary']}."]
     if shown["description"]:
@@ -123,7 +125,7 @@ def _plugin(kind: registry.Kind, name: str, home: str | None) -> str:
     if home:
         lines += [
             "",
-            f"Equations, sources and measurements: [{home.partition('#')[0]}](../../{home}).",
+            f"Equations, sources and measurements: [{_heading(docs / home.partition('#')[0])}](../../{home}).",
         ]
     if shown["fields"]:
         lines += ["", "## Settings", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]

@@ -143,7 +143,7 @@ def _plugin(kind: registry.Kind, name: str, docs: Path, home: str | None) -> str
         "",
         "## Facts",
         "",
-        "| | |",
+        "| fact | value |",
         "| --- | --- |",
     ]
     facts = {"class": f"`{shown['class']}`", **shown["facts"]}

@@ -58,6 +58,16 @@ def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
     assert "--prompts-seed" in pages["commands.md"]
 
 
+def test_docs_holds_pages_pictures_and_hooks_only() -> None:
+    """mkdocs publishes every other file as it is."""
+    others = [
+        path.relative_to(ROOT / "docs")
+        for path in (ROOT / "docs").rglob("*")
+        if path.is_file() and path.suffix not in {".md", ".png", ".jpg"} and "__pycache__" not in path.parts
+    ]
+    assert others == [Path("hooks/pages.py")]
+
+
 def test_a_number_keeps_its_percent_sign_except_in_code(hook: ModuleType) -> None:
     html = "<p>24 % and 5 points</p><pre>24 % 5</pre><td>0 %</td>"
     assert hook.on_page_content(html, None, None, None) == (

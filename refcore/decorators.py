@@ -212,8 +212,9 @@ def _plugin(
         "__doc__": function.__doc__,
         **attributes,
     }
-    made: Any = type(base)
-    return made(function.__name__, (base,), body)
+    metaclass: Any = type(base)
+    made: type[Any] = metaclass(function.__name__, (base,), body)
+    return made
 
 
 def _settings(function: Function, given: set[str]) -> tuple[dict[str, Any], set[str]]:

@@ -66,7 +66,7 @@ def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
         allowed = context.get("expected_tags") or context["expected"]
         names = [part.strip("'") for part in allowed.replace(" or ", ", ").split(", ")]
         return f"{_shown(given)} is unknown; expected {', '.join(names)}" + _guess(given, names)
-    text = item["msg"].removeprefix("Value error, ")
+    text: str = item["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return text
     return text[0].lower() + text[1:]
@@ -92,7 +92,7 @@ def _in_data(location: Path, data: Any, kind: str) -> Path:
             isinstance(data, Sequence) and isinstance(part, int) and not isinstance(data, str) and part < len(data)
         ):
             path.append(part)
-            data = data[part]  # type: ignore[index,call-overload]
+            data = data[part]  # type: ignore[index]
         elif i == len(location) - 1 and kind == "missing":
             path.append(part)
     return tuple(path)

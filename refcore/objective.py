@@ -128,7 +128,8 @@ class Objective:
             if not math.isfinite(factor):
                 raise RefcoreError(f"the factor of an objective is {factor}; expected a finite number")
             if factor < 0:
-                return -self * -factor
+                pushed: Objective = -self * -factor
+                return pushed
             factor = float(factor)
         return Objective(tuple(term.model_copy(update={"weight": scaled(term.weight, factor)}) for term in self.terms))
 

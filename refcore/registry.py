@@ -24,7 +24,10 @@ from refcore.errors import ApiVersionError, RefcoreError, unknown
 from refcore.explain import validated
 from refcore.folder import PluginFile, plugin_files
 from refcore.hooks import PROJECT, HookSpecs
-from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
+from refcore.plugin import KINDS as KINDS
+from refcore.plugin import SINGULAR as SINGULAR
+from refcore.plugin import Kind as Kind
+from refcore.plugin import Plugin, PluginType
 
 _ORDER: dict[str, int] = {kind: i for i, kind in enumerate(KINDS)}
 PRESETS = "presets"
@@ -367,7 +370,7 @@ def as_plugin_use(value: Any) -> Any:
 def own_name(cls: type[Plugin]) -> str:
     """The `name` that the class itself sets, not inherits, or else its class name in snake_case.
 
-    >>> from refcore.plugin import KINDS, SINGULAR, Kind, Plugin, PluginType
+    >>> from refcore.plugin import Plugin
     >>> own_name(type("EdgeSharpness", (Plugin,), {}))
     'edge_sharpness'
     """
@@ -455,8 +458,9 @@ def _import(claims: Entry | list[Entry], where: str = "") -> type[Any]:
         raise RefcoreError(f"{label} cannot be imported: {_described(cause)}") from cause
     if not (_is_plugin(found) and found.kind == entry.kind):
         raise RefcoreError(f"{label} is {found!r}; expected a subclass of {contract_name(entry.kind)}")
-    found.name = entry.name
-    return found
+    cls: type[Any] = found
+    cls.name = entry.name
+    return cls
 
 
 def _described(cause: BaseException) -> str:

@@ -226,7 +226,8 @@ def measure(
         if not norm:
             return np.zeros_like(v)
         shift = difference * np.sqrt(d) * v / norm
-        return (gradient(x + shift) - gradient(x - shift)) * (norm / (2 * difference * np.sqrt(d)))
+        change: Vector = gradient(x + shift) - gradient(x - shift)
+        return change * (norm / (2 * difference * float(np.sqrt(d))))
 
     ways = [radius * np.sqrt(d) * way / np.linalg.norm(way) for way in random]
     moved = move is not None and bool(np.any(move))
@@ -328,7 +329,7 @@ class _Loss:
         return self._evaluate(x)[0]
 
     def _evaluate(self, x: Vector) -> tuple[float, Vector]:
-        parts = torch.from_numpy(np.array(x)).split([shape.numel() for shape in self._shapes.values()])
+        parts = torch.split(torch.from_numpy(np.array(x)), [shape.numel() for shape in self._shapes.values()])
         own: CanvasParams = {
             name: part.view(shape).to(self.engine.device, self._dtype)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refcore.contracts.augmentation import Draws, Params, select
+from refcore.contracts.augmentation import Augmentation, Draws, Params, select
 from refcore.rng import Deferred
 from refcore.testing.case import (
     EXACT,
@@ -175,7 +175,7 @@ def exercise(case: Case, augmentation: Any) -> Tensors:
     return {**found, "the view": augmentation.apply(_views(case), params)}
 
 
-def call(case: Case, augmentation: Any) -> tuple[Callable[[], Tensor], list[Tensor], int]:
+def call(case: Case, augmentation: Augmentation) -> tuple[Callable[[], Tensor], list[Tensor], int]:
     """A draw and its application."""
     views = leaf(_views(case))
 
@@ -188,17 +188,18 @@ def call(case: Case, augmentation: Any) -> tuple[Callable[[], Tensor], list[Tens
     return forward, [views], N
 
 
-def _photometric(case: Case) -> Any:
-    if case.loaded().geometric:
+def _photometric(case: Case) -> Augmentation:
+    augmentation: Augmentation = case.loaded()
+    if augmentation.geometric:
         raise NotApplicable("it is geometric; its matrices are applied by the engine")
-    return case.loaded()
+    return augmentation
 
 
-def _draws(case: Case, augmentation: Any, samples: slice = slice(None)) -> Draws:
+def _draws(case: Case, augmentation: Augmentation, samples: slice = slice(None)) -> Draws:
     return augmentation.draw(case.image_size, case.rng(COUNT, samples))
 
 
-def _draw(case: Case, augmentation: Any, samples: slice = slice(None)) -> Params:
+def _draw(case: Case, augmentation: Augmentation, samples: slice = slice(None)) -> Params:
     rng = case.rng(COUNT, samples)
     return select(augmentation.draw(case.image_size, rng), range(rng.n))
 

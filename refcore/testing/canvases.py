@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from refcore.contracts.canvas import Canvas
 from refcore.errors import RefcoreError
 from refcore.testing import common
 from refcore.testing.case import (
@@ -107,7 +108,7 @@ def gradient_right(case: Case) -> None:
         return lambda params: (canvas.decode(params).to(dtype) * weights).flatten(1).sum(1)
 
     def answer(dtype: torch.dtype) -> Tensor:
-        canvas = case.loaded(dtype)
+        canvas: Canvas = case.loaded(dtype)
         return canvas.decode(_params(case, canvas, dtype))
 
     dtype, steps, limit = precision(case, answer)

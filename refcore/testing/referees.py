@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
 from refcore.errors import RefcoreError
 from refcore.testing.case import (
     EXACT,
@@ -207,7 +208,7 @@ def _views(case: Case, referee: Any, n: int = N, dtype: torch.dtype = torch.floa
     return case.images(referee.input_size, n, dtype)
 
 
-def _judge(case: Case, referee: Any, views: Tensor, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+def _judge(case: Case, referee: Referee, views: Tensor, prompt_index: Tensor, wanted: bool = True) -> Tensor:
     read = referee.read(list(case.prompts)).to(case.device)
     return referee.judge(views, read, prompt_index.to(case.device), wanted)
 

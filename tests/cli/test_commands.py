@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,8 @@ def test_a_group_without_a_command_prints_its_help(refcore):
 
 
 def test_the_version_is_the_installed_one(refcore):
-    assert refcore("--version").out == "refcore 0.1.0\n"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert refcore("--version").out == f"refcore {project['version']}\n"
 
 
 def test_an_unknown_command_is_refused(refcore):

@@ -2,8 +2,7 @@
 
 The environment is fresh: `python -m venv`, with refcore installed by pip from a wheel of this checkout, and the
 reader's package by pip from its folder. One thing is not as it would be at a reader's: the libraries that refcore
-depends on are not downloaded again. A folder of links to those of this interpreter, without refcore and without
-anything that is installed from a checkout, stands in for the package index, and pip finds them installed.
+depends on are not downloaded again (see `wheels.py`).
 """
 
 from __future__ import annotations
@@ -11,43 +10,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import polars
 import pytest
 from markdown_blocks import ROOT, blocks
+from wheels import OFFLINE, checkout, clean_environment, libraries, wheel
 
 PAGE = ROOT / "docs" / "tutorial.md"
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "refcore", "plugins", "playground")
 IMAGES = 4
 """Of each variant, as the page asks for."""
-
-
-def wheel(folder: Path) -> Path:
-    """The folder of a wheel of this checkout."""
-    source, wheels = folder / "source", folder / "wheels"
-    source.mkdir()
-    for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, source / name)
-    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(wheels)]
-    subprocess.run([sys.executable, "-m", "pip", *build, str(source)], check=True)
-    return wheels
-
-
-def libraries(folder: Path) -> Path:
-    """Links to what this interpreter has installed, but for refcore and what comes from checkouts."""
-    folder.mkdir()
-    for name in ("purelib", "platlib"):
-        for path in Path(sysconfig.get_path(name)).iterdir():
-            ours = path.name.startswith(("refcore", "__editable__")) or path.suffix == ".pth"
-            if not ours and not (folder / path.name).exists():
-                (folder / path.name).symlink_to(path)
-    return folder
 
 
 def script(page: Path, links: Path) -> str:
@@ -73,12 +47,10 @@ def script(page: Path, links: Path) -> str:
 @pytest.mark.slow
 def test_the_tutorial_ends_with_an_installed_referee_and_a_comparison(tmp_path: Path) -> None:
     links = libraries(tmp_path / "links")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    package = wheel(checkout(tmp_path / "checkout"), tmp_path / "wheels")
+    environment = clean_environment() | OFFLINE
     environment |= {
-        "PIP_NO_INDEX": "1",  # nothing is downloaded
-        "PIP_FIND_LINKS": str(wheel(tmp_path)),
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say: build with the setuptools that is installed
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_FIND_LINKS": str(package.parent),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),
         "COLUMNS": "200",
     }

@@ -1,1 +1,1 @@
-"""The benchmarks: variants over prompts, each image with a verdict, with intervals; `world` is what they differ in."""
+"""The benchmarks: variants over the prompts of a task (`task`, `tasks`), a verdict per image, rates with intervals."""

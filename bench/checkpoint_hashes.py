@@ -1,4 +1,4 @@
-"""Which checkpoints a config names, and the hash of each: results belong to weights, not to names."""
+"""Hashes of the checkpoints that a config names: results belong to weights, not to names."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from refcore_plugins.referees.imagenet import Weights, weights_file
 
 
 def hashes(settings: Any) -> dict[str, str]:
-    """Name -> hash, of every embedded or local checkpoint that is the `model` of anything in `settings`, and of every
-    ImageNet classifier that is the `weights` of anything.
+    """Name -> hash of every embedded or local checkpoint in a field `model` of the settings, and of every ImageNet
+    classifier in a field `weights`.
 
-    Models that are neither (hub ids) have no hash; their name is in the settings.
+    Hub ids have no hash; the settings hold their name.
 
     Raises:
         CheckpointError: there is no such embedded checkpoint, or the package of a classifier is missing.
@@ -28,14 +28,14 @@ def hashes(settings: Any) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256, its first 16 digits, of a file, or of all files of a folder with their names."""
+    """First 16 digits of the SHA-256 of a file, or of all files of a folder with their names."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
 
 
 @lru_cache(maxsize=64)
 def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Read once for every (file, size, time of change)."""
+    """Cached by file, size and time of change."""
     state = hashlib.sha256()
     for file, size, _ in files:
         name = str(file.relative_to(path)) if file != path else file.name
@@ -45,7 +45,7 @@ def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
 
 
 def _values(field: str, settings: Any) -> Iterator[str]:
-    """The words that any field of this name has, at any depth."""
+    """The strings in fields of this name, at any depth."""
     if isinstance(settings, dict):
         for key, value in settings.items():
             if key == field and isinstance(value, str):

@@ -1,23 +1,27 @@
-"""`refcore bench`: runs the benchmarks and shows what came of them; the help imports nothing heavy."""
+"""`refcore bench`: runs the benchmarks and shows their results. The imports inside functions keep `--help` fast."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
 
-app = typer.Typer(help="Hold variants against each other, pair by pair.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from refcore_bench.results import Results
+    from refcore_bench.task import Task, TaskPrompt
+
+app = typer.Typer(help="Compare variants, paired by prompt and seed.", no_args_is_help=True)
 COUNT, QUICK_COUNT = 60, 6
 QUICK_CLASSES = 3
 WIDE = 220
-"""Characters of a table that is not printed on a terminal: nothing is cut or wrapped."""
+"""Characters per line of a table that is not printed on a terminal: nothing is truncated or wrapped."""
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results; the same one goes on.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Results folder; an earlier run is continued.")]
 Named = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,81 +31,88 @@ Named = Annotated[
         "the preset of the benchmark's name and all its baselines.",
     ),
 ]
-Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="One image a prompt and seed.")]
+Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images made side by side.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes, of one thread each if several.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than one run one thread each.")]
 
 
 @app.command("playground")
 def playground(
     out: Out,
     variant: Named = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, help=f"Prompts in all; by default {COUNT}.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help=f"Total number of prompts; by default {COUNT}.")
+    ] = None,
     category: Annotated[
         list[str] | None, typer.Option("--category", metavar="NAME", help="Only this category. Repeatable.")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="seen, unseen, or both in equal parts, which is the default.")
+        str | None, typer.Option("--split", help="seen, unseen, or both (the default), in equal parts.")
     ] = None,
     prompts_seed: Annotated[
         int | None,
         typer.Option(
-            "--prompts-seed", min=0, help="Draws the prompts: 1, the default, for tuning; 2031 for what is reported."
+            "--prompts-seed", min=0, help="Seed of the prompts: 1 (the default) for tuning, 2031 for reported numbers."
         ),
     ] = None,
     seeds: Seeds = "0",
     batch: Batch = 20,
     workers: Workers = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"Three variants on {QUICK_COUNT} seen prompts, unless said otherwise.")
+        bool, typer.Option("--quick", help=f"By default three variants on {QUICK_COUNT} seen prompts.")
     ] = False,
     plugins_dir: PluginsDir = None,
 ) -> None:
-    """Run variants over drawn prompts, judged by the truth. Interrupted, the same command goes on."""
+    """Run variants over drawn prompts, judged by the truth. If interrupted, the same command continues."""
     numbers = _parse_seeds(seeds)
-    from refcore_bench.tasks import prompts
+    from refcore_bench.tasks import playground_prompts
     from refcore_bench.tasks.playground import PLAYGROUND
 
-    prompts_seed = prompts.TUNING_SEED if prompts_seed is None else prompts_seed
+    prompts_seed = playground_prompts.TUNING_SEED if prompts_seed is None else prompts_seed
     count = count or (QUICK_COUNT if quick else COUNT)
-    split = split or ("seen" if quick else prompts.BOTH)
-    asked = prompts.draw(count, prompts_seed, split, category or [])
-    _run(PLAYGROUND, out, variant, asked, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
+    split = split or ("seen" if quick else playground_prompts.BOTH)
+    prompts = playground_prompts.draw(count, prompts_seed, split, category or [])
+    _run(PLAYGROUND, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
 
 
 @app.command("natural")
 def natural(
     out: Out,
     variant: Named = None,
-    chosen: Annotated[
-        str, typer.Option("--set", metavar="NAME", help="The classes: tuning, or reporting for what is reported.")
+    classes: Annotated[
+        str, typer.Option("--classes", metavar="NAME", help="List of classes: tuning, or reporting (reported numbers).")
     ] = "tuning",
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Only so many of the classes, in turn of the groups.")
+        int | None, typer.Option("--count", min=1, help="Maximum number of classes, taken from the groups in turn.")
     ] = None,
     group: Annotated[
-        list[str] | None, typer.Option("--group", metavar="NAME", help="animals, objects, scenes. Repeatable.")
+        list[str] | None,
+        typer.Option("--group", metavar="NAME", help="Only this group: animals, objects, scenes. Repeatable."),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NAME", help="Only this class; for tuning any of ImageNet's. Repeatable."),
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Only this class; with --classes tuning, any outside the reporting list. Repeatable.",
+        ),
     ] = None,
     seeds: Seeds = "0",
     batch: Batch = 1,
     workers: Workers = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help=f"Three variants on {QUICK_CLASSES} classes, unless said otherwise.")
+        bool, typer.Option("--quick", help=f"By default three variants on {QUICK_CLASSES} classes.")
     ] = False,
     plugins_dir: PluginsDir = None,
 ) -> None:
-    """Run variants over ImageNet classes, judged by a witness. Interrupted, the same command goes on."""
+    """Run variants over ImageNet classes, judged by a witness. If interrupted, the same command continues."""
     numbers = _parse_seeds(seeds)
     from refcore_bench.tasks.natural import NATURAL, draw
 
     if count is None and quick and not name:
         count = QUICK_CLASSES
-    asked = draw(chosen, group or [], name or [], count)
-    _run(NATURAL, out, variant, asked, chosen, numbers, batch, workers, quick, plugins_dir or [])
+    prompts = draw(classes, group or [], name or [], count)
+    _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
 
 
 @app.command("show")
@@ -110,20 +121,21 @@ def show(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write a gallery of every image, in one file.")
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a gallery of all images, as one file.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure: .png, .svg, .pdf.")
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write a figure: .png, .svg or .pdf.")
     ] = None,
     grid: Annotated[
         Path | None,
-        typer.Option("--grid", metavar="FILE", help="Write the pictures, variants side by side: .png, .jpg."),
+        typer.Option("--grid", metavar="FILE", help="Write all images, variants side by side: .png or .jpg."),
     ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="VARIANT", help="What the others are compared with.")
+        str | None,
+        typer.Option("--against", metavar="VARIANT", help="Compare the others with this variant; default: the preset."),
     ] = None,
 ) -> None:
-    """Show accuracy, hack rate and cost with 95 % intervals."""
+    """Show accuracy, hack rate and cost with 95 % confidence intervals."""
     from refcore_bench.results import Results
 
     if markdown and json:
@@ -164,10 +176,10 @@ def _parse_seeds(text: str) -> list[int]:
 
 
 def _run(
-    world: Any,
+    task: Task,
     out: Path,
     named: Sequence[str] | None,
-    asked: Sequence[Any],
+    prompts: Sequence[TaskPrompt],
     source: int | str,
     seeds: Sequence[int],
     batch: int,
@@ -179,13 +191,14 @@ def _run(
     from refcore_bench.extras import need
 
     need("polars")
-    parsed = [variants.parse(text, world) for text in named or (world.quick() if quick else world.names())]
-    results = running.run(out, parsed, asked, source, seeds, batch, workers, plugin_folders, _tell, world)
+    texts = named or (task.quick() if quick else task.names())
+    chosen = [variants.variant_from_text(text, task) for text in texts]
+    results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, _print_progress, task)
     _print_tables(results, None, everything=False)
     typer.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
 
 
-def _print_tables(results: Any, against: str | None, everything: bool) -> None:
+def _print_tables(results: Results, against: str | None, everything: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -203,5 +216,5 @@ def _print_tables(results: Any, against: str | None, everything: bool) -> None:
         console.print(table.note + "\n" if table.note else "", markup=False)
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     typer.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""Contact sheets: every image of a variant, unselected, framed by the judge's verdict."""
+"""Contact sheets: every image of a variant, framed in the colour of its verdict."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 RIGHT, WRONG = "#2a9d4a", "#d03030"
 COLUMNS = 12
 SIDE = 128
-"""Pixels of a picture on the sheet."""
+"""Side of a picture on the sheet, in pixels."""
 FRAME = 4
 GAP = 4
 
 
 def write_sheets(results: Results) -> list[Path]:
-    """`sheets/VARIANT.png` of every variant, in the order of seeds and prompts."""
+    """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the paths."""
     rows = results.rows(images=True)
     folder = results.path / "sheets"
     folder.mkdir(exist_ok=True)
@@ -38,7 +38,7 @@ def write_sheets(results: Results) -> list[Path]:
 
 
 def draw_sheet(rows: polars.DataFrame) -> Image.Image:
-    """The sheet of some rows, which have their `image`: green frames where the judge says yes, red where it says no."""
+    """A sheet of rows with their `image`: framed green for the verdict yes, red for no."""
     cell = SIDE + 2 * FRAME + GAP
     columns = min(COLUMNS, max(1, len(rows)))
     sheet = Image.new("RGB", (columns * cell + GAP, -(-len(rows) // columns) * cell + GAP), "white")
@@ -52,12 +52,12 @@ def draw_sheet(rows: polars.DataFrame) -> Image.Image:
 
 
 def scaled(picture: Image.Image, side: int) -> Image.Image:
-    """A square picture of `side` pixels: small ones with their pixels as squares, large ones smoothly."""
+    """The picture resized to a square of `side` pixels; small ones keep square pixels, large ones are smoothed."""
     small = max(picture.size) < side
     return picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
 
 
 def side_of(png: bytes) -> int:
-    """The longer side of a picture, in pixels."""
+    """Longer side of a picture, in pixels."""
     with Image.open(io.BytesIO(png)) as picture:
         return max(picture.size)

@@ -1,4 +1,4 @@
-"""Counts model evaluations as they happen: every pass of a network over one picture, forward and backward."""
+"""Counts model evaluations as they happen: each pass of a network over one picture, forward or backward."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from refcore_plugins.priors.statistics import Statistics
 
 NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics")
 KINDS = tuple(f"{network}_{way}" for network in NETWORKS for way in ("forward", "backward"))
-"""What is told apart; one evaluation is one network passed over one picture (a view, or a latent), one way. The prior
-`statistics` passes the early layers of its network alone, and counts as if it were all of it."""
+"""Kinds of evaluation: one network, one picture (a view or a latent), one direction. The prior `statistics` runs only
+the early layers of its network and counts as a full evaluation."""
 
 
 class Tally(Counter[str]):
     """Evaluations by kind (`KINDS`). Use `counting`."""
 
     def watch(self, engine: Engine) -> None:
-        """Counts, from now on, the views that its referees judge and the crops that its statistics priors see, and the
-        gradients that go back through them."""
+        """Counts, from now on, the views its referees judge and the crops its statistics priors see, both ways."""
         for referee in {id(use.referee): use.referee for use in engine.panel.referees}.values():
             referee.judge = self._counted("referee", referee.judge)  # type: ignore[method-assign]
         for use in engine.priors:
@@ -32,17 +31,17 @@ class Tally(Counter[str]):
                 use.prior.distance = self._counted("statistics", use.prior.distance)  # type: ignore[method-assign]
 
     def passed(self, network: str, output: Tensor) -> None:
-        """A network has given `output`, [N, ...] of N pictures."""
+        """Counts a network's `output` [N, ...] for N pictures, and its backward pass if there is one."""
         n = len(output)
         self[f"{network}_forward"] += n
         if output.requires_grad:
-            output.register_hook(lambda gradient: self.update({f"{network}_backward": n}))
+            output.register_hook(lambda gradient: self.update({f"{network}_backward": n}))  # type: ignore[no-untyped-call]
 
     def per_image(self, images: int) -> dict[str, float]:
-        """Every kind's number, over `images`."""
+        """Evaluations per image, by kind."""
         return {kind: self[kind] / images for kind in KINDS}
 
-    def _counted(self, network: str, function: Callable[..., Tensor]) -> Any:
+    def _counted(self, network: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def counted(*args: Any, **kwargs: Any) -> Tensor:
             output = function(*args, **kwargs)
             self.passed(network, output)
@@ -53,7 +52,7 @@ class Tally(Counter[str]):
 
 @contextmanager
 def counting() -> Iterator[Tally]:
-    """Counts what the UNets and autoencoders of diffusers do inside the `with`, and watched engines.
+    """Counts the passes of diffusers' UNets and autoencoders inside the `with`, and those of watched engines.
 
     Example:
         >>> with counting() as tally:                                       # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The libraries of the extra `bench`, imported on use, and what to do where one is missing."""
+"""The libraries of the extra `bench`, imported on use; the error for a missing one names the extra."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from refcore.errors import RefcoreError
 
 
 def need(name: str) -> Any:
-    """The module `name`.
+    """The module called `name`.
 
     Raises:
         RefcoreError: it is not installed.

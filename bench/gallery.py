@@ -11,16 +11,16 @@ from refcore_bench.contact_sheets import side_of
 from refcore_bench.extras import need
 from refcore_bench.hacks import accepted
 from refcore_bench.results import Results
-from refcore_bench.tables import asked, tables
+from refcore_bench.tables import prompt_set, tables
 from refcore_bench.task import Accepts, Score
 
 TEMPLATE = "gallery.html.jinja"
 NARROWEST, WIDEST = 168, 256
-"""Pixels that a picture is shown in; smaller ones are enlarged with their pixels as squares."""
+"""Displayed width in pixels; smaller pictures are enlarged with square pixels."""
 
 
 def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None:
-    """Writes the page: the tables, then the variants' images side by side for each prompt and seed, none left out.
+    """Writes the page: the tables, then for each prompt and seed the images of all variants side by side.
 
     Raises:
         RefcoreError: jinja2 is missing, the folder has no pictures, the path cannot be written to.
@@ -33,7 +33,7 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
     every = [image for group in groups for image in group["images"]]
     side = side_of(every[0]["png"])
     page = environment.get_template(TEMPLATE).render(
-        title=f"{results.world.words.title}: {asked(summary)}",
+        title=f"{results.task.wording.title}: {prompt_set(summary)}",
         width=min(max(NARROWEST, side), WIDEST),
         pixelated=side < NARROWEST,
         tables=tables(summary),
@@ -47,7 +47,7 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
 
 
 def _groups(results: Results) -> list[dict[str, Any]]:
-    """One a prompt and seed, with the image of every variant that has one."""
+    """One group per prompt and seed, with the image of every variant that has one."""
     accepts = results.accepts()
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results.rows(images=True).to_dicts():
@@ -61,7 +61,7 @@ def _groups(results: Results) -> list[dict[str, Any]]:
                 "hacked": believed and not row["verdict"],
                 "facts": row["facts"],
                 "found": f", {row['facts_found']} of {row['facts_asked']} facts" if row["facts_asked"] > 1 else "",
-                "scores": [{**score, "told": _told(score, accepts)} for score in row["scores"]],
+                "scores": [{**score, "answer": _answer(score, accepts)} for score in row["scores"]],
                 "png": row["image"],
                 "source": "data:image/png;base64," + base64.b64encode(row["image"]).decode(),
             }
@@ -69,8 +69,8 @@ def _groups(results: Results) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _told(score: Score, accepts: Accepts) -> str:
-    """Whether a referee accepts, or "" of those that nobody asks: they are no part of a hack."""
+def _answer(score: Score, accepts: Accepts) -> str:
+    """accepts or rejects; "" for referees that play no part in a hack."""
     if not (score["optimised"] or score["panel"]):
         return ""
     answer = accepts(score)

@@ -14,7 +14,7 @@ from refcore_bench.contact_sheets import RIGHT, WRONG, scaled
 from refcore_bench.results import Results
 
 SIDE = 144
-"""Pixels of a picture."""
+"""Side of a picture, in pixels."""
 GAP = 6
 TEXT = 11
 """Height of the letters."""
@@ -23,17 +23,17 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {"optimize": True}),
     ".jpg": ("JPEG", {"quality": 88}),
 }
-"""Ending -> format and how it is written. A PNG has 256 colours, or pictures full of detail would make it large."""
+"""Extension -> format and its options. A PNG has 256 colours, or detailed pictures would make it large."""
 
 
 def write_grid(results: Results, path: Path) -> None:
-    """Writes the picture, none left out; what every scorer says stands beneath, the verdict's colour at the name.
+    """Writes all pictures in one, each above its prompt (in the verdict's colour) and the scores.
 
     Raises:
-        RefcoreError: the folder has no pictures, another ending, a path that cannot be written to.
+        RefcoreError: the folder has no pictures, the format is unknown, the path cannot be written to.
     """
     if path.suffix not in SETTINGS:
-        raise RefcoreError(f'--grid "{path}": the format "{path.suffix}" is unknown; expected {", ".join(SETTINGS)}')
+        raise RefcoreError(f'--grid "{path}": "{path.suffix}" is not a known format; expected {", ".join(SETTINGS)}')
     form, options = SETTINGS[path.suffix]
     drawn = _draw(results.rows(images=True).to_dicts())
     buffer = io.BytesIO()
@@ -57,15 +57,15 @@ def _draw(rows: list[dict[str, Any]]) -> Image.Image:
             x, y = GAP + columns.index(name) * wide, GAP + LINE + j * high
             with Image.open(io.BytesIO(row["image"])) as picture:
                 page.paste(scaled(picture, SIDE), (x, y))
-            told = [f"{prompt}, seed {seed}" if seed else prompt, *map(_said, row["scores"])]
-            for k, line in enumerate(told):
+            caption = [f"{prompt}, seed {seed}" if seed else prompt, *map(_score_line, row["scores"])]
+            for k, line in enumerate(caption):
                 colour = "black" if k else RIGHT if row["verdict"] else WRONG
                 draw.text((x, y + SIDE + k * LINE), line, colour, font)
     return page
 
 
-def _said(score: dict[str, Any]) -> str:
-    """`lite0 1.00, rank 1`; in brackets who is no referee of the variant."""
+def _score_line(score: dict[str, Any]) -> str:
+    """`lite0 1.00, rank 1`; in brackets for scorers that the variant does not optimise for."""
     rank = f", rank {score['rank']}" if score["rank"] is not None else ""
-    said = f"{score['referee']} {score['score']:.2f}{rank}"
-    return said if score["optimised"] else f"({said})"
+    line = f"{score['referee']} {score['score']:.2f}{rank}"
+    return line if score["optimised"] else f"({line})"

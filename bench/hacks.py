@@ -1,4 +1,4 @@
-"""Where referees and verdict part: images that they accept and it does not, and moves of all of them at once."""
+"""Disagreement of referees and verdict: hacks, and moves of all referees at once."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from refcore_bench.task import Accepts, Row
 
 
 def accepted(row: Row, accepts: Accepts, by: str) -> bool:
-    """Whether every referee of a side accepts an image, of those that can be asked.
+    """Whether every referee of a group accepts an image; referees to which the question does not apply are left out.
 
     Args:
-        row: of the results.
-        accepts: who accepts what.
-        by: "optimised" for the referees that the variant optimises for or chooses by (the panel where none of them can
-            be asked), or "panel" for those of the world's preset.
+        row: a row of the results.
+        accepts: the rule by which a referee accepts an image.
+        by: "optimised" for the referees that the variant optimises for or chooses by (the panel if the question applies
+            to none of them), or "panel" for those of the task's preset.
     """
-    told = [answer for score in row["scores"] if score[by] and (answer := accepts(score)) is not None]
-    if not told and by == "optimised":
+    answers = [answer for score in row["scores"] if score[by] and (answer := accepts(score)) is not None]
+    if not answers and by == "optimised":
         return accepted(row, accepts, "panel")
-    return all(told)
+    return all(answers)
 
 
 def hacked(row: Row, accepts: Accepts, by: str = "optimised") -> bool:
-    """Whether every referee of a side accepts an image that shows something else; see `accepted`."""
+    """Whether every referee of a group accepts an image with verdict no; see `accepted`."""
     return not row["verdict"] and accepted(row, accepts, by)
 
 
 def moved(row: Row, paired: Row) -> int:
-    """1 where every referee of the panel scores `row` above its pair, -1 where every one scores it below, else 0."""
+    """1 if every referee of the panel scores `row` above its pair, -1 if every one scores it below, else 0."""
     ours, theirs = (
         {score["identity"]: score["score"] for score in one["scores"] if score["panel"]} for one in (row, paired)
     )

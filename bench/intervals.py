@@ -1,9 +1,9 @@
-"""Rates, means and differences with their 95 % intervals."""
+"""Rates, means and differences with 95 % confidence intervals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,20 +14,20 @@ from scipy import stats
 CONFIDENCE = 0.95
 RESAMPLES = 1999
 SEED = 0
-"""Of the bootstrap, so that a table is the same each time it is made."""
+"""Random seed of the bootstrap; fixed, so that tables are reproducible."""
 
 Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval; NaN where there is nothing to estimate it from."""
+    """A number with its confidence interval; NaN without data."""
 
     value: float
     low: float
     high: float
     n: int
-    """How many images, or pairs, it rests on."""
+    """Number of images or pairs."""
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -37,7 +37,7 @@ NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 def rate(outcomes: Sequence[bool]) -> Estimate:
-    """A share of images, with the Wilson score interval (Wilson 1927), by scipy.
+    """A share of images with its Wilson score interval (Wilson 1927).
 
     >>> rate([True] * 8 + [False] * 2)
     Estimate(value=0.8, low=0.490..., high=0.943..., n=10)
@@ -50,10 +50,9 @@ def rate(outcomes: Sequence[bool]) -> Estimate:
 
 
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
-    """sum(parts) / sum(wholes), such as facts found of facts asked; percentile bootstrap over the images.
+    """sum(parts) / sum(wholes), such as facts found per fact asked for; percentile bootstrap over the images.
 
-    The facts of an image stand or fall together, so an interval that took each for an independent trial would be too
-    narrow.
+    The facts of an image are correlated: an interval that treats each as an independent trial would be too narrow.
     """
     a, b = np.asarray(parts, float), np.asarray(wholes, float)
     if not len(a):
@@ -63,7 +62,7 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """A mean; percentile bootstrap. Of differences within pairs, this is the paired bootstrap (Efron 1979)."""
+    """A mean with its percentile bootstrap interval (Efron 1979); paired bootstrap on differences within pairs."""
     x = np.asarray(values, float)
     if not len(x):
         return NOTHING
@@ -72,7 +71,7 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def difference_of_rates(first: Estimate, second: Estimate) -> Estimate:
-    """first - second of two rates over different images, by Newcombe's interval from the two Wilson ones.
+    """first - second, two rates over different images, with Newcombe's interval from their Wilson intervals.
 
     Newcombe, "Interval estimation for the difference between independent proportions" (1998), method 10.
 
@@ -88,8 +87,8 @@ def difference_of_rates(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, low, high, first.n + second.n)
 
 
-def _bootstrap(data: tuple[Array, ...], statistic: Any) -> tuple[float, float]:
-    """The interval by scipy; a single image, or images that are all alike, say nothing of how they vary."""
+def _bootstrap(data: tuple[Array, ...], statistic: Callable[..., Array]) -> tuple[float, float]:
+    """Percentile bootstrap interval; NaN for a single image, which says nothing about variation."""
     if len(data[0]) < 2:
         return math.nan, math.nan
     found = stats.bootstrap(

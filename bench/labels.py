@@ -1,4 +1,4 @@
-"""What every table says beside a variant's name: that its config uses a parser which knows the prompts' grammar."""
+"""Labels that every table puts beside a variant's name: its config uses a parser that knows the prompts' grammar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ORACLE = "oracle parser"
 
 
 def labels(settings: Any) -> list[str]:
-    """The labels of a config, or of anything that holds one: fields called `parser`, at any depth, name parsers."""
+    """Labels of a config, or of anything that contains one; a field `parser`, at any depth, names a parser."""
     found = []
     for name in dict.fromkeys(_parsers(settings)):
         if name not in registry.names("parsers"):

@@ -1,4 +1,4 @@
-"""The summary as one figure: accuracy, hack rate, what it costs, and the categories."""
+"""The summary as one figure: accuracy, hack rate, categories and cost."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import numpy as np
 
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
-from refcore_bench import task as worlds
+from refcore_bench import tasks
 from refcore_bench.extras import need
 from refcore_bench.summary import ALL
-from refcore_bench.tables import asked, named
+from refcore_bench.tables import named, prompt_set
 
 COLOURS = {"seen": "#0072b2", "unseen": "#e69f00", "hack": "#d55e00", "all": "#333333"}
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, distinguishable by colour-blind readers."""
 FORMATS = (".png", ".pdf", ".svg")
 
 
 def write_plot(summary: dict[str, Any], path: Path) -> None:
-    """Writes the figure; the ending says the format.
+    """Writes the figure in the format of the path's extension.
 
     Raises:
-        RefcoreError: matplotlib is missing, another format, a path that cannot be written to.
+        RefcoreError: matplotlib is missing, the format is unknown, the path cannot be written to.
     """
     if path.suffix not in FORMATS:
-        raise RefcoreError(f'--plot "{path}": the format "{path.suffix}" is unknown; expected {", ".join(FORMATS)}')
+        raise RefcoreError(f'--plot "{path}": "{path.suffix}" is not a known format; expected {", ".join(FORMATS)}')
     need("matplotlib").use("agg")
     pyplot = need("matplotlib.pyplot")
     names = [named(variant) for variant in summary["variants"]]
     height = 3.0 + 0.34 * len(names)
     figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
-    figure.suptitle(f"{worlds.get(summary['world']).words.title}: {asked(summary)}, 95 % intervals")
+    figure.suptitle(f"{tasks.get(summary['task']).wording.title}: {prompt_set(summary)}, 95 % intervals")
     _accuracy(axes[0, 0], summary, names)
     _hacks(axes[0, 1], summary, names)
     _categories(axes[1, 0], summary, names)
@@ -45,28 +45,28 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
 
 
 def _accuracy(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
-    world = worlds.get(summary["world"])
-    for split, shift in zip(world.splits or (ALL,), (-0.16, 0.16) if world.splits else (0,), strict=True):
+    task = tasks.get(summary["task"])
+    for split, shift in zip(task.splits or (ALL,), (-0.16, 0.16) if task.splits else (0,), strict=True):
         for i, variant in enumerate(summary["variants"]):
             cells = {row["split"]: row["whole"] for row in variant["accuracy"] if row["category"] == ALL}
             if split in cells:
-                told = f"{split} combinations" if i == 0 and world.splits else None
-                _bar(axis, cells[split], i + shift, COLOURS[split], told)
-    _dress(axis, names, f"{world.words.right}{world.words.suffix} (%)")
-    if world.splits:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(world.splits), frameon=False)
+                label = f"{split} combinations" if i == 0 and task.splits else None
+                _bar(axis, cells[split], i + shift, COLOURS[split], label)
+    _dress(axis, names, f"{task.wording.right}{task.wording.suffix} (%)")
+    if task.splits:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=len(task.splits), frameon=False)
 
 
 def _hacks(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
     for i, variant in enumerate(summary["variants"]):
         _bar(axis, variant["hack_rate"], i, COLOURS["hack"])
-    _dress(axis, names, f"hack rate (%): its referees accept, {worlds.get(summary['world']).words.judge} rejects")
+    _dress(axis, names, f"hack rate (%): its referees accept, {tasks.get(summary['task']).wording.judge} rejects")
 
 
 def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
-    world = worlds.get(summary["world"])
+    task = tasks.get(summary["task"])
     there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
-    columns = [category for category in (ALL, *world.categories) if category in there]
+    columns = [category for category in (ALL, *task.categories) if category in there]
     values = np.full((len(names), len(columns)), np.nan)
     for i, variant in enumerate(summary["variants"]):
         for row in variant["accuracy"]:
@@ -78,16 +78,17 @@ def _categories(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
             axis.text(j, i, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set_title(f"{world.words.right}{world.words.suffix}, by category (%)", fontsize=10)
+    axis.set_title(f"{task.wording.right}{task.wording.suffix}, by category (%)", fontsize=10)
 
 
 LABEL_GAP = 6.0
-"""Least distance of two names beside the plot of costs, in points of a hundred."""
+"""Minimum distance between two names beside the plot of costs, in percentage points."""
 
 
 def _cost(axis: Any, summary: dict[str, Any]) -> None:
-    """Names stand in a column beside the plot, in the order of their points, each joined to its own."""
-    words = worlds.get(summary["world"]).words
+    """Accuracy against cost; names in a column beside the plot, in the order of their points, each with a line to its
+    own."""
+    wording = tasks.get(summary["task"]).wording
     lowest = 100.0 + LABEL_GAP
     for variant in sorted(summary["variants"], key=lambda variant: -variant["accuracy"][0]["whole"]["value"]):
         whole = variant["accuracy"][0]["whole"]
@@ -107,8 +108,8 @@ def _cost(axis: Any, summary: dict[str, Any]) -> None:
     axis.set_xscale("log")
     axis.margins(x=0.1)
     axis.set_ylim(-6, 106)
-    axis.set_xlabel("model evaluations an image")
-    axis.set_title(f"{words.right}{words.suffix} (%)", fontsize=10)
+    axis.set_xlabel("model evaluations per image")
+    axis.set_title(f"{wording.right}{wording.suffix} (%)", fontsize=10)
     axis.grid(alpha=0.3)
 
 

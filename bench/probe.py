@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
@@ -35,7 +34,7 @@ from refcore_bench.intervals import Estimate, rate
 from refcore_playground.draw import NEGATIVES, applies, draw_negative, draw_pair, draw_prompts, draw_scene
 from refcore_playground.grammar import parse, write
 from refcore_playground.judge import judge
-from refcore_playground.render import render, render_batch
+from refcore_playground.render import render_batch
 from refcore_playground.world import Scene
 
 RUN: dict[str, Any] = {
@@ -324,11 +323,6 @@ def prompts_with_scenes(n: int, seed: int) -> list[tuple[str, Scene]]:
     """n prompts, going round the categories, each with a scene that satisfies it."""
     rng = random.Random(f"scenes-{seed}")
     return [(prompt, draw_scene(parse(prompt), rng)) for prompt in draw_prompts(n, seed)]
-
-
-def levels(scene: Scene) -> images.Levels:
-    """The render of a scene, [H, W, 3] in 0..255."""
-    return (render(scene) * 255).round().astype(np.uint8)
 
 
 def auc(right: Sequence[float], wrong: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""The folder of a benchmark: definitions, prompts, calibration, and one row an image in Parquet, batch by batch."""
+"""The folder of a benchmark: definitions, prompts, thresholds, and a row per image in Parquet, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refcore.errors import RefcoreError
+from refcore.images import png
 from refcore.runs import rundir
-from refcore_bench import task as worlds
+from refcore_bench import tasks
 from refcore_bench.evaluations import KINDS
 from refcore_bench.extras import need
-from refcore_bench.task import Accepts, Asked, World
+from refcore_bench.task import Accepts, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.thresholds import Threshold
 from refcore_bench.variants import Variant
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
     from refcore_bench.making import Made
 
 PROMPTS = "prompts.json"
-CALIBRATION = "calibration.json"
+THRESHOLDS = "thresholds.json"
 BUDGETS = "budgets.json"
 RESULTS = "results.parquet"
 KEY = ["variant", "split", "category", "prompt", "seed"]
-"""What tells images apart; images of two variants that agree in the rest are a pair."""
+"""The columns that identify an image; images of two variants that agree in all others are a pair."""
 
 
 def schema() -> dict[str, Any]:
-    """Column -> type of a row, the picture included."""
+    """Column -> type, the picture's column included."""
     pl = need("polars")
     return {
         "variant": pl.String,
@@ -71,42 +72,42 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _counted(name: str) -> list[str | int]:
-    """A name as text and numbers in turn, to sort by."""
+def _natural_key(name: str) -> list[str | int]:
+    """Sort key of a name: its text and numbers in turn."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 class Results:
-    """A folder. Every file in it is written whole or not at all, so that a killed run loses its last batches only."""
+    """A folder of results. Each file is written whole or not at all, so a killed run loses only its last batches."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     @classmethod
     def existing(cls, path: str | Path) -> Results:
-        """A folder that holds results.
+        """The results in a folder.
 
         Raises:
-            RefcoreError: it does not.
+            RefcoreError: the folder has none.
         """
         results = cls(path)
         if not results._parts() and not (results.path / RESULTS).is_file():
             raise RefcoreError(
-                f'"{path}" holds no results; `refcore bench playground --out {path}` makes some, and so does '
+                f'"{path}" holds no results; make some with `refcore bench playground --out {path}` or '
                 "`refcore bench natural`"
             )
         return results
 
     def claim(
-        self, variants: Sequence[Variant], source: int | str, asked: Sequence[Asked], world: World = PLAYGROUND
+        self, variants: Sequence[Variant], source: int | str, prompts: Sequence[TaskPrompt], task: Task = PLAYGROUND
     ) -> None:
-        """Takes the folder for these variants and prompts, or goes on where it has been taken for them before.
+        """Takes the folder for these variants and prompts, or continues an earlier run of them.
 
         Raises:
-            RefcoreError: it holds another definition of a variant's name, prompts of another world, source or grammar,
+            RefcoreError: the folder holds another variant of the same name, prompts of another task, source or grammar,
                 or variants that ran on other weights.
         """
-        self._claim_prompts(world, source, asked)
+        self._claim_prompts(task, source, prompts)
         for variant in variants:
             self._check_checkpoints(variant)
             before = self.variants().get(variant.name)
@@ -115,59 +116,63 @@ class Results:
             elif before.hash != variant.hash:
                 raise RefcoreError(
                     f'"{self.path}" holds results of another variant "{variant.name}": {variant.difference(before)}; '
-                    f"call the new one by another name (--variant NAME={variant.name}), or name another --out"
+                    f"give the new one another name (--variant NAME={variant.name}), or choose another --out"
                 )
 
     def variants(self) -> dict[str, Variant]:
-        """Name -> definition: those that have a name of the world's own in its order, then the others by name.
+        """Name -> definition: the task's named variants in its order, then the others by name.
 
-        Numbers in names count as numbers: `views-4` comes before `views-16`.
+        Numbers in names are compared as numbers: `views-4` comes before `views-16`.
         """
         found = {}
         for file in (self.path / "variants").glob("*.json"):
             definition = self._read_json(f"variants/{file.name}")
             definition.pop("hash")
             found[definition["name"]] = Variant.from_dict(definition)
-        order = self.world.names()
+        order = self.task.names()
         places = {name: order.index(name) if name in order else len(order) for name in found}
-        return {name: found[name] for name in sorted(found, key=lambda name: (places[name], _counted(name)))}
+        return {name: found[name] for name in sorted(found, key=lambda name: (places[name], _natural_key(name)))}
 
     @property
-    def world(self) -> World:
-        """Whose question the folder answers."""
-        return worlds.get(self._read_json(PROMPTS).get("world", PLAYGROUND.name))
+    def task(self) -> Task:
+        """The task whose results these are."""
+        return tasks.get(self._read_json(PROMPTS).get("task", PLAYGROUND.name))
 
-    def prompts(self) -> dict[str, Any]:
-        """`{"source": what they are from, "asked": [{"prompt", "category", "split"}, ...]}`, all asked for so far."""
-        told = self._read_json(PROMPTS)
-        # Until there was a second world, the source was called what it is in the first: a seed.
-        return {"source": told.get("source", told.get("seed")), "asked": told.get("asked", [])}
+    @property
+    def source(self) -> int | str | None:
+        """Source of the prompts: the seed that drew them, or the name of a list; None before the first run."""
+        source: int | str | None = self._read_json(PROMPTS).get("source")
+        return source
 
-    def calibration(self) -> dict[str, Threshold]:
+    def prompts(self) -> list[dict[str, str]]:
+        """`{"prompt", "category", "split"}` of every prompt so far."""
+        prompts: list[dict[str, str]] = self._read_json(PROMPTS).get("prompts", [])
+        return prompts
+
+    def thresholds(self) -> dict[str, Threshold]:
         """Referee's identity -> its threshold."""
-        return {identity: Threshold(**row) for identity, row in self._read_json(CALIBRATION).items()}
+        return {identity: Threshold(**row) for identity, row in self._read_json(THRESHOLDS).items()}
 
     def accepts(self) -> Accepts:
-        """Who accepts what, as far as it has been calibrated."""
-        return self.world.accepts(self.calibration())
+        """The rule by which a referee accepts an image, by the thresholds measured so far."""
+        return self.task.accepts(self.thresholds())
 
-    def add_calibration(self, found: dict[str, Threshold]) -> None:
-        rows = {**self.calibration(), **found}
-        self._write_json(CALIBRATION, {identity: row.to_dict() for identity, row in rows.items()})
+    def add_thresholds(self, found: dict[str, Threshold]) -> None:
+        rows = {**self.thresholds(), **found}
+        self._write_json(THRESHOLDS, {identity: row.to_dict() for identity, row in rows.items()})
 
     def budgets(self) -> dict[str, float]:
-        """Hash of a variant that chooses -> model evaluations an image that it may spend."""
-        return self._read_json(BUDGETS)
+        """Hash of a variant that chooses among samples -> its budget, in model evaluations per image."""
+        budgets: dict[str, float] = self._read_json(BUDGETS)
+        return budgets
 
     def add_budget(self, variant: Variant, budget: float) -> None:
         self._write_json(BUDGETS, {**self.budgets(), variant.hash: budget})
 
-    def add(self, variant: Variant, asked: Sequence[Asked], seed: int, made: Made, threads: int) -> None:
-        """One batch: judged, and written as one file."""
-        from refcore import images
-
-        world, rows = self.world, []
-        for i, (one, levels) in enumerate(zip(asked, made.levels, strict=True)):
+    def add(self, variant: Variant, prompts: Sequence[TaskPrompt], seed: int, made: Made, threads: int) -> None:
+        """Judges one batch and writes it as one file."""
+        task, rows = self.task, []
+        for i, (one, levels) in enumerate(zip(prompts, made.levels, strict=True)):
             scores = [
                 {
                     "referee": scorer.label,
@@ -179,7 +184,7 @@ class Results:
                 }
                 for scorer in variant.scorers
             ]
-            verdict = world.judge(levels, one.prompt, scores)
+            verdict = task.judge(levels, one.prompt, scores)
             rows.append(
                 {
                     "variant": variant.name,
@@ -199,10 +204,10 @@ class Results:
                     "model_evaluations": sum(made.evaluations.values()),
                     "evaluations": made.evaluations,
                     "config_hash": variant.hash,
-                    "image": images.png(levels),
+                    "image": png(levels),
                 }
             )
-        name = hashlib.sha256(json.dumps([seed, *[one.prompt for one in asked]]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([seed, *[one.prompt for one in prompts]]).encode()).hexdigest()[:16]
         folder = self.path / "parts" / variant.name
         folder.mkdir(parents=True, exist_ok=True)
         self._write_frame(folder / f"{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
@@ -210,24 +215,24 @@ class Results:
     def rows(self, images: bool = False) -> polars.DataFrame:
         """Every row once, in the order of variants, seeds and prompts; `images` adds the column of PNG files.
 
-        A folder without its parts (which hold the pictures) has the rows of its `results.parquet`.
+        In a folder without parts (which hold the pictures), the rows are those of `results.parquet`.
 
         Raises:
-            RefcoreError: pictures are asked for, and the parts are not there; a file that is broken.
+            RefcoreError: `images` of a folder without parts; a broken file.
         """
         pl = need("polars")
         parts = self._parts()
         if images and not parts:
-            raise RefcoreError(f'"{self.path}" holds no pictures (its folder "parts" is missing), only their rows')
+            raise RefcoreError(f'"{self.path}" holds no pictures, only rows: its folder "parts" is missing')
         columns = [column for column in schema() if images or column != "image"]
         try:
             files = parts or [self.path / RESULTS]
-            # Relaxed: files from before a kind of evaluation, or ranks, have no field for it.
+            # Relaxed: older files lack ranks, and kinds of evaluation that were added later.
             frame = pl.concat([pl.read_parquet(file, columns=columns) for file in files], how="vertical_relaxed")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
         variants = {name: i for i, name in enumerate(self.variants())}
-        prompts = {(row["split"], row["prompt"]): i for i, row in enumerate(self.prompts()["asked"])}
+        prompts = {(row["split"], row["prompt"]): i for i, row in enumerate(self.prompts())}
         places = [
             (variants.get(variant, len(variants)), seed, prompts.get((split, prompt), len(prompts)))
             for variant, split, prompt, seed in frame.select("variant", "split", "prompt", "seed").iter_rows()
@@ -236,7 +241,7 @@ class Results:
         return frame[order].unique(KEY, keep="first", maintain_order=True)
 
     def done(self, variant: Variant) -> set[tuple[str, str, int]]:
-        """(split, prompt, seed) of the images that a variant has."""
+        """(split, prompt, seed) of each image a variant has."""
         files = [part for part in self._parts() if part.parent.name == variant.name]
         found: set[tuple[str, str, int]] = set()
         for file in files:
@@ -244,39 +249,38 @@ class Results:
         return found
 
     def gather(self) -> None:
-        """Writes `results.parquet`: every row, without the pictures."""
+        """Writes all rows, without pictures, to `results.parquet`."""
         self._write_frame(self.path / RESULTS, self.rows())
 
-    def _claim_prompts(self, world: World, source: int | str, asked: Sequence[Asked]) -> None:
+    def _claim_prompts(self, task: Task, source: int | str, prompts: Sequence[TaskPrompt]) -> None:
         before = self.prompts()
-        if before["source"] is not None and self.world is not world:
+        if self.source is not None and self.task is not task:
             raise RefcoreError(
-                f'"{self.path}" holds results of `refcore bench {self.world.name}`, and those of `{world.name}` cannot '
-                "be compared with them; name another --out"
+                f'"{self.path}" holds results of `refcore bench {self.task.name}`, which cannot be compared with those '
+                f"of `refcore bench {task.name}`; choose another --out"
             )
-        if before["source"] not in (None, source):
+        if self.source not in (None, source):
             raise RefcoreError(
-                f'"{self.path}" holds results on the {world.words.source.format(before["source"])}, and {source} was '
-                f"asked for; tuning and reporting {world.words.prompts} never share a folder: name another --out"
+                f'"{self.path}" holds results on {task.wording.source.format(self.source)}, and these are '
+                f"{task.wording.source.format(source)}; sets never share a folder: choose another --out"
             )
-        drawn = [asdict(one) for one in asked]
-        if (other := world.clash(drawn, before["asked"])) is not None:
+        drawn = [asdict(one) for one in prompts]
+        if (other := task.clash(drawn, before)) is not None:
             raise RefcoreError(
-                f'"{self.path}" holds results on other {world.words.source.format(source)} ("{other}" and more): the '
-                "grammar draws others now; name another --out"
+                f'"{self.path}" holds results on other {task.wording.source.format(source)} (such as "{other}"), which '
+                "the grammar no longer draws; choose another --out"
             )
-        fresh = [row for row in drawn if row not in before["asked"]]
-        self._write_json(PROMPTS, {"world": world.name, "source": source, "asked": [*before["asked"], *fresh]})
+        fresh = [row for row in drawn if row not in before]
+        self._write_json(PROMPTS, {"task": task.name, "source": source, "prompts": [*before, *fresh]})
 
     def _check_checkpoints(self, variant: Variant) -> None:
-        """Variants are only compared on the same frozen weights."""
+        """Refuses a variant on other weights: variants are compared on the same frozen checkpoints."""
         for other in self.variants().values():
             for model, digest in variant.checkpoints.items():
                 if other.name != variant.name and other.checkpoints.get(model, digest) != digest:
                     raise RefcoreError(
                         f'"{self.path}" holds results of variant "{other.name}" on other weights of "{model}" '
-                        f"({other.checkpoints[model]}, now {digest}), with which nothing can be compared; "
-                        "name another --out"
+                        f"({other.checkpoints[model]}, now {digest}), which cannot be compared; choose another --out"
                     )
 
     def _parts(self) -> list[Path]:
@@ -289,7 +293,7 @@ class Results:
         try:
             return json.loads(path.read_text("utf-8"))
         except ValueError as error:
-            raise RefcoreError(f'"{path}" is broken ({error}); remove the folder, or restore the file') from error
+            raise RefcoreError(f'"{path}" is broken ({error}); restore the file, or remove the folder') from error
 
     def _write_json(self, name: str, value: Any) -> None:
         path = self.path / name

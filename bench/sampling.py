@@ -1,4 +1,4 @@
-"""Samples of the embedded diffusion model by DDIM, as a user of diffusers would draw them."""
+"""DDIM samples of the embedded diffusion model, as diffusers would draw them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from refcore.config.section import Section
 from refcore.rng import keyed_generator
 
 CHUNK = 64
-"""Samples drawn side by side; it changes memory, not results."""
+"""Samples per batch; affects memory, not results."""
 
 
 class Sampling(Section):
-    """How a variant samples."""
+    """Settings of a variant that samples."""
 
     model: str = Field("playground:diffusion", description="A Stable Diffusion folder, or playground:diffusion.")
     guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 is none.")
-    steps: int = Field(50, ge=1, description="DDIM steps, without noise on the way.")
+    steps: int = Field(50, ge=1, description="DDIM steps, deterministic (eta 0).")
     choose: bool = Field(
-        False, description="Draw several samples and keep the one that the default preset's referees agree on."
+        False, description="Draw several samples and keep the one that the default preset's referees choose."
     )
     by: Literal["consensus", "loss"] = Field(
-        "consensus", description="How they choose: as `candidates.by` of a run; loss: the sum of their losses."
+        "consensus", description="Criterion of the choice, as `candidates.by` of a run; loss: the sum of their losses."
     )
     count: int | None = Field(
-        None, ge=1, description="How many are drawn to choose from; null: as many as cost what `budget` costs."
+        None, ge=1, description="Number of samples to choose from; null: as many as the `budget` allows."
     )
 
 
@@ -63,14 +63,14 @@ class Sampler:
         self.text: Any = text.eval()
 
     def noise(self, prompt: str, seed: int, number: int = 0) -> Tensor:
-        """[C, h, w]: where sample `number` of a prompt and seed starts, whatever is drawn beside it."""
+        """Initial noise [C, h, w] of sample `number` of a prompt and seed; independent of the batch."""
         stream = f"sampling/{prompt}" + (f"/{number}" if number else "")
         side = self.unet.config.sample_size
         return torch.randn(self.unet.config.in_channels, side, side, generator=keyed_generator(seed, 0, stream))
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[str], noise: Tensor, settings: Sampling) -> Tensor:
-        """[N, 3, H, W] in [0, 1] of N prompts, from `noise` [N, C, h, w]."""
+        """Images [N, 3, H, W] in [0, 1] of N prompts, from `noise` [N, C, h, w]."""
         parts = [
             self._sample(prompts[first : first + CHUNK], noise[first : first + CHUNK], settings)
             for first in range(0, len(prompts), CHUNK)
@@ -79,11 +79,11 @@ class Sampler:
 
     def _sample(self, prompts: Sequence[str], latents: Tensor, settings: Sampling) -> Tensor:
         guidance = settings.guidance
-        told = (
+        texts = (
             [*prompts] if guidance == 1 else [""] * len(prompts) if guidance == 0 else [""] * len(prompts) + [*prompts]
         )
         tokens = self.tokenizer(
-            told,
+            texts,
             padding="max_length",
             truncation=True,
             max_length=self.tokenizer.model_max_length,
@@ -98,4 +98,5 @@ class Sampler:
                 without, given = self.unet(torch.cat([latents, latents]), t, states).sample.chunk(2)
                 predicted = without + guidance * (given - without)
             latents = self.scheduler.step(predicted, t, latents).prev_sample
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample.add(1).div(2).clamp(0, 1)
+        images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return images.add(1).div(2).clamp(0, 1)

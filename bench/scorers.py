@@ -1,4 +1,4 @@
-"""Who scores the images of a variant, and when two of them are the same."""
+"""The referees that score a variant's images, and when two of them are the same."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Scorer:
 
     label: str
     term: dict[str, Any]
-    """The `witnesses` entry that asks it: as the variant, or the preset, asks it."""
+    """Its `witnesses` entry, with the settings of the variant or of the preset."""
     identity: str
-    """Hash of what decides its scores, its checkpoint included; equal identities give equal scores."""
+    """Hash of everything that determines its scores, the checkpoint included; equal identities give equal scores."""
     optimised: bool
     """Whether the variant optimises for it, or chooses by it."""
     panel: bool
-    """Whether it is a referee of the world's preset: those score every variant."""
+    """Whether it is a referee of the task's preset: those score every variant."""
 
 
 def judged(config: RunConfig) -> list[dict[str, Any]]:
-    """Labelled `witnesses` entries of the referees that a run is optimised for and that look for the prompt itself.
+    """Labelled `witnesses` entries of the referees that a run optimises for and that judge the prompt itself.
 
-    Terms that ask the same of the same referee (in turn, or in other views) are one entry, the first.
+    Terms with the same referee and question (in turn, or in other views) become one entry, the first.
     """
     found: dict[str, dict[str, Any]] = {}
     for label, term in zip(config.referee_labels, config.referees, strict=True):
@@ -50,8 +50,8 @@ def witnesses(config: RunConfig) -> list[dict[str, Any]]:
 
 def identity(term: dict[str, Any]) -> str:
     """Hash of a `witnesses` entry without its label, and of its checkpoints."""
-    asked = {field: value for field, value in term.items() if field != "label"}
-    return digest([asked, hashes(asked)])
+    unlabelled = {field: value for field, value in term.items() if field != "label"}
+    return digest([unlabelled, hashes(unlabelled)])
 
 
 def digest(value: Any) -> str:
@@ -60,7 +60,7 @@ def digest(value: Any) -> str:
 
 
 def _as_witness(label: str, term: RefereeTerm, config: RunConfig) -> Witness:
-    """Asked as the run asks it, the run's dtypes written out, so that it scores alike on its own."""
+    """The term as a witness, with the run's dtypes written out so that its scores are the same outside the run."""
     return Witness(
         name=term.name,
         config=term.config,

@@ -1,4 +1,4 @@
-"""What the results say: plain numbers by variant, category and split; every other view is made of them."""
+"""The results in numbers, by variant, category and split; tables, plot and gallery are made from them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from refcore_bench.evaluations import KINDS
 from refcore_bench.hacks import hacked, moved
 from refcore_bench.intervals import Estimate, difference_of_rates, mean, rate, ratio
 from refcore_bench.results import Results
-from refcore_bench.task import Accepts, Measure, Row, World
+from refcore_bench.task import Accepts, Measure, Row, Task
 
 ALL = "all"
 Pair = tuple[Row, Row]
 
 
 def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
-    """Everything that `refcore bench show` tells.
+    """All numbers of `refcore bench show`.
 
     Args:
-        results: of any number of variants.
-        against: the variant that each of the others is compared with; by default the world's preset, or the first.
+        results: results of any number of variants.
+        against: the variant that each of the others is compared with; by default the task's preset, or the first.
 
     Raises:
-        RefcoreError: there is no such variant; results without a calibration.
+        RefcoreError: there is no such variant; a referee has no threshold.
     """
-    world, rows = results.world, results.rows().to_dicts()
+    task, rows = results.task, results.rows().to_dicts()
     by_variant: dict[str, list[Row]] = {}
     for row in rows:
         by_variant.setdefault(row["variant"], []).append(row)
     if against is None:
-        against = world.name if world.name in by_variant else next(iter(by_variant))
+        against = task.name if task.name in by_variant else next(iter(by_variant))
     if against not in by_variant:
         raise unknown("variant", against, by_variant, "--against")
-    accepts, definitions, source = results.accepts(), results.variants(), results.prompts()["source"]
+    accepts, definitions, source = results.accepts(), results.variants(), results.source
     return {
-        "world": world.name,
+        "task": task.name,
         "source": source,
-        "prompts": world.set_of(source),
+        "prompts": task.set_of(source),
         "against": against,
         "variants": [
             {
@@ -48,17 +48,17 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
                 "labels": definitions[name].labels if name in definitions else [],
                 "config_hash": own[0]["config_hash"],
                 "checkpoints": definitions[name].checkpoints if name in definitions else {},
-                **_of(own, world, accepts),
-                "difference": None if name == against else _compared(own, by_variant[against], world, accepts),
+                **_of(own, task, accepts),
+                "difference": None if name == against else _compared(own, by_variant[against], task, accepts),
             }
             for name, own in by_variant.items()
         ],
-        "calibration": [{"identity": identity, **row.to_dict()} for identity, row in results.calibration().items()],
+        "thresholds": [{"identity": identity, **row.to_dict()} for identity, row in results.thresholds().items()],
     }
 
 
-def _of(rows: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
-    whole = [rate([row["verdict"] for row in _part(rows, ALL, split)]) for split in world.splits]
+def _of(rows: Sequence[Row], task: Task, accepts: Accepts) -> dict[str, Any]:
+    whole = [rate([row["verdict"] for row in _part(rows, ALL, split)]) for split in task.splits]
     return {
         "images": len(rows),
         "prompts": len({_prompt(row) for row in rows}),
@@ -71,12 +71,12 @@ def _of(rows: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
                 "whole": rate([row["verdict"] for row in part]).to_dict(),
                 "facts": ratio([r["facts_found"] for r in part], [r["facts_asked"] for r in part]).to_dict(),
             }
-            for split in (ALL, *world.splits)
-            for category in (ALL, *world.categories)
+            for split in (ALL, *task.splits)
+            for category in (ALL, *task.categories)
             if (part := _part(rows, category, split))
         ],
-        "measures": {measure.title: _told(measure, rows).to_dict() for measure in world.measures},
-        **({"_minus_".join(world.splits): difference_of_rates(*whole).to_dict()} if whole else {}),
+        "measures": {measure.title: _measured(measure, rows).to_dict() for measure in task.measures},
+        **({"_minus_".join(task.splits): difference_of_rates(*whole).to_dict()} if whole else {}),
         "hack_rate": rate([hacked(row, accepts) for row in rows]).to_dict(),
         "panel_hack_rate": rate([hacked(row, accepts, "panel") for row in rows]).to_dict(),
         "steps": _average(rows, lambda row: row["steps"]),
@@ -88,8 +88,8 @@ def _of(rows: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
     }
 
 
-def _compared(rows: Sequence[Row], baseline: Sequence[Row], world: World, accepts: Accepts) -> dict[str, Any]:
-    """The variant minus the baseline, over the images that both have."""
+def _compared(rows: Sequence[Row], baseline: Sequence[Row], task: Task, accepts: Accepts) -> dict[str, Any]:
+    """Differences of the variant to the baseline, over the images both have."""
     theirs = {_image(row): row for row in baseline}
     pairs = [(row, theirs[_image(row)]) for row in rows if _image(row) in theirs]
     moves = [moved(*pair) for pair in pairs]
@@ -97,12 +97,12 @@ def _compared(rows: Sequence[Row], baseline: Sequence[Row], world: World, accept
         "pairs": len(pairs),
         "whole": [
             {"category": category, "split": split, **_paired(part, lambda row: row["verdict"]).to_dict()}
-            for split in (ALL, *world.splits)
-            for category in (ALL, *world.categories)
+            for split in (ALL, *task.splits)
+            for category in (ALL, *task.categories)
             if (part := [pair for pair in pairs if _part(pair[:1], category, split)])
         ],
         "facts": _paired(pairs, lambda row: row["facts_found"] / row["facts_asked"]).to_dict(),
-        "measures": {measure.title: _paired(pairs, measure.value).to_dict() for measure in world.measures},
+        "measures": {measure.title: _paired(pairs, measure.value).to_dict() for measure in task.measures},
         "panel_hack_rate": _paired(pairs, lambda row: hacked(row, accepts, "panel")).to_dict(),
         "hack_rate": _paired(pairs, lambda row: hacked(row, accepts)).to_dict(),
         "joint_domination": rate([move == 1 for move in moves]).to_dict(),
@@ -111,14 +111,14 @@ def _compared(rows: Sequence[Row], baseline: Sequence[Row], world: World, accept
 
 
 def _paired(pairs: Sequence[Pair], value: Callable[[Row], float]) -> Estimate:
-    """Mean difference within pairs. The images of one prompt are averaged first: prompts are what is resampled."""
+    """Mean difference within pairs. The images of one prompt are averaged first, since prompts are resampled."""
     by_prompt: dict[tuple[Any, ...], list[float]] = {}
     for ours, theirs in pairs:
         by_prompt.setdefault(_prompt(ours), []).append(float(value(ours)) - float(value(theirs)))
     return mean([float(np.mean(differences)) for differences in by_prompt.values()])
 
 
-def _told(measure: Measure, rows: Sequence[Row]) -> Estimate:
+def _measured(measure: Measure, rows: Sequence[Row]) -> Estimate:
     values = [measure.value(row) for row in rows]
     return rate([bool(value) for value in values]) if measure.share else mean(values)
 

@@ -1,13 +1,13 @@
-"""The summary as tables of words and numbers, for the terminal and for Markdown."""
+"""The summary as tables of text, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refcore_bench import task as worlds
+from refcore_bench import tasks
 from refcore_bench.summary import ALL
 
 NONE = "-"
@@ -15,7 +15,7 @@ NONE = "-"
 
 @dataclass(frozen=True)
 class Table:
-    """A title, columns, rows of text, and what one must know to read them."""
+    """A title, columns, rows of text, and a note for the reader."""
 
     title: str
     columns: list[str]
@@ -28,7 +28,7 @@ class Table:
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The Markdown of a table's columns and rows, without title and note."""
+    """A table's columns and rows in Markdown, without title and note."""
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
         for row in [columns, ["---"] * len(columns), *rows]
@@ -36,32 +36,32 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(found: Iterable[Table]) -> str:
-    """Tables one after the other."""
+    """Tables in Markdown, one after the other."""
     return "\n".join(table.markdown() for table in found)
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
-    """All that the summary says, the most important first."""
-    words = worlds.get(summary["world"]).words
+    """All tables of a summary, the most important first."""
+    wording = tasks.get(summary["task"]).wording
     return [
         _overview(summary),
-        _accuracy(summary, "whole", f"{words.right.capitalize()}{words.suffix}, by category"),
+        _accuracy(summary, "whole", f"{wording.right.capitalize()}{wording.suffix}, by category"),
         *(
-            [_accuracy(summary, "facts", f"{words.facts.capitalize()}{words.suffix}, by category")]
-            if words.facts
+            [_accuracy(summary, "facts", f"{wording.facts.capitalize()}{wording.suffix}, by category")]
+            if wording.facts
             else []
         ),
         *([_against(summary)] if len(summary["variants"]) > 1 else []),
         _costs(summary),
-        *([_calibration(summary)] if summary["calibration"] else []),
+        *([_thresholds(summary)] if summary["thresholds"] else []),
         _checkpoints(summary),
     ]
 
 
-def asked(summary: dict[str, Any]) -> str:
-    """`reporting prompts (seed 2028)`, `tuning classes`: what the images are of."""
-    told = f"{summary['prompts']} {worlds.get(summary['world']).words.prompts}"
-    return told if summary["source"] == summary["prompts"] else f"{told} (seed {summary['source']})"
+def prompt_set(summary: dict[str, Any]) -> str:
+    """Name of the prompt set: `reporting prompts (seed 2028)`, `tuning classes`."""
+    name = f"{summary['prompts']} {tasks.get(summary['task']).wording.prompts}"
+    return name if summary["source"] == summary["prompts"] else f"{name} (seed {summary['source']})"
 
 
 def share(estimate: dict[str, float]) -> str:
@@ -86,15 +86,15 @@ def number(estimate: dict[str, float], sign: str = "") -> str:
 
 
 def named(variant: dict[str, Any]) -> str:
-    """`mine (oracle parser)`: a variant's name, and what every table must say of it."""
+    """A variant's name with its labels: `mine (oracle parser)`."""
     return " ".join([variant["variant"], *(f"({label})" for label in variant.get("labels", ()))])
 
 
 def _overview(summary: dict[str, Any]) -> Table:
-    world = worlds.get(summary["world"])
-    words, parts = world.words, " - ".join(world.splits)
-    columns = ["variant", "images", words.right, *([words.facts] if words.facts else [])]
-    columns += [measure.title for measure in world.measures] + ["hack rate", *([parts] if parts else []), "s/image"]
+    task = tasks.get(summary["task"])
+    wording, parts = task.wording, " - ".join(task.splits)
+    columns = ["variant", "images", wording.right, *([wording.facts] if wording.facts else [])]
+    columns += [measure.title for measure in task.measures] + ["hack rate", *([parts] if parts else []), "s/image"]
     rows = []
     for variant in summary["variants"]:
         overall = variant["accuracy"][0]
@@ -103,46 +103,46 @@ def _overview(summary: dict[str, Any]) -> Table:
                 named(variant),
                 str(variant["images"]),
                 share(overall["whole"]),
-                *([share(overall["facts"])] if words.facts else []),
-                *((share if m.share else number)(variant["measures"][m.title]) for m in world.measures),
+                *([share(overall["facts"])] if wording.facts else []),
+                *((share if m.share else number)(variant["measures"][m.title]) for m in task.measures),
                 share(variant["hack_rate"]),
-                *([points(variant["_minus_".join(world.splits)])] if parts else []),
+                *([points(variant["_minus_".join(task.splits)])] if parts else []),
                 f"{variant['seconds']:.1f}",
                 f"{variant['model_evaluations']:.0f}",
             ]
         )
-    note = f"Shares with 95 % intervals; differences in points. Hack rate: {words.hack}."
-    return Table(f"Accuracy on {asked(summary)}", [*columns, "evaluations/image"], rows, note)
+    note = f"Shares with 95 % intervals; differences in points. Hack rate: {wording.hack}."
+    return Table(f"Accuracy on {prompt_set(summary)}", [*columns, "evaluations/image"], rows, note)
 
 
 def _accuracy(summary: dict[str, Any], what: str, title: str) -> Table:
-    rows, world = [], worlds.get(summary["world"])
+    rows, task = [], tasks.get(summary["task"])
     there = {row["category"] for variant in summary["variants"] for row in variant["accuracy"]}
-    columns = [category for category in (ALL, *world.categories) if category in there]
+    columns = [category for category in (ALL, *task.categories) if category in there]
     for variant in summary["variants"]:
         cells = {(row["category"], row["split"]): row[what] for row in variant["accuracy"]}
-        for split in (*world.splits, ALL):
+        for split in (*task.splits, ALL):
             if (ALL, split) in cells:
                 own = [share(cells[category, split]) if (category, split) in cells else NONE for category in columns]
-                rows.append([named(variant), *([split] if world.splits else []), *own])
-    return Table(title, ["variant", *(["split"] if world.splits else []), *columns], rows)
+                rows.append([named(variant), *([split] if task.splits else []), *own])
+    return Table(title, ["variant", *(["split"] if task.splits else []), *columns], rows)
 
 
 def _against(summary: dict[str, Any]) -> Table:
-    rows, world = [], worlds.get(summary["world"])
-    words = world.words
+    rows, task = [], tasks.get(summary["task"])
+    wording = task.wording
     for variant in summary["variants"]:
         if (found := variant["difference"]) is not None:
-            whole = found["whole"][0] if found["pairs"] else found["facts"]  # of all, before any category
+            whole = found["whole"][0] if found["pairs"] else found["facts"]  # the first row is of all categories
             rows.append(
                 [
                     named(variant),
                     str(found["pairs"]),
                     points(whole),
-                    *([points(found["facts"])] if words.facts else []),
+                    *([points(found["facts"])] if wording.facts else []),
                     *(
                         points(found["measures"][m.title]) if m.share else number(found["measures"][m.title], "+")
-                        for m in world.measures
+                        for m in task.measures
                     ),
                     points(found["hack_rate"]),
                     points(found["panel_hack_rate"]),
@@ -150,10 +150,12 @@ def _against(summary: dict[str, Any]) -> Table:
                     share(found["joint_collapse"]),
                 ]
             )
-    columns = ["variant", "pairs", words.right, *([words.facts] if words.facts else [])]
-    columns += [measure.title for measure in world.measures] + ["hack rate", "panel hack rate"]
-    note = "In points, paired by prompt and seed. Panel hack rate: accepted by all referees of the preset, whoever was "
-    note += "optimised for. Joint domination (collapse): every one of them scores the image above (below) its pair."
+    columns = ["variant", "pairs", wording.right, *([wording.facts] if wording.facts else [])]
+    columns += [measure.title for measure in task.measures] + ["hack rate", "panel hack rate"]
+    note = (
+        "In points, paired by prompt and seed. Panel hack rate: accepted by all referees of the preset, whichever the "
+        "variant optimises for. Joint domination (collapse): all of them score the image above (below) its pair."
+    )
     return Table(
         f"Each variant minus {summary['against']}", [*columns, "joint domination", "joint collapse"], rows, note
     )
@@ -175,10 +177,10 @@ def _costs(summary: dict[str, Any]) -> Table:
         for variant in summary["variants"]
     ]
     columns = ["variant", "steps", "s", "s loading", "threads", "evaluations", *(k.replace("_", " ") for k in kinds)]
-    return Table("What an image costs", [*columns, "config"], rows)
+    return Table("Cost of an image", [*columns, "config"], rows)
 
 
-def _calibration(summary: dict[str, Any]) -> Table:
+def _thresholds(summary: dict[str, Any]) -> Table:
     rows = [
         [
             row["referee"],
@@ -187,10 +189,10 @@ def _calibration(summary: dict[str, Any]) -> Table:
             f"{_percent(row['accepts_true'])} %",
             f"{_percent(row['accepts_wrong'])} %",
         ]
-        for row in summary["calibration"]
+        for row in summary["thresholds"]
     ]
-    columns = ["referee", "identity", "threshold", "accepts true captions", "accepts captions with one fact wrong"]
-    return Table("Calibration of the referees on clean renders", columns, rows)
+    columns = ["referee", "identity", "threshold", "accepts true captions", "accepts captions with one wrong fact"]
+    return Table("Thresholds of the referees on clean renders", columns, rows)
 
 
 def _checkpoints(summary: dict[str, Any]) -> Table:
@@ -198,10 +200,10 @@ def _checkpoints(summary: dict[str, Any]) -> Table:
     return Table("Checkpoints", ["model", "hash"], [[model, digest] for model, digest in sorted(found.items())])
 
 
-def _interval(estimate: dict[str, float], told: Any) -> str:
+def _interval(estimate: dict[str, float], form: Callable[[float], str]) -> str:
     if math.isnan(estimate["low"]):
         return ""
-    return f" ({told(estimate['low'])} to {told(estimate['high'])})"
+    return f" ({form(estimate['low'])} to {form(estimate['high'])})"
 
 
 def _points(x: float) -> str:

@@ -1,4 +1,4 @@
-"""What differs between benchmarks: what is asked, which variants have a name, and who says whether it was met."""
+"""The contract of a benchmark's task: its prompts, its named variants, and who gives the verdict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from refcore.contracts.judge import Verdict
-from refcore.errors import unknown
 from refcore.images import Levels
 
 if TYPE_CHECKING:
@@ -18,75 +17,75 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 """A row of the results."""
 Score = Mapping[str, Any]
-"""An entry of a row's `scores`: what one referee says of the image."""
+"""An entry of a row's `scores`: one referee's score of the image."""
 Settings = dict[str, Any]
 """Nested plain dicts, as in a YAML file."""
 Recipe = Callable[[Settings], Settings]
 """Turns the settings of a preset into those of a variant."""
 Accepts = Callable[[Score], bool | None]
-"""Whether a referee accepts an image; None where it cannot be asked that."""
-Tell = Callable[[str], None]
-"""Is told, in a line, of what goes on."""
+"""Whether a referee accepts an image; None where the question does not apply to it."""
+Progress = Callable[[str], None]
+"""Progress callback; receives one line."""
 TUNING, REPORTING = "tuning", "reporting"
-"""The prompts that settings may be chosen on, and those that reported numbers are of."""
+"""The prompts on which settings may be chosen, and those of reported numbers."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prompt of the set."""
+class TaskPrompt:
+    """A prompt of a task, and its place in the tables."""
 
     prompt: str
     category: str
     split: str
-    """A part of the set that is reported for itself (seen or unseen), or, where there are none, the set's name."""
+    """The part of the prompt set it is reported with (seen or unseen); the set's name where there are no parts."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Something else that is told of images: a share of them, or a mean."""
+    """A further column of the tables: a share of images, or a mean."""
 
     title: str
     value: Callable[[Row], float]
-    """Of one image."""
+    """Value for one image."""
     share: bool
-    """Whether it is yes or no."""
+    """Whether the value is yes or no."""
 
 
 @dataclass(frozen=True)
-class Words:
-    """How tables speak of a world."""
+class Wording:
+    """A task's words in titles, tables and messages."""
 
     title: str
     prompts: str
-    """The plural of what is asked."""
+    """Plural of the task's prompts: "prompts", "classes"."""
     source: str
-    """How a set of prompts is called; {} stands for what it is from."""
+    """Name of a prompt set; {} stands for its source."""
     right: str
-    """The images of which the verdict is yes, as a column."""
+    """Column of images with verdict yes."""
     judge: str
-    """Who gives it."""
+    """Who gives the verdict."""
     facts: str | None
-    """What single facts are called; None where the verdict is the only one."""
+    """Plural of single facts; None where the verdict is the only one."""
     hack: str
-    """What the referees do with a hack, and what the verdict is."""
+    """Definition of a hack: what the referees say, and what the verdict is."""
     suffix: str = ""
-    """What titles add to the name of a column."""
+    """Added to a column's name in titles."""
 
 
-class World(ABC):
-    """What a benchmark asks and how it is judged. Running, results, tables and galleries are the same for all."""
+class Task(ABC):
+    """A benchmark's prompts and how images of them are judged. Running, results, tables and galleries are shared."""
 
     name: ClassVar[str]
-    """Of the command, and of the preset that the others are compared with."""
-    words: ClassVar[Words]
+    """Name of the command, and of the preset that the other variants are compared with."""
+    wording: ClassVar[Wording]
     categories: ClassVar[tuple[str, ...]]
     splits: ClassVar[tuple[str, ...]] = ()
-    """Two parts of a set that are held against each other, or none."""
+    """The two parts of a prompt set that are compared with each other, or none."""
     measures: ClassVar[tuple[Measure, ...]] = ()
 
     @abstractmethod
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
-        """Name -> recipe of every baseline that is an inversion; `settings` says which referees there are."""
+        """Name -> recipe of every baseline that is an inversion; the referees are those of `settings`."""
 
     def samplings(self) -> dict[str, Settings]:
         """Name -> settings (see `refcore_bench.sampling.Sampling`) of every baseline that samples."""
@@ -94,7 +93,7 @@ class World(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Every variant that is known by name alone: the preset, then its baselines."""
+        """Every variant with a name of its own: the preset, then its baselines."""
 
     @abstractmethod
     def quick(self) -> list[str]:
@@ -102,43 +101,28 @@ class World(ABC):
 
     @abstractmethod
     def set_of(self, source: int | str | None) -> str:
-        """tuning, reporting, or other: which set of prompts comes from `source`."""
+        """Name of the prompt set from a source: tuning, reporting, or other."""
 
-    def clash(self, asked: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
-        """A prompt of an earlier run that should be in a set of the same source and is not; None where all is well."""
+    def clash(self, prompts: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
+        """A prompt of an earlier run that is missing from a set of the same source; None if there is none."""
         return None
 
     def witnesses(self) -> list[dict[str, Any]]:
-        """Labelled `witnesses` entries of who gives the verdict, where that takes a network."""
+        """Labelled `witnesses` entries of the networks that give the verdict, if any."""
         return []
 
     def refusal(self, settings: Settings) -> str | None:
-        """Why a resolved config cannot be judged here: it optimises for who gives the verdict. None: it can."""
+        """Why a resolved config cannot be judged: it optimises for the network that gives the verdict. None: it can."""
         return None
 
-    def calibrate(self, scorers: Iterable[Scorer], tell: Tell) -> dict[str, Threshold]:
-        """Identity -> threshold of each scorer, where accepting takes one; `tell` is told of what takes time."""
+    def measure_thresholds(self, scorers: Iterable[Scorer], progress: Progress) -> dict[str, Threshold]:
+        """Identity -> threshold of each scorer, for tasks where accepting takes one."""
         return {}
 
     @abstractmethod
     def accepts(self, thresholds: Mapping[str, Threshold]) -> Accepts:
-        """Who accepts what, given the thresholds by identity."""
+        """The rule by which a referee accepts an image, given the thresholds by identity."""
 
     @abstractmethod
     def judge(self, levels: Levels, prompt: str, scores: Sequence[Score]) -> Verdict:
-        """The verdict on an image as it is saved, given the prompt and what everybody says of it."""
-
-
-def get(name: str) -> World:
-    """The world of a name.
-
-    Raises:
-        RefcoreError: there is none.
-    """
-    from refcore_bench.tasks.natural import NATURAL
-    from refcore_bench.tasks.playground import PLAYGROUND
-
-    worlds: dict[str, World] = {world.name: world for world in (PLAYGROUND, NATURAL)}
-    if name not in worlds:
-        raise unknown("benchmark", name, worlds)
-    return worlds[name]
+        """The verdict on an image as it is saved, given its prompt and all scores."""

@@ -1,4 +1,4 @@
-"""When a referee accepts: a threshold per referee, from its scores of clean renders of true prompts."""
+"""The score from which a referee accepts an image, measured on clean renders of true prompts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from refcore_playground.grammar import write
 from refcore_playground.render import render_batch
 
 RENDERS = 300
-"""Scenes, half of each split, in turn of the categories. The estimate of the 5 % quantile rests on the lowest 15."""
+"""Scenes, half of each split, cycling through the categories. The 5 % quantile rests on the lowest 15."""
 QUANTILE = 0.05
-"""Of the true scores: a referee accepts what scores at least as high as all but 5 % of the truth."""
+"""Quantile of the true scores: a referee accepts scores at least as high as all but 5 % of the truth."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What a referee's scores of renders say."""
+    """A referee's threshold, and how well it separates true captions from wrong ones."""
 
     referee: str
-    """Label; its identity is what it is filed under."""
+    """Label; the threshold is filed under the referee's identity."""
     threshold: float
     """The `quantile` of the true scores."""
     accepts_true: float
     """Share of true captions that score at least that."""
     accepts_wrong: float
-    """Share of captions with one fact wrong that do: how well the referee can tell at all."""
+    """Share of captions with one wrong fact that do."""
     renders: int = RENDERS
     quantile: float = QUANTILE
 
@@ -42,10 +42,10 @@ class Threshold:
         return asdict(self)
 
 
-def calibrate(scorers: Iterable[Scorer], renders: int = RENDERS) -> dict[str, Threshold]:
-    """Identity -> threshold of each scorer, on fresh scenes: of the unseen split none has been trained on."""
+def measure_thresholds(scorers: Iterable[Scorer], renders: int = RENDERS) -> dict[str, Threshold]:
+    """Identity -> threshold of each scorer, on fresh scenes; none was trained on the unseen split."""
     scorers = list({scorer.identity: scorer for scorer in scorers}.values())
-    rng = random.Random("calibration")
+    rng = random.Random("calibration")  # this seed drew the scenes of the committed thresholds
     pairs = [
         draw_pair(rng, CATEGORIES[i // len(SPLITS) % len(CATEGORIES)], SPLITS[i % len(SPLITS)]) for i in range(renders)
     ]
@@ -65,15 +65,17 @@ def calibrate(scorers: Iterable[Scorer], renders: int = RENDERS) -> dict[str, Th
 
 
 def by_threshold(thresholds: Mapping[str, Threshold]) -> Accepts:
-    """Accepting is scoring at least the threshold of one's identity.
+    """Accepts a score of at least the referee's threshold.
 
     Raises:
-        RefcoreError: when it is asked of a referee that has not been calibrated.
+        RefcoreError: on use, for a referee without a threshold.
     """
 
     def accepts(score: Score) -> bool:
         if score["identity"] not in thresholds:
-            raise RefcoreError(f'the referee "{score["referee"]}" has no calibration')
+            raise RefcoreError(
+                f'the referee "{score["referee"]}" has no threshold; the command that made the results measures it'
+            )
         return bool(score["score"] >= thresholds[score["identity"]].threshold)
 
     return accepts

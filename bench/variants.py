@@ -1,4 +1,4 @@
-"""A variant: a name, what it does with a prompt, and who scores the result; its hash tells a changed one."""
+"""A variant: its name, its settings, and the referees that score its images; its hash changes with its definition."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.labels import labels
 from refcore_bench.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
-from refcore_bench.task import World
-from refcore_bench.tasks import baselines
+from refcore_bench.task import Task
+from refcore_bench.tasks import playground_baselines
 from refcore_bench.tasks.playground import PLAYGROUND
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -34,14 +34,14 @@ class Variant:
     name: str
     method: Method
     settings: dict[str, Any]
-    """Resolved: of a RunConfig without prompts and seeds, or of a Sampling."""
+    """Resolved settings: a RunConfig's without prompts and seeds, or a Sampling's."""
     scorers: tuple[Scorer, ...]
     checkpoints: dict[str, str]
-    """Model -> hash of its files."""
+    """Checkpoint -> hash of its files."""
 
     @cached_property
     def hash(self) -> str:
-        """Of all but the name: two variants of one hash make the same images."""
+        """Hash of everything but the name: two variants with the same hash make the same images."""
         definition = self.to_dict()
         del definition["name"]
         return digest(definition)
@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def labels(self) -> list[str]:
-        """What tables must say of what makes or chooses its images; the panel only scores, and may use any parser."""
+        """Labels of what makes or chooses its images, for the tables; the panel only scores and may use any parser."""
         return labels([self.settings, *(scorer.term for scorer in self.optimised)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,103 +63,116 @@ class Variant:
         return cls(**{**data, "scorers": tuple(Scorer(**scorer) for scorer in data["scorers"])})
 
     def difference(self, other: Variant) -> str:
-        """Which fields of two definitions differ, the first few, with both values."""
+        """The first few fields in which two definitions differ, with both values."""
         ours, theirs = (dict(_flat(v.to_dict())) for v in (self, other))
         fields = [f for f in {**ours, **theirs} if f != "name" and ours.get(f) != theirs.get(f)]
-        told = [f"{f} is {ours.get(f)!r}, was {theirs.get(f)!r}" for f in fields[:3]]
-        return "; ".join(told) + (f"; and {len(fields) - 3} more" if len(fields) > 3 else "")
+        shown = [f"{f} is {ours.get(f)!r}, was {theirs.get(f)!r}" for f in fields[:3]]
+        return "; ".join(shown) + (f"; and {len(fields) - 3} more" if len(fields) > 3 else "")
 
 
-def parse(text: str, world: World = PLAYGROUND) -> Variant:
-    """`NAME`, or `NAME=SOURCE[,field=value...]`: SOURCE is a baseline, a preset or the path of a YAML config.
+def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
+    """The variant of `NAME` or `NAME=SOURCE[,field=value...]`; SOURCE is a baseline, a preset or a YAML config's path.
 
-    Overrides are those of `--set`. A baseline of the preset is made from the overridden preset, so that
-    `quick-sds=sds-alone,steps=50` is SDS alone with 50 steps. Commas inside brackets and quotes do not separate.
+    Overrides are those of `--set`. A baseline is derived from the overridden preset: `quick-sds=sds-alone,steps=50` is
+    SDS alone with 50 steps. Commas inside brackets and quotes do not separate.
 
     Raises:
-        RefcoreError: an unknown source, or settings that are wrong (a ConfigError).
+        RefcoreError: an unknown source, or invalid settings (a ConfigError).
     """
     name, equals, recipe = text.partition("=")
     name = name.strip()
     if not NAME.fullmatch(name):
         raise RefcoreError(
-            f'--variant "{text}": "{name}" is no name of a variant; expected NAME, or NAME=SOURCE,field=value with '
+            f'--variant "{text}": "{name}" is not a valid name; expected NAME, or NAME=SOURCE,field=value with '
             "letters, digits, -, _, + and . in the name"
         )
     source, *overrides = _split(recipe) if equals else [name]
     try:
-        return make(name, source.strip(), overrides, world)
+        return _from_source(name, source.strip(), overrides, task)
     except RefcoreError as error:
         raise RefcoreError(f'--variant "{text}": {error}') from error
 
 
-def make(name: str, source: str, overrides: Sequence[str] = (), world: World = PLAYGROUND) -> Variant:
-    """A variant of a baseline, preset or file; see `parse`."""
-    base = presets.get(world.name).settings
-    samplings = world.samplings()
+def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -> Variant:
+    """A baseline, preset or YAML config with overrides; see `variant_from_text`."""
+    base = presets.get(task.name).settings
+    samplings = task.samplings()
     if source in samplings:
-        return _sampling(name, samplings[source], overrides, world)
-    if source in world.inversions(base):
+        return _sampling(name, samplings[source], overrides, task)
+    if source in task.inversions(base):
         changed = override(base, overrides)
-        recipes = world.inversions(changed)
+        recipes = task.inversions(changed)
         if source not in recipes:
             raise unknown("baseline", source, recipes)
-        return _inversion(name, recipes[source](changed), world)
+        return _inversion(name, recipes[source](changed), task)
     if source in presets.names():
-        return _inversion(name, override(presets.get(source).settings, overrides), world)
+        return _inversion(name, override(presets.get(source).settings, overrides), task)
     if Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
-        return _inversion(name, override(load_yaml(source), overrides), world)
-    raise unknown("variant", source, {*world.names(), *presets.names()})
+        return _inversion(name, override(load_yaml(source), overrides), task)
+    raise unknown("variant", source, {*task.names(), *presets.names()})
 
 
-def panel(world: World = PLAYGROUND) -> list[dict[str, Any]]:
-    """The referees of the world's preset as `witnesses` entries: the ones that score every variant."""
-    return judged(resolve(RunConfig.from_settings(presets.get(world.name).settings)))
+def panel(task: Task = PLAYGROUND) -> list[dict[str, Any]]:
+    """The referees of the task's preset as `witnesses` entries; they score every variant."""
+    return judged(resolve(RunConfig.from_settings(presets.get(task.name).settings)))
 
 
-def _inversion(name: str, settings: dict[str, Any], world: World) -> Variant:
+def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
     config = resolve(RunConfig.from_settings({**settings, "prompts": [], "seeds": [0]}))
     kept = {field: value for field, value in config.settings().items() if field not in ("prompts", "seeds")}
-    if (why := world.refusal(kept)) is not None:
+    if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
     own = [(term, True) for term in judged(config)] + [(term, False) for term in witnesses(config)]
-    return _variant(name, "inversion", kept, own, world)
+    return _variant(name, "inversion", kept, own, panel(task), task)
 
 
-def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], world: World) -> Variant:
+def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], task: Task) -> Variant:
     own = [assignment for assignment in overrides if not assignment.startswith("budget.")]
     sampling = validated(Sampling, override(settings, own))
     kept = sampling.model_dump(mode="json")
-    if sampling.choose:  # among as many as cost what the preset costs
-        reference = presets.get(world.name).settings
+    if sampling.choose:  # among as many samples as the preset's evaluations pay for
+        reference = presets.get(task.name).settings
         reference = override(reference, [a.removeprefix("budget.") for a in overrides if a not in own])
         config = resolve(RunConfig.from_settings(reference))
         kept["budget"] = {f: value for f, value in config.settings().items() if f not in ("prompts", "seeds")}
     elif len(own) < len(overrides):
-        raise RefcoreError(f"budget is a field of {baselines.BEST_OF_N} alone")
-    return _variant(name, "sampling", kept, [(term, sampling.choose) for term in panel(world)], world)
+        raise RefcoreError(f"only {playground_baselines.BEST_OF_N} has a field budget")
+    judges = panel(task)
+    return _variant(name, "sampling", kept, [(term, sampling.choose) for term in judges], judges, task)
 
 
 def _variant(
-    name: str, method: Method, settings: dict[str, Any], own: Sequence[tuple[dict[str, Any], bool]], world: World
+    name: str,
+    method: Method,
+    settings: dict[str, Any],
+    own: Sequence[tuple[dict[str, Any], bool]],
+    whole: Sequence[dict[str, Any]],
+    task: Task,
 ) -> Variant:
-    """Scored by who gives the verdict, by its own referees and witnesses, and by the panel; each once.
+    """A variant scored by the network that gives the verdict, its own referees and witnesses, and the panel; each once.
 
-    A label that two of them have stays with the first; the other one's gets a prefix.
+    If two have the same label, the first keeps it and the other's gets a prefix.
+
+    Args:
+        name: the variant's name.
+        method: inversion or sampling.
+        settings: resolved settings.
+        own: (`witnesses` entry, whether the variant optimises for it) of its referees and witnesses.
+        whole: the panel.
+        task: the benchmark's task.
     """
-    whole = panel(world)
     in_panel = {identity(term) for term in whole}
     scorers: dict[str, Scorer] = {}
-    asked = [("", world.witnesses(), False), ("own", [term for term, optimised in own if optimised], True)]
-    asked += [("own", [term for term, optimised in own if not optimised], False), ("panel", whole, False)]
-    for prefix, terms, optimised in asked:
+    groups = [("", task.witnesses(), False), ("own", [term for term, optimised in own if optimised], True)]
+    groups += [("own", [term for term, optimised in own if not optimised], False), ("panel", [*whole], False)]
+    for prefix, terms, optimised in groups:
         for term in terms:
             key = identity(term)
             if key not in scorers:
                 taken = {scorer.label for scorer in scorers.values()}
                 label = term["label"] if term["label"] not in taken else f"{prefix}-{term['label']}"
                 scorers[key] = Scorer(label, {**term, "label": label}, key, optimised, key in in_panel)
-    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, whole, world.witnesses()]))
+    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, [*whole], task.witnesses()]))
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
@@ -170,7 +183,7 @@ def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas outside brackets and quotes.
+    """Splits at commas outside brackets and quotes.
 
     >>> _split("playground,steps=2,ema.restarts=[1, 2]")
     ['playground', 'steps=2', 'ema.restarts=[1, 2]']

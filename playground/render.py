@@ -1,4 +1,4 @@
-"""Draws scenes: antialiased sprites, cached once, pasted on a flat ground. numpy only."""
+"""Renders scenes: antialiased sprites, cached, pasted on a flat ground."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from refcore.images import Levels
 from refcore_playground.world import COLOURS, SIZE, Scene
 
 SUPERSAMPLING = 4
@@ -114,6 +115,11 @@ def render(scene: Scene) -> Array:
         window = image[y0:y1, x0:x1]
         window += alpha * (colour - window)
     return image
+
+
+def render_levels(scene: Scene) -> Levels:
+    """A scene as a saved image [SIZE, SIZE, 3], sRGB in 0..255."""
+    return (render(scene) * 255).round().astype(np.uint8)
 
 
 def render_batch(scenes: Sequence[Scene]) -> Array:

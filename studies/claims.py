@@ -29,7 +29,7 @@ from refcore_bench import running, variants
 from refcore_bench.results import RESULTS, Results
 from refcore_bench.summary import summarise
 from refcore_bench.tables import markdown, tables
-from refcore_bench.tasks.prompts import draw
+from refcore_bench.tasks.playground_prompts import draw
 from refcore_bench.variants import Variant
 
 RESULT = ROWS / "claims"
@@ -194,7 +194,7 @@ def main() -> None:
 
 def arms(page: str) -> list[Variant]:
     """The variants of a page."""
-    return [variants.parse(f"{name}={recipe}") for name, recipe in CLAIMS[page].arms.items()]
+    return [variants.variant_from_text(f"{name}={recipe}") for name, recipe in CLAIMS[page].arms.items()]
 
 
 def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> None:
@@ -202,13 +202,13 @@ def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> Non
     called = {variant.hash: variant.name for variant in arms(page)}
     unnamed = [replace(variant, name=variant.hash) for variant in arms(page)]
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         name, colon, rest = line.partition(":")
         print(f"{called.get(name, name)}{colon}{rest}", flush=True)
 
     # The longest first: the workers are done at about the same time.
     unnamed.sort(key=lambda variant: -variant.settings.get("views", {}).get("main", {}).get("count", 0))
-    running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, tell=tell)
+    running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, progress=progress)
 
 
 def take_over(page: str, source: Results) -> None:
@@ -225,11 +225,12 @@ def take_over(page: str, source: Results) -> None:
     rows = rows.filter(polars.col("variant").n_unique().over("split", "prompt", "seed") == len(called))
     target = Results(RESULT / page)
     shutil.rmtree(target.path, ignore_errors=True)
-    prompts, there = source.prompts(), set(rows["prompt"])
-    drawn = draw(len(prompts["asked"]), prompts["source"])
-    target.claim(arms(page), prompts["source"], [asked for asked in drawn if asked.prompt in there])
+    seed, there = source.source, set(rows["prompt"])
+    assert isinstance(seed, int), "playground prompts come from a seed"
+    drawn = draw(len(source.prompts()), seed)
+    target.claim(arms(page), seed, [one for one in drawn if one.prompt in there])
     used = {scorer.identity for variant in arms(page) for scorer in variant.scorers}
-    target.add_calibration({identity: row for identity, row in source.calibration().items() if identity in used})
+    target.add_thresholds({identity: row for identity, row in source.thresholds().items() if identity in used})
     buffer = io.BytesIO()
     rows.drop("image").write_parquet(buffer)
     rundir.write(target.path / RESULTS, buffer.getvalue())

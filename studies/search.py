@@ -25,7 +25,7 @@ from refcore.engine.build import build, resolve
 from refcore.engine.start import start
 from refcore.runs import rundir
 from refcore_bench.tables import grid
-from refcore_bench.tasks.prompts import TUNING_SEED, draw
+from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
 from refcore_playground.grammar import parse
 from refcore_playground.judge import judge
 

@@ -1,1 +1,27 @@
-"""The tasks of the benchmark: what is asked, the baselines, and who gives the verdict."""
+"""The tasks of the benchmark, each in a file: prompts, baselines, and who gives the verdict."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from refcore.errors import unknown
+from refcore_bench.task import Task
+
+TASKS = {
+    "playground": "refcore_bench.tasks.playground:PLAYGROUND",
+    "natural": "refcore_bench.tasks.natural:NATURAL",
+}
+"""Name -> where the task is defined; imported on use."""
+
+
+def get(name: str) -> Task:
+    """The task with this name.
+
+    Raises:
+        RefcoreError: there is none.
+    """
+    if name not in TASKS:
+        raise unknown("benchmark", name, TASKS)
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task = getattr(import_module(module), attribute)
+    return task

@@ -1,6 +1,6 @@
-"""The world of real networks: ImageNet classes, and a witness that says whether the class is there.
+"""The task on real networks: ImageNet classes, judged by a witness.
 
-The truth is not known. A third classifier, which nothing optimises for and which sees a coarse copy, stands for it.
+The truth is not known. A third classifier, which nothing optimises for and which sees a coarse copy, stands in for it.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from refcore_bench.task import (
     REPORTING,
     TUNING,
     Accepts,
-    Asked,
     Measure,
     Recipe,
     Row,
     Score,
     Settings,
-    Words,
-    World,
+    Task,
+    TaskPrompt,
+    Wording,
 )
-from refcore_bench.tasks import baselines
+from refcore_bench.tasks import playground_baselines
 from refcore_bench.thresholds import Threshold
 from refcore_plugins.models.imagenet_classes import ClassNames
 
 CLASSES = Path(__file__).with_name("natural-classes.yaml")
 GROUPS = ("animals", "objects", "scenes")
 OTHER = "other"
-"""The group of classes that are in no list."""
+"""Group of the classes that are in no list."""
 VIEWS = (0, 1, 4, 16)
-"""Views a step and referee of the variants `views-N`; without any, the referees see the image as it is."""
+"""Views per step and referee of the variants `views-N`; with 0, the referees see the image as it is."""
 WITNESS = "witness"
-"""Label of who gives the verdict, in the preset and in every row."""
-FIRST_FEW = 5
+"""Label of the classifier that gives the verdict, in the preset and in every row."""
+TOP = 5
 QUICK_REFEREES = 2
 
 
-class Natural(World):
+class Natural(Task):
     """ImageNet classes; a referee accepts what it ranks first among the 1,000, and so does the witness."""
 
     name = "natural"
-    words = Words(
+    wording = Wording(
         title="The benchmark on real networks",
         prompts="classes",
         source="{} classes",
@@ -69,7 +69,7 @@ class Natural(World):
     )
     categories = (*GROUPS, OTHER)
     measures = (
-        Measure(f"in its first {FIRST_FEW}", lambda row: witness_of(row)["rank"] <= FIRST_FEW, share=True),
+        Measure(f"in its top {TOP}", lambda row: witness_of(row)["rank"] <= TOP, share=True),
         Measure("its p", lambda row: witness_of(row)["score"], share=False),
         Measure("referees rank first", lambda row: accepted(row, by_rank, "optimised"), share=True),
     )
@@ -78,7 +78,7 @@ class Natural(World):
         alone: dict[str, Recipe] = {f"{label}-alone": partial(only, label=label) for label in _networks(settings)}
         views: dict[str, Recipe] = {f"views-{count}": partial(with_views, count=count) for count in VIEWS}
         canvases: dict[str, Recipe] = {"pixels": partial(on, canvas="pixel"), "fourier": partial(on, canvas="fourier")}
-        return {**alone, "no-prior": baselines.without_prior, **views, **canvases}
+        return {**alone, "no-prior": playground_baselines.without_prior, **views, **canvases}
 
     def names(self) -> list[str]:
         return [self.name, *self.inversions(presets.get(self.name).settings)]
@@ -115,25 +115,25 @@ class Natural(World):
 
 
 def by_rank(score: Score) -> bool | None:
-    """Accepting is ranking the class first; a referee that is no classifier cannot be asked that."""
+    """Accepts an image whose class the referee ranks first; None for referees that are not classifiers."""
     return None if score["rank"] is None else score["rank"] == 1
 
 
 def witness_of(row: Row) -> Score:
-    """What the witness says of a row's image."""
+    """The witness's score of a row's image."""
     return _labelled(row["scores"])
 
 
 def draw(
-    chosen: str = TUNING, groups: Sequence[str] = (), names: Sequence[str] = (), count: int | None = None
-) -> list[Asked]:
-    """The classes of a list, in turn of its groups, so that any number of them is spread over all.
+    classes: str = TUNING, groups: Sequence[str] = (), names: Sequence[str] = (), count: int | None = None
+) -> list[TaskPrompt]:
+    """The classes of a list, cycling through its groups, so that any number of them covers all groups.
 
     Args:
-        chosen: "tuning" or "reporting".
-        groups: only these; all, if none is named.
-        names: only these classes; with "tuning" also any other that is not in the list of "reporting".
-        count: only so many.
+        classes: the list, "tuning" or "reporting".
+        groups: only these groups; by default all.
+        names: only these classes; with "tuning", any class outside the reporting list.
+        count: maximum number of classes.
 
     Raises:
         RefcoreError: an unknown list, group or class, a class of the other list, or groups and classes at once.
@@ -142,26 +142,26 @@ def draw(
     ['jellyfish', 'sports car', 'volcano', 'macaw']
     """
     listed = _listed()
-    if chosen not in listed:
-        raise unknown("list of classes", chosen, listed, "--set")
+    if classes not in listed:
+        raise unknown("list of classes", classes, listed, "--classes")
     for group in groups:
         if group not in GROUPS:
             raise unknown("group", group, GROUPS, "--group")
     if groups and names:
         raise RefcoreError("--group and --class were both given; expected one of them")
     wanted = [group for group in GROUPS if group in (groups or GROUPS)]
-    columns = [[Asked(name, group, chosen) for name in listed[chosen][group]] for group in wanted]
-    asked = [one for turn in zip_longest(*columns) for one in turn if one is not None]
-    return ([_named(name, chosen, asked) for name in dict.fromkeys(names)] if names else asked)[:count]
+    columns = [[TaskPrompt(name, group, classes) for name in listed[classes][group]] for group in wanted]
+    drawn = [one for turn in zip_longest(*columns) for one in turn if one is not None]
+    return ([_named(name, classes, drawn) for name in dict.fromkeys(names)] if names else drawn)[:count]
 
 
 def only(settings: Settings, label: str) -> Settings:
-    """One network of the referees, which takes the views of all, so that a step has as many model evaluations.
+    """One of the referees' networks with the views of all, so that a step has as many model evaluations as before.
 
-    Terms that take turns do so in views of their own; those of one view group are taken to judge at the same steps.
+    Terms that take turns have view groups of their own; terms of one view group are assumed to judge at the same steps.
 
     Raises:
-        RefcoreError: the views of all cannot be shared equally by its terms.
+        RefcoreError: the views do not divide equally among the network's terms.
     """
     kept = _networks(settings)[label]
     changed = copy.deepcopy(settings)
@@ -175,14 +175,14 @@ def only(settings: Settings, label: str) -> Settings:
                 group[field], rest = divmod(total, sum(views[i] == name for i in kept))
                 if rest:
                     raise RefcoreError(
-                        f'"{label}" alone cannot take the {total} views of "{name}" in equal parts; make views.{name}.'
-                        f"{field} a number that can be divided"
+                        f'"{label}" alone cannot divide the {total} views of "{name}" equally among its terms; choose '
+                        f"another views.{name}.{field}"
                     )
     return changed
 
 
 def with_views(settings: Settings, count: int) -> Settings:
-    """So many views a step for every referee; 0 is the image as it is, without augmentation."""
+    """Every referee with `count` views per step; 0 is the image as it is, without augmentation."""
     changed = copy.deepcopy(settings)
     if not count:
         changed["referees"] = [{**term, "views": CLEAN} for term in changed["referees"]]
@@ -193,18 +193,18 @@ def with_views(settings: Settings, count: int) -> Settings:
 
 
 def on(settings: Settings, canvas: str) -> Settings:
-    """Another canvas, as it comes, with everything else as it was."""
+    """Another canvas with its default config; everything else is unchanged."""
     return {**copy.deepcopy(settings), "canvas": {"name": canvas}}
 
 
 def _networks(settings: Settings) -> dict[str, list[int]]:
-    """Label of its first term -> places of the terms that ask the same referee, whatever their views and steps."""
+    """Label of a network's first term -> indices of all its terms, whatever their views and steps."""
     config = RunConfig.from_settings(settings)
     labels: dict[str, str] = {}
     places: dict[str, list[int]] = {}
     for i, (label, term) in enumerate(zip(config.referee_labels, config.referees, strict=True)):
-        asked = json.dumps([term.name, term.config], sort_keys=True)
-        places.setdefault(labels.setdefault(asked, label), []).append(i)
+        network = json.dumps([term.name, term.config], sort_keys=True)
+        places.setdefault(labels.setdefault(network, label), []).append(i)
     return places
 
 
@@ -220,34 +220,34 @@ def _listed() -> dict[str, dict[str, list[str]]]:
     return listed
 
 
-def _named(name: str, chosen: str, asked: Sequence[Asked]) -> Asked:
-    """The class of a list that `name` means, or one of no list."""
+def _named(name: str, classes: str, drawn: Sequence[TaskPrompt]) -> TaskPrompt:
+    """The class of the list that `name` refers to, or one outside both lists."""
     index = _index(name)
-    for one in asked:
+    for one in drawn:
         if _index(one.prompt) == index:
             return one
-    if chosen == REPORTING:
-        raise unknown("class", name, [one.prompt for one in asked], f"--class with --set {REPORTING}")
+    if classes == REPORTING:
+        raise unknown("class", name, [one.prompt for one in drawn], f"--class with --classes {REPORTING}")
     if index in {_index(each) for names in _listed()[REPORTING].values() for each in names}:
-        raise RefcoreError(f'--class "{name}" is one of those that are reported on; ask for it with --set {REPORTING}')
-    return Asked(name, OTHER, chosen)
+        raise RefcoreError(f'--class "{name}" is one of the reporting classes; add --classes {REPORTING}')
+    return TaskPrompt(name, OTHER, classes)
 
 
 def _index(name: str) -> int:
-    """Which of the 1,000 classes a name means.
+    """Index of the class, of ImageNet's 1,000, that a name refers to.
 
     Raises:
-        RefcoreError: none, or several.
+        RefcoreError: the name fits no class, or several.
     """
     known = ClassNames.known()
     found = known.find(name)
     if not found:
         guess = nearest(name, [*known.names, *(word for words in known.synonyms for word in words)])
-        hint = f'; did you mean "{guess}"?' if guess else "; docs/natural.md says which names there are"
-        raise RefcoreError(f'--class "{name}" is no ImageNet class{hint}')
+        hint = f'; did you mean "{guess}"?' if guess else "; docs/natural.md lists the names"
+        raise RefcoreError(f'--class "{name}" is not an ImageNet class{hint}')
     if len(found) > 1:
         raise RefcoreError(
-            f'--class "{name}" is the name of {len(found)} ImageNet classes; expected one of '
+            f'--class "{name}" is a name of {len(found)} ImageNet classes; expected one of '
             + ", ".join(f'"{known.names[i]}"' for i in found)
         )
     return found[0]

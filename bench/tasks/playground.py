@@ -1,4 +1,4 @@
-"""The world whose truth is known: prompts drawn by its grammar, judged by a reading of the pixels."""
+"""The playground task: prompts drawn from the grammar, images judged by reading the scene from its pixels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from refcore.config.run import RunConfig
 from refcore.contracts.judge import Verdict
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
-from refcore_bench.task import REPORTING, TUNING, Accepts, Recipe, Score, Settings, Tell, Words, World
-from refcore_bench.tasks import baselines
-from refcore_bench.tasks.prompts import REPORTING_SEED, TUNING_SEED
-from refcore_bench.thresholds import Threshold, by_threshold, calibrate
+from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Recipe, Score, Settings, Task, Wording
+from refcore_bench.tasks import playground_baselines
+from refcore_bench.tasks.playground_prompts import REPORTING_SEED, TUNING_SEED
+from refcore_bench.thresholds import Threshold, by_threshold, measure_thresholds
 from refcore_playground.draw import CATEGORIES, SPLITS
 from refcore_playground.judge import judge
 
@@ -20,11 +20,11 @@ QUICK = ("sampling-7.5", "{first}-alone")
 """Baselines of `--quick`, beside the preset; {first} is its first referee."""
 
 
-class Playground(World):
-    """Scenes of the playground; a referee accepts what scores as high as nearly all clean renders do."""
+class Playground(Task):
+    """Scenes of the playground; a referee accepts an image that scores as high as nearly all clean renders do."""
 
     name = presets.DEFAULT
-    words = Words(
+    wording = Wording(
         title="The playground benchmark",
         prompts="prompts",
         source="prompts of seed {}",
@@ -39,13 +39,13 @@ class Playground(World):
     splits = SPLITS
 
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
-        return baselines.inversions(settings)
+        return playground_baselines.inversions(settings)
 
     def samplings(self) -> dict[str, Settings]:
-        return baselines.samplings()
+        return playground_baselines.samplings()
 
     def names(self) -> list[str]:
-        return baselines.names()
+        return playground_baselines.names()
 
     def quick(self) -> list[str]:
         first = RunConfig.from_settings(presets.get(self.name).settings).referee_labels[0]
@@ -55,19 +55,19 @@ class Playground(World):
         sets: dict[int | str | None, str] = {TUNING_SEED: TUNING, REPORTING_SEED: REPORTING}
         return sets.get(source, "other")
 
-    def clash(self, asked: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
-        """Of two sets of one seed, the shorter list of a split and category is how the longer one begins."""
-        ours, theirs = _by_kind(asked), _by_kind(before)
+    def clash(self, prompts: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
+        """Within a split and category, the longer of two sets of one seed begins with the shorter."""
+        ours, theirs = _by_kind(prompts), _by_kind(before)
         for kind in ours.keys() & theirs.keys():
             for a, b in zip(ours[kind], theirs[kind], strict=False):
                 if a != b:
                     return b
         return None
 
-    def calibrate(self, scorers: Iterable[Scorer], tell: Tell) -> dict[str, Threshold]:
+    def measure_thresholds(self, scorers: Iterable[Scorer], progress: Progress) -> dict[str, Threshold]:
         scorers = list(scorers)
-        tell(f"calibrating {', '.join(scorer.label for scorer in scorers)} on clean renders")
-        return calibrate(scorers)
+        progress(f"measuring the thresholds of {', '.join(scorer.label for scorer in scorers)} on clean renders")
+        return measure_thresholds(scorers)
 
     def accepts(self, thresholds: Mapping[str, Threshold]) -> Accepts:
         return by_threshold(thresholds)
@@ -76,9 +76,9 @@ class Playground(World):
         return judge(levels, prompt)
 
 
-def _by_kind(asked: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[str]]:
+def _by_kind(prompts: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[str]]:
     kinds: dict[tuple[str, str], list[str]] = {}
-    for row in asked:
+    for row in prompts:
         kinds.setdefault((row["split"], row["category"]), []).append(row["prompt"])
     return kinds
 

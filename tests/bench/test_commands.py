@@ -69,7 +69,7 @@ def test_every_image_is_made_scored_and_counted(folder):
     panel = [{s["identity"] for s in scores if s["panel"]} for scores in rows["scores"].to_list()]
     assert all(identities == panel[0] for identities in panel)
     assert (rows["model_evaluations"] > 0).all()
-    assert json.loads((folder / "calibration.json").read_text()).keys() == panel[0]
+    assert json.loads((folder / "thresholds.json").read_text()).keys() == panel[0]
 
 
 def test_images_of_workers_are_those_of_this_process(folder, tmp_path, capsys):
@@ -163,7 +163,7 @@ def test_the_plot_and_the_sheets_are_images(folder, capsys, tmp_path):
     [
         (["show", "{missing}"], "holds no results; `refcore bench playground --out"),
         (["show", "{folder}", "--against", "tinny"], 'unknown variant "tinny" in --against; known: clip, drawn, tiny'),
-        (["show", "{folder}", "--plot", "a.bmp"], 'the format ".bmp" is unknown'),
+        (["show", "{folder}", "--plot", "a.bmp"], '".bmp" is not a known format'),
         (["show", "{folder}", "--json", "--markdown"], "expected one of them"),
         (["playground", "--out", "{missing}", "--split", "sen"], 'did you mean "seen"'),
     ],

@@ -43,8 +43,8 @@ def test_a_variant_without_referees_is_held_to_the_panel():
     assert not hacked(row(False, 0.5, 0.1, optimised=()), ACCEPTS)
 
 
-def test_a_referee_without_calibration_is_an_error_and_not_a_no():
-    with pytest.raises(RefcoreError, match='"blip2" has no calibration'):
+def test_a_referee_without_a_threshold_is_an_error_and_not_a_no():
+    with pytest.raises(RefcoreError, match='"blip2" has no threshold'):
         hacked(row(False, 0.5, 0.95), by_threshold({"c": THRESHOLDS["c"]}))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from refcore_bench import making, variants
+from refcore_bench import making
 from refcore_bench.sampling import Sampler, Sampling
 from refcore_bench.scoring import losses_of, pixels, ranking_panel, score, scoring_panel
-from refcore_bench.thresholds import calibrate
+from refcore_bench.thresholds import measure_thresholds
+from refcore_bench.variants import variant_from_text
 
 PROMPTS = ["a red circle", "a blue square"]
 TINY = "playground,steps=2,init=null,candidates={count: 1}"
@@ -21,7 +22,7 @@ def sampler():
 
 def test_an_inversion_costs_its_passes():
     """2 steps of every referee on 3 views, forward and backward, guided SDS, a decode a step and one of the result."""
-    variant = variants.parse(
+    variant = variant_from_text(
         f"tiny={TINY},views.main.count=3,ema=null,output=current,early_stop=null,priors.0.config.guidance=7.5"
     )
     made = making.make(variant, PROMPTS, seed=0)
@@ -44,27 +45,29 @@ def test_an_inversion_costs_its_passes():
 
 
 def test_pixels_cost_the_encoder_and_no_decoder():
-    made = making.make(variants.parse("p=pixels,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
+    made = making.make(variant_from_text("p=pixels,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
     assert (made.evaluations["encoder_forward"], made.evaluations["encoder_backward"]) == (2, 2)
     assert made.evaluations["decoder_forward"] == 0
 
 
 def test_without_prior_the_unet_never_runs_and_without_referees_no_referee():
-    without_prior = making.make(variants.parse("n=no-prior,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
+    without_prior = making.make(
+        variant_from_text("n=no-prior,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0
+    )
     assert without_prior.evaluations["unet_forward"] == 0
-    alone = making.make(variants.parse("s=sds-alone,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
+    alone = making.make(variant_from_text("s=sds-alone,steps=2,init=null,candidates={count: 1}"), PROMPTS, seed=0)
     assert alone.evaluations["referee_forward"] == 0
     assert alone.evaluations["unet_forward"] > 0
 
 
 def test_sampling_costs_two_unet_passes_a_guided_step_and_one_decode():
-    made = making.make(variants.parse("s=sampling-3,steps=3"), PROMPTS, seed=0)
+    made = making.make(variant_from_text("s=sampling-3,steps=3"), PROMPTS, seed=0)
     assert (made.evaluations["unet_forward"], made.evaluations["decoder_forward"]) == (6, 1)
     assert sum(made.evaluations.values()) == 7
 
 
 def test_best_of_n_costs_what_it_may_spend_and_less_than_one_sample_more():
-    variant = variants.parse("b=best-of-n,steps=3")
+    variant = variant_from_text("b=best-of-n,steps=3")
     spent = sum(making.make(variant, PROMPTS, seed=0, budget=40).evaluations.values())
     one = 3 * 2 + 1 + len(variant.optimised)
     assert 40 <= spent < 40 + one
@@ -72,7 +75,7 @@ def test_best_of_n_costs_what_it_may_spend_and_less_than_one_sample_more():
 
 @pytest.mark.parametrize("by", ["consensus", "loss"])
 def test_best_of_n_keeps_the_sample_that_its_referees_like_best(sampler, by):
-    variant = variants.parse(f"b=best-of-n,steps=3,count=4,by={by}")
+    variant = variant_from_text(f"b=best-of-n,steps=3,count=4,by={by}")
     kept = pixels(making.make(variant, PROMPTS[:1], seed=0).levels)[0]
     noise = torch.stack([sampler.noise(PROMPTS[0], 0, number) for number in range(4)])
     drawn = sampler.sample(PROMPTS[:1] * 4, noise, Sampling(guidance=variant.settings["guidance"], steps=3))
@@ -124,9 +127,9 @@ def test_guidance_is_that_of_the_pipeline_of_diffusers(sampler):
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_calibration_accepts_nearly_all_that_is_true():
-    variant = variants.parse("playground")
-    found = calibrate(variant.optimised, renders=40)
+def test_thresholds_accept_nearly_all_that_is_true():
+    variant = variant_from_text("playground")
+    found = measure_thresholds(variant.optimised, renders=40)
     assert set(found) == {scorer.identity for scorer in variant.optimised}
     for threshold in found.values():
         assert threshold.accepts_true >= 0.95

@@ -1,4 +1,4 @@
-"""The world of real networks: its classes, its variants, and verdicts and hack rates on rows made up by hand."""
+"""The task on real networks: its classes, its variants, and verdicts and hack rates on rows made up by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refcore.cli import main
 from refcore.config import presets
 from refcore.config.settings import override
 from refcore.errors import RefcoreError
-from refcore_bench import making, running, tables, variants
+from refcore_bench import making, running, tables
 from refcore_bench.evaluations import KINDS
 from refcore_bench.gallery import write_gallery
 from refcore_bench.grid import write_grid
@@ -25,15 +25,16 @@ from refcore_bench.results import Results
 from refcore_bench.scoring import Rank
 from refcore_bench.summary import summarise
 from refcore_bench.tasks.natural import GROUPS, NATURAL, OTHER, by_rank, draw, only, witness_of
-from refcore_bench.tasks.prompts import TUNING_SEED
-from refcore_bench.tasks.prompts import draw as draw_prompts
+from refcore_bench.tasks.playground_prompts import TUNING_SEED
+from refcore_bench.tasks.playground_prompts import draw as draw_prompts
+from refcore_bench.variants import variant_from_text
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 
 RESULTS = Path(__file__).parents[2] / "studies" / "rows"
 TINY = "steps=2,size=48"
-PRESET = variants.parse("natural", NATURAL)
-ALONE = variants.parse("lite0-alone", NATURAL)
-ASKED = draw(count=4)
+PRESET = variant_from_text("natural", NATURAL)
+ALONE = variant_from_text("lite0-alone", NATURAL)
+PROMPTS = draw(count=4)
 
 
 # Classes
@@ -72,13 +73,16 @@ def test_a_class_is_known_by_any_of_its_names_and_keeps_that_of_the_list():
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"chosen": "report"}, 'unknown list of classes "report" in --set; known: reporting, tuning; did you mean'),
+        (
+            {"classes": "report"},
+            'unknown list of classes "report" in --classes; known: reporting, tuning; did you mean',
+        ),
         ({"groups": ["animal"]}, 'unknown group "animal" in --group; .*did you mean "animals"'),
-        ({"names": ["volcanno"]}, '--class "volcanno" is no ImageNet class; did you mean "volcano"'),
+        ({"names": ["volcanno"]}, '--class "volcanno" is not an ImageNet class; did you mean "volcano"'),
         ({"names": ["volcano"], "groups": ["scenes"]}, "--group and --class were both given"),
-        ({"names": ["panda"]}, '--class "panda" is the name of 2 ImageNet classes; expected one of '),
-        ({"names": ["beacon"]}, '"beacon" is one of those that are reported on; ask for it with --set reporting'),
-        ({"names": ["volcano"], "chosen": "reporting"}, 'unknown class "volcano" in --class with --set reporting'),
+        ({"names": ["panda"]}, '--class "panda" is a name of 2 ImageNet classes; expected one of '),
+        ({"names": ["beacon"]}, '"beacon" is one of the reporting classes; add --classes reporting'),
+        ({"names": ["volcano"], "classes": "reporting"}, 'unknown class "volcano" in --class with --classes reporting'),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_nearest(wrong, told):
@@ -94,7 +98,7 @@ def changed(variant):
 
 
 def test_every_baseline_differs_from_the_preset_in_what_its_name_says():
-    made = {name: variants.parse(name, NATURAL) for name in NATURAL.names()}
+    made = {name: variant_from_text(name, NATURAL) for name in NATURAL.names()}
     assert len({variant.hash for variant in made.values()}) == len(made)
     assert {name: changed(variant) for name, variant in made.items()} == {
         "natural": set(),
@@ -123,7 +127,7 @@ def test_one_network_takes_the_views_of_both():
 
 def test_views_that_cannot_be_divided_are_refused():
     settings = override(presets.get("natural").settings, ["referees.2.views=noisy", "views.noisy.count=1"])
-    with pytest.raises(RefcoreError, match='"lite0" alone cannot take the 3 views of "noisy" in equal parts'):
+    with pytest.raises(RefcoreError, match='"lite0" alone cannot divide the 3 views of "noisy" equally'):
         only(settings, "lite0")
 
 
@@ -131,7 +135,7 @@ def test_views_that_cannot_be_divided_are_refused():
 def test_one_network_and_two_cost_the_same_statistics_included(name):
     both, alone = (
         making.make(
-            variants.parse(
+            variant_from_text(
                 f"tiny={source},{TINY},referees.0.window=[0, 1],referees.1.window=[0, 1],"
                 "referees.2.window=[1, null],referees.3.window=[1, null]",
                 NATURAL,
@@ -149,18 +153,18 @@ def test_one_network_and_two_cost_the_same_statistics_included(name):
 
 
 def test_the_witness_is_that_of_the_preset_whatever_a_variant_calls_witness():
-    own = variants.parse("own=natural,witnesses.0.coarse=64", NATURAL)
+    own = variant_from_text("own=natural,witnesses.0.coarse=64", NATURAL)
     first, *others = own.scorers
     assert (first.label, first.term["coarse"]) == ("witness", 96)
     assert [s.label for s in others if s.term.get("coarse") == 64] == ["own-witness"]
-    without = variants.parse("none=natural,witnesses=[]", NATURAL)
+    without = variant_from_text("none=natural,witnesses=[]", NATURAL)
     assert without.scorers == PRESET.scorers
 
 
 @pytest.mark.parametrize("field", ["referees.0", "priors.1"])
 def test_nothing_may_optimise_for_the_witness(field):
     with pytest.raises(RefcoreError, match=f"{field}.config.weights is lite2, the witness that gives the verdict"):
-        variants.parse(f"cheat=natural,{field}.config.weights=lite2", NATURAL)
+        variant_from_text(f"cheat=natural,{field}.config.weights=lite2", NATURAL)
 
 
 def test_results_belong_to_the_networks_weights():
@@ -208,8 +212,8 @@ def seen(monkeypatch):
     return made
 
 
-def run(path, asked=ASKED, parsed=(PRESET, ALONE)):
-    return running.run(path, parsed, asked, "tuning", batch=1, world=NATURAL)
+def run(path, prompts=PROMPTS, chosen=(PRESET, ALONE)):
+    return running.run(path, chosen, prompts, "tuning", batch=1, task=NATURAL)
 
 
 def test_a_hack_is_ranked_first_by_all_optimised_referees_and_not_by_the_witness(seen, tmp_path):
@@ -235,12 +239,12 @@ def test_a_referee_that_is_no_classifier_is_not_asked_what_it_ranks_first():
 
 def test_the_summary_has_shares_intervals_and_paired_differences(seen, tmp_path):
     summary = summarise(run(tmp_path))
-    assert (summary["world"], summary["prompts"], summary["against"]) == ("natural", "tuning", "natural")
+    assert (summary["task"], summary["prompts"], summary["against"]) == ("natural", "tuning", "natural")
     both, alone = summary["variants"]
     assert both["variant"] == "natural"
     assert [variant["accuracy"][0]["whole"]["value"] for variant in (both, alone)] == [0.5, 0.25]
     assert [variant["hack_rate"]["value"] for variant in (both, alone)] == [0.25, 0.5]
-    assert both["measures"]["in its first 5"]["value"] == 0.75
+    assert both["measures"]["in its top 5"]["value"] == 0.75
     assert both["measures"]["its p"]["value"] == pytest.approx((0.9 + 0.1 + 0.2 + 0.6) / 4)
     assert both["measures"]["referees rank first"]["value"] == 0.5
     found = alone["difference"]
@@ -266,7 +270,7 @@ def test_tables_plot_gallery_and_grid_are_those_of_classes(seen, tmp_path):
     write_plot(summary, tmp_path / "plot.svg")
     assert "witness ranks first" in (tmp_path / "plot.svg").read_text("utf-8")
     write_grid(results, tmp_path / "grid.png")
-    with pytest.raises(RefcoreError, match=r'--grid ".*": the format ".gif" is unknown; expected .png, .jpg'):
+    with pytest.raises(RefcoreError, match=r'--grid ".*": ".gif" is not a known format; expected .png, .jpg'):
         write_grid(results, tmp_path / "grid.gif")
 
 
@@ -281,7 +285,7 @@ def test_a_run_that_was_killed_has_pairs_and_goes_on_where_it_was(seen, tmp_path
     monkeypatch.setattr(running.making, "make", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    names = [one.prompt for one in ASKED]
+    names = [one.prompt for one in PROMPTS]
     assert seen == [(v, name) for name in names[:2] for v in ("natural", "lite0-alone")] + [("natural", names[2])]
     monkeypatch.setattr(running.making, "make", make)
     results = run(tmp_path)
@@ -290,14 +294,17 @@ def test_a_run_that_was_killed_has_pairs_and_goes_on_where_it_was(seen, tmp_path
 
 def test_tuning_and_reporting_classes_never_share_a_folder(seen, tmp_path):
     run(tmp_path)
-    with pytest.raises(RefcoreError, match="results on the tuning classes, and reporting was asked for"):
-        running.run(tmp_path, [PRESET], draw("reporting", count=1), "reporting", world=NATURAL)
+    with pytest.raises(RefcoreError, match="results on tuning classes, and these are reporting classes"):
+        running.run(tmp_path, [PRESET], draw("reporting", count=1), "reporting", task=NATURAL)
 
 
 def test_two_benchmarks_never_share_a_folder(seen, tmp_path):
     run(tmp_path)
-    with pytest.raises(RefcoreError, match="holds results of `refcore bench natural`, and those of `playground`"):
-        running.run(tmp_path, [variants.parse("sampling-3")], draw_prompts(1, TUNING_SEED), TUNING_SEED)
+    with pytest.raises(
+        RefcoreError,
+        match="of `refcore bench natural`, which cannot be compared with those of",
+    ):
+        running.run(tmp_path, [variant_from_text("sampling-3")], draw_prompts(1, TUNING_SEED), TUNING_SEED)
 
 
 def test_rows_from_before_ranks_are_read_beside_newer_ones(seen, tmp_path):
@@ -313,7 +320,7 @@ def test_rows_from_before_ranks_are_read_beside_newer_ones(seen, tmp_path):
     assert len(results.rows()) == 8
     (both, _) = summarise(results)["variants"]
     assert both["evaluations"]["statistics_forward"] == 0.75
-    assert Results.existing(tmp_path).world is NATURAL
+    assert Results.existing(tmp_path).task is NATURAL
 
 
 def test_the_page_says_what_the_committed_results_say():
@@ -340,7 +347,7 @@ def test_the_command_runs_shows_and_goes_on(tmp_path, capsys):
     assert sorted(rows["variant"]) == sorted(NATURAL.quick())
     assert rows["model_evaluations"].n_unique() == 1
     assert refcore(*command)[::2] == (0, "")
-    assert json.loads(refcore("show", out, "--grid", tmp_path / "grid.jpg", "--json")[1])["world"] == "natural"
+    assert json.loads(refcore("show", out, "--grid", tmp_path / "grid.jpg", "--json")[1])["task"] == "natural"
     assert (tmp_path / "grid.jpg").stat().st_size > 1000
 
 
@@ -348,5 +355,5 @@ def test_an_unknown_class_is_an_error_of_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "natural", "--out", str(tmp_path / "results"), "--class", "volcanno"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err == 'error: --class "volcanno" is no ImageNet class; did you mean "volcano"?\n'
+    assert capsys.readouterr().err == 'error: --class "volcanno" is not an ImageNet class; did you mean "volcano"?\n'
     assert not (tmp_path / "results").exists()

@@ -14,8 +14,9 @@ import refcore
 from refcore import images, registry
 from refcore.cli import main
 from refcore_bench import probe
-from refcore_bench.probe import Agreement, auc, auc_interval, hard_negatives, levels, prompts_with_scenes
+from refcore_bench.probe import Agreement, auc, auc_interval, hard_negatives, prompts_with_scenes
 from refcore_playground.judge import judge
+from refcore_playground.render import render_levels
 
 FAST = [
     "--scenes",
@@ -115,9 +116,9 @@ def test_negatives_are_false_of_their_scenes_and_the_captions_true() -> None:
     drawn = hard_negatives(3, seed=1)
     assert set(drawn) == {"colour", "shape", "texture", "size", "relation", "count", "swap", "drop", "add"}
     pairs = [pair for found in drawn.values() for pair in found]
-    assert sum(judge(levels(pair.scene), pair.caption).verdict for pair in pairs) >= len(pairs) - 1
-    assert not any(judge(levels(pair.scene), pair.wrong).verdict for pair in pairs)
-    assert all(judge(levels(scene), prompt).verdict for prompt, scene in prompts_with_scenes(3, seed=1))
+    assert sum(judge(render_levels(pair.scene), pair.caption).verdict for pair in pairs) >= len(pairs) - 1
+    assert not any(judge(render_levels(pair.scene), pair.wrong).verdict for pair in pairs)
+    assert all(judge(render_levels(scene), prompt).verdict for prompt, scene in prompts_with_scenes(3, seed=1))
 
 
 def test_the_area_is_that_of_scikit_learn_and_its_interval_that_of_the_paper() -> None:

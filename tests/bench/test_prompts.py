@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refcore.errors import RefcoreError
-from refcore_bench.tasks.prompts import REPORTING_SEED, TUNING_SEED, draw
+from refcore_bench.tasks.playground_prompts import REPORTING_SEED, TUNING_SEED, draw
 from refcore_playground.draw import CATEGORIES, draw_prompts
 from refcore_playground.grammar import parse
 

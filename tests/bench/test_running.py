@@ -9,28 +9,29 @@ import polars
 import pytest
 
 from refcore.errors import RefcoreError
-from refcore_bench import running, variants
+from refcore_bench import running
 from refcore_bench.evaluations import KINDS
 from refcore_bench.results import KEY, Results
 from refcore_bench.summary import summarise
-from refcore_bench.tasks.prompts import TUNING_SEED, draw
+from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
+from refcore_bench.variants import Variant, variant_from_text
 
-ASKED = draw(6, TUNING_SEED)
-PLAIN = variants.parse("plain=sampling-7.5")
-OTHER = variants.parse("other=sampling-3")
+PROMPTS = draw(6, TUNING_SEED)
+PLAIN = variant_from_text("plain=sampling-7.5")
+OTHER = variant_from_text("other=sampling-3")
 
 
 def test_one_row_an_image_with_all_that_is_said_of_it(renders, tmp_path):
-    results = running.run(tmp_path, [PLAIN, OTHER], ASKED, TUNING_SEED, seeds=[0, 1], batch=4)
+    results = running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED, seeds=[0, 1], batch=4)
     rows = polars.read_parquet(tmp_path / "results.parquet")
     assert len(rows) == 2 * 6 * 2
     assert rows.select(KEY).is_unique().all()
     row = rows.row(0, named=True)
     assert (row["variant"], row["prompt"], row["category"], row["split"]) == (
         "other",
-        ASKED[0].prompt,
-        ASKED[0].category,
-        ASKED[0].split,
+        PROMPTS[0].prompt,
+        PROMPTS[0].category,
+        PROMPTS[0].split,
     )
     assert row["verdict"] is True
     assert row["facts_found"] == row["facts_asked"] == len(row["facts"]) > 1
@@ -52,12 +53,12 @@ def test_a_run_that_was_killed_goes_on_where_it_was(renders, tmp_path, monkeypat
 
     monkeypatch.setattr(running.making, "make", killed)
     with pytest.raises(KeyboardInterrupt):
-        running.run(tmp_path, [PLAIN, OTHER], ASKED, TUNING_SEED, batch=2)
+        running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED, batch=2)
     # What a kill in the middle of writing leaves: a file that has not got its name yet.
     (tmp_path / "parts" / "plain" / f".cut.parquet.{os.getpid()}").write_bytes(b"PAR1")
     before = list(renders)
     monkeypatch.setattr(running.making, "make", make)
-    results = running.run(tmp_path, [PLAIN, OTHER], ASKED, TUNING_SEED, batch=2)
+    results = running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED, batch=2)
     made = [(name, prompt, seed) for name, prompts, seed in renders for prompt in prompts]
     assert len(before) == 2
     assert len(made) == len(set(made)) == 12
@@ -65,56 +66,58 @@ def test_a_run_that_was_killed_goes_on_where_it_was(renders, tmp_path, monkeypat
 
 
 def test_what_is_there_is_not_made_again_and_more_can_be_asked_for(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED[:2], TUNING_SEED)
-    running.run(tmp_path, [PLAIN], ASKED[:2], TUNING_SEED)
+    running.run(tmp_path, [PLAIN], PROMPTS[:2], TUNING_SEED)
+    running.run(tmp_path, [PLAIN], PROMPTS[:2], TUNING_SEED)
     assert len(renders) == 1
-    results = running.run(tmp_path, [PLAIN, OTHER], ASKED, TUNING_SEED, seeds=[0, 1])
+    results = running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED, seeds=[0, 1])
     assert sum(len(prompts) for name, prompts, _ in renders if name == "plain") == 12
-    assert [row["prompt"] for row in results.prompts()["asked"]] == [one.prompt for one in ASKED]
+    assert [row["prompt"] for row in results.prompts()] == [one.prompt for one in PROMPTS]
 
 
 def test_another_definition_of_a_name_is_refused(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
-    changed = variants.parse("plain=sampling-7.5,steps=49")
-    with pytest.raises(RefcoreError, match=r'another variant "plain": settings.steps is 49, was 50; call the new one'):
-        running.run(tmp_path, [changed], ASKED, TUNING_SEED)
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
+    changed = variant_from_text("plain=sampling-7.5,steps=49")
+    with pytest.raises(
+        RefcoreError, match=r'another variant "plain": settings.steps is 49, was 50; give the new one another name'
+    ):
+        running.run(tmp_path, [changed], PROMPTS, TUNING_SEED)
     assert len(renders) == 1
 
 
 def test_other_weights_never_share_a_folder(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
-    trained = variants.Variant.from_dict(
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
+    trained = Variant.from_dict(
         {**OTHER.to_dict(), "checkpoints": {**OTHER.checkpoints, "playground:clip": "0123456789abcdef"}}
     )
     with pytest.raises(RefcoreError, match='variant "plain" on other weights of "playground:clip"'):
-        running.run(tmp_path, [trained], ASKED, TUNING_SEED)
+        running.run(tmp_path, [trained], PROMPTS, TUNING_SEED)
 
 
 def test_prompts_of_another_seed_never_share_a_folder(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
-    with pytest.raises(RefcoreError, match="holds results on the prompts of seed 1, and 2031 was asked for"):
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
+    with pytest.raises(RefcoreError, match="holds results on prompts of seed 1, and these are prompts of seed 2031"):
         running.run(tmp_path, [PLAIN], draw(6, 2031), 2031)
 
 
 def test_prompts_that_the_grammar_draws_otherwise_now_are_refused(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
     file = tmp_path / "prompts.json"
     told = json.loads(file.read_text())
-    told["asked"][0]["prompt"] = "a red heart"
+    told["prompts"][0]["prompt"] = "a red heart"
     file.write_text(json.dumps(told))
-    with pytest.raises(RefcoreError, match="the grammar draws others now"):
-        running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
+    with pytest.raises(RefcoreError, match="which the grammar no longer draws"):
+        running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
 
 
 def test_two_variants_of_one_name_are_refused(renders, tmp_path):
     with pytest.raises(RefcoreError, match='two variants are called "plain"'):
-        running.run(tmp_path, [PLAIN, variants.parse("plain=sampling-3")], ASKED, TUNING_SEED)
+        running.run(tmp_path, [PLAIN, variant_from_text("plain=sampling-3")], PROMPTS, TUNING_SEED)
 
 
 def test_numbers_in_names_count_as_numbers(tmp_path):
     names = ["own-0", "own-4", "own-16", "plain"]
     results = Results(tmp_path)
-    results.claim([variants.parse(f"{name}=sampling-3") for name in reversed(names)], TUNING_SEED, ASKED)
+    results.claim([variant_from_text(f"{name}=sampling-3") for name in reversed(names)], TUNING_SEED, PROMPTS)
     assert list(results.variants()) == names
 
 
@@ -124,13 +127,13 @@ def test_an_error_names_its_variant(renders, tmp_path, monkeypatch):
 
     monkeypatch.setattr(running.making, "make", broken)
     with pytest.raises(RefcoreError, match='variant "plain": step 3'):
-        running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
+        running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
 
 
 def test_images_are_paired_by_prompt_and_seed_and_others_left_out(renders, tmp_path):
-    running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED, seeds=[0, 1])
-    running.run(tmp_path, [OTHER], ASKED[:4], TUNING_SEED, seeds=[1, 2])
-    _worsen(tmp_path, "other", ASKED[0].prompt)
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, seeds=[0, 1])
+    running.run(tmp_path, [OTHER], PROMPTS[:4], TUNING_SEED, seeds=[1, 2])
+    _worsen(tmp_path, "other", PROMPTS[0].prompt)
     summary = summarise(Results.existing(tmp_path), against="plain")
     (other,) = (v for v in summary["variants"] if v["variant"] == "other")
     found = other["difference"]
@@ -143,7 +146,7 @@ def test_images_are_paired_by_prompt_and_seed_and_others_left_out(renders, tmp_p
 
 def test_seeds_of_a_prompt_are_one_pair_of_means(renders, tmp_path):
     """The bootstrap resamples prompts: two seeds of a prompt are no two independent prompts."""
-    running.run(tmp_path, [PLAIN, OTHER], ASKED, TUNING_SEED, seeds=[0, 1])
+    running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED, seeds=[0, 1])
     summary = summarise(Results.existing(tmp_path), against="plain")
     (other,) = (v for v in summary["variants"] if v["variant"] == "other")
     assert other["difference"]["pairs"] == 12
@@ -153,7 +156,7 @@ def test_seeds_of_a_prompt_are_one_pair_of_means(renders, tmp_path):
 def test_committed_rows_are_enough_for_the_tables_and_not_for_pictures(renders, tmp_path):
     import shutil
 
-    results = running.run(tmp_path, [PLAIN], ASKED, TUNING_SEED)
+    results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
     whole = summarise(results)
     shutil.rmtree(tmp_path / "parts")
     assert summarise(Results.existing(tmp_path)) == whole

@@ -1,4 +1,4 @@
-"""The prompts of the playground: which seed draws them, for which split and category, and in which order."""
+"""The prompts of the playground task: their seeds, splits, categories and order."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from refcore.errors import RefcoreError, unknown
-from refcore_bench.task import Asked
+from refcore_bench.task import TaskPrompt
 from refcore_playground.draw import CATEGORIES, SPLITS, categorise, draw_prompts
 
 TUNING_SEED = 1
-"""Draws the prompts that settings may be chosen on; the default."""
+"""Seed of the prompts on which settings may be chosen; the default."""
 REPORTING_SEED = 2031
-"""Draws the prompts that reported numbers are of. Nothing is ever chosen on them, so they have to be asked for.
+"""Seed of the prompts for reported numbers. Nothing is ever chosen on them, so they are never the default.
 
-A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028, 2030;
-2029 is that of studies/claims.py)."""
+A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028 and 2030;
+studies/claims.py has 2029)."""
 BOTH = "both"
 
 
-def draw(count: int, seed: int, split: str = BOTH, categories: Sequence[str] = ()) -> list[Asked]:
-    """`count` prompts, in turn of each split that is asked for, going round the categories (all, if none is named).
+def draw(count: int, seed: int, split: str = BOTH, categories: Sequence[str] = ()) -> list[TaskPrompt]:
+    """`count` prompts, alternating between the splits and cycling through the categories (all by default).
 
-    The split is seen, or unseen: the prompt names a combination that is held out of all training.
+    A prompt of the split unseen names a combination that is held out of all training.
 
-    A larger set begins with every smaller one of the same seed and categories, and the set of one category is the part
-    of the full set that has it: more can be asked for later, and what was made before still counts.
+    A larger set begins with every smaller one of the same seed and categories, and the set of one category is a subset
+    of the full set: a run can be extended later without making an image twice.
 
     Raises:
         RefcoreError: an unknown split or category, or a count below 1.
@@ -43,10 +43,10 @@ def draw(count: int, seed: int, split: str = BOTH, categories: Sequence[str] = (
     splits = SPLITS if split == BOTH else (split,)
     shares = [count // len(splits) + (i < count % len(splits)) for i in range(len(splits))]
     sets = [_draw_split(share, seed, name, categories) for share, name in zip(shares, splits, strict=True)]
-    return [asked for turn in zip_longest(*sets) for asked in turn if asked is not None]
+    return [one for turn in zip_longest(*sets) for one in turn if one is not None]
 
 
-def _draw_split(count: int, seed: int, split: str, categories: Sequence[str]) -> list[Asked]:
+def _draw_split(count: int, seed: int, split: str, categories: Sequence[str]) -> list[TaskPrompt]:
     places: list[int] = []
     n = 0
     while len(places) < count:
@@ -54,4 +54,4 @@ def _draw_split(count: int, seed: int, split: str, categories: Sequence[str]) ->
             places.append(n)
         n += 1
     drawn = draw_prompts(n, seed, split=split)
-    return [Asked(drawn[place], categorise(place), split) for place in places]
+    return [TaskPrompt(drawn[place], categorise(place), split) for place in places]

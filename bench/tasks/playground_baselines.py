@@ -1,4 +1,4 @@
-"""What a user would try instead, on the same frozen checkpoints; each derived from a preset, so that it follows it.
+"""Baselines on the same frozen checkpoints, each derived from a preset, so that it follows the preset's changes.
 
 A recipe turns the settings of a preset into those of a variant. Settings are plain nested dicts, as in a YAML file.
 """
@@ -6,23 +6,21 @@ A recipe turns the settings of a preset into those of a variant. Settings are pl
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
 
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.start import SampleStart
+from refcore_bench.task import Recipe, Settings
 from refcore_playground.world import SIZE
 
-Settings = dict[str, Any]
 GUIDANCES = (3.0, 7.5, 30.0)
-"""Classifier-free guidance scales of the plain samples: mild, the usual one, and that of score distillation."""
+"""Classifier-free guidance scales of the plain samples: mild, the usual one, and score distillation's."""
 DDIM_STEPS = 50
 BEST_OF_N = "best-of-n"
 
 
-def inversions(settings: Settings) -> dict[str, Callable[[Settings], Settings]]:
-    """Name -> recipe of every baseline that is an inversion; `settings` says which referees there are."""
+def inversions(settings: Settings) -> dict[str, Recipe]:
+    """Name -> recipe of every baseline that is an inversion; the referees are those of `settings`."""
     alone = {f"{label}-alone": _only(label) for label in RunConfig.from_settings(settings).referee_labels}
     return {"sds-alone": without_referees, **alone, "no-prior": without_prior, "pixels": on_pixels}
 
@@ -30,8 +28,8 @@ def inversions(settings: Settings) -> dict[str, Callable[[Settings], Settings]]:
 def samplings() -> dict[str, Settings]:
     """Name -> settings (see `refcore_bench.sampling.Sampling`) of every baseline that samples.
 
-    best-of-n chooses among samples as the default preset starts from, as the preset's referees choose among candidates:
-    the two differ in what they do with the rest of the evaluations.
+    best-of-n draws samples as the default preset does for its start, and chooses as the preset chooses candidates: they
+    differ only in how they spend the rest of the evaluations.
     """
     plain = {f"sampling-{g:g}": {"guidance": g, "steps": DDIM_STEPS} for g in GUIDANCES}
     config = RunConfig.from_settings(presets.get(presets.DEFAULT).settings)
@@ -41,7 +39,7 @@ def samplings() -> dict[str, Settings]:
 
 
 def names() -> list[str]:
-    """Every variant that a benchmark knows by name alone: the default preset, then its baselines."""
+    """Every variant with a name of its own: the default preset, then its baselines."""
     return [presets.DEFAULT, *samplings(), *inversions(presets.get(presets.DEFAULT).settings)]
 
 
@@ -51,7 +49,7 @@ def without_referees(settings: Settings) -> Settings:
     changed["referees"] = []
     sds = [prior for prior in changed.get("priors") or [] if prior["name"] == "sds"]
     changed["priors"] = sds or [{"name": "sds"}]
-    if changed.get("output") == "best":  # nobody is left to say which is best
+    if changed.get("output") == "best":  # no referee is left to rank them
         changed["output"] = "ema" if changed.get("ema") else "current"
     for needs_referees in ("candidates", "early_stop"):
         changed.pop(needs_referees, None)
@@ -61,7 +59,7 @@ def without_referees(settings: Settings) -> Settings:
 
 
 def only_referee(settings: Settings, label: str) -> Settings:
-    """One of the referees, with everything else as it was."""
+    """One of the referees; everything else is unchanged."""
     changed = copy.deepcopy(settings)
     labels = RunConfig.from_settings(settings).referee_labels
     terms = zip(changed["referees"], labels, strict=True)
@@ -70,17 +68,17 @@ def only_referee(settings: Settings, label: str) -> Settings:
 
 
 def without_prior(settings: Settings) -> Settings:
-    """The referees without any prior; the start is noise, since a sample would bring the diffusion model back."""
+    """The referees without any prior, starting from noise, since a sample would bring the diffusion model back."""
     return _startable(_one_sided({**copy.deepcopy(settings), "priors": []}))
 
 
 def on_pixels(settings: Settings) -> Settings:
-    """Bare pixels instead of latents, of the world's own size; priors on latents see them through their encoder."""
+    """Pixels instead of latents, at the size of a scene; priors on latents see them through their encoder."""
     changed = {**copy.deepcopy(settings), "canvas": {"name": "pixel"}, "size": SIZE}
     return _from_noise(changed)
 
 
-def _only(label: str) -> Callable[[Settings], Settings]:
+def _only(label: str) -> Recipe:
     return lambda settings: only_referee(settings, label)
 
 
@@ -92,7 +90,7 @@ def _one_sided(settings: Settings) -> Settings:
 
 
 def _startable(settings: Settings) -> Settings:
-    """A start from a sample needs the prior that it names."""
+    """Replaces a start from a sample if the prior it names is gone."""
     labels = RunConfig.from_settings({**settings, "init": None}).prior_labels
     start = settings.get("init")
     if not labels:
@@ -103,7 +101,7 @@ def _startable(settings: Settings) -> Settings:
 
 
 def _from_noise(settings: Settings) -> Settings:
-    """The start is noise instead of a sample; a start from an image file stays."""
+    """Replaces a start from a sample by noise; a start from an image file stays."""
     if not isinstance(settings.get("init"), str) or settings["init"] == "sample":
         settings.pop("init", None)
     return settings

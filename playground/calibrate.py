@@ -1,19 +1,19 @@
-"""`python -m refcore_playground.calibrate`: how low each referee's loss gets on clean renders that match their prompts.
+"""`python -m refcore_playground.calibrate`: writes a calibration, the losses of referees on clean renders of prompts.
 
-The renders are drawn here and were seen by no training; the file that it writes is what `satisfied_at.calibration` of a
-referee's term and `calibration` of the prior `moments` read.
+No referee was trained on these renders. A referee term reads the file by `satisfied_at.calibration`, the prior
+`moments` by `calibration`.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from refcore.calibration import Calibration, Curve, quantiles
@@ -23,21 +23,22 @@ from refcore.engine.build import build, resolve
 from refcore.engine.step import Engine
 from refcore.runs.rundir import versions, write_text
 from refcore_playground.draw import SPLITS, draw_prompts, draw_scene
-from refcore_playground.grammar import parse
+from refcore_playground.grammar import Request, parse
 from refcore_playground.render import render_batch
 
+Array = NDArray[np.float64]
 BATCH = 16
-"""Renders judged at a time."""
+"""Renders per batch."""
 
 
 def calibrate(config: RunConfig, prompts: Sequence[str], renders: int, seed: int = 0) -> Calibration:
     """The losses of a config's referees, each in its own views, on `renders` fresh scenes of every prompt.
 
     Args:
-        config: its referees, views, canvas and dtypes count; its prompts and how it moves do not.
-        prompts: of the playground's grammar.
-        renders: scenes drawn for each prompt.
-        seed: of scenes and views.
+        config: run config; only its referees, views, canvas and dtypes matter.
+        prompts: prompts of the playground's grammar.
+        renders: scenes per prompt.
+        seed: random seed of scenes and views.
 
     Raises:
         RefcoreError: as `refcore.engine.build.build`.
@@ -45,12 +46,14 @@ def calibrate(config: RunConfig, prompts: Sequence[str], renders: int, seed: int
     """
     config = resolve(_judging(config, prompts, seed))
     engine = build(config)
+    requests = [parse(prompt) for prompt in prompts]
     losses: dict[str, list[list[float]]] = {label: [[] for _ in prompts] for label in config.referee_labels}
-    statistics = []
+    statistics: list[Array] = []
     for turn in range(renders):
         for first in range(0, len(prompts), BATCH):
             places = list(range(first, min(first + BATCH, len(prompts))))
-            images = _renders([prompts[b] for b in places], seed, turn).to(engine.device)
+            streams = [f"calibration-{seed}-{turn}-{prompts[b]}" for b in places]
+            images = _renders([requests[b] for b in places], streams).to(engine.device)
             step = turn * len(prompts) + first  # every batch has views of its own
             for group in dict.fromkeys(term.views for term in config.referees):
                 found = engine.losses(images, places, group, step)
@@ -82,7 +85,7 @@ def calibrate(config: RunConfig, prompts: Sequence[str], renders: int, seed: int
 
 
 def _judging(config: RunConfig, prompts: Sequence[str], seed: int) -> RunConfig:
-    """The config's referees alone, all of them asked these prompts."""
+    """The config's referees alone, on these prompts."""
     settings = config.settings()
     kept = ("canvas", "size", "views", "chunk", "device", "dtype", "autocast")
     referees = [{**term, "satisfied_at": None} for term in settings["referees"]]
@@ -91,14 +94,14 @@ def _judging(config: RunConfig, prompts: Sequence[str], seed: int) -> RunConfig:
     )
 
 
-def _renders(prompts: Iterable[str], seed: int, turn: int) -> Tensor:
-    """[N, 3, 64, 64] in [0, 1]: a scene of each prompt."""
-    scenes = [draw_scene(parse(prompt), random.Random(f"calibration-{seed}-{turn}-{prompt}")) for prompt in prompts]
+def _renders(requests: Sequence[Request], streams: Sequence[str]) -> Tensor:
+    """A scene of each request, drawn from its random stream: [N, 3, 64, 64] in [0, 1]."""
+    scenes = [draw_scene(request, random.Random(stream)) for request, stream in zip(requests, streams, strict=True)]
     return torch.from_numpy(render_batch(scenes))
 
 
-def _latent_statistics(engine: Engine, images: Tensor) -> list[Any]:
-    """Of every image's latent, the mean and the log of the standard deviation of each channel, [2, C]."""
+def _latent_statistics(engine: Engine, images: Tensor) -> list[Array]:
+    """Mean and log standard deviation of each channel of each image's latent, [2, C] per image."""
     name = engine.canvas.latent_name()
     if name is None or engine.canvas.size != tuple(images.shape[-2:]):
         return []
@@ -106,7 +109,7 @@ def _latent_statistics(engine: Engine, images: Tensor) -> list[Any]:
     return list(torch.stack([latents.mean(2), latents.std(2, correction=0).log()], 1).cpu().numpy())
 
 
-def _means(statistics: list[Any]) -> dict[str, list[float]] | None:
+def _means(statistics: Sequence[Array]) -> dict[str, list[float]] | None:
     if not statistics:
         return None
     mean, log_std = np.mean(statistics, 0)
@@ -116,16 +119,20 @@ def _means(statistics: list[Any]) -> dict[str, list[float]] | None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m refcore_playground.calibrate", description=__doc__)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--preset", default=None, help=f"its referees are calibrated (default: {presets.DEFAULT})")
-    source.add_argument("--config", type=Path, help="a YAML file instead of a preset")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="overrides")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--prompt", action="append", help="calibrate these prompts instead of drawn ones (repeatable)")
-    parser.add_argument("--prompts", type=int, default=120, help="prompts to draw, all categories in turn")
-    parser.add_argument("--split", choices=SPLITS, default="seen", help="of the drawn prompts")
-    parser.add_argument("--renders", type=int, default=4, help="scenes of each prompt")
-    parser.add_argument("--seed", type=int, default=7000, help="of prompts, scenes and views")
-    parser.add_argument("--threads", type=int, default=1)
+    source.add_argument(
+        "--preset", default=None, help=f"preset whose referees to calibrate (default: {presets.DEFAULT})"
+    )
+    source.add_argument("--config", type=Path, help="YAML file instead of a preset")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a config field")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--prompt", action="append", help="calibrate this prompt instead of drawn ones (repeatable)")
+    parser.add_argument(
+        "--prompts", type=int, default=120, help="number of prompts to draw, cycling through categories"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="seen", help="split of the drawn prompts")
+    parser.add_argument("--renders", type=int, default=4, help="scenes per prompt")
+    parser.add_argument("--seed", type=int, default=7000, help="random seed of prompts, scenes and views")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     config = presets.compose(args.preset, args.config, args.set)

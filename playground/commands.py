@@ -1,4 +1,4 @@
-"""`refcore playground`: what the embedded world is made of, and scenes of it; the help imports nothing heavy."""
+"""`refcore playground`: the spec of the playground's world, and scenes of it. Local imports keep `--help` fast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from refcore.errors import RefcoreError
 
 app = typer.Typer(help="The embedded world of coloured shapes.", no_args_is_help=True)
 SCENES = "scenes.json"
-"""What `refcore playground sample` writes beside its images."""
+"""File that `refcore playground draw` writes beside its images."""
 
 
 @app.command("spec")
@@ -27,16 +27,16 @@ def show_spec(json: Json = False) -> None:
     if json:
         output.print_json(world)
     else:
-        output.print_table(["what", "values"], [(name, _plain(value)) for name, value in world.items()])
+        output.print_table(["name", "values"], [(name, _plain(value)) for name, value in world.items()])
 
 
-@app.command("sample")
-def draw_samples(
+@app.command("draw")
+def draw_scenes(
     prompt: Annotated[
-        str | None, typer.Argument(metavar="PROMPT", help="A prompt of the grammar; drawn if left out.")
+        str | None, typer.Argument(metavar="PROMPT", help="A prompt of the grammar; by default a drawn one per scene.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="How many scenes.")] = 1,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the scenes.")] = Path("samples"),
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of scenes.")] = 1,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the scenes.")] = Path("scenes"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed.")] = 0,
     json: Json = False,
 ) -> None:
@@ -45,25 +45,25 @@ def draw_samples(
     from refcore.runs import rundir
     from refcore_playground.draw import draw_pair, draw_scene
     from refcore_playground.grammar import GrammarError, parse, write
-    from refcore_playground.render import render
+    from refcore_playground.render import render_levels
 
     rng = random.Random(f"sample-{seed}")
     try:
-        request = parse(prompt) if prompt is not None else None
-        drawn = [(draw_scene(request, rng), request) if request else draw_pair(rng) for _ in range(n)]
+        wanted = parse(prompt) if prompt is not None else None
+        drawn = [(draw_scene(wanted, rng), wanted) if wanted else draw_pair(rng) for _ in range(n)]
     except (GrammarError, RuntimeError) as error:  # RuntimeError: no room for so many large things
         raise RefcoreError(str(error)) from error
     if (out / SCENES).exists():
         raise RefcoreError(
-            f'the folder "{out}" holds other scenes, which are never overwritten; name another with --out'
+            f'the folder "{out}" holds other scenes, which are never overwritten; choose another with --out'
         )
     out.mkdir(parents=True, exist_ok=True)
     scenes = []
-    for index, (scene, asked) in enumerate(drawn):
+    for index, (scene, request) in enumerate(drawn):
         name = f"scene_{index}.png"
-        rundir.write(out / name, images.png((render(scene) * 255).round().astype("uint8")))
+        rundir.write(out / name, images.png(render_levels(scene)))
         things = [{**asdict(thing), "size": thing.size} for thing in scene.things]
-        scenes.append({"image": name, "caption": prompt or write(asked, rng), "things": things})
+        scenes.append({"image": name, "caption": prompt or write(request, rng), "things": things})
     rundir.write_text(out / SCENES, rundir.to_json(scenes, indent=2) + "\n")
     if json:
         output.print_json(scenes)

@@ -1,4 +1,4 @@
-"""Draws requests, scenes that satisfy them, prompt sets by category and split, and captions wrong in one fact."""
+"""Draws requests, scenes that satisfy them, prompt sets by category and split, and captions with one wrong fact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PATTERNS = tuple(t for t in TEXTURES if t != "solid")
 
 
 def draw_request(rng: random.Random, category: str | None = None, split: str = "seen") -> Request:
-    """A request of a category (any, if None). `seen` has no held-out combination; `unseen` has at least one.
+    """A request of a category (default: any). `seen` has no held-out combination; `unseen` has at least one.
 
     Raises:
         ValueError: unknown category or split.
@@ -48,7 +48,7 @@ def draw_request(rng: random.Random, category: str | None = None, split: str = "
 
 
 def draw_scene(request: Request, rng: random.Random) -> Scene:
-    """A scene that satisfies the request. What it leaves open is drawn: any size; texture solid."""
+    """A scene that satisfies the request. Sizes it leaves open are drawn; textures it leaves open are solid."""
     for _ in range(1000):
         slots = [p for p in request.phrases for _ in range(p.count)]
         radii = [rng.choice(RADII[p.size or rng.choice(("small", "large"))]) for p in slots]
@@ -72,12 +72,12 @@ def draw_pair(rng: random.Random, category: str | None = None, split: str = "see
 
 
 def draw_negative(scene: Scene, request: Request, rng: random.Random, kind: str | None = None) -> tuple[Request, str]:
-    """A request that differs from `request` in one fact and is false of `scene`, and the kind of the difference.
+    """A request that differs from `request` in one fact and is false of `scene`, and the kind of difference.
 
-    Held-out combinations never occur in it unless `request` has one already, so that it may be used in training.
+    It has no held-out combination unless `request` has one, so it can be used in training.
 
     Raises:
-        ValueError: `kind` cannot be applied to this request (a relation where there is none, say).
+        ValueError: `kind` does not apply to this request (a relation where there is none, say).
     """
     kinds = [k for k in ([kind] if kind else NEGATIVES) if applies(k, request)]
     for _ in range(40 if kinds else 0):
@@ -92,7 +92,7 @@ def draw_negative(scene: Scene, request: Request, rng: random.Random, kind: str 
 
 
 def applies(kind: str, request: Request) -> bool:
-    """Whether a kind of `NEGATIVES` has anything to change in a request."""
+    """Whether a kind of `NEGATIVES` applies to a request."""
     match kind:
         case "relation":
             return request.relation is not None
@@ -106,7 +106,7 @@ def applies(kind: str, request: Request) -> bool:
 
 
 def draw_prompts(n: int, seed: int, category: str | None = None, split: str = "seen") -> list[str]:
-    """`n` distinct prompts in their plainest form; without a category they go round all of them in turn."""
+    """`n` distinct prompts in their plainest form; by default cycling through all categories."""
     rng = random.Random(f"prompts-{seed}-{category}-{split}")
     prompts: list[str] = []
     while len(prompts) < n:
@@ -117,12 +117,12 @@ def draw_prompts(n: int, seed: int, category: str | None = None, split: str = "s
 
 
 def categorise(index: int) -> str:
-    """The category of prompt `index` of a `draw_prompts` set drawn without a category."""
+    """Category of prompt `index` in a set that `draw_prompts` drew from all categories."""
     return CATEGORIES[index % len(CATEGORIES)]
 
 
 def _phrase(rng: random.Random, p_texture: float = 0.0, p_size: float = 0.0, **fixed: object) -> Phrase:
-    """A phrase that names a pattern with chance `p_texture` and a size with chance `p_size`."""
+    """A phrase that names a pattern with probability `p_texture` and a size with probability `p_size`."""
     named = rng.choice(_PATTERNS) if rng.random() < p_texture else ("solid" if rng.random() < 0.12 else None)
     sized = rng.choice(tuple(RADII)) if rng.random() < p_size else None
     return replace(Phrase(rng.choice(_COLOURS), rng.choice(SHAPES), named, sized), **fixed)  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ _DRAW: dict[str, Callable[[random.Random], Request]] = {
 
 
 def _unambiguous(request: Request) -> bool:
-    """No two phrases that one thing could answer: they differ in colour, in shape, or in a texture both name."""
+    """Whether no thing fits two phrases: they differ in colour, in shape, or in a texture that both name."""
     for i, a in enumerate(request.phrases):
         for b in request.phrases[:i]:
             alike = (a.colour, a.shape) == (b.colour, b.shape)
@@ -186,7 +186,7 @@ def _unambiguous(request: Request) -> bool:
 
 
 def _place(radii: list[int], wanted: str | None, rng: random.Random) -> list[tuple[int, int]] | None:
-    """Centres for things that stay inside and apart, the first two in the wanted relation; None if it does not fit."""
+    """Centres of things inside the image and apart, the first two in the wanted relation; None if they do not fit."""
     for _ in range(60):
         places: list[tuple[int, int]] = []
         for r in radii:

@@ -1,4 +1,4 @@
-"""Holds what a prompt asks for against the things that are there."""
+"""Checks the facts of a request against the things in a scene."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from refcore_playground.world import Thing, relation
 
 
 def check(request: Request, things: Sequence[Thing]) -> list[Fact]:
-    """Every fact that the request asks for, against `things`, under the assignment that satisfies most of them.
+    """Every fact of the request, checked against `things` under the assignment that satisfies most of them.
 
-    The first fact is the number of things, so that things nobody asked for count against the image.
+    The first fact is the number of things, so that surplus things count against the image.
     """
     slots = [p for p in request.phrases for _ in range(p.count)]
     best: list[Fact] | None = None
@@ -28,7 +28,7 @@ def check(request: Request, things: Sequence[Thing]) -> list[Fact]:
 
 
 def satisfies(request: Request, things: Sequence[Thing]) -> bool:
-    """Whether every fact holds and nothing else is there."""
+    """Whether every fact holds and there are no other things."""
     return len(things) == request.total and all(f.ok for f in check(request, things))
 
 

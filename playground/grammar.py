@@ -1,4 +1,4 @@
-"""Captions: what a prompt asks for (`Request`), how it is written in several forms, and how it is read back."""
+"""The grammar of prompts: their structure (`Request`), written as text in several forms and parsed back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RELATION_FORMS: dict[str, tuple[str, ...]] = {
 
 
 class GrammarError(ValueError):
-    """A prompt that the playground's grammar does not know; the message names the part and what is allowed."""
+    """A prompt outside the playground's grammar; the message names the part and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """One noun phrase: `count` things alike. `None` means that the prompt leaves it open."""
+    """A noun phrase: `count` identical things. `None`: the prompt leaves it open."""
 
     colour: str
     shape: str
@@ -46,7 +46,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Request:
-    """Everything that a prompt asks for: phrases, and perhaps the relation of the first phrase to the second."""
+    """The structure of a prompt: its phrases, and the relation of the first phrase to the second, if any."""
 
     phrases: tuple[Phrase, ...]
     relation: str | None = None
@@ -64,7 +64,7 @@ class Request:
 
 
 def write(request: Request, rng: random.Random | None = None) -> str:
-    """The request as a caption; with `rng` in one of several forms, without it in the plainest one."""
+    """The request as a caption: in a form drawn by `rng`, or without it in the plainest form."""
     lead = rng.choice(LEADS) if rng else ""
     parts = [str(p) for p in request.phrases]
     if request.relation:
@@ -82,7 +82,7 @@ _SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
 
 def parse(prompt: str) -> Request:
-    """Reads a caption back to what it asks for.
+    """The structure of a caption.
 
     Raises:
         GrammarError: the prompt is outside the grammar.
@@ -94,7 +94,7 @@ def parse(prompt: str) -> Request:
     if tail:
         relation, rest = tail
         if _RELATION.search(rest):
-            raise GrammarError(f"{prompt!r}: more than one relation; the grammar knows one a prompt")
+            raise GrammarError(f"{prompt!r}: more than one relation; a prompt can have one")
         phrases = [_phrase(head, prompt), *(_phrase(p, prompt) for p in _split(rest))]
         if any(p.count != 1 for p in phrases[:2]):
             raise GrammarError(f"{prompt!r}: a relation holds between single things")
@@ -129,9 +129,9 @@ def _phrase(text: str, prompt: str) -> Phrase:
 
 
 def words() -> list[str]:
-    """Every word that the grammar can write, sorted: the vocabulary of the embedded text models."""
-    said = {w for lead in LEADS for w in lead.split()} | {"and", ",", *COUNTS, *RADII, *TEXTURES, *COLOURS}
-    said |= {*SHAPES, *PLURALS.values()}
-    said |= {w for forms in RELATION_FORMS.values() for form in forms for w in form.split()}
-    said |= {w for r in RELATIONS for w in r.split()} | {"photo", "with", "is", "exactly", "contains"}
-    return sorted(said)
+    """Every word of the grammar, sorted: the vocabulary of the embedded text models."""
+    found = {w for lead in LEADS for w in lead.split()} | {"and", ",", *COUNTS, *RADII, *TEXTURES, *COLOURS}
+    found |= {*SHAPES, *PLURALS.values()}
+    found |= {w for forms in RELATION_FORMS.values() for form in forms for w in form.split()}
+    found |= {w for r in RELATIONS for w in r.split()} | {"photo", "with", "is", "exactly", "contains"}
+    return sorted(found)

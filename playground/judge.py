@@ -1,4 +1,4 @@
-"""The judge: reads an image back into things, from pixels alone and with no network, and holds them to a prompt."""
+"""The judge: recognises the things in an image from its pixels, without a network, and checks them against a prompt."""
 
 from __future__ import annotations
 
@@ -26,48 +26,48 @@ CLEAR_LEAD = 0.015
 DENT_AT_MOST = 0.4
 """Average error of coverage at the worst place of an outline; a quarter cut off a shape leaves 0.4 to 0.9."""
 HIDDEN_AT_MOST = 0.25
-"""Of a shape, behind another thing or outside the image."""
+"""Share of a shape behind another thing or outside the image."""
 ACCEPTED_RADIUS = (5.5, 22.0)
 """Pixels; the world's own are 8 to 15. A smaller thing is a blob to the eye, a larger one is hardly drawn."""
 REACH = 2
 """Pixels around a thing that count as its blurred or wobbly edge."""
 STRIKING = 0.085
-"""OKLab distance to the ground, on average over the stronger half of a smudge, from which a person says that something
-is there: nearly half of what yellow, the palest colour, has. Below it lie the ghosts that a person overlooks."""
+"""Mean OKLab distance to the ground, over the stronger half of a smudge, from which a person sees something there:
+nearly half of yellow's, the palest colour. A person overlooks fainter ghosts."""
 STRIKING_MASS = 1.6
-"""Sum of a smudge's OKLab distances from which it is large enough to be something: 7 pixels of pink, 3 of blue."""
+"""Sum of a smudge's OKLab distances from which it counts as something: 7 pixels of pink, 3 of blue."""
 CORE = 0.8
 FRINGE = 0.1
-"""Coverage by the fitted shape from which a pixel shows the thing's own surface, and from which it shows any of it."""
+"""Coverage by the fitted shape from which a pixel shows only the thing's surface, and from which it shows any of it."""
 FLOAT_BOUND = 2.0
-"""Float pixels may overshoot [0, 1], as decoders' do, but beyond this they must be in another unit."""
+"""Float pixels may overshoot [0, 1], as those of decoders do; beyond this bound they must be in another unit."""
 MOST_THINGS = 8
-"""No more regions are looked at: no prompt asks for so many, and the facts try every assignment."""
+"""Maximum number of regions: no prompt asks for so many, and the facts try every assignment."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A thing that was found, and how sure the judge may be of it. Attributes of `thing` may be UNCLEAR."""
+    """A thing found in the image, and the evidence for it. Attributes of `thing` may be UNCLEAR."""
 
     thing: Thing
     overlap: float
     """Soft intersection over union of region and shape, 0..1."""
     surface: Surface
     claim: Mask = field(repr=False, compare=False)
-    """[SIZE, SIZE]: the pixels that it accounts for, its soft edge included."""
+    """[SIZE, SIZE]: the pixels it explains, its soft edge included."""
 
     @property
     def clear(self) -> bool:
-        """Whether it has a shape and one colour."""
+        """Whether its shape and colour are clear."""
         return UNCLEAR not in (self.thing.shape, self.thing.colour)
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What is in an image."""
+    """The things found in an image."""
 
     findings: tuple[Finding, ...]
-    """What is clearly there but no thing of this world counts too, with UNCLEAR attributes."""
+    """Visible regions that are not a thing of this world are findings, too, with UNCLEAR attributes."""
     rubbish: float
     """Share of the image, 0..1, that is visible but belongs to no clear thing."""
 
@@ -77,7 +77,7 @@ class Recognition:
 
     @property
     def confidence(self) -> float:
-        """Overlap of the least certain thing, 0..1; 1 for an empty image."""
+        """Smallest overlap of a thing, 0..1; 1 for an empty image."""
         return min((f.overlap for f in self.findings), default=1.0)
 
 
@@ -89,7 +89,7 @@ class SceneVerdict(Verdict):
 
 
 class PlaygroundJudge(Judge):
-    """Reads pictures of the playground's world from their pixels, without any network."""
+    """Judges pictures of the playground's world from their pixels, without any network."""
 
     name = "playground"
 
@@ -106,7 +106,7 @@ class PlaygroundJudge(Judge):
         try:
             return judge(levels, prompt)
         except GrammarError as error:
-            raise ParseError(f"the judge cannot read this prompt: {error}") from error
+            raise ParseError(f"the judge cannot read the prompt {error}") from error
 
 
 def judge(image: ArrayLike, prompt: str | Request) -> SceneVerdict:
@@ -114,7 +114,7 @@ def judge(image: ArrayLike, prompt: str | Request) -> SceneVerdict:
 
     Raises:
         GrammarError: the prompt is outside the playground's grammar.
-        ValueError: `image` is no RGB image.
+        ValueError: `image` is not an RGB image.
     """
     request = parse(prompt) if isinstance(prompt, str) else prompt
     things = read(image).things
@@ -123,17 +123,17 @@ def judge(image: ArrayLike, prompt: str | Request) -> SceneVerdict:
 
 
 def read(image: ArrayLike) -> Recognition:
-    """The things in an image [H, W, 3], float in [0, 1] or uint8, sRGB; other sizes than 64 x 64 are resized by area.
+    """The things in an image [H, W, 3], float in [0, 1] or uint8, sRGB; sizes other than 64 x 64 are resized by area.
 
     Raises:
-        ValueError: `image` is no RGB image, holds NaN, or is in another range.
+        ValueError: `image` is not an RGB image, has NaN or infinite pixels, or is in another range.
     """
     percept = perceive(_standardise(image))
     found = regions(percept)[:MOST_THINGS]
     findings: list[Finding] = []
     for region in found:
         hidden = _around((other for other in found if other is not region), REACH)
-        crowd = len(found) > MAX_THINGS  # too many things anyway: no need to look for more
+        crowd = len(found) > MAX_THINGS  # too many things already: no need to split any
         findings += [_look(percept, region, hidden)] if crowd else _explain(percept, region, hidden)
     for region in _unclaimed(percept, findings)[: max(0, MOST_THINGS - len(findings))]:
         findings.append(_look(percept, region, _union(f.claim for f in findings)))
@@ -142,7 +142,7 @@ def read(image: ArrayLike) -> Recognition:
 
 
 def _explain(percept: Percept, region: Mask, hidden: Mask) -> list[Finding]:
-    """A region as one thing if it is one, else as the several that it can be parted into, else as something unclear."""
+    """A region as one thing if clear, otherwise split into several clear things, otherwise as one unclear thing."""
     whole = _look(percept, region, hidden)
     if whole.clear:
         return [whole]
@@ -183,7 +183,7 @@ def _is_clear(fits: Sequence[Fit]) -> bool:
 
 
 def _unclaimed(percept: Percept, findings: Sequence[Finding]) -> list[Mask]:
-    """Regions that a person sees beside the findings, faint ghosts left out."""
+    """Visible regions outside the findings, without faint ghosts."""
     rest = percept.seen & ~_union(f.claim for f in findings)
     return [part for part in parts(rest, least=4) if _is_striking(percept.visibility[part])]
 
@@ -194,7 +194,7 @@ def _is_striking(visibility: Array) -> bool:
 
 
 def _around(masks: Iterable[Mask], reach: int = 1) -> Mask:
-    """The masks together and `reach` pixels more."""
+    """The union of the masks, grown by `reach` pixels."""
     grown: Mask = ndimage.binary_dilation(_union(masks), iterations=reach)
     return grown
 

@@ -1,4 +1,4 @@
-"""Fits the world's shapes to a region: each is moved, scaled, stretched, turned and blurred until it covers it best."""
+"""Fits the world's shapes to a region: moves, scales, stretches, turns and blurs each to cover the region best."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from refcore_playground.segment import FAINTEST, Array, Mask
 from refcore_playground.world import SHAPES, SIZE
 
 Parameters = NDArray[np.float64]
-"""[8, 6], a row per shape: x, y, log radius, stretch (half the log of the axes' ratio), turn in radians, log edge."""
+"""[8, 6], one row per shape: x, y, log radius, stretch (half the log of the axis ratio), turn in radians, log edge."""
 
 MARGIN = 5
 """Pixels of ground around a region that take part in a fit."""
 RADIUS_RANGE = (4.5, 24.0)
 EDGE_RANGE = (0.5, 2.2)
 EDGE = 0.9
-"""Pixels. Sigma of an edge: its limits, and what clean renders have (antialiasing and the judge's own smoothing)."""
+"""Sigma of an edge in pixels: its limits, and its value in clean renders (antialiasing and the judge's smoothing)."""
 STRETCH_LIMIT = 0.17
 TURN_LIMIT = np.radians(20)
 """A shape stretched by 1.4 to 1 or turned by 20 degrees is still that shape to a person."""
 PIXEL_DEVIATION = 0.15
 PRIOR = np.array([0, 0, 0, 0.10, np.radians(6), 0.5])
-"""Standard deviations: of a pixel's coverage, and of the parameters around upright, unstretched and sharp (0: free)."""
+"""Standard deviations of a pixel's coverage, and of the parameters around upright, unstretched and sharp (0: free)."""
 STRIDE = np.array([2.0, 2.0, 0.15, 0.08, 0.12, 0.3])
-"""The longest step of each parameter in one iteration."""
+"""Maximum step of each parameter per iteration."""
 ITERATIONS = 10
 TRUSTFUL_ITERATIONS = 4
-"""The first believe every pixel; the others ever less the more it disagrees, so that a bite taken out stays a bite."""
+"""The first iterations trust every pixel; later ones trust one less the more it disagrees, so a bite stays a bite."""
 DISAGREEMENT = 0.35
-"""Difference in coverage at which a pixel is believed half as much."""
+"""Difference in coverage at which a pixel's weight is halved."""
 DENT_WIDTH = 0.15
-"""Of the radius: sigma of the blur under which a wobble of the outline cancels out and a bite stays."""
+"""Sigma of the blur, in radii, under which a wobble of the outline cancels out and a bite stays."""
 HAZE = 0.1
 """Coverage this near to 0 or 1 counts as 0 or 1 in the overlap, so that noise on plain ground weighs nothing."""
 UNSEEN_COST = 0.15
-"""Of a shape's hidden share, in overlap: between equals the one that needs less hidden wins."""
+"""Overlap lost per hidden share of a shape: of equal fits, the one with less hidden wins."""
 
 _REACH, _STEP = 1.95, 0.025
-"""The templates span -_REACH.._REACH radii in steps of _STEP; between the steps they are continued by their slopes."""
+"""The templates span -_REACH.._REACH radii in steps of _STEP; values in between are extrapolated by the slopes."""
 _BLURS = np.geomspace(0.03, 0.4, 13)
 """Edge sigmas of the templates, in radii: from 0.5 px at radius 17 to 2.2 px at 5.5."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A shape laid over a region; lengths in pixels, shares of its area in 0..1."""
+    """A shape fitted to a region; lengths in pixels, shares of its area in 0..1."""
 
     shape: str
     x: float
     y: float
     radius: float
     overlap: float
-    """Soft intersection over union of shape and region, less a little for what is hidden."""
+    """Soft intersection over union of shape and region, minus a penalty for its hidden share."""
     hidden: float
     """Share that lies outside the image or behind other things."""
     dent: float
-    """Depth, 0..1, of the worst bite, dent or filled hole: the coverage that is off on average around there."""
+    """Depth, 0..1, of the worst bite, dent or filled hole: the mean error of coverage around it."""
     coverage: Array
     """[SIZE, SIZE], 0..1, soft-edged."""
 
 
 def fit_shapes(coverage: Array, region: Mask, hidden: Mask) -> list[Fit]:
-    """Every shape fitted to `coverage` around `region`, best first; what lies under `hidden` is not looked at.
+    """Every shape fitted to `coverage` around `region`, best first; pixels in `hidden` are ignored.
 
     All arguments are [SIZE, SIZE]; `coverage` is in 0..1.
     """
@@ -99,7 +99,7 @@ def fit_shapes(coverage: Array, region: Mask, hidden: Mask) -> list[Fit]:
 
 
 def _descend(parameters: Parameters, x: Array, y: Array, target: Array, weight: Array) -> Parameters:
-    """Gauss-Newton, all shapes at once: parameters whose coverage of the pixels is nearest to `target`."""
+    """The parameters whose coverage is closest to `target`, by Gauss-Newton for all shapes at once."""
     start = np.array([0, 0, 0, 0, 0, np.log(EDGE)])
     prior = np.divide(PIXEL_DEVIATION**2, PRIOR**2, out=np.zeros_like(PRIOR), where=PRIOR > 0)
     low = np.array([-np.inf, -np.inf, np.log(RADIUS_RANGE[0]), -STRETCH_LIMIT, -TURN_LIMIT, np.log(EDGE_RANGE[0])])
@@ -118,7 +118,7 @@ def _descend(parameters: Parameters, x: Array, y: Array, target: Array, weight: 
 
 
 def _cover(parameters: Parameters, x: Array, y: Array) -> tuple[Array, Array]:
-    """Coverage [8, N] of the shapes at pixels, and its slopes [8, 6, N] in their parameters [8, 6]."""
+    """Coverage [8, N] of pixels by the shapes, and its derivatives [8, 6, N] by their parameters [8, 6]."""
     px, py, log_radius, stretch, turn, log_edge = (p[:, None].astype(np.float32) for p in parameters.T)
     cos, sin = np.cos(turn), np.sin(turn)
     along, across = np.exp(-log_radius - stretch), np.exp(-log_radius + stretch)
@@ -148,10 +148,10 @@ def _cover(parameters: Parameters, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _strength(covered: Array, target: Array, weight: Array) -> Array:
-    """Coverage inside a thing, FAINTEST..1, [8, 1]: less than 1 where the thing is faded."""
+    """Coverage inside a thing, FAINTEST..1, [8, 1]; below 1 for a faded thing."""
     strength = (covered * target) @ weight / np.maximum((covered * covered) @ weight, 1)
-    strength = np.clip(strength, FAINTEST, 1)
-    return strength[:, None]
+    clipped: Array = np.clip(strength, FAINTEST, 1)
+    return clipped[:, None]
 
 
 def _harden(coverage: Array) -> Array:
@@ -167,7 +167,7 @@ def _window(region: Mask) -> tuple[slice, slice]:
 
 
 def _guess(region: Mask) -> Parameters:
-    """The region's centroid and area, seen as each shape."""
+    """Initial parameters of each shape, from the region's centroid and area."""
     y, x = np.nonzero(region)
     radius = np.sqrt(len(x) / _areas())
     drift = _centroids() * radius[:, None]
@@ -177,7 +177,7 @@ def _guess(region: Mask) -> Parameters:
 
 @cache
 def _templates() -> Array:
-    """Coverage of each shape at each blur, radius 1, and its slopes in u, v and the log of the blur: [8, 13, n, n, 4].
+    """Coverage of each shape at each blur, radius 1, and its derivatives by u, v and log blur: [8, 13, n, n, 4].
 
     The outermost entries are zero and stand for everything beyond.
     """
@@ -199,7 +199,8 @@ def _templates() -> Array:
 @cache
 def _areas() -> NDArray[np.float64]:
     """Area of each shape at radius 1, [8]."""
-    return _templates()[:, 0, :, :, 0].sum((1, 2)).astype(np.float64) * _STEP**2
+    areas: NDArray[np.float64] = _templates()[:, 0, :, :, 0].sum((1, 2)).astype(np.float64) * _STEP**2
+    return areas
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The parser `grammar`: an oracle, which reads a prompt by the very grammar that writes the playground's prompts."""
+"""The parser `grammar`: an oracle, which uses the grammar that writes the playground's prompts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from refcore_playground.grammar import GrammarError, parse
 
 
 class GrammarParser(Parser):
-    """Reads the playground's prompts without a mistake, which no parser of free text does; nothing else is read."""
+    """Parses the playground's prompts without mistakes, unlike any parser of free text, and no other prompts."""
 
     name = "grammar"
     oracle: ClassVar[bool] = True

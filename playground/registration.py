@@ -1,4 +1,4 @@
-"""What the playground registers; nothing heavy is imported here."""
+"""The playground's plugins; nothing heavy is imported here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def register_parsers(register: Register) -> None:
     register(
         "grammar",
         "refcore_playground.parser:GrammarParser",
-        summary="Oracle: reads prompts by the grammar that wrote the playground's",
+        summary="Oracle: parses prompts with the grammar that writes the playground's",
     )
 
 

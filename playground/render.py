@@ -14,7 +14,7 @@ from refcore_playground.world import COLOURS, SIZE, Scene
 
 SUPERSAMPLING = 4
 SHADE = 0.28
-"""A texture's dark parts are the colour times this."""
+"""Factor of the colour in a texture's dark parts."""
 
 NAMELESS: dict[str, tuple[float, float, float, float]] = {
     f"{name}-{number}": (sign * mix, slope, 8.0 * scale, shift)
@@ -28,66 +28,72 @@ NAMELESS: dict[str, tuple[float, float, float, float]] = {
         1,
     )
 }
-"""Textures that no word names: what a checkered thing looks like when its squares have run together along a diagonal,
-which diffusion models and inversions make. Referees may be taught that they are not checkered. Name -> how much of the
-other diagonal is left in the middle (0: stripes, 0.5: checkered; the sign is that of the slant), how much more of it
-there is a pixel to the right, period along x in pixels, shift in pixels."""
+"""Textures without a word: checkered things whose squares have run together along a diagonal, as diffusion models and
+inversions make them. Referees can be trained to reject them as checkered. Name -> (share of the other diagonal left in
+the middle: 0 is stripes, 0.5 is checkered, the sign gives the slant; its increase per pixel to the right; period along
+x in pixels; shift in pixels)."""
 
 Array = NDArray[np.floating]
 
 
 def inside(shape: str, x: Array, y: Array) -> NDArray[np.bool_]:
-    """Whether points lie in a shape of circumscribed radius 1 around the origin (`y` grows downwards)."""
+    """Whether points lie inside a shape of circumscribed radius 1 around the origin (`y` grows downwards)."""
     r = np.hypot(x, y)
+    found: NDArray[np.bool_]
     match shape:
         case "circle":
-            return r <= 0.95
+            found = r <= 0.95
         case "ring":
-            return (r <= 1.0) & (r >= 0.48)
+            found = (r <= 1.0) & (r >= 0.48)
         case "square":
-            return np.maximum(abs(x), abs(y)) <= 0.84
+            found = np.maximum(abs(x), abs(y)) <= 0.84
         case "diamond":
-            return abs(x) * 1.22 + abs(y) <= 1.0
+            found = abs(x) * 1.22 + abs(y) <= 1.0
         case "cross":
-            return (np.maximum(abs(x), abs(y)) <= 0.96) & (np.minimum(abs(x), abs(y)) <= 0.33)
+            found = (np.maximum(abs(x), abs(y)) <= 0.96) & (np.minimum(abs(x), abs(y)) <= 0.33)
         case "triangle":  # apex up, base at y = 0.78
-            return (y <= 0.78) & (abs(x) * 1.76 <= y + 0.96)
+            found = (y <= 0.78) & (abs(x) * 1.76 <= y + 0.96)
         case "star":  # five points; the edge between an outer and an inner corner, in polar form
             sector = np.pi / 5
             angle = np.mod(np.arctan2(x, -y) + sector, 2 * sector) - sector
             inner = 0.45
             px, py = r * np.cos(angle), r * abs(np.sin(angle))
             qx, qy = inner * np.cos(sector), inner * np.sin(sector)
-            return px * qy + py * (1 - qx) <= qy
+            found = px * qy + py * (1 - qx) <= qy
         case "heart":  # two lobes over a wedge
             lobes = np.hypot(abs(x) - 0.46, y + 0.36) <= 0.5
             wedge = (y >= -0.36) & (abs(x) <= np.minimum(0.96, (0.98 - y) * 0.715))
-            return lobes | wedge
-    raise ValueError(f"unknown shape {shape!r}")
+            found = lobes | wedge
+        case _:
+            raise ValueError(f"unknown shape {shape!r}")
+    return found
 
 
 def dark(texture: str, x: Array, y: Array) -> NDArray[np.bool_]:
-    """Where a texture is dark, `x` and `y` in pixels from the thing's centre."""
+    """Whether a texture is dark at points `x` and `y`, in pixels from the thing's centre."""
+    found: NDArray[np.bool_]
     match texture:
         case "solid":
-            return np.zeros_like(x, dtype=bool)
+            found = np.zeros_like(x, dtype=bool)
         case "striped":
-            return np.mod(y + 1.5, 6.0) < 3.0
+            found = np.mod(y + 1.5, 6.0) < 3.0
         case "dotted":
-            return np.hypot(np.mod(x + 4, 8) - 4, np.mod(y + 4, 8) - 4) <= 2.3
+            found = np.hypot(np.mod(x + 4, 8) - 4, np.mod(y + 4, 8) - 4) <= 2.3
         case "checkered":
-            return (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
+            found = (np.floor(x / 4) + np.floor(y / 4)) % 2 == 0
         case _ if texture in NAMELESS:
             mix, slope, period, shift = NAMELESS[texture]
             along, across = ((d + shift) * 2 * np.pi / period for d in ((x + y, x - y) if mix > 0 else (x - y, x + y)))
             left = np.clip(abs(mix) + slope * x, 0, 0.5)
-            return (1 - left) * np.cos(along) < left * np.cos(across)
-    raise ValueError(f"unknown texture {texture!r}")
+            found = (1 - left) * np.cos(along) < left * np.cos(across)
+        case _:
+            raise ValueError(f"unknown texture {texture!r}")
+    return found
 
 
 @cache
 def sprite(shape: str, texture: str, radius: int) -> tuple[Array, Array]:
-    """Coverage and shade of a thing, each [2 radius + 1, 2 radius + 1]; shade is 1 where bright, SHADE where dark."""
+    """Coverage and shade of a thing, each [2 radius + 1, 2 radius + 1]; the shade is 1 (bright) or SHADE (dark)."""
     side = 2 * radius + 1
     at = (np.arange(side * SUPERSAMPLING, dtype=np.float32) + 0.5) / SUPERSAMPLING - side / 2
     y, x = np.meshgrid(at, at, indexing="ij")
@@ -95,7 +101,8 @@ def sprite(shape: str, texture: str, radius: int) -> tuple[Array, Array]:
     shade = np.where(dark(texture, x, y), SHADE, 1.0)
 
     def pool(a: Array) -> Array:
-        return a.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3)).astype(np.float32)
+        pooled: Array = a.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3)).astype(np.float32)
+        return pooled
 
     return pool(mask.astype(np.float32)), pool(shade.astype(np.float32))
 

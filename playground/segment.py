@@ -1,4 +1,4 @@
-"""Parts an image into ground and visible regions; unmixes each pixel into how much thing it holds, and how bright."""
+"""Segments an image into ground and visible regions; unmixes each pixel into coverage by a thing and its brightness."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Array = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 SMOOTHING = 0.7
-"""Gaussian sigma in pixels, applied to every image first: it divides white noise by 2.5 and keeps a stripe of 3 px."""
+"""Sigma in pixels of the initial Gaussian blur: it divides white noise by 2.5 and keeps stripes of 3 px."""
 GROUND_LIGHTNESS = 0.5
 GROUND_CHROMA = 0.22
-"""The ground is light and nearly grey: a mean of channels above the one, a spread between them below the other."""
+"""The ground is light and nearly grey: the mean of its channels is above the one, their spread below the other."""
 GROUND_TOLERANCE = 0.05
 """Pixels within this (sRGB, root mean square over channels) of the fitted ground take part in its next fit."""
 VISIBLE = 0.06
-"""OKLab distance to the ground from which something can be seen at all; yellow, the palest colour, is at 0.19."""
+"""Minimum OKLab distance to the ground of anything visible; yellow, the palest colour, is at 0.19."""
 TRACE = 0.25
-"""Coverage from which a pixel may belong to a region: 3 px of ground between two things stay below it when blurred."""
+"""Minimum coverage of a pixel of a region: 3 px of ground between two things stay below it when blurred."""
 HALF = 0.5
-"""A region reaches to where its coverage falls to this share of what it has inside, faded things included."""
+"""A region ends where coverage falls to this share of the coverage inside, for faded things, too."""
 PLATEAU = 0.75
-"""Quantile of a region's coverage that stands for its inside."""
+"""Quantile of a region's coverage taken as the coverage inside."""
 FAINTEST = 0.3
-"""Coverage inside a faded thing, at least; fainter ones are not brought up to whole."""
+"""Minimum coverage inside a faded thing; fainter ones are not scaled up to full coverage."""
 SPECK = 14
-"""Regions below this many pixels are no candidates for a thing; a star of radius 6 has 47."""
+"""Minimum pixels of a region; a star of radius 6 has 47."""
 SHADES = (0.5 * SHADE, 1.15)
-"""What a pixel's shade may be, around SHADE..1 of clean renders."""
+"""Range of a pixel's shade; clean renders have SHADE..1."""
 HUE_SHARE = 0.08
-"""Of a region's pixels, for a hue to be worth parting the region by."""
+"""Minimum share of a region's pixels for a hue by which to split it."""
 NARROWS = (1.0, 1.5, 2.0, 3.0, 4.0)
-"""Pixels of erosion at which a region is tried for falling apart: half the width of the bridge that it cuts."""
+"""Pixels of erosion under which a region may fall apart: half the width of the bridge that is cut."""
 
 PALETTE: Array = np.array(list(COLOURS.values()), np.float32) / 255
 """The colours of the world, [8, 3], sRGB in [0, 1]."""
@@ -56,30 +56,30 @@ _TO_LAB = np.array(
 
 @dataclass(frozen=True)
 class Percept:
-    """An image taken apart. All maps are [SIZE, SIZE]."""
+    """An image decomposed into ground and coverage. All maps are [SIZE, SIZE]."""
 
     image: Array
-    """[SIZE, SIZE, 3], smoothed by SMOOTHING, its ground levelled to `ground` everywhere."""
+    """[SIZE, SIZE, 3], smoothed by SMOOTHING, with a uniform ground of colour `ground`."""
     ground: Array
     """[3], sRGB."""
     visibility: Array
     """OKLab distance to the ground."""
     misfit: Array
-    """[8, SIZE, SIZE]: what `misfit` leaves for each palette colour."""
+    """[8, SIZE, SIZE]: the residual of `misfit` for each palette colour."""
     hue: NDArray[np.intp]
-    """The palette colour that explains each pixel and its neighbours best."""
+    """Index of the palette colour that fits each pixel and its neighbours best."""
     coverage: Array
-    """How much of each pixel is thing and not ground, 0..1, if the thing there has colour `hue`."""
+    """Share of each pixel covered by a thing, 0..1, assuming the thing has colour `hue`."""
 
     @property
     def seen(self) -> Mask:
-        """Where something can be seen."""
+        """Pixels where something is visible."""
         seen: Mask = self.visibility > VISIBLE
         return seen
 
 
 def perceive(image: Array) -> Percept:
-    """Takes an image [SIZE, SIZE, 3] in [0, 1] apart."""
+    """Decomposes an image [SIZE, SIZE, 3] in [0, 1]."""
     smooth = ndimage.gaussian_filter(image, (SMOOTHING, SMOOTHING, 0), mode="nearest")
     surface = _ground(smooth)
     ground = surface.mean((0, 1))
@@ -92,7 +92,7 @@ def perceive(image: Array) -> Percept:
 
 
 def oklab(rgb: Array) -> Array:
-    """sRGB in [0, 1], [..., 3], as OKLab (Ottosson 2020): equal distances look about equally far apart."""
+    """sRGB in [0, 1], [..., 3], as OKLab (Ottosson 2020), where equal distances look about equally different."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4)
     lab: Array = np.cbrt(linear @ _TO_LMS.T) @ _TO_LAB.T
     return lab
@@ -101,14 +101,14 @@ def oklab(rgb: Array) -> Array:
 def unmix(image: Array, ground: Array, colour: Array) -> tuple[Array, Array]:
     """Coverage `a` and light `a s` of pixels [..., 3]: least squares on pixel = (1 - a) ground + a s colour.
 
-    So coverage does not depend on the shade `s`, and a dark stripe covers the ground as well as a bright one.
+    Coverage is independent of the shade `s`: a dark stripe covers the ground as well as a bright one.
     """
     solution = (image - ground) @ np.linalg.pinv(np.stack([-ground, colour], 1)).T.astype(np.float32)
     return solution[..., 0], solution[..., 1]
 
 
 def misfit(image: Array, ground: Array, colour: Array) -> tuple[Array, Array]:
-    """Coverage, 0..1, of pixels [..., 3], and their distance (sRGB) to the nearest mixture whose shade is in SHADES."""
+    """Coverage, 0..1, of pixels [..., 3], and their sRGB distance to the nearest mixture with a shade in SHADES."""
     covered, light = unmix(image, ground, colour)
     covered = np.clip(covered, 0, 1)
     light = np.clip(light, SHADES[0] * covered, SHADES[1] * covered)
@@ -117,13 +117,13 @@ def misfit(image: Array, ground: Array, colour: Array) -> tuple[Array, Array]:
 
 
 def coverage_of(percept: Percept, colour: Array) -> Array:
-    """Coverage [SIZE, SIZE], 0..1, by things of this very colour or the palette's."""
+    """Coverage [SIZE, SIZE], 0..1, by things of this colour or of the palette's."""
     covered, _ = unmix(percept.image, percept.ground, colour)
     return np.clip(np.maximum(covered, percept.coverage), 0, 1)
 
 
 def regions(percept: Percept) -> list[Mask]:
-    """Connected regions that are thing rather than ground, larger ones first, specks left out."""
+    """Connected regions covered by things, largest first, without specks."""
     found = []
     for rough in parts((percept.coverage > TRACE) & percept.seen):
         inside = np.clip(np.quantile(percept.coverage[rough], PLATEAU), FAINTEST, 1)
@@ -139,7 +139,7 @@ def parts(mask: Mask, least: int = SPECK) -> list[Mask]:
 
 
 def splits(region: Mask, hue: NDArray[np.intp]) -> Iterator[list[Mask]]:
-    """Ways to part a region: where its hues differ, then where it is narrow. Each of its pixels goes to one part."""
+    """Ways to split a region: where its hues differ, then where it is narrow. Each pixel goes to one part."""
     shares = np.bincount(hue[region], minlength=len(PALETTE)) / region.sum()
     of_one_hue = [region & (hue == h) for h in np.argsort(-shares) if shares[h] > HUE_SHARE]
     seeds = [part for mask in of_one_hue for part in parts(ndimage.binary_opening(mask))]
@@ -155,7 +155,7 @@ def splits(region: Mask, hue: NDArray[np.intp]) -> Iterator[list[Mask]]:
 
 
 def _grow(seeds: list[Mask], region: Mask) -> list[Mask]:
-    """The region's pixels, each given to the nearest seed."""
+    """The region's pixels, each assigned to the nearest seed."""
     labels = sum(i * seed for i, seed in enumerate(seeds, start=1))
     nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     labels = np.asarray(labels)[tuple(nearest)]
@@ -163,11 +163,11 @@ def _grow(seeds: list[Mask], region: Mask) -> list[Mask]:
 
 
 def _ground(image: Array) -> Array:
-    """The ground behind everything, [SIZE, SIZE, 3]: a quadratic of position through light grey pixels that agree."""
+    """The ground behind all things, [SIZE, SIZE, 3]: a quadratic in position, fitted to light grey pixels."""
     pixels, terms = image.reshape(-1, 3), _quadratic()
     light, chroma = pixels.mean(1), np.ptp(pixels, 1)
     candidates = (light > GROUND_LIGHTNESS) & (chroma < GROUND_CHROMA)
-    if candidates.sum() < SIZE:  # no light grey anywhere: the lightest pixels have to do
+    if candidates.sum() < SIZE:  # no light grey anywhere: take the lightest pixels
         candidates = light >= np.quantile(light, 0.9)
     counts, edges = np.histogram(light[candidates], bins=25, range=(0, 1))
     mode = edges[(counts[:-1] + counts[1:]).argmax() + 1]

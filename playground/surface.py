@@ -1,4 +1,4 @@
-"""Reads what a thing is made of: its colour by its bright parts, its texture by patterns of shade at any phase."""
+"""Recognises a thing's surface: its colour from its bright parts, its texture from patterns of shade at any phase."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from refcore_playground.segment import PALETTE, SMOOTHING, Array, Mask, Percept,
 from refcore_playground.world import COLOURS, SIZE, TEXTURES
 
 UNCLEAR = "unclear"
-"""Stands for an attribute that a person could not name either. No request asks for it, so no fact holds of it."""
+"""Value of an attribute that a person could not name either. No request has it, so no fact holds of it."""
 
 INSIDE = 0.8
-"""Coverage from which a pixel shows the bare surface."""
+"""Minimum coverage of a pixel that shows only the surface."""
 BRIGHT = 0.35
-"""The share of a surface that is taken for its bright part; checkers are the darkest texture, half dark."""
+"""Share of a surface taken as its bright part; checkered is the darkest texture, half dark."""
 MOST_GROUND = 0.7
-"""Share of ground in what still counts as the colour of a faded thing."""
+"""Maximum share of ground in the colour of a faded thing."""
 LIGHTNESS_WEIGHT = 0.35
-"""Of lightness in the distance between colours: textures, blur and exposure change it more than they change the hue."""
+"""Weight of lightness in colour distances: textures, blur and exposure change lightness more than hue."""
 COLOUR_REACH = 0.13
-"""OKLab distance up to which a colour has the name of the nearest palette colour; those lie at least 0.13 apart."""
+"""Maximum OKLab distance to the palette colour that names a colour; palette colours are at least 0.13 apart."""
 OTHER_HUE = 0.08
-"""sRGB distance by which another palette colour must explain a pixel better than the thing's own, to count."""
+"""Minimum sRGB distance by which another palette colour must fit a pixel better than the thing's own."""
 OTHER_SHARE = 0.1
 OTHER_PIECE = 12
-"""Share of a surface, and pixels in one piece, in another hue, from which the thing is of two colours."""
+"""Share of a surface, or connected pixels, of another hue from which the thing has two colours."""
 
 SOLID_CONTRAST = 0.15
-"""Bright less dark, as a share of the colour, up to which a surface is solid; clean textures have 0.72."""
+"""Maximum contrast (bright minus dark, as a share of the colour) of a solid surface; clean textures have 0.72."""
 PATTERN_CONTRAST = 0.2
-"""The same, from which it can be a pattern."""
+"""Minimum contrast of a pattern."""
 PATTERN_MATCH = 0.6
-"""Correlation with a pattern from which it is recognised."""
+"""Minimum correlation with a recognised pattern."""
 PATTERN_LEAD = 0.03
-"""Lead in correlation over the best pattern of another texture."""
+"""Minimum lead in correlation over the best pattern of another texture."""
 SHADE_RANGE = (0.0, 1.3)
-"""Shades are clipped to this: noise on pale colours goes beyond."""
+"""Range to which shades are clipped: noise on pale colours exceeds it."""
 VARIED = 0.1
-"""Standard deviation that a pattern must have over a surface, to be told from solid there at all."""
+"""Minimum standard deviation of a pattern over a surface, below which it cannot be distinguished from solid."""
 SCALES = (0.77, 0.88, 1.0, 1.14, 1.3)
-"""Patterns are also sought finer and coarser than drawn, in steps of an eighth."""
+"""Scales at which patterns are matched, finer and coarser than drawn, in steps of an eighth."""
 TILTS: dict[str, tuple[int, ...]] = {
     "striped": tuple(range(0, 180, 15)),
     "dotted": (-10, 0, 10),
     "checkered": (-10, 0, 10),
 }
-"""Degrees: stripes are stripes in any direction; the others, turned further, look like something else."""
+"""Tilts in degrees: stripes are stripes in any direction; the others, turned further, look different."""
 _PHASES: dict[str, list[tuple[float, float]]] = {
     "striped": [(0, v) for v in np.arange(0, 6, 0.75)],
     "dotted": [(u, v) for u in np.arange(0.5, 8) for v in np.arange(0.5, 8)],
@@ -62,36 +62,36 @@ _PHASES: dict[str, list[tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Surface:
-    """What a thing is made of. `colour` and `texture` may be UNCLEAR."""
+    """Colour and texture of a thing, either may be UNCLEAR."""
 
     colour: str
     texture: str
     contrast: float
-    """Bright less dark of the best pattern, as a share of the colour."""
+    """Bright minus dark of the best pattern, as a share of the colour."""
     match: float
     """Correlation with the best pattern, -1..1; 1 for solid."""
     mixed: float
-    """Share of the surface that another palette colour explains clearly better, 0..1."""
+    """Share of the surface, 0..1, that another palette colour fits clearly better."""
 
 
 def paint(percept: Percept, region: Mask) -> Array:
-    """The colour, [3] in sRGB, of the bright part of a region."""
-    colour = PALETTE[np.bincount(percept.hue[region], minlength=len(PALETTE)).argmax()]
+    """Colour, [3] in sRGB, of the bright part of a region."""
+    colour: Array = PALETTE[np.bincount(percept.hue[region], minlength=len(PALETTE)).argmax()]
     pixels = percept.image[region]
-    for _ in range(2):  # a palette colour first, then what it found
+    for _ in range(2):  # first from a palette colour, then from the colour found with it
         covered, light = unmix(pixels, percept.ground, colour)
         bare = covered >= min(INSIDE, float(np.quantile(covered, 0.7)))
         bright = bare & (light >= np.quantile(light[bare], 1 - BRIGHT))
-        glimpse = 1 - np.clip(covered[bright], 0, 1)  # of the ground, to be taken off
+        glimpse = 1 - np.clip(covered[bright], 0, 1)  # share of the ground, to be subtracted
         own = (pixels[bright] - glimpse[:, None] * percept.ground).mean(0)
         colour = np.clip(own / (1 - min(float(glimpse.mean()), MOST_GROUND)), 0, 1)
     return colour
 
 
 def read_surface(percept: Percept, colour: Array, core: Mask, whole: Mask) -> Surface:
-    """Names colour and texture of a thing whose bright colour is `colour`.
+    """Colour and texture of a thing whose bright colour is `colour`.
 
-    Its bare surface shows in `core`, [SIZE, SIZE]; `whole` has its soft edge too, where other hues count as well.
+    `core`, [SIZE, SIZE], shows only its surface; `whole` includes its soft edge, where other hues count, too.
     """
     name = name_colour(colour)
     other = _other_hue(percept, colour, name) & whole
@@ -102,7 +102,7 @@ def read_surface(percept: Percept, colour: Array, core: Mask, whole: Mask) -> Su
 
 
 def name_colour(colour: Array) -> str:
-    """The palette's name for a colour [3] in sRGB, or UNCLEAR."""
+    """Palette name of a colour [3] in sRGB, or UNCLEAR."""
     offset = (oklab(PALETTE) - oklab(colour)) * (LIGHTNESS_WEIGHT, 1, 1)
     distances = np.linalg.norm(offset, axis=1)
     nearest = int(distances.argmin())
@@ -110,7 +110,7 @@ def name_colour(colour: Array) -> str:
 
 
 def _other_hue(percept: Percept, colour: Array, named: str) -> Mask:
-    """Where another palette colour explains the image clearly better than `colour` and its namesake in the palette."""
+    """Pixels that another palette colour fits clearly better than `colour` and its namesake in the palette."""
     own = misfit(percept.image, percept.ground, colour)[1]
     if named != UNCLEAR:
         own = np.minimum(own, percept.misfit[list(COLOURS).index(named)])
@@ -119,7 +119,7 @@ def _other_hue(percept: Percept, colour: Array, named: str) -> Mask:
 
 
 def _texture(percept: Percept, colour: Array, core: Mask) -> tuple[str, float, float]:
-    """Texture, contrast and match, as in `Surface`."""
+    """Texture, contrast and match; see `Surface`."""
     covered, light = unmix(percept.image[core], percept.ground, colour)
     shade = np.clip(light / np.clip(covered, 0.5, 1), *SHADE_RANGE)
     shade = shade - shade.mean()
@@ -132,7 +132,7 @@ def _texture(percept: Percept, colour: Array, core: Mask) -> tuple[str, float, f
     best = {t: np.where(names == TEXTURES.index(t), matches, -2).argmax() for t in TILTS}
     first, second = sorted(best, key=lambda t: -matches[best[t]])[:2]
     match, lead = matches[best[first]], matches[best[first]] - matches[best[second]]
-    # Half of the spread counts even where no pattern explains it: a smear is not solid.
+    # Half of the spread counts even if no pattern explains it: a smear is not solid.
     contrast = float(max(match, 0.5) * shade.std() / max(varied[best[first]], VARIED))
     if contrast < SOLID_CONTRAST:
         return "solid", contrast, 1.0
@@ -142,7 +142,7 @@ def _texture(percept: Percept, colour: Array, core: Mask) -> tuple[str, float, f
 
 @cache
 def _patterns() -> tuple[NDArray[np.intp], Array]:
-    """Index in TEXTURES, and brightness, of every pattern at every phase, tilt and scale: [n], [n, SIZE, SIZE]."""
+    """Every pattern at every phase, tilt and scale: index in TEXTURES [n], and brightness [n, SIZE, SIZE]."""
     fine = 2
     at = (np.arange(SIZE * fine, dtype=np.float32) + 0.5) / fine
     x, y = np.meshgrid(at, at)

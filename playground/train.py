@@ -1,4 +1,4 @@
-"""`python -m refcore_playground.train RECIPE`: trains an embedded checkpoint, resumable, in its native format."""
+"""`python -m refcore_playground.train RECIPE`: trains an embedded checkpoint and saves it in its native format."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ RECIPES: dict[str, str] = {
     "diffusion": "refcore_playground.training.diffusion:DiffusionRecipe",
     "owlv2": "refcore_playground.training.owlv2:Owlv2Recipe",
 }
-"""Name -> recipe, imported when it is chosen. Diffusion works on the latents of the autoencoder, which comes first."""
+"""Name -> recipe, imported on use. Train the autoencoder before diffusion, which works on its latents."""
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m refcore_playground.train", description=__doc__)
     parser.add_argument("recipe", choices=tuple(RECIPES))
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint, in its native format")
-    parser.add_argument("--state", type=Path, help="folder for resumable state and log (default: OUT/../NAME.training)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="training time; the learning rate follows it")
-    parser.add_argument("--warm", action="store_true", help="start from the weights in OUT instead of from noise")
-    parser.add_argument(
-        "--lr", type=float, help="peak learning rate instead of the recipe's, such as less of it with --warm"
-    )
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--state", type=Path, help="folder of the resumable state and the log (default: OUT.training)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="training time; sets the learning rate schedule")
+    parser.add_argument("--warm", action="store_true", help="start from the weights in OUT instead of random ones")
+    parser.add_argument("--lr", type=float, help="peak learning rate (default: the recipe's), lower with --warm")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     state = args.state or args.out.with_name(args.out.name + ".training")
 
-    from refcore_playground.training.loop import train
+    from refcore_playground.training.loop import train  # late: transformers and diffusers are not needed for --help
 
     module, _, name = RECIPES[args.recipe].partition(":")
     recipe = getattr(import_module(module), name)(args.out, args.seed)

@@ -1,4 +1,4 @@
-"""What can exist in the playground: colours, shapes, textures, sizes, relations, and the combinations held out."""
+"""The playground's world: colours, shapes, textures, sizes, relations, and the combinations held out of training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "diamond")
 TEXTURES: tuple[str, ...] = ("solid", "striped", "dotted", "checkered")
 RADII: dict[str, tuple[int, ...]] = {"small": (8, 9, 10), "large": (13, 14, 15)}
-"""Size -> the circumscribed radii that it may have, in pixels."""
+"""Size -> possible circumscribed radii, in pixels."""
 RELATIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
 INVERSE: dict[str, str] = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MAX_THINGS = 3
 GAP = 3
-"""Free pixels between the bounding boxes of two things."""
+"""Minimum distance between the bounding boxes of two things, in pixels."""
 DOMINANCE = 1.5
-"""A scene drawn for a relation has its offset along that axis at least this many times the other one."""
+"""In a scene drawn for a relation, minimum ratio of the offset along the relation's axis to the other offset."""
 
 UNSEEN_COLOUR_SHAPE: frozenset[tuple[str, str]] = frozenset(
     {
@@ -46,12 +46,12 @@ UNSEEN_COLOUR_SHAPE: frozenset[tuple[str, str]] = frozenset(
 UNSEEN_TEXTURE_SHAPE: frozenset[tuple[str, str]] = frozenset(
     {("striped", "heart"), ("dotted", "cross"), ("checkered", "triangle"), ("checkered", "star")}
 )
-"""No training image and no training caption holds any of these combinations."""
+"""Combinations that appear in no training image and no training caption."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene. `x`, `y` is its centre and `radius` its circumscribed radius, in pixels."""
+    """An object of a scene. `x`, `y` is its centre and `radius` its circumscribed radius, in pixels."""
 
     colour: str
     shape: str
@@ -62,7 +62,7 @@ class Thing:
 
     @property
     def size(self) -> str:
-        """`small` or `large`; the border lies halfway between the two ranges of radii."""
+        """`small` or `large`; the boundary lies halfway between the two ranges of radii."""
         return "small" if self.radius < (max(RADII["small"]) + min(RADII["large"])) / 2 else "large"
 
     @property
@@ -85,14 +85,14 @@ def is_unseen(colour: str, shape: str, texture: str | None) -> bool:
 
 
 def relation(dx: float, dy: float) -> str:
-    """The relation of a thing to another, from its offset (`y` grows downwards): the axis with the larger offset."""
+    """Relation of one thing to another by its offset (`y` grows downwards), along the axis with the larger offset."""
     if abs(dx) > abs(dy):
         return "left of" if dx < 0 else "right of"
     return "above" if dy < 0 else "below"
 
 
 def spec() -> dict[str, object]:
-    """Palette, shapes, textures, sizes, relations and the held-out combinations, ready for JSON."""
+    """Palette, shapes, textures, sizes, relations and held-out combinations, ready for JSON."""
     return {
         "size": SIZE,
         "colours": {name: list(rgb) for name, rgb in COLOURS.items()},

@@ -1,1 +1,1 @@
-"""Training recipes of the embedded checkpoints, each saved in the native format of its library."""
+"""Training recipes of the embedded checkpoints, each saved in its library's native format."""

@@ -1,4 +1,4 @@
-"""The BLIP-2 recipe: ViT and Q-Former with ITC, ITM and ITG, saved as a transformers folder, ITG head beside it."""
+"""The BLIP-2 recipe: ViT and Q-Former with ITC, ITM and ITG, saved as a transformers folder plus the ITG head."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from refcore_plugins.models.itg import PREFIX, ItgHead
 PATCH = 8
 BATCH = 40
 WRONG = 2
-"""Captions an image that differ from the true one in a single fact, for the matching loss."""
+"""Captions per image with a single wrong fact, for the matching loss."""
 WIDTH = 128
 QUERIES = 12
 IMAGE_MEAN = [0.5, 0.5, 0.5]
@@ -38,7 +38,7 @@ IMAGE_STD = [0.5, 0.5, 0.5]
 
 
 class Blip2Recipe:
-    """The first stage of BLIP-2 (arXiv 2301.12597, section 3.2), with captions wrong in one fact as hard negatives."""
+    """The first stage of BLIP-2 (arXiv 2301.12597, section 3.2); hard negatives are captions with one wrong fact."""
 
     lr = 8e-4
     ema_decay = 0.998
@@ -95,10 +95,11 @@ class Blip2Recipe:
         return encoded.input_ids, encoded.attention_mask
 
     def vision(self, images: Tensor) -> Tensor:
-        return self.model.vision_model(images * 2 - 1).last_hidden_state
+        states: Tensor = self.model.vision_model(images * 2 - 1).last_hidden_state
+        return states
 
     def match(self, vision: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """ITM logits [N, 2]: the two-way head on every query token, averaged; and the text's states [N, T, W]."""
+        """ITM logits [N, 2], averaged over the query tokens, and the text's states [N, T, W]."""
         queries = self.model.query_tokens.expand(len(vision), -1, -1)
         full = torch.cat([torch.ones(len(vision), QUERIES, dtype=mask.dtype), mask], 1)
         embeds = self.model.embeddings(input_ids=ids, query_embeds=queries)
@@ -108,23 +109,26 @@ class Blip2Recipe:
         return self.model.itm_head(out[:, :QUERIES]).mean(1), out[:, QUERIES:]
 
     def look(self, vision: Tensor) -> Tensor:
-        """The queries' states [N, Q, W] for an image alone."""
+        """States of the queries [N, Q, W] for an image alone."""
         queries = self.model.query_tokens.expand(len(vision), -1, -1)
-        return self.model.qformer(query_embeds=queries, encoder_hidden_states=vision).last_hidden_state
+        states: Tensor = self.model.qformer(query_embeds=queries, encoder_hidden_states=vision).last_hidden_state
+        return states
 
     def read(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """The first token's state [M, W] for a caption alone."""
+        """State of the first token [M, W] for a caption alone."""
         embeds = self.model.embeddings(input_ids=ids)
-        return self.model.qformer(query_embeds=embeds, query_length=0, attention_mask=mask).last_hidden_state[:, 0]
+        out = self.model.qformer(query_embeds=embeds, query_length=0, attention_mask=mask)
+        states: Tensor = out.last_hidden_state
+        return states[:, 0]
 
     def contrast(self, queries: Tensor, text: Tensor) -> Tensor:
-        """ITC similarities [N, M]: the largest cosine over the queries."""
+        """ITC similarities [N, M]: maximum cosine over the queries."""
         image = F.normalize(self.model.vision_projection(queries).float(), dim=-1)
         text = F.normalize(self.model.text_projection(text).float(), dim=-1)
         return torch.einsum("nqd,md->nqm", image, text).amax(1)
 
     def caption(self, vision: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """ITG loss [N]: mean cross-entropy of the next token; queries see queries, text queries and earlier text."""
+        """ITG loss [N]: mean next-token cross-entropy; queries attend to queries, text to queries and earlier text."""
         ids = ids.clone()
         ids[:, 0] = self.tokenizer.bos_token_id
         queries = self.model.query_tokens.expand(len(vision), -1, -1)
@@ -143,18 +147,7 @@ class Blip2Recipe:
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
         if progress < VISION_FIRST:
-            batch = draw_batch(VISION_BATCH, self.rng, categories=BINDING)
-            ids, mask = self.tokens(batch.captions)
-            with torch.autocast("cpu", torch.bfloat16):
-                vision = self.vision(distort(batch.images))
-                queries, text = self.look(vision), self.read(ids, mask)
-                _, states = self.match(vision, ids, mask)
-            return {
-                "grounding": self.grounding.loss(states, ids, batch.requests, batch.scenes),
-                "patches": self.head.loss(vision[:, 1:], batch.scenes, PATCH),
-                "scene": self.facts.of_scenes(queries.float().mean(1), batch.scenes),
-                "text": self.facts.of_requests(text, batch.requests),
-            }
+            return self._dense_loss()
         batch = draw_batch(BATCH, self.rng, wrong=WRONG, categories=BINDING)
         captions = batch.captions + [w for row in batch.wrong for w in row]
         all_ids, all_mask = self.tokens(captions)
@@ -162,18 +155,7 @@ class Blip2Recipe:
         again = torch.arange(BATCH).repeat_interleave(WRONG)
         images = distort(batch.images)
         if progress > ATTACKED:
-            truth = torch.cat([torch.ones(BATCH), torch.zeros(BATCH)]).long()
-            wrong_ids, wrong_mask = (a[BATCH::WRONG] for a in (all_ids, all_mask))
-
-            def loss(moved: Tensor) -> Tensor:
-                with torch.autocast("cpu", torch.bfloat16):
-                    vision = self.vision(moved)
-                    logits, _ = self.match(
-                        torch.cat([vision, vision]), torch.cat([ids, wrong_ids]), torch.cat([mask, wrong_mask])
-                    )
-                return F.cross_entropy(logits.float(), truth, reduction="sum")
-
-            images = attack(images, loss, REACH)
+            images = self._attacked(images, all_ids, all_mask)
         with torch.autocast("cpu", torch.bfloat16):
             vision = self.vision(images)
             queries, text = self.look(vision), self.read(all_ids, all_mask)
@@ -193,20 +175,49 @@ class Blip2Recipe:
         itm = (F.cross_entropy(logits, truth, reduction="none") * weight).sum() / weight.sum()
         patches = self.head.loss(vision[:, 1:], batch.scenes, PATCH)
         wrong = [request for row in batch.wrong_requests for request in row]
-        asked = [*batch.requests, *(batch.requests[i] for i in mate.tolist()), *wrong]
+        requests = [*batch.requests, *(batch.requests[i] for i in mate.tolist()), *wrong]
         shown = [*batch.scenes, *batch.scenes, *(batch.scenes[i] for i in again.tolist())]
         return {
             "itc": 0.25 * itc,
             "itm": 2 * itm,
             "itg": itg,
-            "grounding": self.grounding.loss(states, read, asked, shown),
+            "grounding": self.grounding.loss(states, read, requests, shown),
             "patches": 0.5 * patches,
             "scene": self.facts.of_scenes(queries.float().mean(1), batch.scenes),
             "text": 0.5 * self.facts.of_requests(text[:BATCH], batch.requests),
         }
 
+    def _dense_loss(self) -> dict[str, Tensor]:
+        """The auxiliary losses alone, on a batch of their own."""
+        batch = draw_batch(VISION_BATCH, self.rng, categories=BINDING)
+        ids, mask = self.tokens(batch.captions)
+        with torch.autocast("cpu", torch.bfloat16):
+            vision = self.vision(distort(batch.images))
+            queries, text = self.look(vision), self.read(ids, mask)
+            _, states = self.match(vision, ids, mask)
+        return {
+            "grounding": self.grounding.loss(states, ids, batch.requests, batch.scenes),
+            "patches": self.head.loss(vision[:, 1:], batch.scenes, PATCH),
+            "scene": self.facts.of_scenes(queries.float().mean(1), batch.scenes),
+            "text": self.facts.of_requests(text, batch.requests),
+        }
+
+    def _attacked(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Images made adversarial to matching their captions, the first BATCH, against a wrong one each."""
+        truth = torch.cat([torch.ones(BATCH), torch.zeros(BATCH)]).long()
+        ids, mask = (torch.cat([a[:BATCH], a[BATCH::WRONG]]) for a in (ids, mask))
+
+        def loss(moved: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                vision = self.vision(moved)
+                logits, _ = self.match(torch.cat([vision, vision]), ids, mask)
+            return F.cross_entropy(logits.float(), truth, reduction="sum")
+
+        return attack(images, loss, REACH)
+
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """Retrieval among 500, true caption against one wrong in one fact, and yes/no accuracy, on clean scenes."""
+        """Retrieval among 500, true captions against captions with one wrong fact, and yes/no accuracy, on clean
+        scenes."""
         scores: dict[str, float] = {}
         for split in ("seen",) if quick else ("seen", "unseen"):
             rng = random.Random(f"evaluate-{split}")
@@ -238,7 +249,7 @@ class Blip2Recipe:
         return scores
 
     def warm_start(self) -> None:
-        """Takes the weights of the checkpoint in the output folder, its language head too."""
+        """Loads the weights of the checkpoint in the output folder, including the language head."""
         saved = Blip2ForImageTextRetrieval.from_pretrained(
             self.out, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )

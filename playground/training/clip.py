@@ -1,4 +1,4 @@
-"""The CLIP recipe: a small ViT and text tower, trained on hard negatives, saved as an open_clip `local-dir:` folder."""
+"""The CLIP recipe: a small ViT and text tower with hard negatives, saved as an open_clip `local-dir:` folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from refcore_playground.world import SIZE
 PATCH = 8
 BATCH = 64
 WRONG = 2
-"""Captions an image that differ from the true one in a single fact."""
+"""Captions per image with a single wrong fact."""
 
 
 class ClipRecipe:
@@ -66,7 +66,8 @@ class ClipRecipe:
         encoded = self.tokenizer(
             captions, padding=True, truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         )
-        return encoded.input_ids
+        ids: Tensor = encoded.input_ids
+        return ids
 
     def see(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit image features [N, D] and patch tokens [N, P, W]."""
@@ -75,7 +76,7 @@ class ClipRecipe:
         return F.normalize(pooled.float(), dim=-1), tokens
 
     def read(self, captions: list[str]) -> Tensor:
-        """Unit text features [M, D]: those of `encode_text`, without the padding behind the longest caption."""
+        """Unit text features [M, D], as `encode_text` gives them, without padding beyond the longest caption."""
         ids, model = self.tokens(captions), self.model
         length = ids.shape[1]
         with torch.autocast("cpu", torch.bfloat16):
@@ -111,7 +112,7 @@ class ClipRecipe:
         }
 
     def judge(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Contrast within the batch, wrong captions included, and the choice among an image's own captions."""
+        """Losses of the contrast within the batch, wrong captions included, and of the choice among own captions."""
         scale = self.model.logit_scale.exp().clamp(max=100)
         true, false = text[:BATCH], text[BATCH:].view(BATCH, WRONG, -1)
         logits = scale * image @ true.t()
@@ -122,7 +123,7 @@ class ClipRecipe:
         return contrast, choice
 
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """Retrieval among 500 and accuracy on captions wrong in one fact, on fresh clean scenes, seen and unseen."""
+        """Retrieval among 500 and accuracy on captions with one wrong fact, on fresh clean scenes, seen and unseen."""
         scores: dict[str, float] = {}
         for split in ("seen",) if quick else ("seen", "unseen"):
             rng = random.Random(f"evaluate-{split}")
@@ -140,7 +141,7 @@ class ClipRecipe:
         return scores
 
     def warm_start(self) -> None:
-        """Takes the weights of the checkpoint in the output folder, but for word embeddings of another vocabulary."""
+        """Loads the weights of the checkpoint in the output folder, except word embeddings of another vocabulary."""
         saved, own = load_file(self.out / "open_clip_model.safetensors"), self.model.state_dict()
         self.model.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in saved.items()})
 

@@ -1,4 +1,4 @@
-"""Fresh batches: scenes, captions, wrong captions, the distortions of real views, and attacks on what judges them."""
+"""Training batches: scenes, captions, wrong captions, distortions like those of views, and adversarial images."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ KIND_WEIGHTS: dict[str, int] = {
     "drop": 1,
     "add": 1,
 }
-"""How often each kind of wrong caption is drawn where it applies: the ones that are learnt last come most often."""
+"""Relative frequency of each kind of wrong caption; those learnt last come most often."""
 BINDING: tuple[str, ...] = (*CATEGORIES, "spatial", "spatial", "complex", "complex")
-"""Categories for referees to learn from: those in which attributes and relations must be bound come more often."""
+"""Categories a referee is trained on: those that bind attributes and relations come more often."""
 VISION_FIRST = 0.2
-"""Share of a referee's budget in which its vision tower learns patches alone: shapes are then known to 80-90 % within
-minutes, where beside the text losses a patch's shape stayed below 45 % for most of an hour."""
+"""Share of a referee's budget in which its vision tower learns patches alone: the accuracy of shapes reaches 80-90 %
+within minutes; beside the text losses it stayed below 45 % for most of an hour."""
 VISION_BATCH = 64
 ATTACKED = 0.8
-"""Share of the budget after which a referee learns on images moved against it."""
+"""Share of the budget after which a referee is trained on adversarial images."""
 REACH = 2.5
-"""The farthest such a move, as an L2 length over a [3, 64, 64] image; repainting a small thing takes about 14."""
+"""Maximum L2 norm of the perturbation of a [3, 64, 64] image; repainting a small thing takes about 14."""
 
 
 @dataclass
 class Batch:
-    """`images` [N, 3, 64, 64] in [0, 1]; one true and `k` wrong captions an image."""
+    """`images` [N, 3, 64, 64] in [0, 1], each with one true and `k` wrong captions."""
 
     scenes: list[Scene]
     requests: list[Request]
@@ -60,7 +60,7 @@ def draw_batch(
     categories: Sequence[str] = CATEGORIES,
     texture: str | None = None,
 ) -> Batch:
-    """Draws `n` scenes of the given categories, with a caption and `wrong` captions that differ in one fact.
+    """`n` scenes of the given categories, each with a caption and `wrong` captions that differ in one fact.
 
     With a `texture`, every caption names it.
     """
@@ -80,12 +80,12 @@ def draw_batch(
         requests.append(request)
         captions.append(write(request, rng))
         wrongs.append(negatives)
-    said = [[write(request, rng) for request in row] for row in wrongs]
-    return Batch(scenes, requests, torch.from_numpy(render_batch(scenes)), captions, said, wrongs)
+    written = [[write(request, rng) for request in row] for row in wrongs]
+    return Batch(scenes, requests, torch.from_numpy(render_batch(scenes)), captions, written, wrongs)
 
 
 def draw_checkered(n: int, rng: random.Random, split: str = "seen") -> Batch:
-    """Scenes whose captions name something checkered: the finest texture, which is learnt last."""
+    """Scenes whose captions name something checkered, the finest texture, which is learnt last."""
     return draw_batch(n, rng, split=split, categories=("texture", "complex"), texture="checkered")
 
 
@@ -97,21 +97,21 @@ def _wrong(scene: Scene, request: Request, rng: random.Random, kind: str | None)
         chosen = rng.choices(list(kinds), weights=list(kinds.values()))[0]
         try:
             return draw_negative(scene, request, rng, chosen)[0]
-        except ValueError:  # no relation or size to change, say
+        except ValueError:  # every change of this kind would be true of the scene
             del kinds[chosen]
     raise ValueError("no wrong caption")
 
 
 def distort(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Small rotations, shifts and scales, blur, noise, contrast and colour: what views and decoders do to a picture.
+    """Images [N, 3, H, W] in [0, 1] with small rotations, shifts and scales, blur, noise, contrast and colour changes.
 
-    Kept small enough that every fact of the scene stays true. [N, 3, H, W] in [0, 1], and so is the result.
+    These are like the changes by views and decoders, and small enough that every fact of the scene stays true.
     """
     return distort_and_follow(images, generator)[0]
 
 
 def distort_and_follow(images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """`distort`, and where it moved things: the images, and matrices [N, 2, 3] that `follow` takes."""
+    """`distort`, with the matrices [N, 2, 3] of the motion, for `follow`."""
     n = len(images)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -137,20 +137,19 @@ def distort_and_follow(images: Tensor, generator: torch.Generator | None = None)
 
 
 def follow(places: Tensor, theta: Tensor) -> Tensor:
-    """Where places [N, 2], x and y as shares of the side, are after a distortion by matrices [N, 2, 3].
+    """Positions after a distortion by matrices [N, 2, 3] of places [N, 2], x and y as shares of the side.
 
-    A matrix says where each point of the result comes from, in -1 .. 1, so this is its inverse.
+    A matrix maps each point of the result to its origin, in -1 .. 1, so this is its inverse.
     """
-    back = torch.linalg.solve(theta[:, :, :2], (2 * places - 1 - theta[:, :, 2]).unsqueeze(-1)).squeeze(-1)
+    back: Tensor = torch.linalg.solve(theta[:, :, :2], (2 * places - 1 - theta[:, :, 2]).unsqueeze(-1)).squeeze(-1)
     return (back + 1) / 2
 
 
 def attack(images: Tensor, loss: Callable[[Tensor], Tensor], reach: float) -> Tensor:
-    """Images moved against what they show: one gradient step of L2 length up to `reach`, from a random start.
+    """Adversarial images: one gradient ascent step of L2 norm up to `reach` on `loss`, from a random start.
 
-    Models trained on these have gradients that draw things rather than noise (Santurkar et al., arXiv 1906.09453):
-    that is what an inversion asks of a referee. `loss` maps images to the summed loss to be raised; images are
-    [N, 3, H, W] in [0, 1].
+    Models trained on these have gradients that draw things rather than noise (Santurkar et al., arXiv 1906.09453), as
+    inversions need. `loss` maps images [N, 3, H, W] in [0, 1] to their summed loss.
     """
     length = reach * torch.rand(len(images), 1, 1, 1)
     start = torch.randn_like(images)
@@ -158,4 +157,5 @@ def attack(images: Tensor, loss: Callable[[Tensor], Tensor], reach: float) -> Te
     moved = (images + start).requires_grad_()
     (gradient,) = torch.autograd.grad(loss(moved), moved)
     step = gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-    return (images + start + length * step).clamp(0, 1).detach()
+    attacked: Tensor = images + start + length * step
+    return attacked.clamp(0, 1).detach()

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from refcore_playground.draw import CATEGORIES, draw_request
 from refcore_playground.grammar import Request, write
+from refcore_playground.judge import judge
 from refcore_playground.training.data import BINDING, draw_batch, draw_checkered
 from refcore_playground.training.lessons import PhraseHead
 from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, save_clip_tokenizer
@@ -23,28 +24,28 @@ from refcore_playground.training.tokens import CONTEXT_LENGTH, clip_tokenizer, s
 LATENT_CHANNELS = 4
 LATENT_SIZE = 16
 TEXT_FIRST = 0.05
-"""Share of the diffusion budget in which the text encoder alone learns to read phrases; minutes of text save an hour of
-learning to read through a denoiser."""
+"""Share of the diffusion budget in which the text encoder is trained alone, on phrases; minutes of this save an hour of
+training it through the denoiser."""
 FRESH = 24
-"""New scenes encoded each step; a batch is drawn from the latest of them, each with its own noise and wording."""
+"""New scenes encoded per step; a batch is drawn from the pool of the latest, each with its own noise and caption."""
 POOL = 4096
 SCENES = (*BINDING, "texture", "texture")
-"""Categories of the scenes: those in which the model fails most come more often."""
+"""Categories of the scenes; those in which the model fails most come more often."""
 CHECKERED = 8
-"""Of the new scenes, those with something checkered: its squares are single cells of the latent, learnt last of all."""
+"""New scenes with something checkered; its squares are single cells of the latent, learnt last of all."""
 FINE = 400
-"""Timesteps below this settle textures and nothing else. True checkered latents, noised to t = 300 and denoised by a
-model trained on all timesteps alike, came back right in 35 of 48 scenes (DDIM, guidance 4); after 5,800 steps of
-this, in 45."""
+"""Timesteps below this only decide textures. True checkered latents, noised to t = 300 and denoised by a model trained
+on uniform timesteps, came back right in 35 of 48 scenes (DDIM, guidance 4); after 5,800 steps with FINE_SHARE, in
+45."""
 FINE_SHARE = 0.5
 """Share of a batch with such timesteps."""
 THING_WEIGHT = 5.0
-"""Weight of the cells of things there, beside 1 of the ground, which is nine tenths of a scene. At higher noise weights
-that depend on the scene would bias the model towards drawing more of it."""
+"""Weight of cells with things at these timesteps, relative to the ground, which is nine tenths of a scene. At higher
+noise, weights that depend on the scene would bias the model towards drawing more things."""
 
 
 class AutoencoderRecipe:
-    """A KL autoencoder with four-fold downsampling (latent diffusion, arXiv 2112.10752), which keeps 3 px stripes."""
+    """A KL autoencoder with fourfold downsampling (latent diffusion, arXiv 2112.10752), which keeps 3 px stripes."""
 
     lr = 1.5e-3
     ema_decay = 0.995
@@ -63,17 +64,17 @@ class AutoencoderRecipe:
             sample_size=64,
             mid_block_add_attention=False,
         ).to(memory_format=torch.channels_last)
-        with torch.no_grad():  # start with little posterior noise, so that the decoder has something to learn from
+        with torch.no_grad():  # start with little posterior noise, so that the decoder gets a signal
             self.model.quant_conv.bias[LATENT_CHANNELS:] = -6.0
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"model": self.model})
 
     def loss(self, step: int, progress: float) -> dict[str, Tensor]:
-        # Textures are what an autoencoder forgets first, so every other batch is of them.
+        # An autoencoder forgets textures first, so every other batch has them.
         categories = ("texture",) if step % 2 else CATEGORIES
         images = draw_batch(self.batch, self.rng, categories=categories).images * 2 - 1
-        # Blends teach the decoder what lies between scenes, where an inversion spends most of its steps.
+        # Blends train the decoder between scenes, where an inversion spends most of its steps.
         fade = torch.rand(len(images), 1, 1, 1)
         images = torch.where(torch.rand(len(images), 1, 1, 1) < 0.15, images.lerp(images.flip(0), fade), images)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -82,7 +83,7 @@ class AutoencoderRecipe:
             mean, std = posterior.mean.float(), posterior.std.float()
             decoded = self.model.decode(mean + std * torch.randn_like(mean)).sample.float()
         kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
-        # Nine tenths of a scene is ground: things weigh more, and their colour (the pooled error) comes before edges.
+        # Nine tenths of a scene are ground: things weigh more, and their colour (the pooled error) more than edges.
         weight = 1 + 5 * (images - images.amax((2, 3), keepdim=True)).abs().amax(1, keepdim=True).clamp(max=1)
         error = (decoded - images) * (weight / weight.mean((2, 3), keepdim=True)).sqrt()
         edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
@@ -96,7 +97,7 @@ class AutoencoderRecipe:
         }
 
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """Mean squared error on [0, 1] of fresh scenes of both splits."""
+        """Mean squared error, on pixels in [0, 1], over fresh scenes of both splits."""
         scores = {}
         for split in ("seen", "unseen"):
             images = draw_batch(100, random.Random(f"evaluate-{split}"), split=split).images * 2 - 1
@@ -106,7 +107,7 @@ class AutoencoderRecipe:
         return scores
 
     def warm_start(self) -> None:
-        """Takes the weights of the autoencoder in the output folder."""
+        """Loads the weights of the autoencoder in the output folder."""
         saved = AutoencoderKL.from_pretrained(self.out / "vae", torch_dtype=torch.float32, use_safetensors=True)
         self.model.load_state_dict(saved.state_dict())
 
@@ -150,7 +151,7 @@ class DiffusionRecipe:
             sample_size=LATENT_SIZE,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            # Things cover several cells of 8 px, so attention works on 8 x 8; edges and textures take convolutions.
+            # Things cover several cells of 8 px, so attention works at 8 x 8; edges and textures need convolutions.
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
             mid_block_type="UNetMidBlock2DCrossAttn",
@@ -180,20 +181,22 @@ class DiffusionRecipe:
         encoded = self.tokenizer(
             captions, padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         )
-        return encoded.input_ids
+        ids: Tensor = encoded.input_ids
+        return ids
 
     def encode_text(self, captions: list[str]) -> Tensor:
-        return self.text(self.tokens(captions)).last_hidden_state
+        states: Tensor = self.text(self.tokens(captions)).last_hidden_state
+        return states
 
     def read(self, requests: list[Request]) -> Tensor:
-        """How well each noun's state knows its phrase."""
+        """Loss of reading each phrase from its noun's state."""
         ids = self.tokens([write(request, self.rng) for request in requests])
         with torch.autocast("cpu", torch.bfloat16):
             states = self.text(ids).last_hidden_state
         return self.phrases.loss(states, ids, requests)
 
     def draw(self, fresh: int) -> None:
-        """Adds `fresh` new scenes to the pool: latents, the cells that things cover, and what they show."""
+        """Adds `fresh` new scenes to the pool: latents, masks of the cells with things, and requests."""
         share = CHECKERED * fresh // FRESH
         plain = draw_batch(fresh - share, self.rng, categories=SCENES)
         checkered = draw_checkered(share, self.rng)
@@ -222,9 +225,7 @@ class DiffusionRecipe:
         return {"v": (error.mean((1, 2, 3)) / weight.mean((1, 2, 3))).mean()}
 
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """The loss on fresh scenes at fixed noise, and the share of samples that the judge finds right."""
-        from refcore_playground.judge import judge
-
+        """Share of samples that the judge finds right."""
         prompts = draw_batch(36 if quick else 120, random.Random("evaluate-samples")).requests
         images = self.sample([str(r) for r in prompts], guidance=5.0, steps=25)
         right = [judge(i.permute(1, 2, 0).numpy(), r).verdict for i, r in zip(images, prompts, strict=True)]
@@ -242,11 +243,12 @@ class DiffusionRecipe:
             for t in self.scheduler.timesteps:
                 without, given = self.unet(torch.cat([x, x]), t, text).sample.float().chunk(2)
                 x = self.scheduler.step(without + guidance * (given - without), t, x).prev_sample
-            return self.vae.decode(x / self.vae.config.scaling_factor).sample.float().add(1).div(2).clamp(0, 1)
+            images: Tensor = self.vae.decode(x / self.vae.config.scaling_factor).sample
+            return images.float().add(1).div(2).clamp(0, 1)
 
     def warm_start(self) -> None:
-        """Takes the weights of text encoder and UNet in the output folder, which can read already."""
-        self.text_first = 0.0
+        """Loads the weights of text encoder and UNet in the output folder."""
+        self.text_first = 0.0  # the loaded text encoder reads phrases already
         unet = UNet2DConditionModel.from_pretrained(self.out / "unet", torch_dtype=torch.float32, use_safetensors=True)
         self.unet.load_state_dict(unet.state_dict())
         text = CLIPTextModel.from_pretrained(
@@ -276,7 +278,7 @@ class DiffusionRecipe:
 
 
 def save_half(model: Any, folder: Path) -> None:
-    """Saves a diffusers or transformers model in float16 without touching the one in training."""
+    """Saves a diffusers or transformers model in float16 and restores its float32 weights."""
     state = {k: v.clone() for k, v in model.state_dict().items()}
     model.half().save_pretrained(folder)
     model.float().load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Dense lessons beside the real losses: what lies under each patch, what a scene holds, what a caption says.
+"""Dense auxiliary losses: the thing under each patch, the facts of a scene, the content of a caption.
 
-A contrastive or matching loss gives one answer a pair, from which attributes are bound to things only late. These heads
-ask every tower directly; they are thrown away after training, so the checkpoints keep their native formats.
+A contrastive or matching loss gives one signal per pair, from which attributes are bound to things only late. These
+heads train each tower directly; they are discarded afterwards, so the checkpoints keep their native formats.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ PHRASE_CLASSES: dict[str, int] = {
     "count": MAX_THINGS,
     "relation": len(RELATIONS) + 1,
 }
-"""What a noun must know of its phrase; the last texture, size and relation stand for "not said"."""
+"""Number of classes that a noun's state must predict of its phrase; the last texture, size and relation mean "not
+named"."""
 _COLOURS = tuple(COLOURS)
 _SIZES = ("small", "large")
 
 
 def patch_targets(scenes: list[Scene], patch: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What covers each patch centre: class indices (-100 where there is ground or no word), and where the centre is.
+    """The thing at each patch centre: class indices (-100 for ground or textures without a word), and its centre.
 
     Returns:
-        classes: name -> [N, P] long; places [N, P, 2], the centre's x and y in units of 16 px from the image's centre,
-        NaN on the ground. P = (64 / patch)^2. Places are absolute: a tower taught offsets forgets where its patches
-        lie, and then nothing that reads it can learn left from right.
+        classes: name -> [N, P] long; places [N, P, 2], x and y of the thing's centre in units of 16 px from the image's
+        centre, NaN on the ground. P = (64 / patch)^2. Places are absolute: a tower trained on offsets forgets where its
+        patches are, and then nothing that reads it can learn left from right.
     """
     side = SIZE // patch
     centre = torch.arange(side) * patch + patch / 2
@@ -67,7 +68,7 @@ def patch_targets(scenes: list[Scene], patch: int) -> tuple[dict[str, Tensor], T
 
 
 class PatchHead(nn.Module):
-    """Reads the thing under each patch from a patch token."""
+    """Predicts the thing under each patch from its token."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class PatchHead(nn.Module):
         self.out = nn.Linear(width, sum(PATCH_CLASSES.values()) + 2 + 1)
 
     def loss(self, tokens: Tensor, scenes: list[Scene], patch: int) -> Tensor:
-        """Cross-entropy of every attribute and of thing against ground, L1 of the place. `tokens` is [N, P, W]."""
+        """Cross-entropy of each attribute and of thing against ground, plus L1 of the place. `tokens` is [N, P, W]."""
         classes, places = patch_targets(scenes, patch)
         out = self.out(self.norm(tokens.float()))
         *logits, place, ground = out.split([*PATCH_CLASSES.values(), 2, 1], dim=-1)
@@ -108,11 +109,11 @@ _NAMES: list[tuple[object, ...]] = [
     ),
 ]
 FACTS: dict[tuple[object, ...], int] = {name: i for i, name in enumerate(_NAMES)}
-"""Every fact that binds two attributes or two things -> its place in the vectors below."""
+"""Every fact that binds two attributes or two things -> its index in the vectors below."""
 
 
 def scene_facts(scenes: Sequence[Scene]) -> Tensor:
-    """Which facts hold of each scene: [N, F] of 0 and 1."""
+    """Whether each fact holds of each scene: [N, F] of 0 and 1."""
     truth = torch.zeros(len(scenes), len(FACTS))
     for i, scene in enumerate(scenes):
         holds: list[tuple[object, ...]] = [("things", len(scene.things))]
@@ -129,7 +130,7 @@ def scene_facts(scenes: Sequence[Scene]) -> Tensor:
 
 
 def request_facts(requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
-    """Which facts each request states, and of which it says anything (true or false): [N, F] and [N, F] of 0 and 1."""
+    """Whether each request makes each fact true, and whether it decides the fact: [N, F] and [N, F] of 0 and 1."""
     truth, known = torch.zeros(len(requests), len(FACTS)), torch.ones(len(requests), len(FACTS))
     for i, request in enumerate(requests):
         holds: list[tuple[object, ...]] = [("things", request.total)]
@@ -161,10 +162,10 @@ def request_facts(requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
 
 
 class FactHead(nn.Module):
-    """Reads bound facts from a pooled embedding; one head for pictures and captions lays both out alike."""
+    """Predicts bound facts from a pooled embedding; a head shared by pictures and captions aligns their embeddings."""
 
     rare = 12.0
-    """Weight of a fact that holds: a handful of several hundred do."""
+    """Additional weight of a fact that holds: only a handful of several hundred do."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -183,7 +184,7 @@ class FactHead(nn.Module):
         return self._loss(pooled, truth, torch.ones_like(truth))
 
     def of_requests(self, pooled: Tensor, requests: Sequence[Request]) -> Tensor:
-        """The same over what each request says; `pooled` is [N, W]."""
+        """Weighted cross-entropy of the facts that each request decides; `pooled` is [N, W]."""
         return self._loss(pooled, *request_facts(requests))
 
 
@@ -194,7 +195,7 @@ def noun_ids(vocabulary: dict[str, int]) -> Tensor:
 
 
 class PhraseHead(nn.Module):
-    """Reads a whole phrase from the state of its noun; for text encoders whose tokens are attended one by one."""
+    """Predicts a whole phrase from its noun's state; for text encoders whose tokens are attended to one by one."""
 
     def __init__(self, width: int, vocabulary: dict[str, int]) -> None:
         super().__init__()
@@ -213,8 +214,8 @@ class PhraseHead(nn.Module):
                 targets["texture"].append(TEXTURES.index(phrase.texture) if phrase.texture else len(TEXTURES))
                 targets["size"].append(_SIZES.index(phrase.size) if phrase.size else 2)
                 targets["count"].append(phrase.count - 1)
-                said = request.relation if place == 1 else None
-                targets["relation"].append(RELATIONS.index(said) if said else len(RELATIONS))
+                named = request.relation if place == 1 else None
+                targets["relation"].append(RELATIONS.index(named) if named else len(RELATIONS))
         logits = self.out(self.norm(states[at].float())).split(list(PHRASE_CLASSES.values()), dim=-1)
         losses = [
             F.cross_entropy(logit, torch.tensor(targets[name]))
@@ -224,10 +225,10 @@ class PhraseHead(nn.Module):
 
 
 class GroundingHead(nn.Module):
-    """Asks each noun of a caption, read beside an image, whether the image holds such a thing, and where.
+    """Predicts, from each noun of a caption read beside an image, whether the image has such a thing, and where.
 
-    At the second noun it also asks whether the caption's relation holds. A matching loss has one answer a caption, and
-    learns relations last; these answers lead there (grounding as in MDETR, arXiv 2104.12763, with points for boxes).
+    At the second noun it also predicts whether the caption's relation holds. A matching loss has one signal per caption
+    and learns relations last; these targets help (grounding as in MDETR, arXiv 2104.12763, with points for boxes).
     """
 
     def __init__(self, width: int, vocabulary: dict[str, int]) -> None:
@@ -260,10 +261,10 @@ class GroundingHead(nn.Module):
         target = torch.tensor(places)
         known = ~target[:, 0].isnan()
         total = total + 4 * F.l1_loss(place[known], target[known])
-        told = torch.tensor(held)
-        known = ~told.isnan()
+        related = torch.tensor(held)
+        known = ~related.isnan()
         if known.any():
-            total = total + F.binary_cross_entropy_with_logits(relates[known], told[known])
+            total = total + F.binary_cross_entropy_with_logits(relates[known], related[known])
         return total
 
 

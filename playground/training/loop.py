@@ -1,4 +1,4 @@
-"""The training loop that the recipes share: a time budget, cosine learning rate, weight averaging, resume, a log."""
+"""The recipes' training loop: time budget, cosine learning rate, weight averaging, resume, log."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WARMUP = 0.02
-"""Share of the budget over which the learning rate rises."""
+"""Share of the budget in which the learning rate rises."""
+LOG_EVERY = 50
+"""Steps between log lines."""
 SAVE_EVERY = 300.0
-"""Seconds between saves of the resumable state and of the native checkpoint."""
+"""Seconds between saves of the resumable state and the native checkpoint."""
 
 
 class Recipe(Protocol):
-    """What the loop needs of a model: its parts, a loss on fresh data, an evaluation, a native save."""
+    """A model for the loop to train: its modules, a loss on fresh data, an evaluation, a native save."""
 
     lr: float
     ema_decay: float
@@ -29,7 +31,7 @@ class Recipe(Protocol):
     def loss(self, step: int, progress: float) -> dict[str, Tensor]: ...
     def warm_start(self) -> None: ...
     def save(self) -> None: ...
-    def evaluate(self, quick: bool) -> dict[str, float]: ...  # of what was just saved
+    def evaluate(self, quick: bool) -> dict[str, float]: ...  # of the weights just saved
 
 
 def learning_rate(peak: float, progress: float) -> float:
@@ -41,86 +43,101 @@ def learning_rate(peak: float, progress: float) -> float:
 
 
 def train(recipe: Recipe, state_dir: Path, minutes: float, seed: int) -> None:
-    """Trains for `minutes` of wall-clock over all resumed runs together and saves the averaged weights.
+    """Trains for `minutes` of wall-clock time, over all resumed runs together, and saves the averaged weights.
 
-    `state_dir` receives `state.pt` (replaced atomically) and `log.jsonl`; a run that finds them goes on from there.
+    `state_dir` receives `state.pt` (replaced atomically) and `log.jsonl`; a run that finds them continues.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
-    modules = recipe.modules()
-    trainable = [p for p in modules.parameters() if p.requires_grad]
-    decayed = [p for p in trainable if p.ndim > 1]
-    plain = [p for p in trainable if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
-        lr=recipe.lr,
-        betas=(0.9, 0.98),
-    )
-    averaged = {k: v.detach().clone() for k, v in modules.state_dict().items()}
-    step, elapsed = 0, 0.0
-    state_file = state_dir / "state.pt"
-    if state_file.exists():
-        saved = torch.load(state_file, weights_only=True)
-        modules.load_state_dict(saved["modules"])
-        optimizer.load_state_dict(saved["optimizer"])
-        averaged, step, elapsed = saved["averaged"], saved["step"], saved["elapsed"]
-    torch.manual_seed(seed + step)
-
-    def save() -> None:
-        part = state_file.with_suffix(".part")
-        content: dict[str, Any] = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**content, "averaged": averaged, "step": step, "elapsed": elapsed}, part)
-        os.replace(part, state_file)
-
-    def evaluate(quick: bool) -> dict[str, float]:
-        current = {k: v.clone() for k, v in modules.state_dict().items()}
-        modules.load_state_dict(averaged)
-        modules.eval()
-        recipe.save()
-        with torch.no_grad():
-            scores = recipe.evaluate(quick)
-        modules.load_state_dict(current)
-        modules.train()
-        return scores
-
-    def log(**row: Any) -> None:
-        with (state_dir / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)
-
-    modules.train()
-    last_save, seen = elapsed, 0
+    training = Training(recipe, state_dir)
+    torch.manual_seed(seed + training.step)
+    budget = minutes * 60
+    last_save, seen = training.elapsed, 0
     sums: dict[str, float] = {}
-    while elapsed < minutes * 60:
-        begin = time.perf_counter()
-        progress = elapsed / (minutes * 60)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.lr, progress)
+    while training.elapsed < budget:
+        for name, value in training.advance(training.elapsed / budget).items():
+            sums[name] = sums.get(name, 0.0) + value
+        seen += 1
+        if training.step % LOG_EVERY == 0:
+            training.log(**{name: value / seen for name, value in sums.items()})
+            sums, seen = {}, 0
+        if training.elapsed - last_save > SAVE_EVERY:
+            training.save()
+            training.log(**training.evaluate(quick=True))
+            last_save = training.elapsed
+    training.save()
+    training.log(final=True, **training.evaluate(quick=False))
+
+
+class Training:
+    """A recipe in training: its weights and their average, the optimiser, the steps done and the seconds spent."""
+
+    def __init__(self, recipe: Recipe, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self.recipe, self.state_dir, self.state_file = recipe, state_dir, state_dir / "state.pt"
+        self.modules = recipe.modules()
+        self.trainable = [p for p in self.modules.parameters() if p.requires_grad]
+        decayed = [p for p in self.trainable if p.ndim > 1]
+        plain = [p for p in self.trainable if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+            lr=recipe.lr,
+            betas=(0.9, 0.98),
+        )
+        self.averaged = {k: v.detach().clone() for k, v in self.modules.state_dict().items()}
+        self.step, self.elapsed = 0, 0.0
+        if self.state_file.exists():
+            saved = torch.load(self.state_file, weights_only=True)
+            self.modules.load_state_dict(saved["modules"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.averaged, self.step, self.elapsed = saved["averaged"], saved["step"], saved["elapsed"]
+        self.modules.train()
+
+    def advance(self, progress: float) -> dict[str, float]:
+        """One optimiser step, at `progress` in [0, 1] of the budget; returns the losses."""
+        began = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe.lr, progress)
         # On the CPU the fused attention's backward takes most of a step at these sizes; plain products are 2-3x faster.
         with sdpa_kernel(SDPBackend.MATH):
-            losses = recipe.loss(step, progress)
+            losses = self.recipe.loss(self.step, progress)
             total = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-        nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        step += 1
-        decay = min(recipe.ema_decay, (1 + step) / (10 + step))
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.trainable, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, value in modules.state_dict().items():
+            for name, value in self.modules.state_dict().items():
                 if value.is_floating_point():
-                    averaged[name].lerp_(value, 1 - decay)
+                    self.averaged[name].lerp_(value, 1 - decay)
                 else:
-                    averaged[name].copy_(value)
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        seen += 1
-        elapsed += time.perf_counter() - begin
-        if step % 50 == 0:
-            log(step=step, minutes=elapsed / 60, **{k: v / seen for k, v in sums.items()})
-            sums, seen = {}, 0
-        if elapsed - last_save > SAVE_EVERY:
-            save()
-            log(step=step, minutes=elapsed / 60, **evaluate(quick=True))
-            last_save = elapsed
-    save()
-    log(step=step, minutes=elapsed / 60, final=True, **evaluate(quick=False))
+                    self.averaged[name].copy_(value)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        self.elapsed += time.perf_counter() - began
+        return values
+
+    def evaluate(self, quick: bool) -> dict[str, float]:
+        """Saves the native checkpoint of the averaged weights and evaluates it."""
+        current = {k: v.clone() for k, v in self.modules.state_dict().items()}
+        self.modules.load_state_dict(self.averaged)
+        self.modules.eval()
+        self.recipe.save()
+        with torch.no_grad():
+            scores = self.recipe.evaluate(quick)
+        self.modules.load_state_dict(current)
+        self.modules.train()
+        return scores
+
+    def save(self) -> None:
+        """Saves the resumable state."""
+        part = self.state_file.with_suffix(".part")
+        content: dict[str, Any] = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save({**content, "averaged": self.averaged, "step": self.step, "elapsed": self.elapsed}, part)
+        os.replace(part, self.state_file)
+
+    def log(self, **values: Any) -> None:
+        """Appends a line to the log and prints it."""
+        row = {"step": self.step, "minutes": self.elapsed / 60, **values}
+        with (self.state_dir / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(" ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()), flush=True)

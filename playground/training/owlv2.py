@@ -32,16 +32,16 @@ PATCH = 8
 WIDTH = 128
 BATCH = 48
 CONTEXT_LENGTH = 12
-"""Tokens of a query, with the first and the last; the longest phrase has 7."""
+"""Tokens of a query, including start and end; the longest phrase has 7."""
 SCENES = (*BINDING, "texture", "texture")
-"""Categories of the scenes: textures come more often, since much of them is spent on what is none."""
+"""Categories of the scenes; textures come more often, since many of them are spoilt."""
 CHECKERED = BATCH // 3
-"""Scenes of a batch that have a checkered thing at least."""
+"""Scenes of a batch with at least one checkered thing."""
 SPOILT = 0.5
-"""Share of checkered things that are drawn with a texture that no word names."""
+"""Share of checkered things drawn with a texture without a word instead."""
 PATTERN_WEIGHT = 6.0
-"""What a query that says "checkered" counts, for the checkered and spoilt things that it is else true of: few of the
-answers, and the finest distinction that is asked for."""
+"""Weight of a query with "checkered" for checkered and spoilt things that fit it otherwise: few of the targets, and the
+finest distinction."""
 
 _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
@@ -50,15 +50,15 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": tuple(RADII),
 }
 _WORDS = [len(values) + (name in ("texture", "size")) for name, values in _ATTRIBUTES.items()]
-"""Classes of what a query says of each attribute; the last texture and size stand for "not said"."""
+"""Number of classes of each attribute in a query; the last texture and size mean "not named"."""
 _SIDE = SIZE // PATCH
 
 
 class Owlv2Recipe:
     """Open-vocabulary detection (OWL-ViT, arXiv 2205.06230; objectness of OWLv2, arXiv 2306.09683).
 
-    The patch in which a thing's centre lies answers for it, where the paper matches boxes to things: things of this
-    world never share a patch, so the probabilities of all patches add up to a count.
+    The patch at a thing's centre detects it, where the paper matches boxes to things: things of this world never share
+    a patch, so the probabilities of all patches add up to a count.
     """
 
     lr = 1e-3
@@ -68,7 +68,7 @@ class Owlv2Recipe:
         torch.manual_seed(seed + 4)
         self.out, self.rng = out, random.Random(seed + 4)
         self.tokenizer = clip_tokenizer()
-        self.tokenizer.model_max_length = CONTEXT_LENGTH  # what the processor of OWLv2 fills queries up to
+        self.tokenizer.model_max_length = CONTEXT_LENGTH  # OWLv2's processor pads queries to this length
         common = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_attention_heads": 4}
         ends = {"bos_token_id": self.tokenizer.bos_token_id, "eos_token_id": self.tokenizer.eos_token_id}
         config = Owlv2Config(
@@ -88,7 +88,7 @@ class Owlv2Recipe:
             nn.init.normal_(embedding.position_embedding.weight, std=0.1)
         for head in (self.model.class_head, self.model.box_head, self.model.objectness_head):
             for layer in head.modules():
-                if isinstance(layer, nn.Linear):  # the library leaves them at a standard deviation of 1
+                if isinstance(layer, nn.Linear):  # the library initialises them with a standard deviation of 1
                     nn.init.normal_(layer.weight, std=(0.5 if layer.out_features < 8 else 1.0) * WIDTH**-0.5)
         nn.init.constant_(self.model.class_head.logit_scale.bias, 9.0)  # logits from -15 to 5: things are rare
         nn.init.constant_(self.model.class_head.logit_shift.bias, -0.5)
@@ -106,7 +106,7 @@ class Owlv2Recipe:
         return encoded.input_ids, encoded.attention_mask
 
     def detect(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits [N, P, Q] of every query, objectness logits [N, P], boxes [N, P, 4], and the patch features."""
+        """Query logits [N, P, Q], objectness logits [N, P], boxes [N, P, 4], and patch features [N, P, W]."""
         with torch.autocast("cpu", torch.bfloat16):
             features = patch_features(self.model, images * 2 - 1)
         features = features.float()
@@ -133,7 +133,7 @@ class Owlv2Recipe:
         truth = torch.zeros(BATCH, _SIDE**2, len(phrases))
         truth[owner, at] = answers.float()
         weight = torch.ones_like(truth)
-        weight[owner, at] += (PATTERN_WEIGHT - 1) * _told_apart(things, phrases, fits)
+        weight[owner, at] += (PATTERN_WEIGHT - 1) * _checkered_queries(things, phrases, fits)
         taken = torch.zeros(BATCH, _SIDE**2)
         taken[owner, at] = 1
         extent = torch.tensor([[2 * t.radius + 1] * 2 for t in things]) / SIZE
@@ -155,7 +155,7 @@ class Owlv2Recipe:
         }
 
     def ask(self, scenes: Sequence[Scene]) -> list[Phrase]:
-        """Queries for a batch: each thing described, and described wrongly in one attribute."""
+        """Queries for a batch: a description of each thing, and one with a wrong attribute."""
         phrases = set()
         for thing in (t for scene in scenes for t in scene.things):
             seeming = _seeming(thing)
@@ -168,14 +168,14 @@ class Owlv2Recipe:
         return sorted((p for p in phrases if not p.unseen), key=str)
 
     def say(self, phrase: Phrase) -> str:
-        """With its article or without."""
+        """The phrase with or without its article."""
         return str(phrase) if self.rng.random() < 0.7 else str(phrase).split(" ", 1)[1]
 
     def evaluate(self, quick: bool) -> dict[str, float]:
-        """True captions against captions wrong in one fact, and yes or no at a half, on fresh clean scenes.
+        """True captions against captions with one wrong fact, and yes/no accuracy, on fresh clean scenes.
 
-        `spoilt`: true scenes against the same with their checkered things spoilt, for captions that name such things.
-        It is the referee `owlv2` that answers, with what was saved last.
+        `spoilt`: true scenes against the same scenes with their checkered things spoilt, for captions that name such
+        things. Scored by the referee `owlv2` with the weights saved last.
         """
         referee = Owlv2(model=str(self.out), parser="grammar", total=1.0)
         referee.load(torch.device("cpu"), torch.float32)
@@ -202,7 +202,7 @@ class Owlv2Recipe:
         return scores
 
     def warm_start(self) -> None:
-        """Takes the weights of the checkpoint in the output folder."""
+        """Loads the weights of the checkpoint in the output folder."""
         saved = Owlv2ForObjectDetection.from_pretrained(
             self.out, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         )
@@ -218,7 +218,7 @@ class Owlv2Recipe:
 
 
 def spoil(scene: Scene, rng: random.Random, share: float = SPOILT) -> Scene:
-    """A share of the checkered things get a texture that no word names, and that must not pass for checkered."""
+    """The scene with a share of its checkered things in a texture without a word, which must not pass for checkered."""
     return replace(
         scene,
         things=tuple(
@@ -229,12 +229,12 @@ def spoil(scene: Scene, rng: random.Random, share: float = SPOILT) -> Scene:
 
 
 def _seeming(thing: Thing) -> str:
-    """Its texture, or what a texture that no word names might pass for."""
+    """A thing's texture, or the texture that one without a word resembles."""
     return "checkered" if thing.texture in NAMELESS else thing.texture
 
 
-def _told_apart(things: Sequence[Thing], phrases: Sequence[Phrase], fits: Tensor) -> Tensor:
-    """[T, Q]: whether a checkered or spoilt thing is asked whether it is checkered, with all else that is said true."""
+def _checkered_queries(things: Sequence[Thing], phrases: Sequence[Phrase], fits: Tensor) -> Tensor:
+    """[T, Q]: whether a query with "checkered" fits a checkered or spoilt thing in everything else."""
     patterned = torch.tensor([_seeming(t) == "checkered" for t in things])
     asked = torch.tensor([p.texture == "checkered" for p in phrases])
     rest = [i for i, name in enumerate(_ATTRIBUTES) if name != "texture"]
@@ -242,7 +242,7 @@ def _told_apart(things: Sequence[Thing], phrases: Sequence[Phrase], fits: Tensor
 
 
 def _coded(named: Sequence[Phrase] | Sequence[Thing]) -> Tensor:
-    """Attributes as indices [N, 4]; -1 where a phrase leaves one open, and one past the last for a nameless texture."""
+    """Attributes as indices [N, 4]; -1 if a phrase leaves one open, one past the last for a texture without a word."""
     rows = [[_code(getattr(item, name), values) for name, values in _ATTRIBUTES.items()] for item in named]
     return torch.tensor(rows)
 

@@ -1,4 +1,4 @@
-"""Tokenizers with the playground's own small vocabulary, saved in the native formats of CLIP and BERT."""
+"""Tokenizers with the playground's small vocabulary, saved in the native formats of CLIP and BERT."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from refcore_playground.grammar import words
 
 SYMBOLS = sorted(set(string.ascii_lowercase + string.digits + string.punctuation))
 CONTEXT_LENGTH = 32
-"""Tokens, with the first and the last; the longest caption has 25."""
+"""Tokens, including start and end; the longest caption has 25."""
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer in which every grammar word is one token and any other English text is letters.
+    """A CLIP byte-pair tokenizer with one token per grammar word; other English text becomes letters.
 
-    The end of text has the largest id, which is where a CLIP text tower pools.
+    The end of text has the largest id, where a CLIP text tower pools.
     """
     vocabulary = [*SYMBOLS, *(s + "</w>" for s in SYMBOLS)]
     merges = byte_pair_merges(words())
@@ -31,7 +31,7 @@ def clip_tokenizer() -> CLIPTokenizer:
 
 
 def byte_pair_merges(vocabulary: Sequence[str]) -> list[tuple[str, str]]:
-    """Merges under which each word becomes one token: the most frequent pair again and again (arXiv 1508.07909)."""
+    """Byte-pair merges that make each word one token, the most frequent pair first (arXiv 1508.07909)."""
     pieces = {word: [*word[:-1], word[-1] + "</w>"] for word in vocabulary}
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for split in pieces.values() for pair in pairwise(split)):
@@ -47,7 +47,7 @@ def byte_pair_merges(vocabulary: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def save_clip_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Saves it as transformers does, with the `vocab.json` and `merges.txt` that older readers want."""
+    """Saves a tokenizer as transformers does, with `vocab.json` and `merges.txt` for older readers."""
     tokenizer.save_pretrained(folder)
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
@@ -56,14 +56,14 @@ def save_clip_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def bert_tokenizer() -> BertTokenizer:
-    """A BERT word-piece tokenizer over the grammar's words, letters for the rest, and BLIP-2's `[DEC]` token."""
+    """A BERT word-piece tokenizer of the grammar's words, letters for other text, and BLIP-2's `[DEC]` token."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words()]
     pieces += [c for c in SYMBOLS if c not in pieces] + ["##" + c for c in SYMBOLS] + ["[DEC]"]
     return BertTokenizer(vocab={p: i for i, p in enumerate(pieces)}, bos_token="[DEC]", model_max_length=CONTEXT_LENGTH)
 
 
 def save_bert_tokenizer(tokenizer: BertTokenizer, folder: Path) -> None:
-    """Saves it as transformers does, with the `vocab.txt` that older readers want."""
+    """Saves a tokenizer as transformers does, with `vocab.txt` for older readers."""
     tokenizer.save_pretrained(folder)
     ids = tokenizer.get_vocab()
     (folder / "vocab.txt").write_text("\n".join(sorted(ids, key=ids.__getitem__)) + "\n")

@@ -175,17 +175,17 @@ def test_the_spec_is_the_world(refcore):
     assert "checkered" in refcore("playground", "spec").out
 
 
-def test_samples_show_what_their_captions_say_and_are_never_overwritten(refcore, tmp_path):
-    scenes = json.loads(refcore("playground", "sample", "--n", "3", "--out", tmp_path / "s", "--json").out)
+def test_scenes_show_what_their_captions_say_and_are_never_overwritten(refcore, tmp_path):
+    scenes = json.loads(refcore("playground", "draw", "--n", "3", "--out", tmp_path / "s", "--json").out)
     assert len(scenes) == 3
     for scene in scenes:
         assert json.loads(refcore("judge", tmp_path / "s" / scene["image"], scene["caption"], "--json").out)["verdict"]
-    assert "never overwritten" in refcore("playground", "sample", "--out", tmp_path / "s").error
+    assert "never overwritten" in refcore("playground", "draw", "--out", tmp_path / "s").error
 
 
-def test_a_sample_of_a_prompt_satisfies_it(refcore, tmp_path):
+def test_a_scene_drawn_for_a_prompt_satisfies_it(refcore, tmp_path):
     prompt = "two small green stars and a large dotted pink heart"
-    assert refcore("playground", "sample", prompt, "--out", tmp_path / "s").status == 0
+    assert refcore("playground", "draw", prompt, "--out", tmp_path / "s").status == 0
     assert refcore("judge", tmp_path / "s" / "scene_0.png", prompt, "--exit-code").status == 0
 
 

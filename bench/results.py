@@ -228,7 +228,8 @@ class Results:
         try:
             files = parts or [self.path / RESULTS]
             # Relaxed: older files lack ranks, and kinds of evaluation that were added later.
-            frame = pl.concat([pl.read_parquet(file, columns=columns) for file in files], how="vertical_relaxed")
+            frames = [pl.read_parquet(file, columns=columns) for file in files]
+            frame: polars.DataFrame = pl.concat(frames, how="vertical_relaxed")
         except (pl.exceptions.PolarsError, OSError) as error:
             raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
         variants = {name: i for i, name in enumerate(self.variants())}

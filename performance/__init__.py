@@ -1,15 +1,17 @@
-"""How fast refcore is and how little memory it takes, measured: `python -m performance`.
+"""Measurements of refcore's speed and memory: `python -m performance`.
 
-Every figure is a ratio of two things done in one process, in turn, or a peak that the allocator itself reports:
+Every figure is a ratio of two measurements alternating in one process, or a peak reported by the allocator itself:
 
-| module | what lives there |
+| module | contents |
 | --- | --- |
-| `measure` | paired timings with intervals, peaks of memory, floating-point operations, the machine's rate |
-| `models` | the models that are timed: the embedded ones, and medium ones of random weights |
-| `loops` | what refcore is compared with: loops written by hand, to be read from top to bottom |
+| `measure` | paired timings with confidence intervals, memory peaks, floating-point operations, the machine's rate |
+| `models` | the models that are timed: the embedded ones, and medium ones with random weights |
+| `loops` | hand-written loops that refcore is compared with |
 | `table` | the rows of `make bench` |
-| `verdict` | seconds until the judge is content: the default preset beside the paper's recipe |
-| `real` | the paper's recipe at its real sizes: random weights, one command line, peak resident memory |
+| `startup` | the time of `refcore invert` until its first step |
+| `compiled` | the effect and cost of torch.compile |
+| `verdict` | seconds until the judge is satisfied: the default preset against the paper's recipe |
+| `real` | the paper's recipe at its real sizes: random weights, one command, peak resident memory |
 
-docs/performance.md says what each row means and what came out.
+docs/performance.md explains each row and lists the results.
 """

@@ -1,9 +1,9 @@
-"""What torch.compile gives: the parts of a step forward and backward, compiled against as they are, and its price.
+"""The effect and cost of torch.compile: parts of a step forward and backward, compiled against eager.
 
     python -m performance.compiled
 
-For each part the seconds that compiling took, of this process and of the compilers that it called, and the paired ratio
-of time. With TORCHINDUCTOR_CACHE_DIR set to a folder, a second call shows what compiling costs when it is cached.
+Prints, for each part, the processor seconds of compiling (compiler processes included) and the paired ratio of times.
+With TORCHINDUCTOR_CACHE_DIR set to a folder, a second call shows the cost of compiling from the cache.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from performance import models
 from performance.measure import median, paired
 from refcore.engine.build import build
+from refcore.engine.panel import LoadedReferee
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 
@@ -28,7 +29,7 @@ Part = Callable[[Tensor], Tensor]
 
 
 def parts(scratch: Path) -> Iterator[tuple[str, Part, Tensor]]:
-    """(name, what maps an input to losses or an image, its input) of the embedded models, then of ViT-B/32."""
+    """(name, function from an input to losses or an image, input) of the embedded models, then of ViT-B/32."""
     small = build(models.embedded())
     for use in small.panel.referees:
         yield f"embedded {use.label}", *_judge(small, use)
@@ -38,7 +39,7 @@ def parts(scratch: Path) -> Iterator[tuple[str, Part, Tensor]]:
     yield "ViT-B/32", *_judge(middle, middle.panel.referees[0])
 
 
-def _judge(engine: Engine, use: Any) -> tuple[Part, Tensor]:
+def _judge(engine: Engine, use: LoadedReferee) -> tuple[Part, Tensor]:
     opened = engine.panel.groups["main"].open(engine.decode(start(engine)), use.referee.input_size, engine.keys, 0)
     views = opened.make(range(len(opened.sample))).detach()
     rows = torch.zeros(len(views), dtype=torch.int64)
@@ -46,7 +47,7 @@ def _judge(engine: Engine, use: Any) -> tuple[Part, Tensor]:
 
 
 def compared(name: str, part: Part, x: Tensor, pairs: int) -> dict[str, Any]:
-    """The part as it is and compiled, forward and backward."""
+    """Times the part, eager and compiled, forward and backward."""
     compiled = torch.compile(part)
 
     def both_ways(function: Part) -> Tensor:
@@ -71,7 +72,7 @@ def compared(name: str, part: Part, x: Tensor, pairs: int) -> dict[str, Any]:
 
 
 def _spent() -> float:
-    """Processor seconds of this process and of its children that have ended."""
+    """Processor seconds of this process and its finished children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -79,11 +80,11 @@ def _spent() -> float:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m performance.compiled", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--pairs", type=int, default=15, help="timed pairs a part")
-    parser.add_argument("--scratch", type=Path, default=Path("scratch"), help="where a medium model is written, 0.6 GB")
+    parser.add_argument("--pairs", type=int, default=15, help="timed pairs per part")
+    parser.add_argument("--scratch", type=Path, default=Path("scratch"), help="folder for a medium model, 0.6 GB")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    # Compilers in this process: what workers in a pool spend would not be counted.
+    # Compile in this process: the time of pool workers would not be counted.
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     for name, part, x in parts(given.scratch):
         print(json.dumps(compared(name, part, x, given.pairs)), flush=True)

@@ -1,10 +1,10 @@
-"""Loops written by hand, which refcore is held against. They share its weights and kernels, and nothing else of it.
+"""Hand-written loops that refcore is compared with. They share its weights and kernels, but none of its engine.
 
-`Tight` is the same mathematics with nothing around it: one graph from the parameters to the loss, one backward. It is
-what a careful author would write for one config: no chunks, no independence of the batch, no checks, no records.
+`Tight` is the same mathematics and nothing else: one graph from the parameters to the loss, one backward. A careful
+author would write it like this for a single config: no chunks, no batch independence, no checks, no records.
 
-`Reference` has the structure of the public code of "Referee Can Play": three decodes a step, a ranking pass of the
-referee whose result selects nothing, and prompts that are encoded again whenever they are used.
+`Reference` has the structure of the public code of "Referee Can Play": three decodes per step, a ranking pass of the
+referee whose result selects nothing, and prompts that are encoded again on every use.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from performance.models import VIEWS
 from refcore.contracts.augmentation import select
 from refcore.engine.start import start
 from refcore.engine.step import Engine
+from refcore.rng import Rng
 
 DEGREES, SHIFT, NOISE, DECAY, LR = 10.0, 0.05, 0.05, 0.9, 0.05
-"""Of the configs in `models`."""
+"""Settings of the configs in `models`."""
 
 Draw = Callable[[int, tuple[int, int]], tuple[Tensor, Tensor]]
-"""(step, size of a view) -> affine maps of the views [N, 2, 3] and their noise [N, 3, H, W]."""
+"""(step, size of a view) -> affine matrices of the views [N, 2, 3] and their noise [N, 3, H, W]."""
 
 
 class Tight:
-    """The step of a config of `models`, by hand.
+    """The step of a config of `models`, written by hand.
 
     Args:
-        engine: of that config; its loaded models are used, its code is not.
-        draw: where the random numbers come from; None for torch's own generator.
-        sds: (latents, step) -> its gradient, in the place of the one written here; None for that.
+        engine: engine of that config; only its loaded models are used.
+        draw: source of the random numbers; None for torch's own generator.
+        sds: (latents, step) -> SDS gradient; None for the one written here.
     """
 
     def __init__(self, engine: Engine, draw: Draw | None = None, sds: Any = None) -> None:
@@ -65,15 +66,16 @@ class Tight:
         self.step += 1
 
     def decode(self, x: Tensor) -> Tensor:
-        """[B, 3, H, W]"""
+        """Images [B, 3, H, W]."""
         canvas: Any = self.engine.canvas
         if self.name != "latent":
-            return canvas.decode({self.name: x})
+            return self.engine.canvas.decode({self.name: x})
         vae, space = canvas.autoencoder.model, canvas.autoencoder.space
-        return (vae.decode(x / space.scale + space.shift).sample / 2 + 0.5).clamp(0, 1)
+        image: Tensor = vae.decode(x / space.scale + space.shift).sample
+        return (image / 2 + 0.5).clamp(0, 1)
 
     def views(self, image: Tensor) -> Tensor:
-        """[B * VIEWS, 3, H, W]"""
+        """Views [B * VIEWS, 3, H, W]."""
         size = (image.shape[-2], image.shape[-1])
         theta, noise = self.draw(self.step, size)
         grid = F.affine_grid(theta, [len(theta), 3, *size], align_corners=False)
@@ -81,7 +83,7 @@ class Tight:
         return F.grid_sample(source, grid, padding_mode="border", align_corners=False) + noise
 
     def sds(self, z: Tensor) -> Tensor:
-        """2 (eps_hat - eps) / (h w), guided."""
+        """2 (eps_hat - eps) / (h w), with classifier-free guidance."""
         (use,) = self.engine.priors
         prior: Any = use.prior
         model, text = prior.diffusion, use.conditioning
@@ -94,7 +96,8 @@ class Tight:
         if model.prediction == "v_prediction":
             out = a.sqrt().repeat(2, 1, 1, 1) * out + (1 - a).sqrt().repeat(2, 1, 1, 1) * torch.cat([noisy, noisy])
         without, given = out.chunk(2)
-        return 2 * (without + prior.config.guidance * (given - without) - noise) / (z.shape[-2] * z.shape[-1])
+        guided: Tensor = without + prior.config.guidance * (given - without)
+        return 2 * (guided - noise) / (z.shape[-2] * z.shape[-1])
 
     def _draw(self, step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         n = self.batch * VIEWS
@@ -106,14 +109,14 @@ class Tight:
 
 
 class Reference(Tight):
-    """The same objective, computed as the public code does."""
+    """The same objective, computed like the public code."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         (use,) = engine.panel.referees
         self.referee: Any = use.referee
         self.prompts = [prompt for prompt, _ in engine.config.samples]
-        # The ranking also looks at the contrast.
+        # The ranking also uses the contrastive score.
         self.ranker = copy.copy(self.referee)
         self.ranker.config = self.referee.config.model_copy(update={"itc": 1.0})
 
@@ -139,7 +142,7 @@ class Reference(Tight):
 
 
 def keyed_draws(engine: Engine) -> Draw:
-    """The numbers that refcore draws for its views, for a loop that is to do the very same."""
+    """refcore's own random numbers for its views, for a loop with the same results."""
 
     def draw(step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image = torch.zeros(len(engine.keys), 3, *size)
@@ -153,12 +156,10 @@ def keyed_draws(engine: Engine) -> Draw:
 
 
 def keyed_sds(engine: Engine) -> Callable[[Tensor, int], Tensor]:
-    """The prior's gradient with refcore's own draws."""
+    """The prior's gradient with refcore's own random numbers."""
     (use,) = engine.priors
 
     def sds(z: Tensor, step: int) -> Tensor:
-        from refcore.rng import Rng
-
         rng = Rng(engine.keys, step, f"prior/{use.label}")
         return (
             use.term.weight_at(step, engine.config.steps)

@@ -1,4 +1,4 @@
-"""Measurements to be believed on a shared machine: paired ratios, the allocator's own peaks, counted operations."""
+"""Measurements that are reliable on a shared machine: paired ratios, the allocator's own peaks, counted operations."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 SEED = 0
-"""Of the bootstrap."""
+"""Random seed of the bootstrap."""
 
 Array = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A median, and the bootstrap interval around it."""
+    """A median with its bootstrap confidence interval."""
 
     value: float
     low: float
@@ -41,7 +41,7 @@ class Interval:
 
 
 def median(values: Sequence[float] | Array) -> Interval:
-    """The median with its percentile bootstrap interval (Efron 1979), resamples of a fixed seed.
+    """The median with its percentile bootstrap interval (Efron 1979), resampled with a fixed seed.
 
     >>> median([1.0, 1.0, 1.0])
     Interval(value=1.0, low=1.0, high=1.0)
@@ -54,9 +54,9 @@ def median(values: Sequence[float] | Array) -> Interval:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Processor time of all threads of this process over `work`, per thread; wall-clock time on a CUDA device.
+    """Processor time of `work`, over all threads of this process, per thread; wall-clock time on a CUDA device.
 
-    On a shared machine the wall clock counts the neighbours' work, too.
+    On a shared machine, wall-clock time would include the work of other processes.
     """
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -71,10 +71,10 @@ def seconds(work: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two things done in turn, pair by pair."""
+    """Alternating timings of two functions, pair by pair."""
 
     first: Array
-    """Seconds, one a pair."""
+    """Seconds, one per pair."""
     second: Array
 
     @property
@@ -84,7 +84,7 @@ class Paired:
 
 
 def paired(first: Callable[[], Any], second: Callable[[], Any], pairs: int, warm_up: int = 2) -> Paired:
-    """Times two things in turn, in changing order, so that what the machine does meanwhile falls on both alike."""
+    """Times two functions in alternating order, so that other load on the machine affects both equally."""
     for _ in range(warm_up):
         first()
         second()
@@ -101,9 +101,9 @@ def paired(first: Callable[[], Any], second: Callable[[], Any], pairs: int, warm
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
-    """The most bytes that torch's allocator had handed out at once during `work`, over what it had before.
+    """Peak bytes allocated by torch during `work`, above those allocated before.
 
-    From the allocator's own events, so that what an operation needs for itself on the way is in it.
+    Counted from the allocator's own events, so temporary buffers of operations are included.
     """
     with profile(profile_memory=True) as profiler:
         work()
@@ -113,24 +113,25 @@ def peak_bytes(work: Callable[[], Any]) -> int:
 
 
 def peak_storages(work: Callable[[], Any]) -> int:
-    """The most bytes of tensors that lived at once during `work`, of those that it made; also of fake tensors.
+    """Peak bytes of live tensors made by `work`, fake tensors included.
 
-    On fake tensors (torch's FakeTensorMode) it takes neither the memory nor the time. What operations need for
-    themselves is not in it.
+    On fake tensors (torch's FakeTensorMode) this takes neither the memory nor the time. Temporary buffers of operations
+    are not included.
     """
-    with _Storages() as storages:
+    storages = _Storages()
+    with storages:
         work()
     return storages.peak
 
 
-class _Storages(TorchDispatchMode):
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for value in tree_leaves((args, kwargs or {})):  # what came from elsewhere does not count
+        for value in tree_leaves((args, kwargs or {})):  # inputs made elsewhere do not count
             if isinstance(value, Tensor):
                 self._meet(value, made=False)
         result = func(*args, **(kwargs or {}))
@@ -155,14 +156,14 @@ class _Storages(TorchDispatchMode):
 
 
 def flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of the matrix products and convolutions in `work`, a multiply-add being two."""
+    """Floating-point operations of the matrix products and convolutions in `work`; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())
 
 
 def machine_rate(side: int = 1024, tries: int = 7) -> float:
-    """Floating-point operations a second that this machine does in a float32 matrix product, at best."""
+    """Peak floating-point operations per second of this machine in a float32 matrix product."""
     a, b = torch.rand(side, side), torch.rand(side, side)
     a @ b
     return 2.0 * side**3 / min(seconds(lambda: a @ b) for _ in range(tries))

@@ -1,4 +1,4 @@
-"""What is timed: run configs on the embedded models, and on medium ones of random weights in their native formats."""
+"""Run configs to be timed: on the embedded models, and on medium ones with random weights in their native formats."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from refcore_playground.training.tokens import clip_tokenizer, save_clip_tokeniz
 
 PROMPT = "a red circle left of a blue square"
 VIEWS = 10
-"""Views a step, as in the paper."""
+"""Views per step, as in the paper."""
 ENDLESS = 10**6
-"""Steps of a run that is timed for as long as it takes."""
+"""Steps of a run that is timed until enough pairs are measured."""
 VIT_B_32 = "ViT-B-32"
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -26,7 +26,7 @@ Settings = dict[str, Any]
 
 
 def embedded(**fields: Any) -> RunConfig:
-    """CLIP, BLIP-2 (matching and captioning) and SDS at 64 px, balanced by norm: a step with a bit of everything."""
+    """CLIP, BLIP-2 (matching and captioning) and SDS at 64 px, balanced by norm: a step with every kind of term."""
     return _run(
         {
             "canvas": {"name": "latent"},
@@ -44,13 +44,13 @@ def paper(**fields: Any) -> RunConfig:
 
 
 def medium(folder: Path, **fields: Any) -> RunConfig:
-    """A CLIP ViT-B/32 of random weights, on pixels at 224 px: a step that is nearly all referee."""
+    """A CLIP ViT-B/32 with random weights, on pixels at 224 px: a step dominated by the referee."""
     referee = {"name": "clip", "config": {"model": f"local-dir:{clip_vit_b_32(folder)}"}}
     return _run({"canvas": {"name": "pixel"}, "size": 224, "referees": [referee], **fields})
 
 
 def clip_vit_b_32(folder: Path) -> Path:
-    """Writes an open_clip checkpoint of ViT-B/32's size, 0.6 GB, unless it is there; random weights cost the same."""
+    """Writes an open_clip checkpoint the size of ViT-B/32, 0.6 GB, unless it exists; random weights cost the same."""
     if not (folder / WEIGHTS).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         random_clip(VIT_B_32, folder, lambda make: make())
@@ -58,7 +58,7 @@ def clip_vit_b_32(folder: Path) -> Path:
 
 
 def random_clip(name: str, folder: Path, weights: Callable[[Callable[[], Any]], Any]) -> None:
-    """Writes an open_clip checkpoint of a known architecture, with the random weights that `weights` gives it."""
+    """Writes an open_clip checkpoint of a known architecture, with random weights made by `weights`."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = weights(
@@ -67,7 +67,7 @@ def random_clip(name: str, folder: Path, weights: Callable[[Callable[[], Any]], 
     save_clip_tokenizer(clip_tokenizer(), folder)
     config = open_clip.get_model_config(name)
     assert config is not None
-    # The text tower keeps its size; its words are the playground's, since real ones would have to be downloaded.
+    # The text tower keeps its size; its vocabulary is the playground's, since the real one would need a download.
     config["text_cfg"] |= {"hf_tokenizer_name": "local", "context_length": 77}
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))

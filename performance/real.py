@@ -1,12 +1,12 @@
-"""The paper's recipe at its real sizes, with random weights: what it takes of a machine's memory, and how long.
+"""The paper's recipe at its real sizes, with random weights: its memory and its time.
 
-    python -m performance.real plan                  # counted on tensors without data, in a minute
+    python -m performance.real plan                  # counted on tensors without data, takes a minute
     python -m performance.real make FOLDER           # 9 GB of checkpoints, in their native formats
     python -m performance.real run FOLDER            # `refcore invert --preset vlminv`, two steps
     python -m performance.real one-graph FOLDER 2    # the same step with 2 views in one graph
 
-Random weights take the memory and the time of trained ones. Each of the last two prints one line of JSON. Memory is the
-most that the process ever had resident, its weights and the pages of their files included.
+Random weights take as much memory and time as trained ones. The last two commands print one line of JSON each. Memory
+is the peak resident size of the process, including its weights and the pages of their files.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512, "scaling_factor": 0.18215,
 }  # fmt: skip
 UNIT = 1024 if sys.platform == "linux" else 1
-"""Bytes of a unit of ru_maxrss."""
+"""Bytes per unit of ru_maxrss."""
 
 
 def random_weights(make: Callable[[], Any], seed: int = 0) -> Any:
-    """A model of random weights small enough that activations stay finite, made without its slow initialisation."""
+    """A model with random weights, small enough for finite activations, made without its slow initialisation."""
     with torch.device("meta"):
         model = make()
     model = model.to_empty(device="cpu")
@@ -59,7 +59,7 @@ def random_weights(make: Callable[[], Any], seed: int = 0) -> Any:
 
 
 def make(folder: Path) -> None:
-    """Writes the checkpoints that are not there yet: BLIP-2 (4.7 GB), Stable Diffusion 1.5 (4.3 GB), ViT-H (3.9 GB)."""
+    """Writes the missing checkpoints: BLIP-2 (4.7 GB), Stable Diffusion 1.5 (4.3 GB), ViT-H (3.9 GB)."""
     for name, write in ((BLIP2, _blip2), (DIFFUSION, _diffusion), (CLIP_H, _clip)):
         if not (folder / name / "done").is_file():
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def make(folder: Path) -> None:
 
 
 def _blip2(folder: Path) -> None:
-    """The first stage of BLIP-2: EVA ViT-g at 224 px, a Q-Former of BERT's size with 32 queries, captioning head."""
+    """The first stage of BLIP-2: EVA ViT-g at 224 px, a Q-Former the size of BERT with 32 queries, captioning head."""
     from safetensors.torch import save_file
     from transformers import Blip2ForImageTextRetrieval, BlipImageProcessor
 
@@ -136,17 +136,17 @@ def _diffusion(folder: Path) -> None:
 
 
 def _clip(folder: Path) -> None:
-    """CLIP ViT-H/14, whose size PickScore and HPSv2 have."""
-    from performance.models import random_clip
+    """CLIP ViT-H/14, the size of PickScore and HPSv2."""
+    from performance.models import random_clip  # late: `plan` and `run` do not need open_clip
 
     random_clip("ViT-H-14", folder, random_weights)
 
 
 def plan() -> dict[str, Any]:
-    """Gigabytes of the step's parts, counted on fake tensors: no weights, no time, nothing of what kernels take.
+    """Gigabytes of the step's parts, counted on fake tensors, without the temporary buffers of kernels.
 
-    decoder: of the highest point of decode and pull-back, and of what is held while the referees judge, by `recompute`.
-    referee: of the highest point of judging n views at once, forward and backward, by n.
+    decoder: by `recompute`, the peak of decode and pull-back, and the memory held while the referees judge.
+    referee: by n, the peak of judging n views at once, forward and backward.
     """
     from diffusers import AutoencoderKL
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -177,7 +177,7 @@ def plan() -> dict[str, Any]:
             kept = graph_bytes(held) if recompute != "image" else 0
             found["decoder"][recompute] = {"peak_gb": peak_storages(step) / 1e9, "held_gb": kept / 1e9}
         referee = Blip2(label_smoothing=0.0)
-        with patch.object(PreTrainedModel, "init_weights"):  # it would look into the tensors
+        with patch.object(PreTrainedModel, "init_weights"):  # it would read the tensors' values
             model = Blip2ForImageTextRetrieval._from_config(_blip2_config(), attn_implementation="eager")
         referee.model = model.requires_grad_(False).eval()
         referee.head = ItgHead(768, 30523).requires_grad_(False)
@@ -198,7 +198,7 @@ def plan() -> dict[str, Any]:
 
 
 def run(folder: Path, extra: Sequence[str], out: Path, threads: int) -> dict[str, Any]:
-    """`refcore invert --preset vlminv` in a process of its own, and what it took."""
+    """Time and memory of `refcore invert --preset vlminv` in a process of its own."""
     sets = [
         f"canvas.config.model={folder / DIFFUSION}", f"priors.0.config.model={folder / DIFFUSION}",
         f"referees.0.config.model={folder / BLIP2}", "referees.0.config.itg_head=null",
@@ -210,23 +210,23 @@ def run(folder: Path, extra: Sequence[str], out: Path, threads: int) -> dict[str
     for assignment in sets:
         command += ["--set", assignment]
     began = time.perf_counter()
-    told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     return {
         "what": "refcore invert --preset vlminv",
         "set": list(extra),
         "peak_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * UNIT / 1e9,
         "seconds": time.perf_counter() - began,
-        "load_seconds": told["timings"]["load"],
+        "load_seconds": result["timings"]["load"],
         "step_seconds": [record["seconds"] for record in history],
-        "chunks": told["chunks"],
-        "halved": told["halved"],
+        "chunks": result["chunks"],
+        "halved": result["halved"],
         "threads": threads,
     }
 
 
 def one_graph(folder: Path, views: int, threads: int) -> dict[str, Any]:
-    """One step as it is mostly written: decoder, all views and the referee in one graph, then one backward."""
+    """A step as it is usually written: decoder, all views and the referee in one graph, then one backward."""
     from refcore_plugins.models.autoencoder import load_autoencoder
     from refcore_plugins.models.diffusers_folder import DiffusersFolder
     from refcore_plugins.models.stable_diffusion import StableDiffusion
@@ -263,11 +263,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m performance.real", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("command", choices=["plan", "make", "run", "one-graph"])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("scratch"), help="of the checkpoints")
-    parser.add_argument("views", type=int, nargs="?", default=1, help="of one-graph")
-    parser.add_argument("--set", action="append", default=[], dest="extra", help="more overrides of the run's config")
-    parser.add_argument("--out", type=Path, help="the run's folder; by default a new one in FOLDER")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("scratch"), help="folder of the checkpoints")
+    parser.add_argument("views", type=int, nargs="?", default=1, help="views of one-graph")
+    parser.add_argument("--set", action="append", default=[], dest="extra", metavar="FIELD=VALUE",
+                        help="override a field of the run's config")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="run folder (default: a new one in FOLDER)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     given = parser.parse_args(argv)
     if given.command == "plan":
         print(json.dumps(plan()))

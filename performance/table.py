@@ -1,4 +1,4 @@
-"""The rows of `make bench`: paired ratios of a step to loops written by hand, to single runs, and to bare models."""
+"""The rows of `make bench`: paired ratios of a step to hand-written loops, single runs and bare models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from performance import models
 from performance.loops import Reference, Tight, keyed_draws, keyed_sds
-from performance.measure import Interval, flops, machine_rate, median, paired, peak_bytes, seconds
+from performance.measure import Interval, flops, machine_rate, median, paired, peak_bytes
 from refcore.config.run import RunConfig
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
@@ -28,7 +28,7 @@ FEW_VIEWS, MANY_VIEWS = 4, 64
 FLAT = 1.1
 STEPS_COMPARED = 3
 EXACT = 1e-6
-"""Largest relative difference of the parameters after STEPS_COMPARED steps in float32."""
+"""Maximum relative difference of the parameters over STEPS_COMPARED steps in float32."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Row:
     models: str
     measured: Interval
     target: str
-    """What it should be; "" where the figure is for information."""
+    """Expected value; "" if the figure is for information only."""
     holds: bool | None
-    """Whether it is, by the bound of the interval that the target names; None where there is no target."""
+    """Whether the target is met, by the bound of the interval it names; None without a target."""
     note: str = ""
 
 
 def rows(pairs: int, scratch: Path) -> Iterator[Row]:
-    """Every row, as it is measured. `scratch` is where the medium model is written, 0.6 GB."""
+    """Measures and yields every row; the medium model is written to `scratch`, 0.6 GB."""
     small = Inversion(models.embedded())
     yield against_tight("embedded", small, pairs)
     middle = Inversion(models.medium(scratch / models.VIT_B_32))
@@ -63,7 +63,7 @@ ON_PIXELS: dict[str, Any] = {"canvas": {"name": "pixel"}, "size": 64, "referees"
 
 
 def differences(config: RunConfig) -> float:
-    """The largest relative difference of parameters between refcore and the tight loop over a few steps."""
+    """Maximum relative difference of parameters between refcore and the tight loop over a few steps."""
     engine = build(config)
     sds = keyed_sds(engine) if engine.priors else None
     tight, inversion = Tight(engine, keyed_draws(engine), sds), Inversion(config, engine)
@@ -82,19 +82,20 @@ def against_tight(name: str, ours: Inversion, pairs: int) -> Row:
 
 
 def against_reference(pairs: int) -> Row:
-    ours = Inversion(models.paper(), build(models.paper()))  # its text tower stays: the other loop reads again
+    config = models.paper()
+    ours = Inversion(config, build(config))  # keeps its text tower, which the reference needs in every step
     reference = Reference(ours.engine)
     predicted = flops(reference) / flops(lambda: next(ours))
     ratio = paired(reference, lambda: next(ours), pairs).ratio
     share = ratio * (1 / predicted)
-    note = f"speed-up {ratio}, counting operations predicts {predicted:.2f}"
+    note = f"speed-up {ratio}; predicted from operation counts: {predicted:.2f}"
     return Row(
         "speed-up over the reference's structure / predicted", "embedded", share, ">= 0.95", share.value >= 0.95, note
     )
 
 
 def batched(name: str, config: RunConfig, pairs: int) -> Row:
-    """Seconds an image: BATCH single runs over one batch of BATCH."""
+    """Ratio of seconds per image: BATCH single runs over one batch of BATCH."""
     seeds = list(range(BATCH))
     together = Inversion(config.from_settings({**config.settings(), "seeds": seeds}))
     single = Inversion(config)
@@ -104,11 +105,11 @@ def batched(name: str, config: RunConfig, pairs: int) -> Row:
             next(single)
 
     ratio = paired(singles, lambda: next(together), max(3, pairs // 4), warm_up=1).ratio
-    return Row(f"{BATCH} single runs / one batch of {BATCH}", name, ratio, "", None, "above 1: the batch is faster")
+    return Row(f"{BATCH} single runs / one batch of {BATCH}", name, ratio, "", None, "above 1, the batch is faster")
 
 
 def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
-    """A step with one referee and nothing else, over the referee's forward and backward on ready views."""
+    """Ratio of a step with one referee alone to the referee's forward and backward on existing views."""
     (use,) = ours.engine.panel.referees
     group = ours.engine.panel.groups["main"]
     opened = group.open(ours.engine.decode(start(ours.engine)), use.referee.input_size, ours.engine.keys, 0)
@@ -125,14 +126,14 @@ def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
     limit = machine_rate() * torch.get_num_threads()
     reached = cost / float(median(timed.second).value) / limit
     note = (
-        f"{rate.value:.1f} views/s; the bare referee does {cost / n / 1e9:.2f} GFLOP a view at {reached:.0%} of the "
-        f"machine's {limit / 1e9:.0f} GFLOP/s"
+        f"{rate.value:.1f} views/s; the bare referee needs {cost / n / 1e9:.2f} GFLOP per view, at {reached:.0%} of "
+        f"the machine's {limit / 1e9:.0f} GFLOP/s"
     )
     yield Row("step / bare forward-backward of the referee", name, timed.ratio, "", None, note)
 
 
 def flat_in_views(name: str) -> Row:
-    """Peak memory of a step over its weights, with many views and with few, judged as many at a time."""
+    """Ratio of a step's peak memory above its weights: many views to few, with chunks of the same size."""
     peaks = []
     for count in (MANY_VIEWS, FEW_VIEWS):
         settings = models.embedded().settings()
@@ -141,26 +142,26 @@ def flat_in_views(name: str) -> Row:
         params = start(engine)
         peaks.append(peak_bytes(lambda engine=engine, params=params: engine.gradients(params, [0], 0)))  # type: ignore[misc]
     ratio = peaks[0] / peaks[1]
-    note = f"{peaks[0] / 1e6:.1f} and {peaks[1] / 1e6:.1f} MB over the weights, counted by the allocator"
+    note = f"{peaks[0] / 1e6:.1f} and {peaks[1] / 1e6:.1f} MB above the weights, counted by the allocator"
     what = f"peak memory, {MANY_VIEWS} views / {FEW_VIEWS} views in chunks of {FEW_VIEWS}"
     return Row(what, name, Interval(ratio, ratio, ratio), "<= 1.1", ratio <= FLAT, note)
 
 
 def start_up(tries: int) -> Row:
-    """Seconds from `refcore invert` to its first step, without imports and loading of the model libraries."""
+    """Seconds from `refcore invert` to its first step, without importing and loading of the model libraries."""
     took = [_started() for _ in range(tries)]
     found = median([own for own, _ in took])
-    note = f"of {median([whole for _, whole in took]).value:.1f} s in all; processor time"
+    note = f"of {median([whole for _, whole in took]).value:.1f} s in total; processor time"
     return Row("start-up beyond the model libraries, seconds", "embedded", found, "< 0.3", found.value < 0.3, note)
 
 
 def _started() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "performance.startup", folder]
-        # On one thread: with more, processor time counts those that wait for each other, too.
+        # One thread: with more, processor time would include threads waiting for each other.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        told = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-    found = json.loads(told.splitlines()[-1])
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    found = json.loads(printed.splitlines()[-1])
     return found["own"], found["all"]
 
 
@@ -169,15 +170,10 @@ def as_json(row: Row) -> dict[str, Any]:
 
 
 def exactness(report: Callable[[str, float], None]) -> bool:
-    """Whether refcore and the tight loop do the same mathematics; each difference goes to `report`."""
+    """Whether refcore and the tight loop compute the same parameters; each difference goes to `report`."""
     fine = True
     for name, config in (("embedded", models.embedded()), ("the paper's terms", models.paper())):
         found = differences(config)
         report(name, found)
         fine &= found < EXACT
     return fine
-
-
-def time_of_step(inversion: Inversion) -> float:
-    """Seconds of one step, for a first impression."""
-    return seconds(lambda: next(inversion))

@@ -1,15 +1,15 @@
-"""Seconds until the judge is content: the default preset beside the paper's recipe, on the same embedded models.
+"""Seconds until the judge is satisfied: the default preset against the paper's recipe, on the same embedded models.
 
     python -m performance.verdict --trials 3 --prompts 24 --json verdict.json
 
-Both recipes get the same number of tuning trials: random settings of the same four knobs, on prompts of their own, of
-which the one with most images right is kept (the recipe's own settings are the first trial). Then each makes the images
-of a fixed prompt set. At every look the images as they are then are judged, and what is counted is the processor time
-an image of all before it: what a recipe does before its first step, sampling for example, is in it; judging is not, nor
-is loading. Where a recipe keeps an average, its image counts as well: a prompt is right at a look if either image is.
+Both recipes get the same number of tuning trials: random values of the same four knobs, on separate prompts; the trial
+with the most right images is kept (the first trial is the recipe's own settings). Then each recipe makes the images of
+a fixed prompt set. At every look the current images are judged and the processor time per image is recorded, including
+work before the first step such as sampling, but not judging or loading. If a recipe keeps an average, its image counts,
+too: a prompt is right at a look if either image is.
 
-The ratio is of the seconds until so many prompts are right. A recipe that never gets there has no such time; then all
-of its seconds stand for it, and the ratio is a lower bound.
+The ratio compares the seconds until a given share of prompts is right. A recipe that never gets there is given the
+seconds of its whole run, and the ratio is a lower bound.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from refcore_playground.judge import judge
 PROMPTS_SEED, TUNING_SEED = 77, 1
 LEVELS = (0.25, 0.5, 0.75, 0.9)
 LEVEL = 0.9
-"""The share of right images whose time the ratio compares."""
+"""Share of right images at which the ratio compares times."""
 LOOKS = 20
-"""Looks at the images of a run, evenly spread, after the one before its first step."""
+"""Evenly spaced looks at the images of a run, after the one before its first step."""
 BATCH = 4
 KNOBS = ("optimizer.lr", "combine.factor", "prior weight", "guidance")
-"""What a trial multiplies by a factor drawn log-uniformly from 1/SPAN to SPAN."""
+"""Settings that a trial multiplies by a factor drawn log-uniformly from 1/SPAN to SPAN."""
 SPAN = 2.0
 
 Settings = dict[str, Any]
@@ -53,13 +53,13 @@ class Look:
     step: int
     """Steps done."""
     seconds: float
-    """Processor time an image, from its start."""
+    """Processor time per image so far."""
     right: float
-    """Share of the images that the judge finds right."""
+    """Share of images that the judge finds right."""
 
 
 def recipes() -> dict[str, Settings]:
-    """The default preset, and the paper's: BLIP-2 against SDS, ten views, its schedules, on the embedded models."""
+    """The default preset, and the paper's recipe (BLIP-2 against SDS, ten views, its schedules) on embedded models."""
     default = presets.get(presets.DEFAULT).settings
     paper = presets.get("vlminv").settings
     for use in (paper["canvas"], *paper["priors"]):
@@ -73,7 +73,7 @@ def recipes() -> dict[str, Settings]:
 
 
 def turned(settings: Settings, factors: dict[str, float]) -> Settings:
-    """The settings with the knobs multiplied; a schedule keeps its form."""
+    """The settings with their knobs multiplied; a schedule keeps its shape."""
     changed: Settings = json.loads(json.dumps(settings))
     changed["optimizer"]["lr"] *= factors["optimizer.lr"]
     changed["combine"]["factor"] = _scaled(changed["combine"].get("factor", 1.0), factors["combine.factor"])
@@ -91,7 +91,7 @@ def _scaled(schedule: Any, factor: float) -> Any:
 
 
 def looks(settings: Settings, prompts: list[str]) -> list[Look]:
-    """The share of right images against the processor time an image."""
+    """Share of right images against processor time per image."""
     steps = int(settings["steps"])
     times = sorted({math.ceil(steps * i / LOOKS) for i in range(LOOKS + 1)})
     spent, right = dict.fromkeys(times, 0.0), dict.fromkeys(times, 0)
@@ -112,7 +112,7 @@ def looks(settings: Settings, prompts: list[str]) -> list[Look]:
 
 
 def _right(inversion: Inversion, prompts: list[str]) -> list[bool]:
-    """Whether the judge finds the result so far, or the average, right; one a prompt."""
+    """For each prompt, whether the judge finds the current result or the average right."""
     kinds: set[Which] = {inversion.config.output} | ({"ema"} if inversion.tracks.ema is not None else set())
     found = [False] * len(prompts)
     for kind in kinds:
@@ -124,26 +124,26 @@ def _right(inversion: Inversion, prompts: list[str]) -> list[bool]:
 def tuned(
     settings: Settings, trials: int, prompts: list[str], rng: random.Random
 ) -> tuple[Settings, list[dict[str, Any]]]:
-    """The best of some trials, by the share of images right at the end, and what each trial was."""
-    best, reached, told = settings, -1.0, []
+    """The best of some trials, by the final share of right images, and a record of each trial."""
+    best, reached, records = settings, -1.0, []
     for trial in range(trials):
         factors = {knob: 1.0 if not trial else math.exp(rng.uniform(-1, 1) * math.log(SPAN)) for knob in KNOBS}
         tried = turned(settings, factors)
         end = looks(tried, prompts)[-1]
-        told.append({"factors": factors, **asdict(end)})
-        print(json.dumps(told[-1]), file=sys.stderr, flush=True)
+        records.append({"factors": factors, **asdict(end)})
+        print(json.dumps(records[-1]), file=sys.stderr, flush=True)
         if end.right > reached:
             best, reached = tried, end.right
-    return best, told
+    return best, records
 
 
 def seconds_to(level: float, found: list[Look]) -> float | None:
-    """Seconds an image until so many are right; None where they never are."""
+    """Seconds per image until this share is right; None if it is never reached."""
     return next((look.seconds for look in found if look.right >= level), None)
 
 
 def ratio(ours: list[Look], theirs: list[Look]) -> dict[str, Any]:
-    """Their seconds to LEVEL over ours; None where ours never get there, `at_least` where theirs do not."""
+    """Their seconds to LEVEL over ours; None if ours never get there, `at_least` if theirs do not."""
     mine, other = seconds_to(LEVEL, ours), seconds_to(LEVEL, theirs)
     value = None if mine is None else (theirs[-1].seconds if other is None else other) / mine
     return {"level": LEVEL, "value": value, "at_least": other is None}
@@ -152,9 +152,9 @@ def ratio(ours: list[Look], theirs: list[Look]) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m performance.verdict", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--prompts", type=int, default=24, help="of the fixed set")
-    parser.add_argument("--trials", type=int, default=1, help="of tuning, for each recipe; 1 takes it as it is")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts of the fixed set")
+    parser.add_argument("--trials", type=int, default=1, help="tuning trials per recipe; 1 leaves it unchanged")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     given = parser.parse_args(argv)
     torch.set_num_threads(given.threads)

@@ -1,7 +1,7 @@
-"""What a referee is worth on the playground: does it know the truth, does its gradient draw, what does a view cost.
+"""Probes a referee on the playground: its agreement with the truth, the images its gradient makes, the cost of a view.
 
-A true caption of a scene is held against one that is wrong in a single fact; then the referee's loss, alone, is
-descended from noise, and the judge, which the run never sees, says what came of it.
+Agreement compares a true caption of a scene with one that has a single wrong fact. Then the referee's loss alone is
+minimised from noise, and the judge, which takes no part in the run, gives a verdict on each image.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ RUN: dict[str, Any] = {
     "ema": {"decay": 0.9},
     "output": "ema",
 }
-"""The run by which a referee is probed: it alone, from noise, no prior; the decoder is all that keeps pictures tame."""
+"""The run of a probe: the referee alone, from noise, without a prior; only the decoder regularises the pictures."""
 AT_ONCE = 16
-"""Scenes judged side by side."""
+"""Scenes per batch."""
 COSTED = 8
-"""Views whose cost is measured."""
+"""Views per batch when the cost is measured."""
 Z = 1.96
 """Standard deviations on each side of a 95 % interval."""
 ALL = "all"
-"""The kinds of error together."""
+"""Name of all kinds of error together."""
 
 
 class Pair(NamedTuple):
-    """A scene, a caption that is true of it, and one that is wrong in a single fact."""
+    """A scene, a true caption of it, and one with a single wrong fact."""
 
     scene: Scene
     caption: str
@@ -76,19 +76,19 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well losses tell true captions from wrong ones."""
+    """How well losses separate true captions from wrong ones."""
 
     auc: float
     """Area under the ROC curve; 0.5 is chance."""
     plus_minus: float
-    """Half of its 95 % interval."""
+    """Half the width of its 95 % confidence interval."""
     preferred: float
-    """The share of scenes whose own true caption has the lower loss; a tie counts half."""
+    """Share of scenes whose true caption has the lower loss; a tie counts half."""
     scenes: int
 
     @classmethod
     def of(cls, right: Sequence[float], wrong: Sequence[float]) -> Agreement:
-        """Of the losses of n scenes under their true and under their wrong captions."""
+        """The agreement of the losses of n scenes under their true and their wrong captions."""
         area = auc(right, wrong)
         wins = sum((a < b) + 0.5 * (a == b) for a, b in zip(right, wrong, strict=True))
         return cls(area, auc_interval(area, len(right)), wins / len(right), len(right))
@@ -96,14 +96,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class ViewCost:
-    """Of one view, forward and backward, in a judgement of `views` at once."""
+    """Cost of one view in a batch of `views`."""
 
     forward: float
     """Seconds."""
     backward: float
     """Seconds."""
     megabytes: float
-    """Held for the backward pass, frozen weights aside."""
+    """Memory held for the backward pass, without frozen weights."""
     views: int
     height: int
     width: int
@@ -111,61 +111,61 @@ class ViewCost:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A picture that the loss alone made, and what is in it."""
+    """An image made by the loss alone, and its verdict."""
 
     prompt: str
     satisfied: bool
     """The judge's verdict."""
     facts: float
-    """The share of the prompt's facts that hold."""
+    """Share of the prompt's facts that hold."""
     loss_first: float
-    """Of the noise at the start, on the clean image, as the other two."""
+    """Loss of the initial noise; all three losses are of the image without augmentation."""
     loss_last: float
     loss_of_true_scene: float
-    """Of a render that satisfies the prompt."""
+    """Loss of a render that satisfies the prompt."""
     image: str | None = None
-    """File name in the folder that was asked for."""
+    """File name in the output folder, if there is one."""
 
     @property
     def fooled(self) -> bool:
-        """The referee likes the picture better than a true scene, and the judge says no."""
+        """Whether the referee prefers the image to a true scene, and the judge says no."""
         return not self.satisfied and self.loss_last < self.loss_of_true_scene
 
 
 @dataclass(frozen=True)
 class Ascent:
-    """What descending the loss alone makes of some prompts."""
+    """Images made from prompts by minimising the loss alone."""
 
     steps: int
     seconds_per_step: float
-    """For all prompts side by side."""
+    """Seconds for all prompts side by side."""
     attempts: tuple[Attempt, ...]
 
     @property
     def satisfied(self) -> Estimate:
-        """Of the prompts, those of which the judge says yes; 95 % Wilson interval."""
+        """Fraction of prompts with verdict yes, with its 95 % Wilson interval."""
         return rate([attempt.satisfied for attempt in self.attempts])
 
     @property
     def fooled(self) -> Estimate:
-        """Of the prompts, those that ended below a true scene's loss with the judge saying no; Wilson interval."""
+        """Fraction of prompts with verdict no and a loss below a true scene's, with its 95 % Wilson interval."""
         return rate([attempt.fooled for attempt in self.attempts])
 
     @property
     def facts(self) -> float:
-        """The mean share of facts that hold."""
+        """Mean share of facts that hold."""
         return sum(attempt.facts for attempt in self.attempts) / len(self.attempts)
 
 
 @dataclass(frozen=True)
-class Page:
-    """All that a probe finds out."""
+class ProbeReport:
+    """The results of a probe."""
 
     referee: str
     config: Mapping[str, Any]
     seed: int
     agreement: Mapping[str, Agreement]
-    """By the kind of error, after `all` kinds together."""
+    """Agreement by kind of error; the first entry is of `all` kinds together."""
     ascent: Ascent
     cost: ViewCost
 
@@ -188,28 +188,28 @@ class Page:
 
 
 def run_of(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """The run by which a referee is probed, with changes as those of `--set`.
+    """The run of a probe, with overrides as in `--set`.
 
     Raises:
-        RefcoreError: an override that names no setting, or that adds a referee or a prior.
+        RefcoreError: an override of an unknown field, or one that adds a referee or a prior.
     """
     config = RunConfig.from_settings(override({**RUN, "referees": [{"name": name}]}, list(overrides)))
     if len(config.referees) != 1 or config.priors:
-        raise RefcoreError("a probe is of one referee and no prior; expected --set to leave referees and priors alone")
+        raise RefcoreError("a probe has one referee and no prior; remove the --set that changes referees or priors")
     if not config.referees[0].wanted:
-        raise RefcoreError("referees.0.wanted is false; a probe asks for what is to be seen: leave it true")
+        raise RefcoreError("referees.0.wanted is false, but a probe needs a wanted prompt; leave it true")
     return config
 
 
-def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path | None = None) -> Page:
+def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path | None = None) -> ProbeReport:
     """Measures a referee.
 
     Args:
-        config: a run of this referee alone, as `run_of` gives it; its prompts and seeds are replaced.
-        scenes: of each kind of error, for the agreement with the truth.
-        prompts: made by ascent, in turn of the grammar's categories.
-        seed: of scenes, prompts and start.
-        out: a folder for the pictures that the ascent makes; by default they are not kept.
+        config: a run of this referee alone, from `run_of`; its prompts and seeds are replaced.
+        scenes: scenes per kind of error, for the agreement with the truth.
+        prompts: number of prompts to make images of, cycling through the grammar's categories.
+        seed: random seed of scenes, prompts and the start.
+        out: folder for the images; by default they are not kept.
 
     Raises:
         RefcoreError: the referee cannot be loaded or cannot read the playground's prompts, or `out` is taken.
@@ -217,13 +217,13 @@ def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path
     if out is not None:
         rundir.refuse_taken(out)
     wanted = prompts_with_scenes(prompts, seed)
-    asked = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
-    config = resolve(RunConfig.from_settings({**config.settings(), **asked}))
-    engine = build(config)  # with what reads prompts, which an inversion of its own may drop
+    samples = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
+    config = resolve(RunConfig.from_settings({**config.settings(), **samples}))
+    engine = build(config)  # built here, since an engine that an inversion builds may drop its text towers
     (use,) = engine.panel.referees
     found = agreement(engine, hard_negatives(scenes, seed))
     cost = view_cost(engine)
-    return Page(
+    return ProbeReport(
         referee=use.term.name,
         config=use.term.config,
         seed=seed,
@@ -234,7 +234,7 @@ def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path
 
 
 def agreement(engine: Engine, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Agreement]:
-    """Of an engine's only referee, by the kind of error, after `all` kinds together."""
+    """Agreement of an engine's only referee, by kind of error; the first entry is of `all` kinds together."""
     found: dict[str, Agreement] = {}
     rights: list[float] = []
     wrongs: list[float] = []
@@ -249,12 +249,12 @@ def agreement(engine: Engine, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, 
 
 
 def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = None) -> Ascent:
-    """Runs an inversion of one referee to its end.
+    """Runs an inversion with one referee to its end.
 
     Args:
-        inversion: at its start, one seed a prompt.
-        truths: a scene that satisfies each prompt, whose loss the reached one is held against.
-        out: a new folder for the pictures.
+        inversion: an inversion at its start, with one seed.
+        truths: for each prompt, a scene that satisfies it, to compare losses with.
+        out: new folder for the images.
     """
     engine = inversion.engine
     (use,) = engine.panel.referees
@@ -286,7 +286,7 @@ def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = Non
 
 
 def view_cost(engine: Engine) -> ViewCost:
-    """Of an engine's only referee, from the fastest of a few judgements of `COSTED` views."""
+    """Cost of a view for an engine's only referee: the fastest of a few batches of `COSTED` views."""
     (use,) = engine.panel.referees
     conditioning = use.conditioning.to(engine.device)
     rows = torch.arange(COSTED, device=engine.device) % len(conditioning)
@@ -302,7 +302,7 @@ def view_cost(engine: Engine) -> ViewCost:
 
 
 def hard_negatives(n: int, seed: int) -> dict[str, list[Pair]]:
-    """Kind of error -> n scenes, each with a true caption and one that is wrong in that fact alone."""
+    """Kind of error -> n scenes, each with a true caption and one with a single wrong fact of that kind."""
     found: dict[str, list[Pair]] = {}
     for kind in NEGATIVES:
         rng = random.Random(f"negatives-{seed}-{kind}")
@@ -320,13 +320,13 @@ def hard_negatives(n: int, seed: int) -> dict[str, list[Pair]]:
 
 
 def prompts_with_scenes(n: int, seed: int) -> list[tuple[str, Scene]]:
-    """n prompts, going round the categories, each with a scene that satisfies it."""
+    """n prompts, cycling through the categories, each with a scene that satisfies it."""
     rng = random.Random(f"scenes-{seed}")
     return [(prompt, draw_scene(parse(prompt), rng)) for prompt in draw_prompts(n, seed)]
 
 
 def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
-    """Area under the ROC curve: how often a true caption has a lower loss than a wrong one; ties count half.
+    """Area under the ROC curve: probability that a true caption has a lower loss than a wrong one; ties count half.
 
     >>> auc([0.1, 0.2], [0.15, 0.3])
     0.75
@@ -335,10 +335,11 @@ def auc(right: Sequence[float], wrong: Sequence[float]) -> float:
 
 
 def auc_interval(area: float, n: int) -> float:
-    """Half the width of the 95 % interval of an area from n true and n wrong captions.
+    """Half the width of the 95 % confidence interval of an area from n true and n wrong captions.
 
-    Hanley and McNeil, "The meaning and use of the area under a ROC curve" (Radiology 1982), eqs. 1 and 2. It takes the
-    two captions of a scene for unrelated, which makes it wide rather than narrow; at an area of 1 it has no width.
+    Hanley and McNeil, "The meaning and use of the area under a ROC curve" (Radiology 1982), eqs. 1 and 2. The interval
+    treats the two captions of a scene as independent, which makes it too wide if anything; its width is 0 at an area
+    of 1.
     """
     both, twice = area / (2 - area), 2 * area * area / (1 + area)
     variance = area * (1 - area) + (n - 1) * (both - area * area) + (n - 1) * (twice - area * area)
@@ -346,7 +347,7 @@ def auc_interval(area: float, n: int) -> float:
 
 
 def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> list[float]:
-    """The loss of each scene, seen whole, against its own prompt."""
+    """Loss of each scene, seen whole, for its own prompt."""
     (use,) = engine.panel.referees
     found: list[float] = []
     for first in range(0, len(scenes), AT_ONCE):
@@ -362,5 +363,5 @@ def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> 
 
 
 def _pixels(scenes: Sequence[Scene]) -> Tensor:
-    """[N, 3, H, W] float32 in [0, 1]."""
+    """Renders [N, 3, H, W], float32 in [0, 1]."""
     return torch.from_numpy(render_batch(scenes))

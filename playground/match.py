@@ -150,12 +150,13 @@ def _cover(parameters: Parameters, x: Array, y: Array) -> tuple[Array, Array]:
 def _strength(covered: Array, target: Array, weight: Array) -> Array:
     """Coverage inside a thing, FAINTEST..1, [8, 1]; below 1 for a faded thing."""
     strength = (covered * target) @ weight / np.maximum((covered * covered) @ weight, 1)
-    clipped: Array = np.clip(strength, FAINTEST, 1)
-    return clipped[:, None]
+    column: Array = np.clip(strength, FAINTEST, 1)[:, None]
+    return column
 
 
 def _harden(coverage: Array) -> Array:
-    return np.clip((coverage - HAZE) / (1 - 2 * HAZE), 0, 1)
+    hardened: Array = np.clip((coverage - HAZE) / (1 - 2 * HAZE), 0, 1)
+    return hardened
 
 
 def _window(region: Mask) -> tuple[slice, slice]:

@@ -1,10 +1,10 @@
-"""The studies of docs/results: views, referees, sds, combiners, priors; the paper's claims where the truth is known.
+"""The studies of docs/results (views, referees, sds, combiners, priors): the paper's claims where the truth is known.
 
     python studies/claims.py PAGE              # tables and chart from the committed studies/rows/claims/PAGE
-    python studies/claims.py PAGE --from DIR   # takes over the images in DIR first, as rows and as one strip
-    python studies/claims.py PAGE --measure    # makes the images that DIR (runs/claims) lacks before that
+    python studies/claims.py PAGE --from DIR   # first imports the images in DIR, as rows and as one strip
+    python studies/claims.py PAGE --measure    # before that, makes the images that DIR (runs/claims) lacks
 
-One folder serves all pages: what is measured is called by its definition's hash there, and made once.
+All pages share one folder: a variant's name there is its definition's hash, and it is measured once.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ RESULT = ROWS / "claims"
 IMAGES = DOCS / "images"
 WORK = Path("runs/claims")
 SEED = 2029
-"""Draws the prompts: a seed of these pages alone, on which nothing was chosen."""
+"""Seed of the prompts, used by these pages alone; nothing was chosen on it."""
 COUNT = 24
 BATCH = 12
 
 NOISE = "candidates={count: 1},init=null,optimizer.lr=0.5,optimizer.warmup=5"
-"""From noise: a start from a sample would be the prior's picture, whatever is studied. It takes longer and larger
-steps than the preset, which starts from samples."""
+"""Start from noise: a sample would be the prior's picture, whatever is studied. Noise needs more and larger steps than
+the preset, which starts from samples."""
 BASE = f"{NOISE},steps=60,views.main.count=2"
-"""Everything else is the preset's: its three referees, SDS at guidance 7.5, norms balanced."""
+"""Everything else is the preset's: its three referees, SDS at guidance scale 7.5, balanced norms."""
 ONE = f"{NOISE},steps=30"
-"""For the page of views, which needs many: one referee, the paper's, and fewer steps."""
+"""Fewer steps for the page of views, which has many arms and one referee, the paper's."""
 WIDE = (
     "padding: border, augment: [{name: affine, config: {degrees: 15.0, translate: 0.15}}, "
     "{name: perspective, config: {distortion: 0.2, p: 0.4}}, {name: gaussian_noise, config: {std: [0.0, 0.2]}}]"
@@ -56,42 +56,44 @@ PIXELS = f"{ONE},canvas={{name: pixel}},size=64,priors=[],combine={{name: sum}}"
 
 
 def _views(count: int) -> str:
-    """A view group; of 0 views, the image as it is."""
+    """A view group; with 0 views, the image as it is."""
     return f"views.main={{count: {count}, {WIDE}}}" if count else "views.main={count: 1}"
 
 
 def _referees(*labels: str) -> str:
-    """These of the preset's referees."""
+    """The preset with a subset of its referees."""
     settings = presets.get(presets.DEFAULT).settings
     terms = dict(zip(RunConfig.from_settings(settings).referee_labels, settings["referees"], strict=True))
     return f"playground,{BASE},referees={json.dumps([terms[label] for label in labels])}"
 
 
 def _distilled(name: str, config: str = "") -> str:
-    """Another distillation of the same diffusion model, balanced as SDS is."""
+    """Another distillation of the same diffusion model, balanced like SDS."""
     return f"playground,{BASE},priors=[{{name: {name}, config: {{model: 'playground:diffusion', {config}}}}}]"
 
 
 def _weighted(name: str, weight: float) -> str:
-    """A prior that knows little of pictures, and would wipe them out with twice the referees' norm, which the balance
-    gives it. Weights 0.3, 3, 30 (tv: 100, too; gaussian: 0.001, 0.01, 0.1, 1) were tried on three tuning prompts."""
+    """A simple prior in a plain sum: the balance would give it twice the referees' norm and wipe the picture out.
+
+    Weights 0.3, 3, 30 (tv: also 100; gaussian: 0.001, 0.01, 0.1, 1) were tried on three tuning prompts.
+    """
     return f"playground,{BASE},priors=[{{name: {name}, weight: {weight:g}}}],combine={{name: sum}}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A page: its arms (name -> recipe, as after `--variant NAME=`), and the one that the others are compared with."""
+    """A page: its arms (name -> recipe, as in `--variant NAME=RECIPE`), and the arm to compare the others with."""
 
     arms: dict[str, str]
     against: str
     shown: int = 6
-    """Prompts of the strip: the first of as many categories."""
+    """Prompts in the strip, each the first of its category."""
     along: str | None = None
-    """Arms are called SERIES-N, and the chart has N along its axis, of this name, instead of an arm a row. What is
-    compared, then, is each series, with the arm of its own that has the same N as `against`."""
+    """Name of the chart's axis for arms called SERIES-N, with N along it; None for a chart with an arm per row. Each
+    series is compared with its own arm that has the same N as `against`."""
 
     def comparisons(self) -> dict[str, list[str]]:
-        """Arm -> the arms that are compared with it."""
+        """Arm -> the arms compared with it."""
         if not self.along:
             return {self.against: list(self.arms)}
         n = self.against.rpartition("-")[2]
@@ -172,16 +174,16 @@ CLAIMS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", choices=CLAIMS)
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder of --measure to take over")
-    parser.add_argument("--measure", action="store_true", help="make what that folder (runs/claims) lacks, first")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"prompts to measure ({COUNT})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"what they are drawn from ({SEED}); 1 for trials")
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
+    parser.add_argument("--measure", action="store_true", help="first make what the folder (runs/claims) lacks")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"number of prompts ({COUNT})")
+    parser.add_argument("--seed", type=int, default=SEED, help=f"random seed of the prompts ({SEED}); 1 for trials")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
     if given.measure:
         measure(given.page, given.source or WORK, given.count, given.seed, given.workers)
     if given.measure or given.source:
-        take_over(given.page, Results.existing(given.source or WORK))
+        import_results(given.page, Results.existing(given.source or WORK))
     fill(DOCS / "results" / f"{given.page}.md", Path(__file__).name, parts(given.page))
     claim, image = CLAIMS[given.page], IMAGES / f"claims-{given.page}.png"
     found = summary_of(given.page, claim.against)["variants"]
@@ -193,43 +195,47 @@ def main() -> None:
 
 
 def arms(page: str) -> list[Variant]:
-    """The variants of a page."""
+    """The variants on a page."""
     return [variants.variant_from_text(f"{name}={recipe}") for name, recipe in CLAIMS[page].arms.items()]
 
 
 def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> None:
     """Makes the images of a page that the folder lacks."""
-    called = {variant.hash: variant.name for variant in arms(page)}
-    unnamed = [replace(variant, name=variant.hash) for variant in arms(page)]
+    chosen = arms(page)
+    names = {variant.hash: variant.name for variant in chosen}
+    unnamed = [replace(variant, name=variant.hash) for variant in chosen]
 
     def progress(line: str) -> None:
         name, colon, rest = line.partition(":")
-        print(f"{called.get(name, name)}{colon}{rest}", flush=True)
+        print(f"{names.get(name, name)}{colon}{rest}", flush=True)
 
-    # The longest first: the workers are done at about the same time.
+    # The longest first, so that the workers finish at about the same time.
     unnamed.sort(key=lambda variant: -variant.settings.get("views", {}).get("main", {}).get("count", 0))
     running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, progress=progress)
 
 
-def take_over(page: str, source: Results) -> None:
-    """The rows of a page's arms on the prompts that all of them have, their definitions, and pictures of a few prompts.
+def import_results(page: str, source: Results) -> None:
+    """Commits the rows of a page's arms on the prompts all of them have, their definitions, and a strip of pictures.
 
     Raises:
-        SystemExit: an arm has not been measured as it is now defined.
+        SystemExit: an arm has not been measured with its current definition.
     """
-    called = {variant.hash: variant.name for variant in arms(page)}
-    rows = source.rows(images=True).filter(polars.col("variant").is_in(list(called)))
-    if missing := sorted({called[h] for h in called.keys() - set(rows["variant"])}):
-        raise SystemExit(f"{source.path} has no images of {', '.join(missing)}: {Path(__file__).name} {page} --measure")
-    rows = rows.with_columns(variant=polars.col("variant").replace(called))
-    rows = rows.filter(polars.col("variant").n_unique().over("split", "prompt", "seed") == len(called))
+    chosen = arms(page)
+    names = {variant.hash: variant.name for variant in chosen}
+    rows = source.rows(images=True).filter(polars.col("variant").is_in(list(names)))
+    if missing := sorted({names[h] for h in names.keys() - set(rows["variant"])}):
+        raise SystemExit(
+            f"{source.path} has no images of {', '.join(missing)}; run {Path(__file__).name} {page} --measure"
+        )
+    rows = rows.with_columns(variant=polars.col("variant").replace(names))
+    rows = rows.filter(polars.col("variant").n_unique().over("split", "prompt", "seed") == len(names))
     target = Results(RESULT / page)
     shutil.rmtree(target.path, ignore_errors=True)
     seed, there = source.source, set(rows["prompt"])
     assert isinstance(seed, int), "playground prompts come from a seed"
     drawn = draw(len(source.prompts()), seed)
-    target.claim(arms(page), seed, [one for one in drawn if one.prompt in there])
-    used = {scorer.identity for variant in arms(page) for scorer in variant.scorers}
+    target.claim(chosen, seed, [one for one in drawn if one.prompt in there])
+    used = {scorer.identity for variant in chosen for scorer in variant.scorers}
     target.add_thresholds({identity: row for identity, row in source.thresholds().items() if identity in used})
     buffer = io.BytesIO()
     rows.drop("image").write_parquet(buffer)
@@ -243,17 +249,17 @@ def take_over(page: str, source: Results) -> None:
 
 
 def summary_of(page: str, against: str, names: Sequence[str] = ()) -> dict[str, Any]:
-    """What the committed rows say of these arms (of all, if none are named), in their order on the page."""
+    """Summary of the committed rows of these arms (by default all), in their order on the page."""
     summary = summarise(Results.existing(RESULT / page), against)
     order = list(names or CLAIMS[page].arms)
-    told = [variant for variant in summary["variants"] if variant["variant"] in order]
-    told.sort(key=lambda variant: order.index(variant["variant"]))
+    shown = [variant for variant in summary["variants"] if variant["variant"] in order]
+    shown.sort(key=lambda variant: order.index(variant["variant"]))
     kind = "reporting" if summary["source"] == SEED else summary["prompts"]
-    return {**summary, "variants": told, "prompts": kind}
+    return {**summary, "variants": shown, "prompts": kind}
 
 
 def parts(page: str) -> dict[str, str]:
-    """What this command writes into a page. A category has too few prompts here for tables of its own."""
+    """The generated parts of a page. Categories have too few prompts for tables of their own."""
     claim = CLAIMS[page]
     whole = [table for table in tables(summary_of(page, claim.against)) if "by category" not in table.title]
     compared = [

@@ -1,4 +1,4 @@
-"""Figures of the studies: framed pictures in a grid, and rates with their intervals."""
+"""Figures of the studies: grids of framed pictures, and rates with their confidence intervals."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ matplotlib.use("agg")
 from matplotlib import pyplot
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, distinguishable by colour-blind readers."""
 PANELS = {
     "whole prompts right (%)": lambda variant: variant["accuracy"][0]["whole"],
     "single facts right (%)": lambda variant: variant["accuracy"][0]["facts"],
     "hack rate (%)": lambda variant: variant["hack_rate"],
 }
-"""Title -> estimate of a variant of a benchmark's summary."""
+"""Title -> estimate of a variant in a benchmark's summary."""
 
 
 def frame(axis: Any, row: Mapping[str, Any]) -> None:
-    """A picture of the benchmark's results, framed green where the judge says yes and red where it says no."""
+    """Shows a picture of a benchmark's results, framed green for the verdict yes, red for no."""
     with Image.open(io.BytesIO(row["image"])) as picture:
         axis.imshow(picture, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
@@ -37,7 +37,7 @@ def frame(axis: Any, row: Mapping[str, Any]) -> None:
 
 
 def strip(rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[str], path: Path) -> None:
-    """A grid of pictures: prompts down, columns across; `rows` by prompt and column."""
+    """Writes a grid of pictures, a row per prompt; `rows` are keyed by prompt and column."""
     prompts = list(dict.fromkeys(prompt for prompt, _ in rows))
     width, height = 1.3 + 0.85 * len(columns), 0.35 + 0.85 * len(prompts)
     figure, axes = pyplot.subplots(len(prompts), len(columns), squeeze=False, figsize=(width, height))
@@ -52,7 +52,7 @@ def strip(rows: Mapping[tuple[str, str], Mapping[str, Any]], columns: Sequence[s
 
 
 def chart(variants: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The `PANELS` of variants of a benchmark's summary, one a row, with 95 % intervals."""
+    """Writes the `PANELS` with a row per variant of a benchmark's summary, with 95 % confidence intervals."""
     figure, axes = pyplot.subplots(1, len(PANELS), figsize=(10, 0.9 + 0.27 * len(variants)), layout="constrained")
     for axis, (title, estimate) in zip(axes, PANELS.items(), strict=True):
         for place, variant in enumerate(variants):
@@ -66,7 +66,7 @@ def chart(variants: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def lines(variants: Sequence[Mapping[str, Any]], path: Path, along: str) -> None:
-    """The `PANELS` of variants called SERIES-NUMBER, a line a series along the numbers; `along` is what these are."""
+    """Writes the `PANELS` of variants called SERIES-NUMBER, a line per series; `along` names the axis of numbers."""
     named = {tuple(variant["variant"].rsplit("-", 1)): variant for variant in variants}
     numbers = sorted({number for _, number in named}, key=int)
     series = list(dict.fromkeys(name for name, _ in named))
@@ -91,7 +91,7 @@ def lines(variants: Sequence[Mapping[str, Any]], path: Path, along: str) -> None
 
 
 def save(figure: Any, path: Path, dpi: int = 110) -> None:
-    """As PNG of at most 256 colours, which is small; closes the figure."""
+    """Writes a small PNG of at most 256 colours and closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     pyplot.close(figure)

@@ -1,11 +1,11 @@
 """The tables and pictures of docs/natural.md, from the committed rows of studies/rows/natural.
 
     python studies/natural.py                 # the tables
-    python studies/natural.py --report DIR    # takes over the results in DIR first: the preset, its referees alone
-    python studies/natural.py --tuning DIR    # the settings that were tried on the tuning classes
-    python studies/natural.py --views DIR     # more views, as one picture
+    python studies/natural.py --report DIR    # first imports the results in DIR: the preset, its referees alone
+    python studies/natural.py --tuning DIR    # the same for settings tried on the tuning classes
+    python studies/natural.py --views DIR     # the same for more views, shown as one picture
 
-Each DIR is made by `refcore bench natural --out DIR`; the page says with which variants and classes.
+Each DIR is made by `refcore bench natural --out DIR`; the page lists the variants and classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAGE = DOCS / "natural.md"
 REPORT, TUNING, VIEWS = (ROWS / "natural" / name for name in ("report", "tuning", "views"))
 SHEET, GRID = (DOCS / "images" / name for name in ("natural-60.jpg", "natural-views.png"))
 ACCURACY, DIFFERENCES = 0, 2
-"""Which of a summary's tables; between them stands that of the categories."""
+"""Indices of a summary's tables; the one between them is by category."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def parts() -> dict[str, str]:
-    """What this command writes into the page."""
+    """The generated parts of the page."""
     report, tuning = (tables(summarise(Results.existing(result))) for result in (REPORT, TUNING))
     shown = {"report": report[ACCURACY : DIFFERENCES + 1], "tuning": [tuning[ACCURACY], tuning[DIFFERENCES]]}
     made = {part: markdown(found) for part, found in shown.items()}
@@ -48,7 +48,7 @@ def parts() -> dict[str, str]:
 
 
 def choosing() -> str:
-    """How often the witness ranks the preset's picture of a tuning class first, by which of its seeds is taken."""
+    """Table: tuning classes that the witness ranks first, by the rule that chooses among the preset's pictures."""
     rows = Results.existing(TUNING).rows().filter(polars.col("variant") == NATURAL.name).to_dicts()
     classes: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -58,25 +58,25 @@ def choosing() -> str:
         return math.prod(score["score"] for score in row["scores"] if score["optimised"])
 
     taken = {
-        "one by lot": [sum(row["verdict"] for row in own) / len(own) for own in classes.values()],
-        "the one that both networks give the larger product of p": [
+        "a random one": [sum(row["verdict"] for row in own) / len(own) for own in classes.values()],
+        "the one with the larger product of both networks' p": [
             max(own, key=networks)["verdict"] for own in classes.values()
         ],
-        "the one that the witness likes better, as a bound": [
+        "the one that the witness prefers, as an upper bound": [
             any(row["verdict"] for row in own) for own in classes.values()
         ],
     }
-    columns = [f"taken of {len(rows) // len(classes)} pictures", f"ranked first, of {len(classes)} classes"]
+    columns = [f"choice among {len(rows) // len(classes)} pictures", f"ranked first, of {len(classes)} classes"]
     return grid(columns, [[name, f"{sum(right):g}"] for name, right in taken.items()])
 
 
 def side_by_side(results: Results) -> None:
-    """Every image, a row for each class and a column for each variant."""
+    """Writes every image, with a row per class and a column per variant."""
     write_grid(results, GRID)
 
 
 def every_picture(results: Results) -> None:
-    """All of the preset's images, a group after the other."""
+    """Writes all of the preset's images, group by group."""
     own = results.rows(images=True).filter(polars.col("variant") == NATURAL.name)
     order = {name: i for i, name in enumerate(NATURAL.categories)}
     sheet = draw_sheet(own.sort(polars.col("category").replace_strict(order), maintain_order=True))

@@ -1,4 +1,4 @@
-"""What the studies share: committed results, and pages of which a command writes some parts, between two marks."""
+"""Shared by the studies: committed results, and pages with generated parts between marks."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ ROWS = Path(__file__).parent / "rows"
 """Committed measurements."""
 MARK = "<!-- {part}: by studies/{study} -->"
 KEPT = ("*.parquet", "*.json", "variants/*.json")
-"""Of a benchmark's folder; pictures lie in parts/ and sheets/."""
+"""Files of a benchmark's folder to commit; pictures, in parts/ and sheets/, are not committed."""
 
 
 Pictures = Callable[[Results], None]
-"""Draws what a page shows of a benchmark's folder, which alone has the images."""
+"""Draws a page's pictures from a benchmark's folder, which alone has the images."""
 
 
 def from_command_line(description: str | None, sources: Mapping[str, tuple[Path, Pictures | None]]) -> None:
-    """Reads a study's command line: what is given with an option is taken over, and its pictures are drawn.
+    """Parses a study's command line, imports the results given by its options, and draws their pictures.
 
     Args:
-        description: of the study, for its help.
-        sources: option -> where the results in its DIR are committed, and what draws their pictures.
+        description: description of the study, for its help.
+        sources: option -> (folder where its results are committed, function that draws their pictures).
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in sources:
-        parser.add_argument(f"--{option}", type=Path, metavar="DIR", help="a benchmark's folder to take over")
+        parser.add_argument(f"--{option}", type=Path, metavar="DIR", help="import the results in this folder")
     given = vars(parser.parse_args())
     for option, (result, pictures) in sources.items():
         if given[option] is not None:
             found = Results.existing(given[option])
-            take_over(found.path, result)
+            import_results(found.path, result)
             if pictures is not None:
                 pictures(found)
 
 
-def take_over(source: Path, result: Path) -> None:
-    """Puts a benchmark's results in the place of those of `result`, without their pictures."""
+def import_results(source: Path, result: Path) -> None:
+    """Replaces the results in `result` by those of `source`, without pictures."""
     shutil.rmtree(result, ignore_errors=True)
     for pattern in KEPT:
         for path in source.glob(pattern):
@@ -52,7 +52,7 @@ def take_over(source: Path, result: Path) -> None:
 
 
 def fill(page: Path, study: str, parts: Mapping[str, str]) -> None:
-    """Puts each part between its two marks in a page, which must have them.
+    """Writes each part between its two marks in a page.
 
     Raises:
         ValueError: a mark is missing.

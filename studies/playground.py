@@ -1,9 +1,9 @@
 """The study of docs/results/playground.md: the preset against its baselines, where the truth is known.
 
     python studies/playground.py              # tables and plot from the committed studies/rows/playground
-    python studies/playground.py --from DIR   # takes over the results in DIR first, without their pictures
+    python studies/playground.py --from DIR   # first imports the results in DIR, without their pictures
 
-DIR is made by `refcore bench playground --prompts-seed 2031 --out DIR`; the page says with which variants.
+DIR is made by `refcore bench playground --prompts-seed 2031 --out DIR`; the page lists the variants.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def main() -> None:
 
 
 def parts() -> dict[str, str]:
-    """What this command writes into the page."""
+    """The generated parts of the page."""
     summary = summarise(Results.existing(RESULT))
     return {"tables": markdown(tables(summary))}
 
 
 def pictures(results: Results) -> None:
-    """All of the preset's images, and the first of each category and split."""
+    """Writes all of the preset's images, and the first of each category and split."""
     own = results.rows(images=True).filter(polars.col("variant") == presets.DEFAULT)
     sheet = draw_sheet(own)
     sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256).save(SHEET, optimize=True)

@@ -1,10 +1,10 @@
-"""What limits the preset's search, on docs/results/playground.md: are right samples there, and are they chosen?
+"""The limits of the preset's search, for docs/results/playground.md: are there right candidates, and are they chosen?
 
     python studies/search.py              # the table, from the committed studies/rows/search.json
-    python studies/search.py --measure    # measures the preset's detector anew, some four minutes of a core
+    python studies/search.py --measure    # first measures the preset's detector again, some four minutes on one core
     python studies/search.py --measure --detector FOLDER --called NAME    # another detector in its place
 
-On tuning prompts that name a checkered star or triangle, which no training has seen.
+The prompts are tuning prompts with a checkered star or triangle, which are held out of training.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ DETECTOR = "owlv2"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="make the samples and judge them")
+    parser.add_argument("--measure", action="store_true", help="make the candidates and judge them")
     parser.add_argument("--detector", help="folder of another detector")
-    parser.add_argument("--called", default="the preset's", help="what the table calls it")
+    parser.add_argument("--called", default="the preset's", help="name of the detector in the table")
     given = parser.parse_args()
     found = json.loads(RESULT.read_text("utf-8")) if RESULT.is_file() else {}
     if given.measure:
@@ -50,8 +50,8 @@ def main() -> None:
 
 
 def parts() -> dict[str, str]:
-    """What this command writes into the page."""
-    columns = ["detector", "rounds", f"a right candidate, of {COUNT}", "the chosen one right", "candidates right"]
+    """The generated parts of the page."""
+    columns = ["detector", "rounds", f"with a right candidate, of {COUNT}", "right choice", "right candidates"]
     rows = [
         [name, *(str(row[what]) for what in ("rounds", "some", "chosen")), f"{100 * row['share']:.0f} %"]
         for name, measured in json.loads(RESULT.read_text("utf-8")).items()
@@ -62,23 +62,23 @@ def parts() -> dict[str, str]:
 
 def prompts() -> list[str]:
     """The first `COUNT` of the unseen tuning prompts with one of the `HARD` combinations."""
-    asked = [one.prompt for one in draw(DRAWN, TUNING_SEED, "unseen")]
-    return [p for p in asked if any((part.texture, part.shape) in HARD for part in parse(p).phrases)][:COUNT]
+    drawn = [one.prompt for one in draw(DRAWN, TUNING_SEED, "unseen")]
+    return [p for p in drawn if any((phrase.texture, phrase.shape) in HARD for phrase in parse(p).phrases)][:COUNT]
 
 
 @torch.no_grad()
 def measure(detector: str | None) -> list[dict[str, Any]]:
-    """Before and after the preset's rounds: of `COUNT` prompts, those with a right candidate, those whose choice is."""
+    """Before and after the preset's rounds: prompts with a right candidate, prompts with a right choice, of `COUNT`."""
     settings = presets.get(presets.DEFAULT).settings
     if detector is not None:
         place = [term["name"] for term in settings["referees"]].index(DETECTOR)
         settings = override(settings, [f"referees.{place}.config.model={detector}"])
-    asked, rows = prompts(), []
+    texts, rows = prompts(), []
     for rounds in ([], settings["init"]["rounds"]):
         made = []
         for first in range(0, COUNT, BATCH):
             made += _candidates(
-                {**settings, "init": {**settings["init"], "rounds": rounds}}, asked[first : first + BATCH]
+                {**settings, "init": {**settings["init"], "rounds": rounds}}, texts[first : first + BATCH]
             )
         rows.append(
             {
@@ -91,14 +91,14 @@ def measure(detector: str | None) -> list[dict[str, Any]]:
     return rows
 
 
-def _candidates(settings: dict[str, Any], asked: list[str]) -> list[tuple[list[bool], int]]:
-    """For each prompt, which of its candidates are right before the first step, and which one the referees choose."""
-    engine = build(resolve(RunConfig.from_settings({**settings, "prompts": asked, "seeds": [0]})))
+def _candidates(settings: dict[str, Any], texts: list[str]) -> list[tuple[list[bool], int]]:
+    """For each prompt, whether each of its candidates is right before the first step, and the index of the choice."""
+    engine = build(resolve(RunConfig.from_settings({**settings, "prompts": texts, "seeds": [0]})))
     everyone = list(range(len(engine.keys)))
     params = start(engine)
     best, _ = engine.ordered(engine.look(params, everyone), everyone)
     made, n = engine.decode(params), engine.config.candidates.count
-    right = [judge(images.levels(made[c]), asked[c // n]).verdict for c in everyone]
+    right = [judge(images.levels(made[c]), texts[c // n]).verdict for c in everyone]
     return [(right[b * n : (b + 1) * n], own[0] - b * n) for b, own in enumerate(best)]
 
 

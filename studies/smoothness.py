@@ -1,9 +1,9 @@
 """The study of docs/results/smoothness.md: is CLIP's loss on views smoother and better conditioned (Prop. 3.1 and 3.2)?
 
     python studies/smoothness.py              # tables and figure from the committed studies/rows/smoothness.json
-    python studies/smoothness.py --measure    # measures what that file lacks, prompt by prompt, then the same
+    python studies/smoothness.py --measure    # first measures what that file lacks, prompt by prompt
 
-It is measured at the image, on a run of the playground preset with CLIP as its only referee.
+Smoothness is measured at the image, on a run of the playground preset with CLIP as its only referee.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="measure the prompts that the result lacks")
+    parser.add_argument("--measure", action="store_true", help="measure the prompts missing from the result")
     arguments = parser.parse_args()
     if arguments.measure:
         measure()
@@ -62,13 +62,13 @@ def main() -> None:
 
 
 def parts() -> dict[str, str]:
-    """What this command writes into the page."""
+    """The generated parts of the page."""
     found = json.loads(RESULT.read_text("utf-8"))
     return {"views": table(by_views(found)), "noise": table(by_noise(found))}
 
 
 def measure() -> None:
-    """Measures the missing parts of the result, each as soon as it is there.
+    """Measures the missing parts of the result and saves each as soon as it is done.
 
     Raises:
         SystemExit: the result was measured on other checkpoints.
@@ -77,7 +77,7 @@ def measure() -> None:
     settings = override(presets.get("playground").settings, RUN)
     checkpoints = hashes(settings)
     if found["points"] and found["checkpoints"] != checkpoints:
-        raise SystemExit(f"{RESULT} was measured on other checkpoints, which do not compare; remove it to begin anew")
+        raise SystemExit(f"{RESULT} was measured on other checkpoints and cannot be extended; remove it to start over")
     for prompt in PROMPTS:
         config = RunConfig.from_settings({**settings, "prompts": [prompt], "seeds": [0]})
         for views, noise in ((VIEWS, (None,)), ((NOISY_VIEWS,), NOISE)):

@@ -1,10 +1,10 @@
-"""How coarse a copy the witness should judge: its rank of the class for photographs, pictures and adversarial noise.
+"""The study of how coarse a copy the witness should judge: its rank of the class for photographs, pictures and hacks.
 
     python studies/witness.py --out runs/witness --pictures runs/tuning
 
-Photographs are those that installed packages carry, each with the class that the full-size networks agree on. Hacks are
-made here, by studies/adversarial.yaml against each network in turn. Pictures are the preset's in a folder that
-`refcore bench natural` has made. Prints a table in Markdown and writes it as JSON.
+Photographs come from installed packages, each with the class that the full-size networks agree on. Hacks are made here,
+by studies/adversarial.yaml against each network in turn. Pictures are the preset's, from a folder of `refcore bench
+natural`. Prints a table in Markdown and writes it as JSON.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pictures", type=Path, help="a folder of `refcore bench natural`")
+    parser.add_argument("--out", type=Path, required=True, help="folder for hacks and table")
+    parser.add_argument("--pictures", type=Path, help="results folder of `refcore bench natural`")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     witness = Imagenet(weights="lite2", size=260)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def photographs() -> list[tuple[str, str, str, Tensor]]:
-    """The middle square of each photograph that is there."""
+    """The central square of each photograph whose package is installed."""
     found = []
     for name, package, place, wanted in PHOTOGRAPHS:
         spec = importlib.util.find_spec(package)
@@ -98,7 +98,7 @@ def pictures(folder: Path | None) -> list[tuple[str, str, str, Tensor]]:
 
 
 def hacks(folder: Path) -> list[tuple[str, str, str, Tensor]]:
-    """Adversarial noise for each class against lite0 and against lite1; kept, and not made twice."""
+    """Adversarial noise for each class, against lite0 and against lite1; made once and kept in `folder`."""
     found = []
     settings = load_yaml(HERE / "adversarial.yaml")
     for weights in ("lite0", "lite1"):

@@ -1,4 +1,4 @@
-"""`refcore probe`: agreement, gradient and cost, on referees of which the answers are known."""
+"""`refcore probe`: agreement, gradient and cost, on referees with known answers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_page_is_printed_and_pictures_are_kept(probed: Any, tmp_path: Any) -
 
 def test_a_probe_is_of_one_referee(capsys: pytest.CaptureFixture[str]) -> None:
     for argv, told in (
-        (["clip", "--set", "priors=[{name: tv}]"], "one referee and no prior"),
+        (["clip", "--set", "priors=[{name: tv}]"], "a probe has one referee and no prior"),
         (["clip", "--set", "referees.0.wanted=false"], "leave it true"),
         (["clp"], 'unknown referee "clp"'),
     ):

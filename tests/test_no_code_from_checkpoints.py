@@ -26,7 +26,7 @@ from refcore.cli import main
 from refcore.errors import CheckpointError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.stable_diffusion import StableDiffusion
-from refcore_plugins.models.untrusted import data_only, refuse_code, refuse_fields
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_fields
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]

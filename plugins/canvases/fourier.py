@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.decorrelation import from_rgb, to_rgb
+from refcore_plugins.models.canvas_size import check_least_side
+from refcore_plugins.models.colour_decorrelation import ColourBasis, images_of, logits_of
 
-_LOGIT_MARGIN = 1e-3
-"""How far from black and white `encode` keeps a pixel, whose logit would be infinite there."""
 _CONTRAST = 0.25
 """Scale of the pixels before the colour basis, as in lucid: spectra of std 0.01 decode to a nearly grey image."""
 
@@ -31,9 +27,7 @@ class Fourier(Canvas):
         decay: float = Field(
             1.0, ge=0, le=3, description="Amplitudes fall as frequency ** -decay; photographs: about 1"
         )
-        color: Literal["decorrelated", "rgb"] = Field(
-            "decorrelated", description="Basis in which colours are optimised"
-        )
+        color: ColourBasis = Field("decorrelated", description="Basis in which colours are optimised")
         noise: float = Field(0.01, ge=0, description="Std of the fresh spectrum, which differs between seeds")
 
     name = "fourier"
@@ -44,11 +38,7 @@ class Fourier(Canvas):
         self.device = torch.device(device)
         self.size = size if size is not None else (256, 256)
         height, width = self.size
-        if min(self.size) < 2:
-            raise RefcoreError(
-                f"size {height}x{width} (height x width): each side must be at least 2 pixels; "
-                f"the nearest is {max(2, height)}x{max(2, width)}"
-            )
+        check_least_side(self.size, 2)
         fy = torch.fft.fftfreq(height)[:, None]
         fx = torch.fft.rfftfreq(width)[None, :]
         frequency = (fx.square() + fy.square()).sqrt().clamp(min=1.0 / max(height, width))
@@ -61,11 +51,9 @@ class Fourier(Canvas):
 
     def decode(self, params: CanvasParams) -> Tensor:
         spectrum = self._scale * torch.view_as_complex(params["spectrum"].contiguous())
-        logits = torch.fft.irfft2(spectrum, s=self.size)
-        return torch.sigmoid(to_rgb(logits) if self.config.color == "decorrelated" else logits)
+        return images_of(torch.fft.irfft2(spectrum, s=self.size), self.config.color)
 
     def encode(self, images: Tensor) -> CanvasParams:
         """The spectrum of the images' logits; exact but for pixels kept 0.001 away from black and white."""
-        logits = torch.logit(images.to(self.device, torch.float32), _LOGIT_MARGIN)
-        target = from_rgb(logits) if self.config.color == "decorrelated" else logits
+        target = logits_of(images.to(self.device, torch.float32), self.config.color)
         return {"spectrum": torch.view_as_real(torch.fft.rfft2(target) / self._scale).contiguous()}

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
+from refcore_plugins.models.canvas_size import check_image_size
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 
 LATENT = "latent"
@@ -105,11 +105,7 @@ class Latent(Canvas):
         Raises:
             RefcoreError: the images have another size.
         """
-        if images.shape[-2:] != self.size:
-            raise RefcoreError(
-                f"an image of {images.shape[-2]}x{images.shape[-1]} (height x width) cannot start a canvas of "
-                f"{self.size[0]}x{self.size[1]}; resize it to that"
-            )
+        check_image_size(images, self.size)
         return {LATENT: self.autoencoder.encode(images.to(self.device, torch.float32))}
 
     def latent(self, params: CanvasParams) -> Tensor:

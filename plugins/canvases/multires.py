@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -11,13 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.decorrelation import from_rgb, to_rgb
-
-_LOGIT_MARGIN = 1e-3
-"""How far from black and white `encode` keeps a pixel, whose logit would be infinite there."""
+from refcore_plugins.models.canvas_size import check_least_side
+from refcore_plugins.models.colour_decorrelation import ColourBasis, images_of, logits_of
 
 
 class Multires(Canvas):
@@ -33,9 +29,7 @@ class Multires(Canvas):
         smallest: int = Field(1, ge=1, description="Longer side of the coarsest tensor, in pixels")
         per_octave: float = Field(2.0, gt=0, le=8, description="Resolutions per doubling of the side")
         gain: float = Field(0.0, ge=-2, le=2, description="A tensor of side r has amplitude r ** gain")
-        color: Literal["decorrelated", "rgb"] = Field(
-            "decorrelated", description="Basis in which colours are optimised"
-        )
+        color: ColourBasis = Field("decorrelated", description="Basis in which colours are optimised")
         noise: float = Field(0.01, ge=0, description="Std of the fresh parameters, which differ between seeds")
 
     name = "multires"
@@ -45,11 +39,7 @@ class Multires(Canvas):
         """Any size of at least one pixel; 256x256 by default. `dtype` is not used: the tensors are float32."""
         self.device = torch.device(device)
         self.size = size if size is not None else (256, 256)
-        if min(self.size) < 1:
-            raise RefcoreError(
-                f"size {self.size[0]}x{self.size[1]} (height x width): each side must be at least 1 pixel; "
-                f"the nearest is {max(1, self.size[0])}x{max(1, self.size[1])}"
-            )
+        check_least_side(self.size, 1)
         self.resolutions = resolutions(self.size, self.config.smallest, self.config.per_octave)
         gains = torch.tensor([float(max(side)) ** self.config.gain for side in self.resolutions])
         # Root mean square 1, so that `gain` shifts the balance between resolutions and leaves the step size alone.
@@ -62,16 +52,14 @@ class Multires(Canvas):
         }
 
     def decode(self, params: CanvasParams) -> Tensor:
-        logits = self._sum(params)
-        return torch.sigmoid(to_rgb(logits) if self.config.color == "decorrelated" else logits)
+        return images_of(self._sum(params), self.config.color)
 
     def encode(self, images: Tensor) -> CanvasParams:
         """Each resolution takes what the coarser ones leave of the image; the last makes the sum exact.
 
         Pixels are kept 0.001 away from black and white.
         """
-        logits = torch.logit(images.to(self.device, torch.float32), _LOGIT_MARGIN)
-        target = from_rgb(logits) if self.config.color == "decorrelated" else logits
+        target = logits_of(images.to(self.device, torch.float32), self.config.color)
         params: CanvasParams = {}
         total: Tensor | None = None
         for level, (side, gain) in enumerate(zip(self.resolutions, self._gains, strict=True)):

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
+from refcore_plugins.models.canvas_size import check_image_size, check_least_side
 
 PIXELS = "pixels"
 """The one tensor of the canvas's params, [B, 3, H, W]."""
@@ -39,12 +39,7 @@ class Pixel(Canvas):
         """Any positive size; 224x224 by default. `dtype` is not used: pixels are float32."""
         self.device = torch.device(device)
         self.size = size if size is not None else (224, 224)
-        if min(self.size) < 1:
-            near = tuple(max(1, side) for side in self.size)
-            raise RefcoreError(
-                f"size {self.size[0]}x{self.size[1]} (height x width): each side must be at least 1 pixel; "
-                f"the nearest is {near[0]}x{near[1]}"
-            )
+        check_least_side(self.size, 1)
 
     def init(self, rng: Rng) -> CanvasParams:
         start = self.config.init_std * rng.normal(3, *self.size).to(self.device)
@@ -61,10 +56,6 @@ class Pixel(Canvas):
         Raises:
             RefcoreError: the images have another size.
         """
-        if images.shape[-2:] != self.size:
-            raise RefcoreError(
-                f"an image of {images.shape[-2]}x{images.shape[-1]} (height x width) cannot start a canvas of "
-                f"{self.size[0]}x{self.size[1]}; resize it to that"
-            )
+        check_image_size(images, self.size)
         images = images.to(self.device, torch.float32)
         return {PIXELS: images.logit(eps=DARKEST) if self.config.squash == "sigmoid" else images.clone()}

@@ -16,7 +16,7 @@ from torch import nn
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     reason_of,
     refuse_code,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refcore.errors import CheckpointError, RefcoreError, nearest
-from refcore_plugins.models.untrusted import data_only, refuse_code, refuse_pickled_folder
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_pickled_folder
 
 NEAR = 0.4
 """Least cosine between a free text and the class that it reaches. Nonsense and geometry stay below 0.36, descriptions

@@ -16,10 +16,11 @@ from torch import Tensor
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import fastest_attention, write_out_attention
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     fetch_safetensors,
     reason_of,
@@ -44,12 +45,10 @@ WEIGHTS = (
     "model.pth",
 )
 """Files of weights in the order in which open_clip takes them from a folder."""
-PROMPTS_AT_ONCE = 256
-"""Prompts in one pass of the text tower, which bounds its memory."""
 
 
 class OpenClipTowers:
-    """See `refcore_plugins.models.similarity.Towers`.
+    """See `refcore_plugins.models.two_towers.Towers`.
 
     Args:
         plugin: its name, which errors begin with.
@@ -107,11 +106,11 @@ class OpenClipTowers:
         with fastest_attention(tokens.device):
             return unit(torch.cat([self.model.encode_text(part) for part in tokens.split(PROMPTS_AT_ONCE)]))
 
-    def unread(self, prompt: str) -> str:
+    def truncated(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the context, "" where all of it does."""
         context = self.tokenizer.context_length
         if hasattr(self.tokenizer, "tokenizer"):  # a transformers tokenizer in open_clip's wrapping
-            return text_beyond(self.tokenizer.tokenizer, self.tokenizer.clean_fn(prompt), context)
+            return truncated_text(self.tokenizer.tokenizer, self.tokenizer.clean_fn(prompt), context)
         beyond = self.tokenizer.encode(prompt)[context - 2 :]  # two tokens are start and end of text
         return str(self.tokenizer.decode(beyond)).strip()
 

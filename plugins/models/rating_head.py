@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import write_safetensors
+from refcore_plugins.models.checkpoint_conversion import write_safetensors
 
 ACTIVATIONS = {(0,): "none", (0, 2, 4, 6, 7): "none", (0, 3, 6, 9, 11): "relu"}
 """Where the linear layers stand in the original `nn.Sequential` -> what stands between them.

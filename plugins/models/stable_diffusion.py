@@ -14,8 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
-from refcore_plugins.models.distillation import noise_of_velocity
-from refcore_plugins.models.untrusted import data_only
+from refcore_plugins.models.score_distillation import noise_of_velocity
+from refcore_plugins.models.untrusted_checkpoints import data_only
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """Pipelines made of one CLIP text encoder and a text-conditioned UNet: the layouts of Stable Diffusion 1.x and 2.x."""
@@ -77,7 +77,7 @@ class StableDiffusion:
         """Drops the text encoder: 0.5 GB of Stable Diffusion 1.5 in float32."""
         self.text_encoder = None
 
-    def cut(self, prompt: str) -> str:
+    def truncated(self, prompt: str) -> str:
         """The end of the prompt that is beyond the context; "" where all of it is read."""
         tokens = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
         return str(self.tokenizer.decode(tokens[self.context_length - 1 : -1])).strip()

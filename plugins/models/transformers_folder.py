@@ -13,7 +13,13 @@ from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import CONVERT, data_only, reason_of, refuse_code, refuse_pickled_folder
+from refcore_plugins.models.untrusted_checkpoints import (
+    CONVERT,
+    data_only,
+    reason_of,
+    refuse_code,
+    refuse_pickled_folder,
+)
 
 WEIGHTS = (
     "model.safetensors",

@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import AutoModel
 
 from refcore_plugins.models.attention import transformers_attention
-from refcore_plugins.models.open_clip_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
 
 CLIP = "CLIPModel"
 SIGLIP = "SiglipModel"
@@ -22,7 +22,7 @@ SIGLIP = "SiglipModel"
 
 
 class TransformersTowers:
-    """See `refcore_plugins.models.similarity.Towers`.
+    """See `refcore_plugins.models.two_towers.Towers`.
 
     Args:
         plugin: its name, which errors begin with.
@@ -78,6 +78,6 @@ class TransformersTowers:
         """Drops the text tower, 0.5 GB of a ViT-L in float32."""
         self.model.text_model = None
 
-    def unread(self, prompt: str) -> str:
+    def truncated(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the context, "" where all of it does."""
-        return text_beyond(self.tokenizer, prompt, self.context)
+        return truncated_text(self.tokenizer, prompt, self.context)

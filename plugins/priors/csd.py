@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import csd_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import csd_gradient
 
 
 class Csd(LatentDiffusionPrior):

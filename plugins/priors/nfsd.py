@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import nfsd_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import nfsd_gradient
 
 
 class Nfsd(LatentDiffusionPrior):

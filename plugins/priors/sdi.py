@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import add_noise, ddim_step, noise_between, sds_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import add_noise, ddim_step, noise_between, sds_gradient
 
 
 class Sdi(LatentDiffusionPrior):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import sds_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import sds_gradient
 
 
 class Sds(LatentDiffusionPrior):

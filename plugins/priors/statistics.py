@@ -15,7 +15,7 @@ from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.referees.imagenet import Weights, folded_network, normalize
+from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize
 
 _LEAST_VARIANCE = 1e-4
 """Of a map, relative to the remembered variance: flat maps keep a finite distance."""

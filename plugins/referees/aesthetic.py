@@ -16,7 +16,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.conversion import read_pickled
+from refcore_plugins.models.checkpoint_conversion import read_pickled
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.rating_head import RatingHead
 

@@ -18,10 +18,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError, RefcoreError, unknown
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
+from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.untrusted_checkpoints import (
     fetch_safetensors,
     reason_of,
     refuse_code,
@@ -112,15 +112,10 @@ class Classifier(Referee):
         Raises:
             RefcoreError: a prompt names no class, and there is no `index`.
         """
-        target = torch.zeros(len(prompts), self.classes)
-        notes = []
-        for row, prompt in enumerate(prompts):
-            weights, note = self._target(prompt)
-            notes.append(note)
-            for index, weight in weights.items():
-                target[row, index] = weight
+        targets = [self._target(prompt) for prompt in prompts]
         wide = torch.promote_types(self.dtype, torch.float32)
-        return Conditioning(tuple(prompts), {"target": target.to(self.device, wide)}, ("",) * len(notes), tuple(notes))
+        target = class_targets([weights for weights, _ in targets], self.classes).to(self.device, wide)
+        return Conditioning(tuple(prompts), {"target": target}, notes=tuple(note for _, note in targets))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""

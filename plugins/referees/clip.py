@@ -7,9 +7,9 @@ from types import MappingProxyType
 import torch
 from pydantic import Field
 
-from refcore_plugins.models.conversion import convert_weights
+from refcore_plugins.models.checkpoint_conversion import convert_weights
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
-from refcore_plugins.models.similarity import TwoTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 
 class Clip(TwoTowers):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from refcore_plugins.models.similarity import TwoTowers
 from refcore_plugins.models.transformers_towers import CLIP, TransformersTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 
 class HfClip(TwoTowers):

@@ -11,9 +11,15 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import (
+    make_folder,
+    matched,
+    read_pickled,
+    write_json,
+    write_safetensors,
+)
 from refcore_plugins.models.open_clip_towers import CONFIG, LOCAL, OpenClipTowers
-from refcore_plugins.models.similarity import TwoTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 ARCHITECTURE = "ViT-H-14"
 """open_clip's name of the model that was tuned."""

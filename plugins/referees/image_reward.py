@@ -25,11 +25,17 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import (
+    make_folder,
+    matched,
+    read_pickled,
+    write_json,
+    write_safetensors,
+)
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.rating_head import RatingHead
-from refcore_plugins.models.text import text_beyond
-from refcore_plugins.models.untrusted import data_only, refuse_code
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 
 CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
@@ -148,7 +154,7 @@ class ImageReward(Referee):
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).to(self.device)
-        truncated = tuple(text_beyond(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
+        truncated = tuple(truncated_text(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
         return Conditioning(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, truncated)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:

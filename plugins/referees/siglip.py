@@ -15,8 +15,8 @@ from refcore.checkpoints import resolve
 from refcore.contracts.conditioning import Conditioning
 from refcore.errors import CheckpointError
 from refcore_plugins.models.open_clip_towers import CONFIG, HUB, LOCAL, OpenClipTowers
-from refcore_plugins.models.similarity import Towers, TwoTowers
 from refcore_plugins.models.transformers_towers import SIGLIP, TransformersTowers
+from refcore_plugins.models.two_towers import Towers, TwoTowers
 
 
 class Siglip(TwoTowers):

@@ -7,12 +7,12 @@ from score_distillation import CPU, PROMPTS, latents, pipeline, rng
 
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
-from refcore_plugins.models.distillation import add_noise, ddim_step, noise_between
+from refcore_plugins.models.score_distillation import add_noise, ddim_step, noise_between
 from refcore_plugins.priors.csd import Csd
 from refcore_plugins.priors.nfsd import Nfsd
 from refcore_plugins.priors.sdi import Sdi
 from refcore_plugins.priors.sds import Sds
-from refcore_plugins.priors.vsd import Vsd
+from refcore_plugins.priors.vsd.prior import Vsd
 
 KINDS = [Csd, Nfsd, Sdi, Vsd]
 

@@ -5,7 +5,8 @@ import torch
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.rng import Rng
-from refcore_plugins.priors.image import L2, TotalVariation
+from refcore_plugins.priors.l2 import L2
+from refcore_plugins.priors.tv import TotalVariation
 
 PRIORS = [TotalVariation(power=1), TotalVariation(power=2), L2(), L2(target=0.2)]
 READING = Conditioning(("a", "b"))

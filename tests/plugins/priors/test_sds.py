@@ -13,7 +13,7 @@ from score_distillation import CPU, PROMPTS, latents, pipeline, rng
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.canvases.latent import Latent
 from refcore_plugins.canvases.pixel import Pixel
-from refcore_plugins.models.distillation import WEIGHTINGS, add_noise, noise_of_velocity
+from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, noise_of_velocity
 from refcore_plugins.priors.sds import Sds
 
 ZOO = Path(__file__).parents[3] / "playground" / "zoo" / "diffusion"

@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImagePro
 from refcore.checkpoints import zoo
 from refcore.engine.views import resize
 from refcore.errors import CheckpointError
-from refcore_plugins.models.itg import ItgHead
-from refcore_plugins.referees.blip2 import Blip2
+from refcore_plugins.referees.blip2.itg_head import ItgHead
+from refcore_plugins.referees.blip2.referee import Blip2
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares", "a striped green star left of a yellow heart"]

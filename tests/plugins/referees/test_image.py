@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from refcore.errors import CheckpointError, RefcoreError
-from refcore_plugins.referees.image import ImageSimilarity
+from refcore_plugins.referees.image.referee import ImageSimilarity
 
 CPU = torch.device("cpu")
 

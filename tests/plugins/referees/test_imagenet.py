@@ -16,8 +16,9 @@ pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not 
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models import imagenet_classes
+from refcore_plugins.models.efficientnet_lite import normalize
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
-from refcore_plugins.referees.imagenet import Imagenet, normalize
+from refcore_plugins.referees.imagenet import Imagenet
 
 CPU = torch.device("cpu")
 

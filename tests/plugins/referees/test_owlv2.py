@@ -16,8 +16,15 @@ from refcore.errors import RefcoreError
 from refcore_playground.draw import draw_negative, draw_pair
 from refcore_playground.render import render_batch
 from refcore_playground.world import relation
-from refcore_plugins.models.detection import DIRECTIONS, centre, log_count, log_direction, log_number, numbers
-from refcore_plugins.referees.owlv2 import Owlv2
+from refcore_plugins.referees.owlv2.counts_and_relations import (
+    DIRECTIONS,
+    centre,
+    log_count,
+    log_direction,
+    log_number,
+    numbers,
+)
+from refcore_plugins.referees.owlv2.referee import Owlv2
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares"]

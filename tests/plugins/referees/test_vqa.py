@@ -26,7 +26,7 @@ from transformers import (
 
 from refcore.errors import CheckpointError
 from refcore_playground.training.tokens import bert_tokenizer
-from refcore_plugins.referees.vqa import Vqa
+from refcore_plugins.referees.vqa.referee import Vqa
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares"]

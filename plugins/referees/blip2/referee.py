@@ -19,11 +19,11 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.itg import FILE_NAME, ItgHead, extract_itg_head
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.blip2.itg_head import FILE_NAME, ItgHead, extract_itg_head
 
 CONTEXT_LENGTH = 32
 """Text tokens that BLIP-2's first stage was trained with, first and last included (LAVIS: max_txt_len)."""
@@ -109,7 +109,7 @@ class Blip2(Referee):
             query_embeds=self.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
         ).last_hidden_state
         text = unit(self.model.text_projection(hidden[:, 0]))
-        truncated = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
+        truncated = tuple(truncated_text(self.tokenizer, prompt, self.context) for prompt in prompts)
         return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, truncated)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:

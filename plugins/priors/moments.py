@@ -1,9 +1,8 @@
-"""Priors on the latent itself, without a network: its norm, and the mean and spread of its channels."""
+"""The `moments` prior: mean and standard deviation of the latent's channels."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -11,56 +10,12 @@ from torch import Tensor
 
 from refcore.calibration import Calibration
 from refcore.contracts.canvas import Canvas
-from refcore.contracts.conditioning import Conditioning
-from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
-from refcore.rng import Rng
+from refcore_plugins.models.loss_prior import LatentLossPrior
 
 
-class LatentLoss(Prior):
-    """A prior that is a loss of the canvas's scaled latent alone, no sample depending on another."""
-
-    space: ClassVar[Literal["latent", "image", "params"]] = "latent"
-
-    def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to load."""
-
-    def accept(self, canvas: Canvas) -> None:
-        if canvas.latent_name() is None:
-            raise RefcoreError(
-                f'prior "{self.name}" is about latents, and canvas "{canvas.name}" has none; use the latent canvas'
-            )
-
-    @abstractmethod
-    def loss(self, latents: Tensor) -> Tensor:
-        """[B] of latents [B, C, h, w], differentiable."""
-
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            latents = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-            value = self.loss(latents)
-            (gradient,) = torch.autograd.grad(value.sum(), latents)
-        return gradient, value.detach()
-
-
-class Gaussian(LatentLoss):
-    """The negative log-likelihood of the latent's norm n under N(0, I) in d dimensions, up to a constant.
-
-        n^2 / 2 - (d - 1) log n
-
-    lowest at n = sqrt(d - 1), the shell where Gaussian noise lies: Samuel et al. (arXiv 2306.08687), eq. 4, as ReNO
-    (arXiv 2406.04312) uses it with weight 0.01. It says nothing of directions.
-    """
-
-    name = "gaussian"
-
-    def loss(self, latents: Tensor) -> Tensor:
-        norm = latents.flatten(1).norm(dim=1).clamp_min(1e-12)
-        return norm.square() / 2 - (latents[0].numel() - 1) * norm.log()
-
-
-class Moments(LatentLoss):
+class Moments(LatentLossPrior):
     """Keeps the mean m and standard deviation s of every channel of the latent near given ones, mu and sigma.
 
         mean over channels of  ((m - mu) / sigma)^2 + (log s - log sigma)^2
@@ -109,9 +64,10 @@ class Moments(LatentLoss):
                 )
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
 
-    def loss(self, latents: Tensor) -> Tensor:
-        mu, sigma = self._mean.to(latents), self._std.to(latents)
-        flat = latents.flatten(2)
+    def loss(self, x: Tensor) -> Tensor:
+        """See `LossPrior.loss`."""
+        mu, sigma = self._mean.to(x), self._std.to(x)
+        flat = x.flatten(2)
         # Far below any real spread, so that a constant channel has a finite gradient.
         spread = (flat.var(2, correction=0) + (1e-4 * sigma).square()).sqrt()
         return (((flat.mean(2) - mu) / sigma).square() + (spread / sigma).log().square()).mean(1)

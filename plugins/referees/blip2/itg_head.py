@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import read_pickled, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import read_pickled, write_safetensors
 
 FILE_NAME = "itg_head.safetensors"
 """The head's file, beside the other files of a transformers checkpoint."""

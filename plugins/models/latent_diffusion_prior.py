@@ -19,7 +19,7 @@ from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
-from refcore_plugins.models.distillation import WEIGHTINGS, add_noise, guide
+from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 
 
@@ -134,7 +134,7 @@ class LatentDiffusionPrior(Prior):
         """Text features "text" [P, T, D], and those of the negative prompt, "negative" [P, T, D]."""
         text = self.diffusion.encode_text(prompts)
         negative = self.diffusion.encode_text([self.config.negative_prompt]).expand_as(text)
-        truncated = tuple(self.diffusion.cut(prompt) for prompt in prompts)
+        truncated = tuple(self.diffusion.truncated(prompt) for prompt in prompts)
         return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated)
 
     def finish_reading(self) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import reason_of
+from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 
 def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
 
-SimilarityLoss = Literal["cosine", "spherical"]
+PROMPTS_AT_ONCE = 256
+"""Prompts in one pass of a text tower, which bounds its memory."""
 
 
 class Towers(Protocol):
@@ -33,7 +34,7 @@ class Towers(Protocol):
     def text(self, prompts: Sequence[str]) -> Tensor:
         """P prompts -> [P, D] unit features, float32 or wider. No gradient."""
 
-    def unread(self, prompt: str) -> str:
+    def truncated(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the context, "" where all of it does."""
 
     def finish_reading(self) -> None:
@@ -74,7 +75,7 @@ class TwoTowers(Referee):
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Unit text features, tensor `text` [P, D], and the end of each prompt that is beyond the context."""
-        truncated = tuple(self.towers.unread(prompt) for prompt in prompts)
+        truncated = tuple(self.towers.truncated(prompt) for prompt in prompts)
         return Conditioning(tuple(prompts), {"text": self.towers.text(prompts)}, truncated)
 
     def finish_reading(self) -> None:
@@ -93,25 +94,3 @@ class TwoTowers(Referee):
     def cosine(self, views: Tensor, text: Tensor) -> Tensor:
         """[N] cosines of views [N, 3, H, W] and unit text features [N, D]."""
         return (self.towers.image(views) * text).sum(-1)
-
-
-def unit(features: Tensor) -> Tensor:
-    """Unit vectors along the last dimension, in float32 (float64 stays)."""
-    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
-
-
-def similarity_loss(cosine: Tensor, loss: SimilarityLoss, wanted: bool, absent_below: float = 0.0) -> Tensor:
-    """The loss of [N] cosines: how far they are from 1 or, for what is not wanted, above `absent_below`."""
-    distance = _half_square_angle if loss == "spherical" else _one_minus
-    if wanted:
-        return distance(cosine)
-    return (distance(torch.full_like(cosine, absent_below)) - distance(cosine)).clamp(min=0)
-
-
-def _one_minus(cosine: Tensor) -> Tensor:
-    return 1 - cosine
-
-
-def _half_square_angle(cosine: Tensor) -> Tensor:
-    """Half the squared angle of a cosine, kept off +-1, where the derivative of acos is infinite."""
-    return 0.5 * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().square()

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.rng import Key, Rng
-from refcore_plugins.models.distillation import add_noise, sds_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
-from refcore_plugins.models.lora import Adapters
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import add_noise, sds_gradient
+from refcore_plugins.priors.vsd.lora import Adapters
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8

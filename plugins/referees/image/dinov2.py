@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from refcore_plugins.models.attention import transformers_attention
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise, processor_size
-from refcore_plugins.models.similarity import unit
 from refcore_plugins.models.transformers_folder import TransformersFolder
 
 KINDS = ("Dinov2Model", "Dinov2WithRegistersModel")

@@ -12,9 +12,9 @@ from torch import Tensor
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.answering import BLIP, Answering, BlipAnswering, ChatAnswering
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.vqa.question_answering import BLIP, Answering, BlipAnswering, ChatAnswering
 
 EPS = 1e-8
 """Added inside the logarithm of 1 - p, which has an end that way."""
@@ -63,7 +63,7 @@ class Vqa(Referee):
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """The tokens of the questions, each [P, L], and the end of each prompt that its question has no room for."""
-        truncated = tuple(self._unread(prompt) for prompt in prompts)
+        truncated = tuple(self._truncated(prompt) for prompt in prompts)
         kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, truncated, strict=True)]
         tensors = self.towers.tokens([self._ask(prompt) for prompt in kept])
         return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, truncated)
@@ -81,7 +81,7 @@ class Vqa(Referee):
     def _ask(self, prompt: str) -> str:
         return str(self.config.question).replace("{}", prompt)
 
-    def _unread(self, prompt: str) -> str:
+    def _truncated(self, prompt: str) -> str:
         """The end of the prompt without which its question fits into the context."""
         towers: Any = self.towers
         excess = towers.length(self._ask(prompt)) - towers.context
@@ -89,7 +89,7 @@ class Vqa(Referee):
             return ""
         room = towers.length(prompt) - excess
         while room > 0:
-            rest = text_beyond(towers.tokenizer, prompt, room)
+            rest = truncated_text(towers.tokenizer, prompt, room)
             if towers.length(self._ask(prompt.removesuffix(rest).strip())) <= towers.context:
                 return rest
             room -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def text_beyond(tokenizer: Any, prompt: str, context: int) -> str:
+def truncated_text(tokenizer: Any, prompt: str, context: int) -> str:
     """The end of a prompt that does not fit into `context` tokens of a transformers tokenizer, "" where all of it does.
 
     Given as the user wrote it where the tokenizer knows which characters a token came from, else decoded.

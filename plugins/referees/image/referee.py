@@ -14,10 +14,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.engine.views import resize
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.dinov2 import Dinov2
+from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
-from refcore_plugins.models.similarity import SimilarityLoss, similarity_loss
 from refcore_plugins.models.transformers_towers import CLIP, SIGLIP, TransformersTowers
+from refcore_plugins.referees.image.dinov2 import Dinov2
 
 
 class ImageSimilarity(Referee):

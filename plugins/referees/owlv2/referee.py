@@ -15,11 +15,18 @@ from refcore.contracts.parser import ParsedPrompt, Phrase, load_parser
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.attention import transformers_attention
-from refcore_plugins.models.detection import DIRECTIONS, IMPOSSIBLE, centre, log_direction, log_number, numbers
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.owlv2.counts_and_relations import (
+    DIRECTIONS,
+    IMPOSSIBLE,
+    centre,
+    log_direction,
+    log_number,
+    numbers,
+)
 
 ARCHITECTURE = "Owlv2ForObjectDetection"
 EXPECTED = f"expected an {ARCHITECTURE}, such as google/owlv2-base-patch16-ensemble"
@@ -102,7 +109,9 @@ class Owlv2(Referee):
                 relation[i, k] = torch.tensor([r.subject, DIRECTIONS.index(r.name), r.object])
         tensors = {"query": query, "thing": thing, "number": number, "total": total, "relation": relation}
         truncated = tuple(
-            "; ".join(filter(None, (text_beyond(self.tokenizer, thing.text, self.context) for thing in parts.things)))
+            "; ".join(
+                filter(None, (truncated_text(self.tokenizer, thing.text, self.context) for thing in parts.things))
+            )
             for parts in parsed
         )
         conditioning = Conditioning(tuple(prompts), tensors, truncated, tuple(map(self._note, parsed)))

@@ -1,0 +1,1 @@
+"""The `vsd` prior, and the low-rank adapters that it trains."""

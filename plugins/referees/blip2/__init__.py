@@ -1,0 +1,1 @@
+"""The `blip2` referee, and the captioning head that its checkpoints lack."""

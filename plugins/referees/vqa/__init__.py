@@ -1,0 +1,1 @@
+"""The `vqa` referee, and the models that answer its questions."""

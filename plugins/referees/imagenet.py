@@ -1,4 +1,4 @@
-"""Referee `imagenet`: EfficientNet-Lite classifiers of the 1,000 ImageNet classes, for what a prompt names."""
+"""The `imagenet` referee: EfficientNet-Lite classifiers of the 1,000 ImageNet classes."""
 
 from __future__ import annotations
 
@@ -21,34 +21,40 @@ CLASSES = 1000
 class Imagenet(Referee):
     """An ImageNet classifier as referee: a prompt names one or more classes, or describes them in free text.
 
-    The prompt's target is a weight for every class (they sum to one); several classes named share it equally. The loss
-    is the negated weighted sum of the class logits (`logit`), or the cross-entropy against the target
-    (`cross_entropy`). Pushing a logit up has no natural end and moves the whole picture toward the class;
-    cross-entropy is satisfied as soon as the other classes are beaten, which a little adversarial noise does.
+    The prompt's target is a weight for every class, summing to one; several named classes share it equally. The loss is
+    the negated weighted sum of the class logits (`logit`), or the cross-entropy against the target (`cross_entropy`).
+    A logit can always rise further and moves the whole picture toward the class; the cross-entropy is small as soon as
+    the class beats the others, for which a little adversarial noise is enough.
     """
 
     class Config(PluginConfig):
-        weights: Weights = Field("lite0", description="Which network")
-        size: int = Field(160, ge=32, le=512, description="Side of the views in pixels (trained at 224, 240 and 260)")
-        loss: ClassLoss = Field("logit", description="What a wanted class minimises")
-        free_text: bool = Field(True, description="Whether prompts that name no class are matched by meaning")
+        weights: Weights = Field("lite0", description="EfficientNet-Lite network.")
+        size: int = Field(
+            160,
+            ge=32,
+            le=512,
+            description="Side of the views in pixels; lite0, lite1 and lite2 were trained at 224, 240 and 260.",
+        )
+        loss: ClassLoss = Field("logit", description="Loss of a wanted prompt: negated logit or cross-entropy.")
+        free_text: bool = Field(True, description="Match prompts that name no class by meaning.")
 
     name = "imagenet"
     score_unit = "probability"
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Referee.load`."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
         network, _ = folded_network(self.config.weights, self.config.size)
-        # Depthwise convolutions run about 1.4 times as fast with the channels last, on the CPU as on CUDA.
+        # Depthwise convolutions are about 1.4 times as fast in channels-last format, on the CPU and on CUDA.
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Each prompt's target over the classes: [P, 1000], rows sum to 1.
+        """Each prompt's target over the classes, `target` [P, 1000], which sums to 1.
 
         Raises:
             RefcoreError: a prompt names no class, and free text is off or finds nothing near.
-            CheckpointError: free text is wanted and the sentence encoder is missing.
+            CheckpointError: a prompt is free text and the sentence encoder is not installed.
         """
         names = ClassNames.known()
         targets = [target_of(prompt, names, self.config.free_text) for prompt in prompts]
@@ -62,28 +68,28 @@ class Imagenet(Referee):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
-        logits = self.logits(views)
+        """See `Referee.judge`."""
         target = conditioning.select(prompt_index)["target"]
-        return class_loss(logits, target, self.config.loss, wanted)
+        return class_loss(self.logits(views), target, self.config.loss, wanted)
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
+        """[B] probabilities of the prompts' classes, each weighted relative to the largest weight."""
         return class_probability(self.logits(images), conditioning["target"])
 
     @torch.no_grad()
     def rank(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] int64 rank of the class most asked for among the 1,000, 1 being the network's first guess.
+        """[B] int64 rank, from 1, of the class with the largest target among the 1,000, in order of the logits.
 
-        Of several classes asked for equally, the best ranked counts.
+        If several classes share the largest target, the best rank counts.
         """
         logits = self.logits(images)
         target = conditioning["target"]
-        asked = target >= target.amax(1, keepdim=True)
-        best = logits.masked_fill(~asked, -torch.inf).amax(1, keepdim=True)
+        largest = target >= target.amax(1, keepdim=True)
+        best = logits.masked_fill(~largest, -torch.inf).amax(1, keepdim=True)
         return (logits > best).sum(1) + 1
 
     @torch.no_grad()
     def guess(self, images: Tensor) -> list[str]:
-        """The name of the class that the network finds most likely in each image [B, 3, H, W]."""
+        """Name of the most likely class of each image [B, 3, H, W]."""
         return [ClassNames.known().names[index] for index in self.logits(images).argmax(1).tolist()]

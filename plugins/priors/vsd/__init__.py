@@ -1,1 +1,1 @@
-"""The `vsd` prior, and the low-rank adapters that it trains."""
+"""The `vsd` prior, and its low-rank adapters."""

@@ -1,1 +1,1 @@
-"""The `blip2` referee, and the captioning head that its checkpoints lack."""
+"""The `blip2` referee, and its captioning (ITG) head, which transformers checkpoints lack."""

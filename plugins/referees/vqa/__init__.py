@@ -1,1 +1,1 @@
-"""The `vqa` referee, and the models that answer its questions."""
+"""The `vqa` referee, and the question-answering models that it uses."""

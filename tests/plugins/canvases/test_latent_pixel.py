@@ -155,7 +155,7 @@ def test_a_tiny_decoder_of_other_latents_is_refused(folder, tiny, tmp_path):
         encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
         num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
     ).save_pretrained(tmp_path)  # fmt: skip
-    with pytest.raises(CheckpointError, match="4 channels, 2 pixels a side; those of the canvas have 4 channels and 4"):
+    with pytest.raises(CheckpointError, match="4 channels, 2 pixels a side; the canvas has 4 channels and 4"):
         load(folder, gradient_decoder=str(tmp_path))
 
 

@@ -78,7 +78,7 @@ def test_missing_corrupt_and_foreign_heads_are_refused_with_the_remedy(clip_fold
     assert "refcore convert aesthetic-head" in refusal(tmp_path / "none")
     (tmp_path / "broken").write_bytes(b"broken")
     assert "is corrupt" in refusal(tmp_path / "broken")
-    assert "is no rating head" in refusal(clip_folder / "open_clip_model.safetensors")
+    assert "is corrupt or not a rating head" in refusal(clip_folder / "open_clip_model.safetensors")
     assert "takes 20 features" in refusal(converted("linear", tmp_path, width=20))
     with pytest.raises(CheckpointError, match="does not exist"):
         load(converted("linear", tmp_path), tmp_path / "nowhere")
@@ -91,7 +91,7 @@ def test_only_heads_are_converted(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         convert_head(tmp_path / "broken.pth", tmp_path)
     torch.save({"layers.0.weight": torch.ones(2, 3), "layers.1.weight": torch.ones(1, 2)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"holds no rating head but layers\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"has no rating head; it holds layers\.0\.weight"):
         convert_head(tmp_path / "other.pth", tmp_path)
     torch.save(original("linear").state_dict(), tmp_path / "head.pth")
     assert convert_head(tmp_path / "head.pth", tmp_path).name == "aesthetic_head.safetensors"

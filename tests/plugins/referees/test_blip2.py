@@ -253,7 +253,7 @@ def test_captioning_without_a_head_is_refused_with_the_remedy(blip2_folder, tmp_
     folder = shutil.copytree(blip2_folder, tmp_path / "headless")
     (folder / "itg_head.safetensors").unlink()
     message = refusal(model=str(folder))
-    assert f'"{folder}" is asked for its captioning loss (itg: 1)' in message
+    assert f'the captioning loss (itg: 1) of model "{folder}" needs a head' in message
     assert "refcore convert blip2-itg" in message
     assert "or set itg: 0" in message
     load(folder, itg=0.0)

@@ -88,7 +88,7 @@ def test_an_index_counts_whatever_the_prompt(folder, pixels):
 
 
 def test_names_come_from_the_checkpoint_or_from_imagenet(folder, tmp_path):
-    with pytest.raises(RefcoreError, match="carries no names; set `index`"):
+    with pytest.raises(RefcoreError, match="has no names; set `index`"):
         load(folder).read(["a cat"])
     named = load(saved(tmp_path / "named", 3, label_names=["Cat", "dog", "newt"]))
     assert named.read(["cat", "2"])["target"].argmax(1).tolist() == [0, 2]

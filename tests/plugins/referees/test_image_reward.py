@@ -136,7 +136,7 @@ def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(ori
     with pytest.raises(CheckpointError, match="refcore convert image-reward-checkpoint"):
         load(tmp_path / "nowhere")
     torch.save({"blip.visual_encoder.cls_token": torch.ones(1, 1, 4)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="is no ImageReward"):
+    with pytest.raises(CheckpointError, match="is not ImageReward"):
         convert_checkpoint(tmp_path / "other.pt", tmp_path / "out")
     state = original.published()
     state.pop("blip.text_encoder.encoder.layer.1.crossattention.self.key.weight")
@@ -145,7 +145,7 @@ def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(ori
         convert_checkpoint(tmp_path / "less.pt", tmp_path / "out")
     headless = {name: value for name, value in original.published().items() if not name.startswith("mlp")}
     torch.save(headless, tmp_path / "headless.pt")
-    with pytest.raises(CheckpointError, match="holds no rating head"):
+    with pytest.raises(CheckpointError, match="has no rating head"):
         convert_checkpoint(tmp_path / "headless.pt", tmp_path / "out")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="cannot be loaded"):

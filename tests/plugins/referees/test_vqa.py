@@ -249,5 +249,5 @@ def test_what_is_out_of_reach_is_named_with_the_remedy():
 
 
 def test_a_question_without_a_place_for_the_prompt_is_refused():
-    with pytest.raises(ValidationError, match="where the prompt stands"):
+    with pytest.raises(ValidationError, match="one {} for the prompt"):
         Vqa(question="Is it red?")

@@ -97,7 +97,7 @@ class Latent(Canvas):
             decode = self.autoencoder.decode_by_blocks
         elif graph:
             decode = partial(checkpoint, decode, use_reentrant=False)
-        return torch.cat([decode(z) for z in latents.split(1)])
+        return torch.cat([decode(z) for z in torch.split(latents, 1)])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:

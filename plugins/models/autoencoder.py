@@ -35,12 +35,13 @@ class Autoencoder:
     @property
     def factor(self) -> int:
         """Image pixels per latent pixel, along a side."""
-        return 2 ** (len(self.model.config["block_out_channels"]) - 1)
+        return int(2 ** (len(self.model.config["block_out_channels"]) - 1))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] -> images [B, 3, h*factor, w*factor], *around* [0, 1], in the latents' dtype."""
         unscaled = latents / self.space.scale + self.space.shift
-        return (self.model.decode(unscaled.to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+        decoded: Tensor = self.model.decode(unscaled.to(self.model.dtype)).sample
+        return (decoded.to(latents.dtype) + 1) / 2
 
     def decode_by_blocks(self, latents: Tensor) -> Tensor:
         """`decode`, equal bit for bit, storing only the activations between blocks for the backward pass.
@@ -75,7 +76,8 @@ class Autoencoder:
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> scaled latents [B, C, H/factor, W/factor] (the mode), same dtype."""
         posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
-        return (posterior.mode().to(images.dtype) - self.space.shift) * self.space.scale
+        mode: Tensor = posterior.mode()
+        return (mode.to(images.dtype) - self.space.shift) * self.space.scale
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises RefcoreError, with the nearest possible size, unless height and width are multiples of `factor`."""
@@ -110,7 +112,8 @@ class TinyDecoder:
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Autoencoder.decode`."""
-        return (self.model.decode((latents / self.scale).to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+        decoded: Tensor = self.model.decode((latents / self.scale).to(self.model.dtype)).sample
+        return (decoded.to(latents.dtype) + 1) / 2
 
 
 _shared: WeakValueDictionary[tuple[str, str, torch.dtype], Autoencoder] = WeakValueDictionary()

@@ -40,4 +40,5 @@ def from_rgb(logits: Tensor) -> Tensor:
 
 def _matrix(like: Tensor) -> Tensor:
     root = torch.tensor(_ROOT, dtype=like.dtype, device=like.device)
-    return root / root.norm(dim=0).max()
+    scaled: Tensor = root / root.norm(dim=0).max()
+    return scaled

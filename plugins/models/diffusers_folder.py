@@ -151,7 +151,8 @@ class DiffusersFolder:
             raise CheckpointError(
                 f"{where} lacks {len(missing)} weights, {missing[0]} the first; fetch or train that folder again"
             )
-        return model.float().requires_grad_(False).eval()
+        frozen: ModelT = model.float().requires_grad_(False).eval()
+        return frozen
 
 
 def place(model: ModelT, device: torch.device, dtype: torch.dtype) -> ModelT:

@@ -53,7 +53,7 @@ def _network(weights: str, size: int) -> nn.Module:
     architecture = _package("efficientnet_lite_pytorch", weights).EfficientNet
     path = weights_file(weights)
     # Convolutions are padded for one input size, as in TensorFlow ("same"), hence `image_size`.
-    network = architecture.from_name(f"efficientnet-{weights}", image_size=size)
+    network: nn.Module = architecture.from_name(f"efficientnet-{weights}", image_size=size)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

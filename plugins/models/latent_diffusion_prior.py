@@ -229,4 +229,4 @@ class LatentDiffusionPrior(Prior):
 
     def chunks(self, n: int) -> tuple[Tensor, ...]:
         """Sample indices of each UNet call."""
-        return torch.arange(n, device=self.device).split(self.config.chunk or max(1, n))
+        return torch.split(torch.arange(n, device=self.device), self.config.chunk or max(1, n))

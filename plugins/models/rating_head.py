@@ -37,7 +37,7 @@ class RatingHead(nn.Module):
     @property
     def width(self) -> int:
         """W, the width of the features."""
-        return int(self.layers[0].weight.shape[1])  # type: ignore[union-attr, arg-type, index]
+        return int(self.layers[0].weight.shape[1])  # type: ignore[index]
 
     @classmethod
     def from_original(cls, state: Mapping[str, Tensor], source: Path, expected: str) -> RatingHead:

@@ -57,12 +57,12 @@ class StableDiffusion:
     @property
     def channels(self) -> int:
         """C, the channels of the latents."""
-        return self.unet.config.in_channels
+        return int(self.unet.config.in_channels)
 
     @property
     def context_length(self) -> int:
         """Tokens of the text encoder's context, start and end tokens included."""
-        return min(self.tokenizer.model_max_length, self._positions)
+        return min(int(self.tokenizer.model_max_length), self._positions)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
@@ -71,7 +71,8 @@ class StableDiffusion:
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
         )
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        features: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return features
 
     def finish_reading(self) -> None:
         """Drops the text encoder, 0.5 GB in float32 for Stable Diffusion 1.5."""
@@ -99,7 +100,7 @@ class StableDiffusion:
             [B, C, h, w] in the dtype of `noisy`.
         """
         # On the CPU, torch's fused attention and plain (not channels-last) memory are fastest for a forward pass alone.
-        out = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
+        out: Tensor = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
         if self.prediction == "v_prediction":
             return noise_of_velocity(out, noisy, self.alphas_cumprod[timesteps].to(noisy.dtype))
         return out
@@ -139,7 +140,7 @@ class StableDiffusion:
         schedule.set_timesteps(steps)
         timesteps = schedule.timesteps
         if around is None:
-            latents = noise * schedule.init_noise_sigma
+            latents: Tensor = noise * schedule.init_noise_sigma
         else:  # as in diffusers' image-to-image pipelines
             timesteps = timesteps[steps - max(1, min(int(steps * strength), steps)) :]
             latents = schedule.add_noise(around.to(noise), noise, timesteps[:1])

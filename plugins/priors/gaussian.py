@@ -20,5 +20,5 @@ class Gaussian(LatentLossPrior):
 
     def loss(self, x: Tensor) -> Tensor:
         """See `LossPrior.loss`."""
-        norm = x.flatten(1).norm(dim=1).clamp_min(1e-12)
+        norm: Tensor = x.flatten(1).norm(dim=1).clamp_min(1e-12)
         return norm.square() / 2 - (x[0].numel() - 1) * norm.log()

@@ -99,4 +99,5 @@ class Aesthetic(Referee):
 
     def rating(self, views: Tensor) -> Tensor:
         """[N] ratings of views [N, 3, H, W]; differentiable."""
-        return self.head(self.towers.image(views))
+        rating: Tensor = self.head(self.towers.image(views))
+        return rating

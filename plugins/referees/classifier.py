@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import timm
 import torch
 from pydantic import Field
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
 from refcore.checkpoints import offline_error
@@ -93,7 +93,7 @@ class Classifier(Referee):
                 f'classifier: the checkpoint of model "{model}"{f" in {weights}" if weights else ""} cannot be loaded: '
                 f"{type(error).__name__}: {reason}; its files are corrupt or belong to another model"
             ) from error
-        data = resolve_model_data_config(network)
+        data = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
         self.network = cast(Any, network.to(device, dtype).eval().requires_grad_(False))
         self.classes = int(self.network.num_classes)
         if self.config.index is not None and self.config.index >= self.classes:
@@ -129,7 +129,7 @@ class Classifier(Referee):
 
     def logits(self, views: Tensor) -> Tensor:
         """[N, C] class logits, float32 or wider, of views [N, 3, H, W] in [0, 1]; differentiable."""
-        logits = self.network(self.normalise(views).to(self.dtype))
+        logits: Tensor = self.network(self.normalise(views).to(self.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _target(self, prompt: str) -> tuple[dict[int, float], str]:

@@ -173,7 +173,8 @@ class ImageReward(Referee):
         hidden = self.model.text(
             input_ids=text["ids"], attention_mask=text["mask"], encoder_hidden_states=image
         ).last_hidden_state[:, 0]
-        return (self.head(hidden.to(self.head.layers[0].weight.dtype)) - MEAN) / STD
+        output: Tensor = self.head(hidden.to(self.head.layers[0].weight.dtype))
+        return (output - MEAN) / STD
 
     def _load_tokenizer(self, folder: Path) -> Any:
         beside = (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file()

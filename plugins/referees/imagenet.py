@@ -64,7 +64,7 @@ class Imagenet(Referee):
     def logits(self, views: Tensor) -> Tensor:
         """[N, 1000] class logits, float32 (float64 in float64), of views [N, 3, H, W] in [0, 1]; differentiable."""
         x = normalize(views).to(self.dtype, memory_format=torch.channels_last)
-        logits = self._network(x)
+        logits: Tensor = self._network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:

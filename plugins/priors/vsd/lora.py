@@ -51,8 +51,8 @@ class Adapters:
     @contextmanager
     def applied(self, vectors: Tensor, groups: Tensor) -> Iterator[None]:
         """Context in which sample n of a batch has the weights `vectors[groups[n]]`; [G, P] and [N] int64."""
-        parts = vectors.split([a * b for a, b in self._shapes], dim=1)
-        self._active = [p.unflatten(1, shape)[groups] for p, shape in zip(parts, self._shapes, strict=True)]
+        parts = torch.split(vectors, [a * b for a, b in self._shapes], dim=1)
+        self._active = [torch.unflatten(p, 1, shape)[groups] for p, shape in zip(parts, self._shapes, strict=True)]
         try:
             yield
         finally:

@@ -45,7 +45,8 @@ class ItgHead(nn.Module):
         """[..., width] -> logits [..., vocabulary]. Without autocast: 30,000 logits need the precision."""
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.decoder.weight.dtype)
-            return self.decoder(self.transform["LayerNorm"](F.gelu(self.transform["dense"](hidden))))
+            logits: Tensor = self.decoder(self.transform["LayerNorm"](F.gelu(self.transform["dense"](hidden))))
+        return logits
 
     @classmethod
     def from_file(cls, path: Path, width: int, vocabulary: int, eps: float = 1e-12) -> ItgHead:

@@ -190,7 +190,7 @@ class Blip2(Referee):
 
     def _match_probability(self, queries: Tensor | None) -> Tensor:
         """[N, 2]: probabilities of no match and of a match."""
-        logits = self.model.itm_head(queries).mean(1)
+        logits: Tensor = self.model.itm_head(queries).mean(1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
 
     def _caption_ids(self, ids: Tensor) -> Tensor:

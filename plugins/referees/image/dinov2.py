@@ -45,4 +45,5 @@ class Dinov2:
         return unit(self._hidden(views)[:, self.special :])
 
     def _hidden(self, views: Tensor) -> Tensor:
-        return self.model(pixel_values=self.normalise(views).to(self.dtype)).last_hidden_state
+        hidden: Tensor = self.model(pixel_values=self.normalise(views).to(self.dtype)).last_hidden_state
+        return hidden

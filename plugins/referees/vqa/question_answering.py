@@ -79,7 +79,7 @@ class BlipAnswering:
         # questions are answered in batches of the same length.
         lengths = mask.sum(1)
         log_p = torch.zeros(len(views), dtype=torch.promote_types(question.dtype, torch.float32), device=views.device)
-        for length in lengths.unique().tolist():
+        for length in torch.unique(lengths).tolist():
             of_length = (lengths == length).nonzero().squeeze(1)
             logits = self.model.text_decoder(
                 input_ids=self.written.expand(len(of_length), -1),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from refcore import checkpoints
-from refcore_plugins.referees.imagenet import Weights, weights_file
+from refcore_plugins.models.efficientnet_lite import Weights, weights_file
 
 
 def hashes(settings: Any) -> dict[str, str]:

@@ -44,7 +44,7 @@ class Sampler:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        from refcore_plugins.models.untrusted import data_only, refuse_code
+        from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 
         folder = checkpoints.resolve(model)
         refuse_code(folder, model)

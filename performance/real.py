@@ -156,9 +156,9 @@ def plan() -> dict[str, Any]:
     from refcore.engine.memory import graph_bytes
     from refcore_plugins.canvases.latent import Latent
     from refcore_plugins.models.autoencoder import Autoencoder
-    from refcore_plugins.models.itg import ItgHead
     from refcore_plugins.models.preprocess import Normalise
-    from refcore_plugins.referees.blip2 import Blip2
+    from refcore_plugins.referees.blip2.itg_head import ItgHead
+    from refcore_plugins.referees.blip2.referee import Blip2
 
     found: dict[str, Any] = {"decoder": {}, "referee": {}}
     with FakeTensorMode():
@@ -230,7 +230,7 @@ def one_graph(folder: Path, views: int, threads: int) -> dict[str, Any]:
     from refcore_plugins.models.autoencoder import load_autoencoder
     from refcore_plugins.models.diffusers_folder import DiffusersFolder
     from refcore_plugins.models.stable_diffusion import StableDiffusion
-    from refcore_plugins.referees.blip2 import Blip2
+    from refcore_plugins.referees.blip2.referee import Blip2
 
     torch.set_num_threads(threads)
     cpu = torch.device("cpu")

@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 from refcore.registry import Registry
 
@@ -29,7 +30,9 @@ def test_an_example_registers_by_its_entry_point(folder, monkeypatch):
 
 
 def test_no_example_is_in_the_wheel():
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    packages = find_packages(str(ROOT), include=settings["find"]["include"])
+    assert "refcore_plugins.referees" in packages
     for folder in EXAMPLES:
         own = tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
         assert not set(own) & set(packages)

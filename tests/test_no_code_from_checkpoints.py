@@ -26,7 +26,7 @@ from refcore.cli import main
 from refcore.errors import CheckpointError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.stable_diffusion import StableDiffusion
-from refcore_plugins.models.untrusted import data_only, refuse_code, refuse_fields
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_fields
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ class Pipe: pass
 
 
 class Watch:
-    """Whether a payload ran, and whether anything was asked on stdin."""
+    """Records whether a payload ran and whether anything was asked on stdin."""
 
     def __init__(self, marker: Path) -> None:
         self.marker, self.asked = marker, 0
@@ -61,7 +61,7 @@ class Watch:
 
 @pytest.fixture
 def watch(tmp_path, monkeypatch):
-    """Answers "y" to whatever is asked, and notes it."""
+    """Answers "y" to every question, and counts them."""
     watch = Watch(tmp_path / "marker")
     monkeypatch.setattr(builtins, "input", watch.ask)
     monkeypatch.setattr(sys, "stdin", watch)
@@ -72,7 +72,7 @@ def watch(tmp_path, monkeypatch):
 
 
 class Pickled:
-    """Writes the marker when it is unpickled."""
+    """Writes the marker when unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -83,7 +83,7 @@ class Pickled:
 
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory):
-    """The embedded checkpoints, and small ones in the formats that these do not have."""
+    """Folder of each kind of checkpoint: embedded ones, and small ones in the other formats."""
     made = tmp_path_factory.mktemp("sources")
     clip = made / "hf-clip"
     tower = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -110,7 +110,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def folder_of(sources, tmp_path, watch):
-    """kind -> a copy of that checkpoint with a Python file beside every file of settings."""
+    """kind -> a copy of that checkpoint with a Python file beside its JSON files."""
 
     def copy(kind: str) -> Path:
         folder = tmp_path / f"copy_of_{kind.replace('-', '_')}"
@@ -123,7 +123,7 @@ def folder_of(sources, tmp_path, watch):
 
 
 def plant(folder: Path, file: str, field: str, value: Any) -> None:
-    """Sets a dotted field of a JSON file, which is made where there is none."""
+    """Sets a field, given by its dotted path, in a JSON file, which is created if missing."""
     path = folder / file
     content = json.loads(path.read_text()) if path.is_file() else {}
     inner = content
@@ -135,7 +135,7 @@ def plant(folder: Path, file: str, field: str, value: Any) -> None:
 
 
 def load(kind: str, folder: Path) -> None:
-    """Loads a checkpoint as a run does."""
+    """Loads a checkpoint in the way that a run does."""
     if kind == "diffusion":
         StableDiffusion(DiffusersFolder(str(folder)), CPU, torch.float32)
         return
@@ -163,6 +163,8 @@ TRANSFORMERS = [
     ("config.json", "attn_implementation", "evil/kernel"),
     ("config.json", "_attn_implementation", {"vision_config": "evil/kernel:run"}),
     ("config.json", "experts_implementation", "evil/kernel"),
+    ("config.json", "quantization_config", {"quant_method": "awq"}),
+    ("config.json", "vision_config.quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
     ("config.json", "transformers_weights", "evil.bin"),
     ("config.json", "configuration_files", ["../config.4.0.0.json"]),
     ("config.4.0.0.json", "auto_map", AUTO),
@@ -212,6 +214,7 @@ DIFFUSERS = [
     ("model_index.json", "tokenizer", ["transformers", "evil.Evil"]),
     ("unet/config.json", "auto_map", {"AutoModel": "evil.Evil"}),
     ("unet/config.json", "_class_name", "evil.Evil"),
+    ("unet/config.json", "quantization_config", {"quant_method": "torchao"}),
     ("vae/config.json", "auto_map", {"AutoModel": "evil.Evil"}),
     ("scheduler/scheduler_config.json", "_class_name", "evil.Evil"),
     ("scheduler/scheduler_config.json", "_class_name", ["evil", "Evil"]),
@@ -251,13 +254,13 @@ def test_a_payload_is_refused_by_file_and_field(kind, file, field, value, folder
     plant(folder, file, field, value)
     with pytest.raises(CheckpointError) as caught:
         load(kind, folder)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert file in told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert file in message
     if not file.startswith("adapter"):
-        assert field in told
-    assert str(folder) in told
-    assert "trust_remote_code=True" not in told
+        assert field in message
+    assert str(folder) in message
+    assert "trust_remote_code=True" not in message
     watch.assert_quiet()
 
 
@@ -287,7 +290,7 @@ def test_what_the_check_overlooks_runs_no_code_and_asks_nothing(kind, file, fold
 
 
 def test_the_reported_case_by_the_command_line(folder_of, watch, tmp_path, capsys):
-    """A score with a CLIP whose settings ask for the code beside it: 0.47, and the code ran."""
+    """`refcore score` with a CLIP whose config names the code beside it, which once printed 0.47 and ran the code."""
     folder = folder_of("clip")
     plant(folder, "open_clip_config.json", "model_cfg.text_cfg.tokenizer_kwargs", {"trust_remote_code": True})
     plant(folder, "tokenizer_config.json", "auto_map", {"AutoTokenizer": [None, "evil.Evil"]})
@@ -298,12 +301,12 @@ def test_the_reported_case_by_the_command_line(folder_of, watch, tmp_path, capsy
                 tmp_path / "image.png", f"referees.0.config.model=local-dir:{folder}"
             ).split()
         )
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert left.value.code == 1
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert "open_clip_config.json" in told.err
-    assert "tokenizer_kwargs.trust_remote_code" in told.err
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert "open_clip_config.json" in printed.err
+    assert "tokenizer_kwargs.trust_remote_code" in printed.err
     watch.assert_quiet()
 
 
@@ -349,7 +352,7 @@ def test_a_text_tower_from_a_folder_of_its_own_is_checked_too(folder_of, watch):
 
 @pytest.fixture
 def on_hub(tmp_path, monkeypatch):
-    """(folder, id) -> puts a folder into the cache of the hub, which is out of reach."""
+    """(folder, id) -> puts a folder into the hub's cache; the hub itself is out of reach."""
     cache = tmp_path / "hub"
     for module in ("huggingface_hub.constants", "transformers.utils.hub.constants"):
         monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(cache))
@@ -429,7 +432,7 @@ def test_a_pickle_that_open_clip_prefers_to_safetensors_is_refused(folder_of, wa
     folder = folder_of("clip")
     (folder / "open_clip_model.safetensors").rename(folder / "others.safetensors")
     torch.save({"evil": Pickled(watch.marker)}, folder / "open_clip_pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"open_clip_pytorch_model.bin .* no safetensors file"):
+    with pytest.raises(CheckpointError, match=r"open_clip_pytorch_model.bin .* is not a safetensors file"):
         load("clip", folder)
     watch.assert_quiet()
 
@@ -471,10 +474,10 @@ def test_a_conversion_reads_tensors_alone(save, watch, tmp_path, capsys):
     save({"a": torch.ones(2), "evil": Pickled(watch.marker)}, tmp_path / "evil.bin")
     with pytest.raises(SystemExit):
         main(["convert", "clip-weights", str(tmp_path / "evil.bin"), str(tmp_path / "out.safetensors")])
-    told = capsys.readouterr().err
-    assert len(told.splitlines()) == 1
-    assert "evil.bin" in told
-    assert "weights_only" not in told
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "evil.bin" in message
+    assert "weights_only" not in message
     assert not (tmp_path / "out.safetensors").exists()
     watch.assert_quiet()
 
@@ -508,7 +511,10 @@ def test_what_is_harmless_is_not_refused():
             "open_clip_config.json",
             {"text_cfg": {"tokenizer_kwargs": {"clean": "canonicalize", "language": "en"}}},
         ),
-        ("config.json", {"auto_map": None, "attn_implementation": "sdpa", "trust_remote_code": False}),
+        (
+            "config.json",
+            {"auto_map": None, "quantization_config": None, "attn_implementation": "sdpa", "trust_remote_code": False},
+        ),
         ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "processor_class": "CLIPProcessor"}),
         ("preprocessor_config.json", {"image_processor_type": "ViTImageProcessorFast"}),
         ("preprocessor_config.json", {"feature_extractor_type": "CLIPFeatureExtractor"}),
@@ -540,13 +546,10 @@ def test_settings_behind_a_link_and_in_a_subfolder_are_read(tmp_path):
         refuse_code(tmp_path / "model", "some/model")
 
 
-SOURCES = [
-    path
-    for part in ("refcore", "plugins", "playground", "bench", "performance", "studies")
-    for path in sorted((ROOT / part).rglob("*.py"))
-]
+FOLDERS = ("refcore", "plugins", "playground", "bench", "performance", "studies", "examples", "docs")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 OF_DIFFUSERS = ("AutoencoderKL", "AutoencoderTiny", "UNet2DConditionModel", "DDIMScheduler")
-"""Their `from_pretrained` takes no `trust_remote_code`."""
+"""Classes whose `from_pretrained` has no `trust_remote_code`."""
 UNSAFE = {
     "pickle": {"load", "loads", "Unpickler"},
     "marshal": {"load", "loads"},
@@ -592,6 +595,10 @@ def faults(tree: ast.AST) -> list[str]:
         if wrong:
             found.append(ast.unparse(node))
     return found
+
+
+def test_every_folder_of_sources_is_scanned():
+    assert [folder for folder in FOLDERS if not any(path.is_relative_to(ROOT / folder) for path in SOURCES)] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

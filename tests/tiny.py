@@ -1,11 +1,18 @@
-"""Sizes, constants and weights of the tiny random models."""
+"""Tiny random models: sizes, constants and weights; and how a referee is loaded or refuses to."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import torch
 from torch import nn
+
+from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError, RefcoreError
+
+Referees = TypeVar("Referees", bound=Referee)
+CPU = torch.device("cpu")
 
 SIZE = 16
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -24,6 +31,20 @@ def scramble(module: nn.Module, seed: int) -> None:
 
 
 def text_config(tokenizer: Any, length: int) -> dict[str, Any]:
-    """A CLIP text tower of transformers for a vocabulary and a number of tokens."""
+    """Config of a CLIP's text tower in transformers, for a tokenizer's vocabulary and `length` tokens."""
     ends = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {**TOWER, **ends, "vocab_size": len(tokenizer), "max_position_embeddings": length}
+
+
+def loaded(referee: Referees, dtype: torch.dtype = torch.float32) -> Referees:
+    """The referee itself, loaded on the CPU."""
+    referee.load(CPU, dtype)
+    return referee
+
+
+def refusal_of(referee: Referee, error: type[RefcoreError] = CheckpointError) -> str:
+    """The one line with which a referee refuses to load."""
+    with pytest.raises(error) as caught:
+        referee.load(CPU, torch.float32)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -110,9 +110,6 @@ class ToyLatent(Canvas):
         self.decodes += 1
         return self.net(params["latent"])
 
-    def latent(self, params: CanvasParams) -> Tensor:
-        return params["latent"]
-
     def latent_name(self) -> str:
         return "latent"
 

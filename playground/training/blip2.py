@@ -25,7 +25,7 @@ from refcore_playground.training.data import (
 from refcore_playground.training.lessons import FactHead, GroundingHead, PatchHead
 from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer, save_bert_tokenizer
 from refcore_playground.world import SIZE
-from refcore_plugins.models.itg import PREFIX, ItgHead
+from refcore_plugins.referees.blip2.itg_head import PREFIX, ItgHead
 
 PATCH = 8
 BATCH = 40

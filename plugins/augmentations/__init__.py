@@ -1,1 +1,1 @@
-"""Shipped augmentations, over kornia."""
+"""Shipped augmentations: geometric ones, which are matrices, and photometric ones, which change pixels."""

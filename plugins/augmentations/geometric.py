@@ -1,7 +1,7 @@
 """Geometric augmentations: affine, perspective, resized crop and shift, each a 3x3 matrix from view to source.
 
-Matrices map homogeneous view coordinates to source coordinates, both in [-1, 1] with the pixels' outer edges at the
-ends (`align_corners=False`). A chain of them is multiplied and sampled once, by whoever makes the views.
+Matrices map homogeneous view coordinates to source coordinates. Both are in [-1, 1], from outer edge to outer edge of
+the pixels (`align_corners=False`). The engine multiplies the matrices of a chain and samples the image once.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""Two positive numbers, the lower first."""
+"""Two positive numbers in ascending order."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 def happens(rng: Rng, probability: float) -> Tensor:
-    """[N] float32: 1 for the views that the augmentation applies to, 0 for the others."""
+    """[n] float32: 1 for the views to which an augmentation applies, 0 for the others."""
     return (rng.uniform(0, 1) < probability).float()
 
 
 def _matrix(rows: list[list[Tensor]]) -> Tensor:
-    """[n, 3, 3] of nine [n] tensors."""
+    """[n, 3, 3] matrices from nine tensors [n]."""
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 class Affine(Augmentation):
-    """Rotation about the centre, zoom and shift, angles kept in pixels (a view need not be square)."""
+    """Rotation about the centre, zoom and shift. Angles are preserved in pixels, also in views that are not square."""
 
     class Config(PluginConfig):
-        degrees: float = Field(30.0, ge=0, le=180, description="Rotations from -degrees to degrees.")
+        degrees: float = Field(30.0, ge=0, le=180, description="Largest rotation in degrees, in either direction.")
         translate: float = Field(
-            0.1, ge=0, le=1, description="Largest shift either way, as a share of the view's side."
+            0.1, ge=0, le=1, description="Largest shift in either direction, as a fraction of the view's side."
         )
-        scale: Range = Field((1.0, 1.0), description="Lowest and highest magnification; above 1 the content grows.")
-        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+        scale: Range = Field(
+            (1.0, 1.0), description="Lowest and highest magnification; above 1 the content is enlarged."
+        )
+        p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
 
     name = "affine"
     geometric: ClassVar[bool] = True
@@ -87,10 +89,10 @@ class Affine(Augmentation):
 
 
 class Perspective(Augmentation):
-    """The image's corners move inward at random, as in torchvision's and kornia's RandomPerspective.
+    """Random inward shift of the image's corners, as in the RandomPerspective of torchvision and kornia.
 
     The matrix is in closed form (Heckbert, "Fundamentals of Texture Mapping and Image Warping", 1989, section 2.2.3),
-    so no linear system is solved and no device waits.
+    which avoids a linear system and its synchronisation with the device.
     """
 
     class Config(PluginConfig):
@@ -98,17 +100,17 @@ class Perspective(Augmentation):
             0.2,
             ge=0,
             lt=2 / 3,
-            description="Largest move of a corner, as a share of the way to the centre line; from 2/3 on the image "
-            "could fold over.",
+            description="Largest shift of a corner, as a fraction of the distance to the centre line; from 2/3 on the "
+            "image could fold over.",
         )
-        p: Probability = Field(0.5, description="Share of the views that it applies to.")
+        p: Probability = Field(0.5, description="Fraction of the views to which it applies.")
 
     name = "perspective"
     geometric: ClassVar[bool] = True
     config: Config
 
     def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """inward [n, 4, 2]: how far the corners (from the top left, clockwise) move in, (x, y) in view coordinates."""
+        """inward [n, 4, 2]: inward shifts (x, y) of the corners, clockwise from the top left, in view coordinates."""
         on = happens(rng, self.config.p)
         return {"inward": rng.uniform(0, self.config.distortion, 4, 2) * on[:, None, None]}
 
@@ -139,12 +141,14 @@ class ResizedCrop(Augmentation):
     """A random crop of the image, resized to the view: Inception's augmentation (arXiv 1409.4842, section 6)."""
 
     class Config(PluginConfig):
-        scale: Range = Field((0.25, 1.0), description="Lowest and highest area of the crop, as a share of the image's.")
+        scale: Range = Field(
+            (0.25, 1.0), description="Smallest and largest area of the crop, as a fraction of the image's."
+        )
         ratio: Range = Field(
             (3 / 4, 4 / 3),
-            description="Lowest and highest aspect (width to height) relative to the image's own; 1 keeps it.",
+            description="Lowest and highest aspect ratio (width to height), relative to the image's; 1 keeps it.",
         )
-        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+        p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
 
     name = "resized_crop"
     geometric: ClassVar[bool] = True
@@ -156,9 +160,9 @@ class ResizedCrop(Augmentation):
         return max(1.0, 1 / math.sqrt(self.config.scale[0] * min(low, 1 / high)))
 
     def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """extent [n, 2]: width and height of the crop as shares of the image's; centre [n, 2] in source coordinates.
+        """extent [n, 2]: width and height of the crop as fractions of the image's; centre [n, 2] in source coordinates.
 
-        Area uniform, aspect uniform in its logarithm, place uniform; a side that would exceed the image is cut to it.
+        Area, log aspect ratio and place are uniform. A side longer than the image's is clamped to it.
         """
         on = happens(rng, self.config.p)[:, None]
         area = rng.uniform(*self.config.scale)
@@ -174,12 +178,14 @@ class ResizedCrop(Augmentation):
 
 
 class Shift(Augmentation):
-    """The image moved at random, by whole pixels of the view or by any share of its side; both settings add up."""
+    """Random shift by whole pixels of the view, by a fraction of its side, or by the sum of both."""
 
     class Config(PluginConfig):
-        pixels: int = Field(0, ge=0, description="Largest shift either way, in whole pixels of the view.")
-        fraction: float = Field(0.0, ge=0, le=1, description="Largest shift either way, as a share of the view's side.")
-        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+        pixels: int = Field(0, ge=0, description="Largest shift in either direction, in whole pixels of the view.")
+        fraction: float = Field(
+            0.0, ge=0, le=1, description="Largest shift in either direction, as a fraction of the view's side."
+        )
+        p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
 
     name = "shift"
     geometric: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Photometric augmentations: colour jitter, erasing, coarse copies and Gaussian noise, on the pixels of the views."""
+"""Photometric augmentations of the views' pixels: colour jitter, erasing, coarse copies and Gaussian noise."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 
 
 class ColorJitter(Augmentation):
-    """Brightness, contrast, saturation and hue, in this order, as kornia's and torchvision's ColorJitter.
+    """Brightness, contrast, saturation and hue, in this order, as in the ColorJitter of kornia and torchvision.
 
-    Changed views are clamped to [0, 1] after each of the four; what has strength 0 is skipped.
+    Views are clamped to [0, 1] after each of the four changes. A change of strength 0 is skipped.
     """
 
     class Config(PluginConfig):
-        brightness: Strength = Field(0.1, description="Factors from 1 - brightness to 1 + brightness.")
+        brightness: Strength = Field(0.1, description="Brightness factors are from 1 - brightness to 1 + brightness.")
         contrast: Strength = Field(
-            0.1, description="Factors around the view's mean grey, 1 - contrast to 1 + contrast."
+            0.1, description="Contrast factors, about the view's mean grey, are from 1 - contrast to 1 + contrast."
         )
         saturation: Strength = Field(
-            0.1, description="Factors around each pixel's grey, 1 - saturation to 1 + saturation."
+            0.1, description="Saturation factors, about each pixel's grey, are from 1 - saturation to 1 + saturation."
         )
-        hue: float = Field(0.1, ge=0, le=0.5, description="Rotations from -hue to hue, in turns of the colour wheel.")
-        p: Probability = Field(0.5, description="Share of the views that it applies to.")
+        hue: float = Field(
+            0.1, ge=0, le=0.5, description="Largest hue rotation in either direction, in turns of the colour wheel."
+        )
+        p: Probability = Field(0.5, description="Fraction of the views to which it applies.")
 
     name = "color_jitter"
     config: Config
@@ -72,28 +74,35 @@ class ColorJitter(Augmentation):
 
 
 class Erasing(Augmentation):
-    """A random rectangle is erased (arXiv 1708.04896), so that no single place can carry the whole match."""
+    """Erases a random rectangle (arXiv 1708.04896), so that a match cannot depend on a single place."""
 
     class Config(PluginConfig):
-        area: Range = Field((0.1, 0.4), description="Lowest and highest area of the box, as a share of the view's.")
-        ratio: Range = Field((0.3, 1 / 0.3), description="Lowest and highest aspect of the box, width to height.")
-        p: Probability = Field(1.0, description="Share of the views that it applies to.")
-        shared: bool = Field(False, description="One box for all views of a sample (the paper's) or one for each view.")
-        value: float = Field(0.0, ge=0, le=1, description="The grey that fills the box.")
+        area: Range = Field(
+            (0.1, 0.4), description="Smallest and largest area of the rectangle, as a fraction of the view's."
+        )
+        ratio: Range = Field(
+            (0.3, 1 / 0.3), description="Lowest and highest aspect ratio of the rectangle, width to height."
+        )
+        p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
+        shared: bool = Field(
+            False,
+            description="Erase the same rectangle in all views of a sample, as in the paper, instead of one for each.",
+        )
+        value: float = Field(0.0, ge=0, le=1, description="Grey of the rectangle, in [0, 1].")
 
         @model_validator(mode="after")
         def _a_share(self) -> Self:
             if self.area[1] > 1:
-                raise ValueError(f"area {list(self.area)}: expected shares of the view, at most 1")
+                raise ValueError(f"area {list(self.area)}: expected fractions of the view, at most 1")
             return self
 
     name = "erasing"
     config: Config
 
     def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """box [n, 4] int64: top, left, bottom, right in pixels, the last two not included; empty where not applied.
+        """box [n, 4] int64: top, left, bottom, right in pixels, the last two exclusive; empty where not applied.
 
-        Area uniform, aspect uniform in its logarithm, place uniform; a side that would exceed the view is cut to it.
+        Area, log aspect ratio and place are uniform. A side longer than the view's is clamped to it.
         """
         uniform = rng.shared_uniform if self.config.shared else rng.uniform
         height, width = size
@@ -115,16 +124,18 @@ class Erasing(Augmentation):
 
 
 class Coarse(Augmentation):
-    """The view with no more detail than a small copy of it has, so that its referee cannot be met in fine detail.
+    """Limits a view to the detail of a small copy of it.
 
-    What fools a network mostly lies there, and does not survive a copy of 100 pixels; a picture does.
+    Adversarial patterns are mostly fine detail and do not survive a copy of 100 pixels; a picture does.
     """
 
     class Config(PluginConfig):
         side: int = Field(
-            96, ge=1, description="Pixels of the copy's longer side, by area averaging; views that are smaller stay."
+            96,
+            ge=1,
+            description="Longer side of the copy in pixels, made by area averaging; smaller views are unchanged.",
         )
-        p: Probability = Field(1.0, description="Share of the views that it applies to.")
+        p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
 
     name = "coarse"
     config: Config
@@ -140,9 +151,9 @@ class Coarse(Augmentation):
 
 
 class GaussianNoise(Augmentation):
-    """Gaussian noise whose std is drawn for each view; smooths the loss (Proposition 3.1 of arXiv 2402.16305).
+    """Gaussian noise with a random std for each view; smooths the loss (Proposition 3.1 of arXiv 2402.16305).
 
-    Views may leave [0, 1] by it: clamping would take the gradient from the pixels at the ends.
+    Views may leave [0, 1], since clamping would remove the gradient of pixels near 0 and 1.
     """
 
     class Config(PluginConfig):
@@ -166,7 +177,7 @@ class GaussianNoise(Augmentation):
     config: Config
 
     def draw(self, size: tuple[int, int], rng: Rng) -> Draws:
-        """std [n]; noise [n, 3, H, W], standard normal, drawn for the views that are being made, again the same."""
+        """std [n]; noise [n, 3, H, W], standard normal, drawn when a view is made and the same each time."""
         return {"std": rng.uniform(*self.config.bounds), "noise": rng.deferred_normal(3, *size)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:

@@ -1,1 +1,1 @@
-"""Shipped canvases."""
+"""Shipped canvases, one file each."""

@@ -1,4 +1,4 @@
-"""The latent canvas: images live in the latent space of a frozen autoencoder, as in the paper."""
+"""The `latent` canvas: images in the latent space of a frozen autoencoder, as in the paper."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
+from refcore_plugins.models.canvas_size import check_image_size
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 
 LATENT = "latent"
-"""The one tensor of the canvas's params, [B, C, H/factor, W/factor]."""
+"""Name of the only parameter, [B, C, H/factor, W/factor]."""
 
 
 class Latent(Canvas):
@@ -31,36 +31,37 @@ class Latent(Canvas):
         checkpoint_fields = ("model", "gradient_decoder")
         model: str = Field(
             "playground:diffusion",
-            description="Stable Diffusion folder or hub id (its `vae` is used), a bare AutoencoderKL folder or hub id, "
-            "or playground:diffusion.",
+            description="Stable Diffusion folder or hub id (its `vae` is used), AutoencoderKL folder or hub id, or "
+            "playground:diffusion.",
         )
         clamp: Literal["hard", "straight_through"] = Field(
             "hard",
-            description="How [0, 1] is kept. hard: no gradient where a pixel saturates (the paper's). "
-            "straight_through: the same image, with the gradient passed on as if there were no clamp.",
+            description="Clamping of images to [0, 1]. hard: no gradient in saturated pixels, as in the paper. "
+            "straight_through: the same image, with the gradient of the image before clamping.",
         )
         dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = Field(
-            None, description="Dtype of the autoencoder's weights; null is the run's. Latents and images keep theirs."
+            None,
+            description="Dtype of the autoencoder's weights; null: that of the run. Latents and images are float32.",
         )
         recompute: Literal["nothing", "blocks", "image"] = Field(
             "nothing",
-            description="What of the decoder is computed again in the backward pass, which takes as long as a second "
-            "decode, instead of being kept while the referees judge. nothing: all is kept. blocks: what is inside its "
-            "blocks, sample by sample; the least memory at the highest point. image: everything, sample by sample; "
-            "least while the referees judge, and the graph of one sample after that.",
+            description="Activations of the decoder that are recomputed in the backward pass, at the cost of a second "
+            "decode, instead of being stored while the referees judge. nothing: all are stored. blocks: those inside "
+            "its blocks, sample by sample; the lowest peak memory. image: all, sample by sample; the least memory "
+            "while the referees judge, and then that of one sample's graph.",
         )
         gradient_decoder: str | None = Field(
             None,
-            description="AutoencoderTiny folder or hub id (madebyollin/taesd) that gradients go through, at a fraction "
-            "of the cost; results, and looks at the image on the way, are decoded in full. It must be made for the "
-            "same latents. null: the full decoder does both.",
+            description="AutoencoderTiny folder or hub id (madebyollin/taesd) for decodes that need a gradient, at a "
+            "fraction of the cost; other decodes use the full decoder. It must be made for the same latents. null: "
+            "the full decoder for both.",
         )
 
     name = "latent"
     config: Config
     autoencoder: Autoencoder
     tiny: TinyDecoder | None = None
-    """What gradients go through, where the config names one."""
+    """Decoder for gradients, if the config names one."""
 
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
         self.device = torch.device(device)
@@ -83,11 +84,11 @@ class Latent(Canvas):
         images = self._decode(params[LATENT])
         clamped = images.clamp(0, 1)
         if self.config.clamp == "straight_through":
-            return clamped.detach() + (images - images.detach())  # the bracket is exactly 0
+            return clamped.detach() + (images - images.detach())  # the parenthesis is exactly 0
         return clamped
 
     def _decode(self, latents: Tensor) -> Tensor:
-        """Images around [0, 1]; sample by sample where there is no graph to keep whole."""
+        """Images before clamping, around [0, 1]; sample by sample if the graph need not be stored whole."""
         graph = torch.is_grad_enabled() and latents.requires_grad
         decode = self.autoencoder.decode if self.tiny is None or not graph else self.tiny.decode
         if self.config.recompute == "nothing":
@@ -96,24 +97,17 @@ class Latent(Canvas):
             decode = self.autoencoder.decode_by_blocks
         elif graph:
             decode = partial(checkpoint, decode, use_reentrant=False)
-        return torch.cat([decode(z) for z in latents.split(1)])
+        return torch.cat([decode(z) for z in torch.split(latents, 1)])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:
-        """The posterior's mode for images [B, 3, H, W] in [0, 1], (H, W) = `size`.
+        """The mode of the posterior for images [B, 3, H, W] in [0, 1], (H, W) = `size`.
 
         Raises:
             RefcoreError: the images have another size.
         """
-        if images.shape[-2:] != self.size:
-            raise RefcoreError(
-                f"an image of {images.shape[-2]}x{images.shape[-1]} (height x width) cannot start a canvas of "
-                f"{self.size[0]}x{self.size[1]}; resize it to that"
-            )
+        check_image_size(images, self.size)
         return {LATENT: self.autoencoder.encode(images.to(self.device, torch.float32))}
-
-    def latent(self, params: CanvasParams) -> Tensor:
-        return params[LATENT]
 
     def latent_name(self) -> str:
         return LATENT

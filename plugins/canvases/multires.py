@@ -1,9 +1,8 @@
-"""Canvas `multires`: an image as the sum of tensors at many resolutions, after Direct Ascent Synthesis."""
+"""The `multires` canvas: an image as a sum of tensors at many resolutions, after Direct Ascent Synthesis."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -11,48 +10,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.decorrelation import from_rgb, to_rgb
-
-_LOGIT_MARGIN = 1e-3
-"""How far from black and white `encode` keeps a pixel, whose logit would be infinite there."""
+from refcore_plugins.models.canvas_size import check_least_side
+from refcore_plugins.models.colour_decorrelation import ColourBasis, images_of, logits_of
 
 
 class Multires(Canvas):
-    """x = sigmoid(C sum_r g_r up(p_r)), the p_r being tensors from `smallest` pixels to full size, C the colour basis.
+    """x = sigmoid(C sum_r g_r up(p_r)), with tensors p_r from `smallest` pixels to full size and colour basis C.
 
-    A gradient step moves every resolution at once, so coarse structure, which many pixels agree on, is drawn before
-    fine structure: a plain pixel canvas has no such preference and fills with high-frequency noise. Source: Fort and
-    Whitaker, "Direct Ascent Synthesis" (2025), section 3. The sum is evaluated coarse to fine, each partial sum being
-    upsampled to the next resolution, which costs about two full-size upsamplings instead of one for each resolution.
+    A gradient step changes every resolution at once, so coarse structure, on which many pixels agree, appears before
+    fine structure. A plain pixel canvas has no such preference and fills with high-frequency noise. Source: Fort and
+    Whitaker, "Direct Ascent Synthesis" (2025), section 3. The sum is evaluated from coarse to fine, upsampling each
+    partial sum to the next resolution, which costs about two full-size upsamplings instead of one per resolution.
     """
 
     class Config(PluginConfig):
-        smallest: int = Field(1, ge=1, description="Longer side of the coarsest tensor, in pixels")
-        per_octave: float = Field(2.0, gt=0, le=8, description="Resolutions per doubling of the side")
-        gain: float = Field(0.0, ge=-2, le=2, description="A tensor of side r has amplitude r ** gain")
-        color: Literal["decorrelated", "rgb"] = Field(
-            "decorrelated", description="Basis in which colours are optimised"
+        smallest: int = Field(1, ge=1, description="Longer side of the coarsest tensor, in pixels.")
+        per_octave: float = Field(2.0, gt=0, le=8, description="Resolutions per doubling of the side.")
+        gain: float = Field(
+            0.0, ge=-2, le=2, description="The amplitude of a tensor with side r is proportional to r ** gain."
         )
-        noise: float = Field(0.01, ge=0, description="Std of the fresh parameters, which differ between seeds")
+        color: ColourBasis = Field("decorrelated", description="Basis in which colours are optimised.")
+        noise: float = Field(0.01, ge=0, description="Std of the initial parameters, which differ between seeds.")
 
     name = "multires"
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
-        """Any size of at least one pixel; 256x256 by default. `dtype` is not used: the tensors are float32."""
+        """Any size of at least 1x1 pixels; 256x256 by default. `dtype` is ignored: the tensors are float32."""
         self.device = torch.device(device)
         self.size = size if size is not None else (256, 256)
-        if min(self.size) < 1:
-            raise RefcoreError(
-                f"size {self.size[0]}x{self.size[1]} (height x width): each side must be at least 1 pixel; "
-                f"the nearest is {max(1, self.size[0])}x{max(1, self.size[1])}"
-            )
+        check_least_side(self.size, 1)
         self.resolutions = resolutions(self.size, self.config.smallest, self.config.per_octave)
         gains = torch.tensor([float(max(side)) ** self.config.gain for side in self.resolutions])
-        # Root mean square 1, so that `gain` shifts the balance between resolutions and leaves the step size alone.
+        # Root mean square 1, so that `gain` changes the balance between resolutions but not the learning rate.
         self._gains: list[float] = (gains / gains.square().mean().sqrt()).tolist()
 
     def init(self, rng: Rng) -> CanvasParams:
@@ -62,16 +54,14 @@ class Multires(Canvas):
         }
 
     def decode(self, params: CanvasParams) -> Tensor:
-        logits = self._sum(params)
-        return torch.sigmoid(to_rgb(logits) if self.config.color == "decorrelated" else logits)
+        return images_of(self._sum(params), self.config.color)
 
     def encode(self, images: Tensor) -> CanvasParams:
-        """Each resolution takes what the coarser ones leave of the image; the last makes the sum exact.
+        """Parameters in which each resolution holds the residual of the coarser ones, so that the sum is exact.
 
         Pixels are kept 0.001 away from black and white.
         """
-        logits = torch.logit(images.to(self.device, torch.float32), _LOGIT_MARGIN)
-        target = from_rgb(logits) if self.config.color == "decorrelated" else logits
+        target = logits_of(images.to(self.device, torch.float32), self.config.color)
         params: CanvasParams = {}
         total: Tensor | None = None
         for level, (side, gain) in enumerate(zip(self.resolutions, self._gains, strict=True)):
@@ -89,7 +79,7 @@ class Multires(Canvas):
 
 
 def resolutions(size: tuple[int, int], smallest: int, per_octave: float) -> list[tuple[int, int]]:
-    """(height, width) of every tensor, coarse to fine, ending in `size`, each of its aspect as far as pixels allow."""
+    """(height, width) of each tensor, from coarse to fine, ending in `size`, with its aspect ratio up to rounding."""
     longest = max(size)
     steps = max(0, math.floor(per_octave * math.log2(longest / smallest) + 1e-9)) if longest > smallest else 0
     found: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""The pixel canvas: one number a pixel and channel, squashed to [0, 1]."""
+"""The `pixel` canvas: one number per pixel and channel, squashed to [0, 1]."""
 
 from __future__ import annotations
 
@@ -9,42 +9,37 @@ from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
+from refcore_plugins.models.canvas_size import check_image_size, check_least_side
 
 PIXELS = "pixels"
-"""The one tensor of the canvas's params, [B, 3, H, W]."""
+"""Name of the only parameter, [B, 3, H, W]."""
 DARKEST = 1 / 512
-"""Half a step of 8-bit colour: `encode` keeps this far from 0 and 1, whose logits are infinite."""
+"""Distance that `encode` keeps from 0 and 1, where logits are infinite: half a level of 8-bit colour."""
 
 
 class Pixel(Canvas):
-    """Pixels as they are: the plainest canvas, and the one on which adversarial noise shows first."""
+    """Plain pixels: the simplest canvas, and the most prone to adversarial noise."""
 
     class Config(PluginConfig):
         squash: Literal["sigmoid", "clamp"] = Field(
             "sigmoid",
-            description="How numbers become colours. sigmoid: always some gradient. clamp: numbers are colours, with "
-            "no gradient beyond 0 and 1.",
+            description="Map from parameters to colours. sigmoid: always with some gradient. clamp: parameters are "
+            "colours, without gradient outside [0, 1].",
         )
         init_std: float = Field(
-            0.1, ge=0, description="Standard deviation of the start around mid-grey, before the squash."
+            0.1, ge=0, description="Standard deviation of the initial pixels around mid-grey, before squashing."
         )
 
     name = "pixel"
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
-        """Any positive size; 224x224 by default. `dtype` is not used: pixels are float32."""
+        """Any size of at least 1x1 pixels; 224x224 by default. `dtype` is ignored: pixels are float32."""
         self.device = torch.device(device)
         self.size = size if size is not None else (224, 224)
-        if min(self.size) < 1:
-            near = tuple(max(1, side) for side in self.size)
-            raise RefcoreError(
-                f"size {self.size[0]}x{self.size[1]} (height x width): each side must be at least 1 pixel; "
-                f"the nearest is {near[0]}x{near[1]}"
-            )
+        check_least_side(self.size, 1)
 
     def init(self, rng: Rng) -> CanvasParams:
         start = self.config.init_std * rng.normal(3, *self.size).to(self.device)
@@ -56,15 +51,11 @@ class Pixel(Canvas):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:
-        """The pixels behind images [B, 3, H, W] in [0, 1], (H, W) = `size`, to within half a step of 8-bit colour.
+        """Parameters of images [B, 3, H, W] in [0, 1], (H, W) = `size`, exact to half a level of 8-bit colour.
 
         Raises:
             RefcoreError: the images have another size.
         """
-        if images.shape[-2:] != self.size:
-            raise RefcoreError(
-                f"an image of {images.shape[-2]}x{images.shape[-1]} (height x width) cannot start a canvas of "
-                f"{self.size[0]}x{self.size[1]}; resize it to that"
-            )
+        check_image_size(images, self.size)
         images = images.to(self.device, torch.float32)
         return {PIXELS: images.logit(eps=DARKEST) if self.config.squash == "sigmoid" else images.clone()}

@@ -1,1 +1,1 @@
-"""What several plugins share: networks in their libraries' layouts, heads, preprocessing, and diffusion's maths."""
+"""Code that several plugins share: networks in their libraries' formats, losses, preprocessing, diffusion equations."""

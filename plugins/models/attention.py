@@ -1,4 +1,4 @@
-"""Attention that is fast on the CPU, for the models whose library chooses another."""
+"""Fast attention on the CPU, for models whose library chooses a slower implementation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class PlainAttention(nn.Module):
-    """Self-attention written out as two matrix products and a softmax, with the weights of a `nn.MultiheadAttention`.
+    """Self-attention as two matrix products and a softmax, with the weights of a `MultiheadAttention`.
 
-    On a CPU, at 65 tokens and heads of 32, its forward and backward in bfloat16 take 3 ms where torch's fused kernel
-    takes 20 ms, and its unfused one, which computes in float32 and looks for fully masked rows, 8 ms.
+    On a CPU, at 65 tokens and heads of 32, forward and backward in bfloat16 take 3 ms, where torch's fused kernel takes
+    20 ms and its unfused one, which computes in float32 and looks for fully masked rows, 8 ms.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -27,7 +27,7 @@ class PlainAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """Three times the same [N, T, W], and an additive mask -> [N, T, W] and no weights, as the original has it."""
+        """The same [N, T, W] three times, and an additive mask -> [N, T, W] and no weights, as in the original."""
         n, tokens, width = query.shape
         projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
@@ -38,7 +38,7 @@ class PlainAttention(nn.Module):
 
 
 def write_out_attention(model: nn.Module) -> None:
-    """Puts `PlainAttention` in the place of the self-attention of open_clip's transformer blocks; others stay."""
+    """Replaces the self-attention of open_clip's transformer blocks by `PlainAttention`; other modules stay."""
     for block in model.modules():
         attention = getattr(block, "attn", None)
         if (
@@ -52,16 +52,16 @@ def write_out_attention(model: nn.Module) -> None:
 
 
 def fastest_attention(device: torch.device) -> AbstractContextManager[None]:
-    """The context in which a forward pass through other blocks chooses its kernel, for it and its backward.
+    """Context of a forward pass in which torch's attention uses the kernel that is fastest forward and backward.
 
-    On the CPU that is the unfused one, whose backward is several times faster; elsewhere torch chooses.
+    On the CPU that is the unfused one, whose backward is several times faster. Elsewhere torch chooses.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def transformers_attention(device: torch.device, dtype: torch.dtype) -> str:
-    """The `attn_implementation` that a model of transformers is fastest with, forward and backward.
+    """The `attn_implementation` with which a transformers model is fastest, forward and backward.
 
-    On the CPU that is the one written out. Its softmax is in float32, so float64 takes the fused one all the same.
+    On the CPU that is "eager". Its softmax is in float32, so float64 uses the fused one even there.
     """
     return "eager" if device.type == "cpu" and dtype != torch.float64 else "sdpa"

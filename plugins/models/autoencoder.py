@@ -1,4 +1,4 @@
-"""The frozen autoencoder of a latent diffusion model, shared by the latent canvas and the latent priors."""
+"""The frozen autoencoder of a latent diffusion model, shared by the `latent` canvas and the latent priors."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ class Autoencoder:
     """An AutoencoderKL with the scaling of its latents: scaled latent = (latent - shift) * scale, near unit variance.
 
     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), sections 4.3.2
-    and D.1 for the scale. Take it from `load_autoencoder`, which shares one per folder, device and dtype.
+    and D.1 for the scale. `load_autoencoder` makes it, one for each folder, device and dtype.
     """
 
     def __init__(self, model: AutoencoderKL, space: LatentSpace, default_size: tuple[int, int]) -> None:
         self.model = model
         self.space = space
         self.default_size = default_size
-        """(height, width) in pixels that the folder was trained for."""
+        """(height, width) in pixels that the checkpoint was trained for."""
 
     @property
     def factor(self) -> int:
-        """Pixels per latent, along a side."""
-        return 2 ** (len(self.model.config["block_out_channels"]) - 1)
+        """Image pixels per latent pixel, along a side."""
+        return int(2 ** (len(self.model.config["block_out_channels"]) - 1))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] -> images [B, 3, h*factor, w*factor], *around* [0, 1], in the latents' dtype."""
         unscaled = latents / self.space.scale + self.space.shift
-        return (self.model.decode(unscaled.to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+        decoded: Tensor = self.model.decode(unscaled.to(self.model.dtype)).sample
+        return (decoded.to(latents.dtype) + 1) / 2
 
     def decode_by_blocks(self, latents: Tensor) -> Tensor:
-        """As `decode`, equal bit for bit, keeping for the backward pass only what goes from block to block.
+        """`decode`, equal bit for bit, storing only the activations between blocks for the backward pass.
 
-        What is inside a block is computed again when its turn comes (Chen et al., arXiv 1604.06174).
+        Those inside a block are recomputed (gradient checkpointing, Chen et al., arXiv 1604.06174).
         """
         x = (latents / self.space.scale + self.space.shift).to(self.model.dtype)
         for block in self._blocks():
@@ -53,7 +54,7 @@ class Autoencoder:
         return (x.to(latents.dtype) + 1) / 2
 
     def _blocks(self) -> list[Callable[[Tensor], Tensor]]:
-        """The decoder in pieces whose composition it is: its residual blocks, attentions and upsamplings one by one."""
+        """Functions whose composition is the decoder: residual blocks, attentions and upsamplings one by one."""
         decoder = self.model.decoder
         blocks: list[Callable[[Tensor], Tensor]] = []
         if self.model.post_quant_conv is not None:
@@ -73,12 +74,13 @@ class Autoencoder:
         return [*blocks, lambda x: decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))]
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> the mode of their scaled latents [B, C, H/factor, W/factor], same dtype."""
+        """Images [B, 3, H, W] in [0, 1] -> scaled latents [B, C, H/factor, W/factor] (the mode), same dtype."""
         posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
-        return (posterior.mode().to(images.dtype) - self.space.shift) * self.space.scale
+        mode: Tensor = posterior.mode()
+        return (mode.to(images.dtype) - self.space.shift) * self.space.scale
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Raises RefcoreError, naming the nearest good size, unless height and width are multiples of `factor`."""
+        """Raises RefcoreError, with the nearest possible size, unless height and width are multiples of `factor`."""
         if any(side < 1 or side % self.factor for side in size):
             near = [max(1, (2 * side + self.factor) // (2 * self.factor)) * self.factor for side in size]
             raise RefcoreError(
@@ -91,7 +93,7 @@ class TinyDecoder:
     """A small decoder distilled for the latents of a large autoencoder: diffusers' AutoencoderTiny, such as TAESD.
 
     Raises:
-        CheckpointError: there is none, it is corrupt, or its latents have other channels or another size.
+        CheckpointError: it is missing, corrupt, or made for latents of other channels or another size.
     """
 
     def __init__(self, folder: DiffusersFolder, like: Autoencoder, device: torch.device, dtype: torch.dtype) -> None:
@@ -104,24 +106,25 @@ class TinyDecoder:
         channels, factor = model.config["latent_channels"], 2 ** (len(model.config["decoder_block_out_channels"]) - 1)
         if (channels, factor) != (like.space.channels, like.factor):
             raise CheckpointError(
-                f'"{folder.model}" decodes latents of {channels} channels, {factor} pixels a side; those of the canvas '
-                f"have {like.space.channels} channels and {like.factor} pixels: expected one made for them"
+                f'"{folder.model}" decodes latents of {channels} channels, {factor} pixels a side; the canvas '
+                f"has {like.space.channels} channels and {like.factor} pixels; expected a decoder made for its latents"
             )
 
     def decode(self, latents: Tensor) -> Tensor:
-        """As `Autoencoder.decode`."""
-        return (self.model.decode((latents / self.scale).to(self.model.dtype)).sample.to(latents.dtype) + 1) / 2
+        """See `Autoencoder.decode`."""
+        decoded: Tensor = self.model.decode((latents / self.scale).to(self.model.dtype)).sample
+        return (decoded.to(latents.dtype) + 1) / 2
 
 
 _shared: WeakValueDictionary[tuple[str, str, torch.dtype], Autoencoder] = WeakValueDictionary()
-"""Autoencoders in use: a canvas and a prior on one folder hold one copy, and nobody's is kept."""
+"""Autoencoders in use. A canvas and a prior with the same folder share a copy; it is freed with its last user."""
 
 
 def load_autoencoder(folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> Autoencoder:
     """The autoencoder of a Stable Diffusion folder (subfolder `vae`) or of a bare vae folder, on `device` in `dtype`.
 
     Raises:
-        CheckpointError: there is none, it is corrupt, or of a kind whose latents are scaled in another way.
+        CheckpointError: it is missing, corrupt, or of a class with another scaling of the latents.
     """
     key = (folder.source, str(torch.device(device)), dtype)
     autoencoder = _shared.get(key)
@@ -142,7 +145,7 @@ def load_autoencoder(folder: DiffusersFolder, device: torch.device, dtype: torch
 
 
 def latent_space(folder: DiffusersFolder) -> LatentSpace:
-    """The latent space of a folder; free where its autoencoder is in use, whatever its device and dtype.
+    """The latent space of a folder. Nothing is loaded where its autoencoder is in use, on any device in any dtype.
 
     Raises:
         CheckpointError: as `load_autoencoder`.
@@ -154,10 +157,10 @@ def latent_space(folder: DiffusersFolder) -> LatentSpace:
 
 
 def encoder_fingerprint(model: AutoencoderKL) -> str:
-    """Hash of what fixes the latent space: the encoder's weights, rounded to float16, and its activation and groups.
+    """Hash of what determines the latent space: the encoder's weights, rounded to float16, its activation and groups.
 
-    The decoder is left out, so that a decoder tuned for the same latents (Stable Diffusion's `sd-vae-ft-mse`) matches;
-    float16, so that the half-precision files of a checkpoint match its full ones. `model` must not have been cast yet.
+    The decoder is left out, so that a decoder fine-tuned for the same latents (Stable Diffusion's `sd-vae-ft-mse`)
+    matches. With float16, the half-precision files of a checkpoint match its full ones. `model` must not be cast yet.
     """
     digest = hashlib.blake2b(f"{model.config['act_fn']}/{model.config['norm_num_groups']}".encode(), digest_size=16)
     for name, weight in sorted(model.state_dict().items()):
@@ -174,12 +177,14 @@ def _check_kind(folder: DiffusersFolder, config: dict[str, Any]) -> None:
     if config.get("latents_mean") or config.get("latents_std"):
         raise CheckpointError(
             f'the autoencoder of "{folder.model}" scales its latents channel by channel (latents_mean, latents_std), '
-            "which is not supported; expected one scaling_factor, as Stable Diffusion has"
+            "which is not supported; expected a single scaling_factor, as in Stable Diffusion"
         )
 
 
 def _default_size(folder: DiffusersFolder, model: AutoencoderKL) -> tuple[int, int]:
-    """The UNet's size where there is one: what the pipeline samples at; the autoencoder's may be larger (SD 2)."""
+    """(height, width) in pixels of the UNet, at which the pipeline samples, or else of the autoencoder.
+
+    In Stable Diffusion 2 the autoencoder's own size is larger."""
     unet = folder.json("unet/config.json") or {}
     if "sample_size" in unet:
         factor, side = 2 ** (len(model.config["block_out_channels"]) - 1), unet["sample_size"]

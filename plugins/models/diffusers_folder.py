@@ -1,4 +1,4 @@
-"""A diffusers folder, local or on the hub, read component by component: its JSON files and its frozen models."""
+"""A diffusers folder, local or on the hub, and its components: JSON files and frozen models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     reason_of,
     refuse_code,
@@ -31,19 +31,19 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class DiffusersFolder:
-    """What a config's `model` names: an embedded checkpoint, a local folder or a hub id.
+    """The checkpoint that a config's `model` names: embedded (playground:NAME), a local folder or a hub id.
 
-    Only the components that are asked for are read, so safety checkers and feature extractors play no part.
+    Components are read one by one, so safety checkers and feature extractors are never loaded.
 
     Raises:
-        CheckpointError: `model` is none of the three, or a folder whose files name code.
+        CheckpointError: `model` is none of the three, or its files name code.
     """
 
     def __init__(self, model: str) -> None:
         self.model = model
-        """As the config has it; errors name this."""
+        """As in the config; errors quote it."""
         self.source = resolve(model)
-        """A folder or a hub id."""
+        """Path of a folder, or a hub id."""
         path = Path(self.source).expanduser()
         self.is_local = bool(self.source) and path.is_dir()  # "" would be the current folder
         if self.is_local:
@@ -57,10 +57,10 @@ class DiffusersFolder:
             raise CheckpointError(f'model "{model}" is neither an existing folder nor a hub id such as "owner/name"')
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """The JSON file `name`, "unet/config.json" for example, or None where the folder has none.
+        """The content of a JSON file such as "unet/config.json"; None where the folder has no such file.
 
         Raises:
-            CheckpointError: it is no JSON object, names code, or the hub cannot be reached.
+            CheckpointError: it is not a JSON object, it names code, or the hub cannot be reached.
         """
         if self.is_local:
             path = Path(self.source) / name
@@ -69,43 +69,43 @@ class DiffusersFolder:
         else:
             try:
                 path = Path(hf_hub_download(self.source, name))
-            except LocalEntryNotFoundError as error:  # no network: what was fetched before is all there is
+            except LocalEntryNotFoundError as error:  # offline: only the cache counts
                 if self._is_cached():
                     return None
                 raise offline_error(self.model, error) from error
             except EntryNotFoundError:
                 return None
-            except Exception as error:  # the hub's client raises many kinds, requests' own among them
+            except Exception as error:  # the hub's client raises many classes, those of its HTTP library among them
                 raise offline_error(self.model, error) from error
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f'{name} of "{self.model}" is corrupt ({error}); fetch the folder again') from error
         if not isinstance(content, dict):
-            raise CheckpointError(f'{name} of "{self.model}" holds no JSON object; fetch the folder again')
+            raise CheckpointError(f'{name} of "{self.model}" is not a JSON object; fetch the folder again')
         refuse_fields(content, name, self.model)
         return content
 
     def _check_fetched(self, component: str) -> None:
-        """Raises where the hub's files of a component name code; `json` checks each."""
+        """Raises if a component's files on the hub name code; `json` checks each file."""
         for name in ("config.json", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.json"):
             self.json(f"{component}/{name}" if component else name)
 
     def _is_cached(self) -> bool:
         try:
             snapshot_download(self.source, local_files_only=True)
-        except Exception:  # of several kinds, all of which say no
+        except Exception:  # of several classes, all for "not cached"
             return False
         return True
 
     @cached_property
     def pipeline(self) -> str | None:
-        """The pipeline class that model_index.json names; None for a folder without one (a bare component)."""
+        """The pipeline class named in model_index.json; None without that file (a bare component)."""
         index = self.json("model_index.json")
         return None if index is None else str(index.get("_class_name"))
 
     def config(self, component: str, file: str = "config.json") -> dict[str, Any]:
-        """The settings of a component ("" for a bare one).
+        """The config of a component ("" for a bare one).
 
         Raises:
             CheckpointError: the folder lacks the component.
@@ -113,13 +113,13 @@ class DiffusersFolder:
         name = f"{component}/{file}" if component else file
         config = self.json(name)
         if config is None:
-            raise CheckpointError(f'"{self.model}" has no {name}; expected a diffusers folder that holds it')
+            raise CheckpointError(f'"{self.model}" has no {name}; expected a diffusers folder with that file')
         return config
 
     def load(self, cls: type[ModelT], component: str, **options: Any) -> ModelT:
-        """A diffusers or transformers model on the CPU in float32, frozen, in eval mode, every weight from the file.
+        """A diffusers or transformers model on the CPU, frozen, in eval mode, with every weight from the file.
 
-        Float32 whatever the file stores: the caller casts once, from the most exact form.
+        In float32, whatever the file stores, so that the caller casts only once.
 
         Raises:
             CheckpointError: the weights are missing, corrupt, incomplete or of another shape.
@@ -151,18 +151,19 @@ class DiffusersFolder:
             raise CheckpointError(
                 f"{where} lacks {len(missing)} weights, {missing[0]} the first; fetch or train that folder again"
             )
-        return model.float().requires_grad_(False).eval()
+        frozen: ModelT = model.float().requires_grad_(False).eval()
+        return frozen
 
 
 def place(model: ModelT, device: torch.device, dtype: torch.dtype) -> ModelT:
     """The model, moved to `device` and cast to `dtype`.
 
-    Past the `to` of diffusers, which warns at every cast to half precision, even where no module forbids it.
+    Bypasses the `to` of diffusers, which warns at every cast to half precision, even where no module forbids it.
     """
     nn.Module.to(model, device=device, dtype=dtype)
     return model
 
 
 def diffusers_options() -> dict[str, Any]:
-    """What `DiffusersFolder.load` takes for diffusers models: no second copy in memory where accelerate is there."""
+    """Options of `DiffusersFolder.load` for diffusers models; with accelerate, there is no second copy in memory."""
     return {"low_cpu_mem_usage": is_accelerate_available()}

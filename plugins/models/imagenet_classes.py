@@ -1,4 +1,4 @@
-"""The names of the 1,000 ImageNet classes, and how a prompt becomes a target over them: by name, or by meaning."""
+"""Names of the 1,000 ImageNet classes, and a prompt's target over them: by name, or by meaning."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from refcore.errors import CheckpointError, RefcoreError, nearest
-from refcore_plugins.models.untrusted import data_only, refuse_code, refuse_pickled_folder
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_pickled_folder
 
 NEAR = 0.4
-"""Least cosine between a free text and the class that it reaches. Nonsense and geometry stay below 0.36, descriptions
-of things that have a class reach 0.5 to 0.8."""
+"""Minimum cosine between a free text and its best class. Nonsense and geometry stay below 0.36; descriptions of things
+that have a class reach 0.5 to 0.8."""
 MARGIN = 0.1
-"""Classes whose cosine is at most this much below the best share the target."""
+"""Classes share the target if their cosine is at most this far below the best."""
 AT_MOST = 3
-"""Classes that a free text may reach."""
+"""Maximum number of classes in the target of a free text."""
 TEMPERATURE = 0.03
-"""Of the softmax that shares the target among them: 0.03 of cosine is a factor e."""
+"""Temperature of the softmax over their cosines: a difference of 0.03 is a factor of e."""
 _CANDIDATES = 64
 _ENCODER_TOKENS = 64
 _BATCH = 64
@@ -33,7 +33,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Target:
-    """What a prompt asks for: weights of classes, which sum to one, and a note of them, "" where they are plain."""
+    """A prompt's target: class weights, which sum to one, and a note on them, "" where the prompt is a class name."""
 
     weights: dict[int, float]
     note: str
@@ -41,10 +41,10 @@ class Target:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The classes in the networks' order: torchvision's name for each, its synonyms, and WordNet's definition.
+    """The classes in the networks' order: torchvision's name of each, its synonyms, and WordNet's definition.
 
-    Synonyms are WordNet's lemmas (carried by timm) and the revised names of OpenAI's CLIP (carried by open_clip). A
-    name means the class that torchvision calls so; only if there is none, the classes that have it as a synonym.
+    Synonyms are WordNet's lemmas (from timm) and the revised names of OpenAI's CLIP (from open_clip). A name stands for
+    the class that has it in torchvision, or else for the classes that have it as a synonym.
     """
 
     names: tuple[str, ...]
@@ -54,7 +54,7 @@ class ClassNames:
     @classmethod
     @lru_cache(maxsize=1)
     def known(cls) -> ClassNames:
-        """Read once from the installed torchvision, timm and open_clip, which all keep the order of the WordNet ids."""
+        """The classes of torchvision, timm and open_clip, all in the order of the WordNet ids. Read once."""
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
         from timm.data.imagenet_info import ImageNetInfo
         from torchvision.models import EfficientNet_B0_Weights
@@ -67,7 +67,7 @@ class ClassNames:
         return cls(tuple(names), tuple(synonyms), tuple(definition for _, definition in described))
 
     def find(self, name: str) -> list[int]:
-        """Indices of the classes called `name`, [] if none: spelled exactly, else in any case, else by synonym."""
+        """Indices of the classes called `name`, [] if none: spelled exactly, else ignoring case, else by synonym."""
         exact = [i for i, known in enumerate(self.names) if known == name.strip()]
         if exact:
             return exact
@@ -88,14 +88,14 @@ class ClassNames:
 
 
 def target_of(prompt: str, names: ClassNames, free_text: bool = True) -> Target:
-    """The target that a prompt asks for.
+    """The target of a prompt.
 
-    A prompt that is a class name asks for that class; a list of them, with commas or "and" between, for all of them
-    equally. Any other prompt is matched by meaning to up to three classes, if `free_text`.
+    A prompt that is a class name stands for that class; a list of names, with commas or "and" between, for all of them
+    equally. With `free_text`, any other prompt is matched by meaning to up to three classes.
 
     Raises:
-        RefcoreError: it names no class and free text is off, or no class is near it.
-        CheckpointError: the sentence encoder is wanted and missing.
+        RefcoreError: the prompt names no class and free text is off, or no class is near it.
+        CheckpointError: the sentence encoder is needed and not installed.
 
     >>> target_of("volcano and macaw", ClassNames.known()).note
     'classes: volcano, macaw'
@@ -117,7 +117,7 @@ def target_of(prompt: str, names: ClassNames, free_text: bool = True) -> Target:
         )
     weights: dict[int, float] = {}
     for classes in found:
-        for index in classes:  # an ambiguous name ("panda") shares its part among its classes
+        for index in classes:  # an ambiguous name ("panda") divides its share among its classes
             weights[index] = weights.get(index, 0.0) + 1.0 / (len(found) * len(classes))
     listed = [names.names[index] for index in weights]
     if len(listed) == 1 and _plain(prompt) == _plain(listed[0]):
@@ -130,8 +130,8 @@ def _by_meaning(prompt: str, names: ClassNames) -> Target:
     encoder = _encoder()
     text = encoder([prompt])[0]
     by_name = _name_vectors()
-    # Names alone miss much ("a colourful parrot" finds no macaw) and definitions alone as much, so the vectors of both
-    # are averaged; definitions are five times the work, so only those of the nearest names are read.
+    # Names alone miss much ("a colourful parrot" finds no macaw) and so do definitions, so the vectors of both are
+    # averaged. Definitions take five times as long, so only those of the nearest names are encoded.
     candidates = (by_name @ text).topk(_CANDIDATES).indices
     by_definition = encoder([names.sentence(index) for index in candidates.tolist()])
     values, order = (F.normalize(by_name[candidates] + by_definition, dim=1) @ text).topk(AT_MOST)
@@ -151,7 +151,7 @@ def _by_meaning(prompt: str, names: ClassNames) -> Target:
 
 
 class _Encoder:
-    """all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019): the mean of its tokens, of unit length."""
+    """all-MiniLM-L6-v2 (Reimers and Gurevych, "Sentence-BERT", EMNLP 2019): mean of the tokens, normalised."""
 
     def __init__(self, folder: str) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -167,7 +167,7 @@ class _Encoder:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """[T, 384] float32 unit vectors. Sorted by length inside, since padding is most of the work otherwise."""
+        """[T, 384] float32 unit vectors. Encoded in order of length, since padding costs most of the time otherwise."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         for start in range(0, len(order), _BATCH):
@@ -200,7 +200,7 @@ def _encoder() -> _Encoder:
 
 @lru_cache(maxsize=1)
 def _name_vectors() -> Tensor:
-    """[1000, 384]: each class's name alone."""
+    """[1000, 384] vectors of the classes' names, without definitions."""
     return _encoder()([synonyms[0] for synonyms in ClassNames.known().synonyms])
 
 
@@ -215,6 +215,6 @@ def _index(names: Any) -> dict[str, list[int]]:
 
 
 def _plain(name: str) -> str:
-    """Without case, hyphens, a leading article and "photo of": "A hot-air balloon" -> "hot air balloon"."""
+    """In lower case, without hyphens, a leading article or "photo of": "A hot-air balloon" -> "hot air balloon"."""
     plain = re.sub(r"[-_\s]+", " ", name.casefold()).strip(" .!")
     return re.sub(r"^(a |an |the |some )?((photo|picture|image|photograph) of )?(a |an |the )?", "", plain)

@@ -1,4 +1,4 @@
-"""The two towers of an open_clip model, by name, hub id or folder: any CLIP or SigLIP that the library can load."""
+"""Image and text towers of an open_clip model: any CLIP or SigLIP that the library can load."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from torch import Tensor
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import fastest_attention, write_out_attention
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     fetch_safetensors,
     reason_of,
@@ -32,7 +33,7 @@ from refcore_plugins.models.untrusted import (
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
 CONFIG = "open_clip_config.json"
-"""The file that makes a folder one of open_clip."""
+"""Config of a model; a folder with this file is in open_clip's format."""
 WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -43,18 +44,16 @@ WEIGHTS = (
     "pytorch_model.pth",
     "model.pth",
 )
-"""Files of weights in the order in which open_clip takes them from a folder."""
-PROMPTS_AT_ONCE = 256
-"""Prompts in one pass of the text tower, which bounds its memory."""
+"""Weights files in open_clip's order of preference."""
 
 
 class OpenClipTowers:
-    """See `refcore_plugins.models.similarity.Towers`.
+    """See `refcore_plugins.models.two_towers.Towers`.
 
     Args:
-        plugin: its name, which errors begin with.
-        model: an open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:NAME.
-        pretrained: weights of a model given by name: a tag that open_clip knows, or a safetensors file.
+        plugin: Name of the plugin, with which errors begin.
+        model: An open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:NAME.
+        pretrained: Weights of a model given by name: a tag of open_clip, or a safetensors file.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt, of another kind, or names code.
@@ -76,12 +75,12 @@ class OpenClipTowers:
                 loaded = open_clip.create_model(
                     source, pretrained=pretrained, require_pretrained=True, weights_only=True
                 )
-                # Tokenizers of open_clip's own take no such option; those of transformers are told.
+                # open_clip's own tokenizers do not have this option.
                 trust = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
                 self.tokenizer: Any = open_clip.get_tokenizer(source, **trust)
         except CheckpointError:
             raise
-        except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
+        except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self._failure(source, error) from error
         if device.type == "cpu":
             write_out_attention(loaded)
@@ -107,23 +106,23 @@ class OpenClipTowers:
         with fastest_attention(tokens.device):
             return unit(torch.cat([self.model.encode_text(part) for part in tokens.split(PROMPTS_AT_ONCE)]))
 
-    def unread(self, prompt: str) -> str:
-        """The end of the prompt that does not fit into the context, "" where all of it does."""
+    def truncated(self, prompt: str) -> str:
+        """See `Towers.truncated`."""
         context = self.tokenizer.context_length
-        if hasattr(self.tokenizer, "tokenizer"):  # a transformers tokenizer in open_clip's wrapping
-            return text_beyond(self.tokenizer.tokenizer, self.tokenizer.clean_fn(prompt), context)
-        beyond = self.tokenizer.encode(prompt)[context - 2 :]  # two tokens are start and end of text
+        if hasattr(self.tokenizer, "tokenizer"):  # open_clip's wrapper of a transformers tokenizer
+            return truncated_text(self.tokenizer.tokenizer, self.tokenizer.clean_fn(prompt), context)
+        beyond = self.tokenizer.encode(prompt)[context - 2 :]  # two tokens mark the start and end of the text
         return str(self.tokenizer.decode(beyond)).strip()
 
     def finish_reading(self) -> None:
-        """Drops the text tower, 1.4 GB of a ViT-H in float32. Other models than plain CLIPs keep theirs."""
+        """Drops the text tower, 1.4 GB in float32 for a ViT-H. Only CLIP and CustomTextCLIP models can do without."""
         if isinstance(self.model, open_clip.CustomTextCLIP):
             self.model.text = None
         elif isinstance(self.model, open_clip.CLIP):
             self.model.transformer = self.model.token_embedding = None
 
     def _check(self, source: str) -> None:
-        """Raises for what can be told from the names alone, before the library tries to download anything."""
+        """Raises for names that cannot work, before the library tries to download anything."""
         plugin, pretrained = self._plugin, self._pretrained
         if source.startswith(LOCAL):
             folder = Path(source.removeprefix(LOCAL))
@@ -131,7 +130,7 @@ class OpenClipTowers:
                 state = f"has no {CONFIG}" if folder.is_dir() else "does not exist"
                 raise CheckpointError(
                     f'{plugin}: the folder of model "{self._name}" {state} ({folder}); '
-                    "give a folder that open_clip saved, a model name with `pretrained`, or playground:clip"
+                    "give a folder in open_clip's format, a model name with `pretrained`, or playground:clip"
                 )
         elif not source.startswith(HUB):
             known = open_clip.list_models()
@@ -146,14 +145,14 @@ class OpenClipTowers:
             if pretrained is None or (pretrained not in tags and not Path(pretrained).is_file()):
                 choice = ", ".join(tags) or "(it has no tag)"
                 raise CheckpointError(
-                    f'{plugin}: model "{source}" needs `pretrained`, a weights file or one of {choice}; '
+                    f'{plugin}: model "{source}" needs `pretrained`, a safetensors file or one of {choice}; '
                     f"got {pretrained!r}"
                 )
             if pretrained not in tags:
                 refuse_pickle(pretrained, plugin)
 
     def _refuse_code(self, source: str) -> dict[str, Any]:
-        """The model's settings, `model_cfg`; raises where they, or another checkpoint that they name, name code."""
+        """The model's config, `model_cfg`; raises where it, or another checkpoint that it names, names code."""
         plugin, name = self._plugin, self._name
         if source.startswith(LOCAL):
             folder = Path(source.removeprefix(LOCAL))
@@ -170,7 +169,7 @@ class OpenClipTowers:
         return config
 
     def _failure(self, source: str, error: Exception) -> CheckpointError:
-        """One readable line for what the library raised."""
+        """The library's error in one readable line."""
         broken = isinstance(error, SafetensorError) or "state_dict" in str(error)
         remote = source.startswith(HUB) or (not source.startswith(LOCAL) and not Path(self._pretrained or "").is_file())
         if remote and not broken:

@@ -15,22 +15,22 @@ class Normalise:
     """`(views - mean) / std` per channel, with the constants of the checkpoint's preprocessing config."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
-        # float64 until it meets the views, so that a float64 referee is not limited by rounded constants.
+        # In float64, so that rounded constants do not limit a float64 referee.
         self.mean = torch.tensor(mean, dtype=torch.float64, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float64, device=device).view(1, 3, 1, 1)
 
     @classmethod
     def of_processor(cls, processor: Any, device: torch.device) -> Normalise:
-        """With the constants of an image processor of transformers; the resizing is the engine's.
+        """With the constants of a transformers image processor; resizing is left to the engine.
 
         Raises:
-            CheckpointError: it scales levels by anything but 1 / 255.
+            CheckpointError: the processor scales levels by anything but 1 / 255.
         """
         factor = getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0
         if abs(factor * 255 - 1) > 1e-6:
             raise CheckpointError(
                 f"the image processor scales levels by {factor:g}; expected rescale_factor 1/255 (0.00392157), "
-                "since referees are given views in [0, 1]"
+                "since views are in [0, 1]"
             )
         if not processor.do_normalize:
             return cls((0.0,) * 3, (1.0,) * 3, device)
@@ -42,9 +42,9 @@ class Normalise:
 
 
 def processor_size(processor: Any) -> tuple[int, int]:
-    """(height, width) in pixels of what an image processor of transformers hands to its model, for a square image.
+    """(height, width) in pixels of a model's input, by its transformers image processor, for a square image.
 
-    Its centre crop, where it makes one, is taken as the whole view: what to crop is for the views of a run to say.
+    The size of the centre crop if there is one: the whole view takes its place, since a run's views do the cropping.
 
     Raises:
         CheckpointError: the processor has no fixed size.
@@ -55,4 +55,4 @@ def processor_size(processor: Any) -> tuple[int, int]:
         return int(size["height"]), int(size["width"])
     if "shortest_edge" in size:
         return int(size["shortest_edge"]), int(size["shortest_edge"])
-    raise CheckpointError(f"the image processor gives its model no fixed size: {size}; expected a height and a width")
+    raise CheckpointError(f"the image processor has no fixed size: {size}; expected height and width")

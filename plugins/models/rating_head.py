@@ -1,4 +1,4 @@
-"""The head that rates: linear layers from features to one number, as in LAION's aesthetics and ImageReward."""
+"""Rating heads: linear layers from features to one number, as in LAION-Aesthetics and ImageReward."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import write_safetensors
+from refcore_plugins.models.checkpoint_conversion import write_safetensors
 
 ACTIVATIONS = {(0,): "none", (0, 2, 4, 6, 7): "none", (0, 3, 6, 9, 11): "relu"}
-"""Where the linear layers stand in the original `nn.Sequential` -> what stands between them.
+"""Indices of the linear layers in the original `nn.Sequential` -> the activation between them.
 
-A lone layer; with dropout alone behind the first three (most published heads, ImageReward's too: their ReLUs are
-commented out); with a ReLU behind each but the last, and dropout ("reluMSE"). Dropout does nothing in a frozen model.
+A single layer; layers with only dropout between them (most published heads, ImageReward's too: their ReLUs are
+commented out); layers with ReLU and dropout ("reluMSE"). Dropout has no effect in eval mode.
 """
 
 
 class RatingHead(nn.Module):
-    """[N, W] features -> [N] ratings, through linear layers with nothing or a ReLU between them."""
+    """[N, W] features -> [N] ratings, through linear layers with or without ReLU between them."""
 
     def __init__(self, widths: list[int], activation: str = "none") -> None:
         super().__init__()
@@ -36,22 +36,22 @@ class RatingHead(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of the features that it takes."""
-        return int(self.layers[0].weight.shape[1])  # type: ignore[union-attr, arg-type, index]
+        """W, the width of the features."""
+        return int(self.layers[0].weight.shape[1])  # type: ignore[index]
 
     @classmethod
     def from_original(cls, state: Mapping[str, Tensor], source: Path, expected: str) -> RatingHead:
-        """From a state dict with `weight` and `bias`, or with those of `layers.0`, `layers.2`, and so on.
+        """The head in a state dict with `weight` and `bias`, or with those of `layers.0`, `layers.2`, and so on.
 
         Raises:
-            CheckpointError: it is no such head; `source` and `expected` are for the message.
+            CheckpointError: `state` is not such a head; the message names `source` and `expected`.
         """
         if set(state) == {"weight", "bias"}:
             state = {f"layers.0.{name}": value for name, value in state.items()}
         places = tuple(sorted({int(m[1]) for name in state if (m := re.fullmatch(r"layers\.(\d+)\.weight", name))}))
         if places not in ACTIVATIONS:
             held = ", ".join(sorted(state)[:6]) or "no tensors"
-            raise CheckpointError(f"{source} holds no rating head but {held}; expected {expected}")
+            raise CheckpointError(f"{source} has no rating head; it holds {held}; expected {expected}")
         try:
             return cls._of(
                 [(state[f"layers.{i}.weight"], state[f"layers.{i}.bias"]) for i in places], ACTIVATIONS[places]
@@ -62,15 +62,15 @@ class RatingHead(nn.Module):
             ) from error
 
     def save(self, out: Path) -> Path:
-        """Writes it as safetensors: `layers.0.weight`, `layers.0.bias`, and so on, with the activation as metadata."""
+        """Writes safetensors: `layers.0.weight`, `layers.0.bias`, and so on, with the activation in the metadata."""
         return write_safetensors(self.state_dict(), out, {"activation": self.activation})
 
     @classmethod
     def from_file(cls, path: Path, remedy: str) -> RatingHead:
-        """The head that `save` wrote, in float32, frozen.
+        """The head written by `save`, in float32, frozen.
 
         Raises:
-            CheckpointError: no such file, or one that is corrupt or holds something else.
+            CheckpointError: the file is missing, corrupt or not a rating head.
         """
         if not path.is_file():
             raise CheckpointError(f"there is no rating head at {path}; {remedy}")
@@ -84,7 +84,7 @@ class RatingHead(nn.Module):
             return cls._of(layers, activation)
         except (SafetensorError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{path} is no rating head or is corrupt: {reason}; {remedy}") from error
+            raise CheckpointError(f"{path} is corrupt or not a rating head: {reason}; {remedy}") from error
 
     @classmethod
     def _of(cls, layers: list[tuple[Tensor, Tensor]], activation: str) -> RatingHead:

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x as a frozen predictor of noise: the text encoder, UNet and schedule of a folder."""
+"""Stable Diffusion 1.x and 2.x as a frozen noise predictor: text encoder, UNet and noise schedule."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from transformers.utils import logging as transformers_logging
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
-from refcore_plugins.models.distillation import noise_of_velocity
-from refcore_plugins.models.untrusted import data_only
+from refcore_plugins.models.score_distillation import noise_of_velocity
+from refcore_plugins.models.untrusted_checkpoints import data_only
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
-"""Pipelines made of one CLIP text encoder and a text-conditioned UNet: the layouts of Stable Diffusion 1.x and 2.x."""
+"""Pipelines with one CLIP text encoder and a text-conditioned UNet, as in Stable Diffusion 1.x and 2.x."""
 PREDICTIONS = ("epsilon", "v_prediction")
 
 
 class StableDiffusion:
-    """Predicts the noise in noisy scaled latents, given text features; every sample has its own timestep.
+    """Predicts the noise in noisy scaled latents, given text features. Every sample has its own timestep.
 
     Raises:
-        CheckpointError: the folder holds another pipeline, lacks a component, or its components do not fit together.
+        CheckpointError: the folder holds another pipeline, lacks a component, or mixes components of different models.
     """
 
     def __init__(self, folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> None:
@@ -41,7 +41,7 @@ class StableDiffusion:
                 f"expected {' or '.join(PREDICTIONS)}"
             )
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.to(self.device)
-        """[T] alpha_bar_t, the share of signal variance at timestep t."""
+        """[T] alpha_bar_t, the fraction of signal variance at timestep t."""
         self.tokenizer = self._load_tokenizer()
         self.text_encoder: Any = place(self._load_text_encoder(), self.device, dtype)
         unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
@@ -50,56 +50,57 @@ class StableDiffusion:
         if unet.config.cross_attention_dim != width:
             raise CheckpointError(
                 f'the UNet of "{folder.model}" attends to text of width {unet.config.cross_attention_dim}, but its '
-                f"text encoder gives {width}; the folder mixes two models"
+                f"text encoder has width {width}; the folder mixes two models"
             )
         self.unet = place(unet, self.device, dtype)
 
     @property
     def channels(self) -> int:
-        """C of the latents."""
-        return self.unet.config.in_channels
+        """C, the channels of the latents."""
+        return int(self.unet.config.in_channels)
 
     @property
     def context_length(self) -> int:
-        """Tokens that the text encoder reads, the first and the last included."""
-        return min(self.tokenizer.model_max_length, self._positions)
+        """Tokens of the text encoder's context, start and end tokens included."""
+        return min(int(self.tokenizer.model_max_length), self._positions)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text features [P, T, D] in the model's dtype; what is beyond the context is cut."""
-        assert self.text_encoder is not None, "conditioning was finished"
+        """Text features [P, T, D] in the model's dtype; prompts are truncated to the context."""
+        assert self.text_encoder is not None, "finish_reading has dropped the text encoder"
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
         )
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        features: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return features
 
     def finish_reading(self) -> None:
-        """Drops the text encoder: 0.5 GB of Stable Diffusion 1.5 in float32."""
+        """Drops the text encoder, 0.5 GB in float32 for Stable Diffusion 1.5."""
         self.text_encoder = None
 
-    def cut(self, prompt: str) -> str:
-        """The end of the prompt that is beyond the context; "" where all of it is read."""
+    def truncated(self, prompt: str) -> str:
+        """Text at the end of the prompt that is truncated by the context; "" if none."""
         tokens = self.tokenizer(prompt, truncation=False, verbose=False).input_ids
         return str(self.tokenizer.decode(tokens[self.context_length - 1 : -1])).strip()
 
     @torch.no_grad()
     def noise(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The predicted noise, as `predicted`, without a graph."""
+        """`predicted`, without a graph."""
         return self.predicted(noisy, timesteps, text)
 
     def predicted(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The predicted noise, whatever the network was trained to predict.
+        """The predicted noise, also for a network that predicts velocity.
 
         Args:
             noisy: [B, C, h, w] noisy scaled latents.
             timesteps: [B] int64.
-            text: [B, T, D] of `encode_text`.
+            text: [B, T, D] text features, as from `encode_text`.
 
         Returns:
             [B, C, h, w] in the dtype of `noisy`.
         """
-        # On the CPU, forward alone: torch's fused attention and plain (not channels-last) memory are the fastest here.
-        out = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
+        # On the CPU, torch's fused attention and plain (not channels-last) memory are fastest for a forward pass alone.
+        out: Tensor = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
         if self.prediction == "v_prediction":
             return noise_of_velocity(out, noisy, self.alphas_cumprod[timesteps].to(noisy.dtype))
         return out
@@ -113,32 +114,34 @@ class StableDiffusion:
         around: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Samples: DDIM without noise on the way (eta 0), eq. 12 of arXiv 2010.02502, by diffusers' own scheduler.
+        """Samples by deterministic DDIM (eta 0), eq. 12 of arXiv 2010.02502, with diffusers' own scheduler.
 
         Args:
             noise: [B, C, h, w] standard normal.
-            steps: of the sampler, spaced as the folder's scheduler says.
-            predict: (noisy latents, timesteps [B]) -> the noise in them, as `noise` with some guidance.
-            around: [B, C, h, w] scaled latents to start from instead, with noise added: SDEdit (arXiv 2108.01073).
-            strength: share of the steps, the last ones, that are done from `around`; at least one is.
+            steps: Number of sampling steps, spaced by the folder's scheduler config.
+            predict: (noisy latents, timesteps [B]) -> their noise, such as `noise` with guidance.
+            around: [B, C, h, w] scaled latents to start from, with noise added: SDEdit (arXiv 2108.01073).
+            strength: Fraction of the steps, the last ones, that are taken from `around`; at least one step is.
 
         Returns:
             [B, C, h, w] scaled latents.
 
         Raises:
-            RefcoreError: more steps than the model has timesteps.
+            RefcoreError: `steps` exceeds the model's number of timesteps.
         """
         if steps > len(self.alphas_cumprod):
             most = len(self.alphas_cumprod)
-            raise RefcoreError(f'{steps} sampling steps; "{self.folder.model}" has {most} timesteps, expected no more')
+            raise RefcoreError(
+                f'{steps} sampling steps; expected at most {most}, the timesteps of "{self.folder.model}"'
+            )
         schedule = DDIMScheduler.from_config(
             self._schedule, prediction_type="epsilon", clip_sample=False, thresholding=False
         )
         schedule.set_timesteps(steps)
         timesteps = schedule.timesteps
         if around is None:
-            latents = noise * schedule.init_noise_sigma
-        else:  # the steps of diffusers' image-to-image pipelines
+            latents: Tensor = noise * schedule.init_noise_sigma
+        else:  # as in diffusers' image-to-image pipelines
             timesteps = timesteps[steps - max(1, min(int(steps * strength), steps)) :]
             latents = schedule.add_noise(around.to(noise), noise, timesteps[:1])
         for t in timesteps.tolist():
@@ -151,14 +154,14 @@ class StableDiffusion:
         try:
             with data_only():
                 return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer", trust_remote_code=False)
-        except Exception as error:  # whichever file is broken, transformers raises another kind
+        except Exception as error:  # transformers raises another class for each broken file
             raise CheckpointError(
                 f'tokenizer of "{self.folder.model}" cannot be loaded: {error}; fetch that folder again'
             ) from error
 
     def _load_text_encoder(self) -> CLIPTextModel:
         shows_progress = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()  # the run has its own
+        transformers_logging.disable_progress_bar()  # a run has its own
         try:
             return self.folder.load(CLIPTextModel, "text_encoder", dtype=torch.float32)
         finally:
@@ -167,7 +170,7 @@ class StableDiffusion:
 
 
 def check_layout(folder: DiffusersFolder) -> None:
-    """Raises CheckpointError, naming what it found, unless the folder has the layout of Stable Diffusion 1.x or 2.x."""
+    """Raises CheckpointError, with what it found, unless the components are those of Stable Diffusion 1.x or 2.x."""
     if folder.pipeline is not None and folder.pipeline not in PIPELINES:
         raise CheckpointError(
             f'"{folder.model}" is a {folder.pipeline}; expected Stable Diffusion 1.x or 2.x ({", ".join(PIPELINES)})'
@@ -176,7 +179,7 @@ def check_layout(folder: DiffusersFolder) -> None:
     if "CLIPTextModel" not in text.get("architectures", ["CLIPTextModel"]):
         raise CheckpointError(
             f'the text encoder of "{folder.model}" is a {", ".join(text["architectures"])}; expected CLIPTextModel, '
-            "as Stable Diffusion 1.x and 2.x have"
+            "as in Stable Diffusion 1.x and 2.x"
         )
     unet = folder.config("unet")
     if unet.get("_class_name") != "UNet2DConditionModel":
@@ -185,12 +188,12 @@ def check_layout(folder: DiffusersFolder) -> None:
         )
     if unet.get("in_channels", 4) != unet.get("out_channels", 4):
         raise CheckpointError(
-            f'the UNet of "{folder.model}" takes {unet["in_channels"]} channels and gives {unet["out_channels"]}: it '
+            f'the UNet of "{folder.model}" takes {unet["in_channels"]} channels and returns {unet["out_channels"]}: it '
             "is for inpainting, depth or editing; expected a plain text-to-image UNet"
         )
     for field in ("addition_embed_type", "class_embed_type"):
         if unet.get(field) is not None:
             raise CheckpointError(
-                f'the UNet of "{folder.model}" wants more than text ({field}: {unet[field]}), as SDXL does; '
+                f'the UNet of "{folder.model}" needs more than text ({field}: {unet[field]}), as in SDXL; '
                 "expected Stable Diffusion 1.x or 2.x"
             )

@@ -1,4 +1,4 @@
-"""A checkpoint of transformers, folder or hub id: its kind, its frozen model, tokenizer and processor, clear errors."""
+"""A transformers checkpoint, folder or hub id: its architecture, frozen model, tokenizer and processors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import CONVERT, data_only, reason_of, refuse_code, refuse_pickled_folder
+from refcore_plugins.models.untrusted_checkpoints import (
+    CONVERT,
+    data_only,
+    reason_of,
+    refuse_code,
+    refuse_pickled_folder,
+)
 
 WEIGHTS = (
     "model.safetensors",
@@ -21,25 +27,25 @@ WEIGHTS = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Files of weights in the order in which transformers looks for them."""
+"""Weights files in transformers' order of preference."""
 
 
 class TransformersFolder:
-    """What a config's `model` names: an embedded checkpoint, a local folder or a hub id.
+    """The checkpoint that a config's `model` names: embedded (playground:NAME), a local folder or a hub id.
 
     Args:
-        plugin: its name, which errors begin with.
-        model: as the config has it.
-        expected: what it should have been, for errors: "expected a CLIPModel, such as openai/clip-vit-base-patch32".
+        plugin: Name of the plugin, with which errors begin.
+        model: As in the config.
+        expected: Description of the right checkpoint, for errors: "expected a CLIPModel, such as openai/clip-...".
 
     Raises:
-        CheckpointError: `model` is a folder without config.json, does not exist, cannot be downloaded, or names code.
+        CheckpointError: the checkpoint lacks config.json, does not exist, cannot be downloaded, or names code.
     """
 
     def __init__(self, plugin: str, model: str, expected: str) -> None:
         self.plugin, self.model, self.expected = plugin, model, expected
         self.source = resolve(model)
-        """A folder or a hub id."""
+        """Path of a folder, or a hub id."""
         folder = Path(self.source).expanduser()
         self.is_local = bool(model) and folder.is_dir()
         if self.is_local:
@@ -58,11 +64,11 @@ class TransformersFolder:
 
     @property
     def kind(self) -> str:
-        """The architecture that the checkpoint was saved from, "CLIPModel" for example."""
+        """The checkpoint's architecture, such as "CLIPModel"."""
         return str((self.config.get("architectures") or [self.config.get("model_type", "unknown")])[0])
 
     def require(self, kinds: Collection[str]) -> None:
-        """Raises a CheckpointError unless the checkpoint is one of these architectures."""
+        """Raises CheckpointError unless the checkpoint's architecture is one of these."""
         if self.kind not in kinds:
             raise CheckpointError(f'{self.plugin}: model "{self.model}" is a {self.kind}; {self.expected}')
 
@@ -70,12 +76,12 @@ class TransformersFolder:
         """The model, frozen and in eval mode, on the CPU.
 
         Args:
-            architecture: the class of transformers, or one of its auto classes.
-            dtype: of the weights.
-            attention: the implementation, "eager" or "sdpa"; None lets the library choose.
+            architecture: A model class of transformers, or one of its auto classes.
+            dtype: Dtype of the weights.
+            attention: Implementation, "eager" or "sdpa"; None lets the library choose.
 
         Raises:
-            CheckpointError: files are missing or corrupt, or tensors are missing or of other shapes.
+            CheckpointError: files are missing or corrupt, or tensors are missing or have other shapes.
         """
         options = {} if attention is None else {"attn_implementation": attention}
         try:
@@ -88,7 +94,7 @@ class TransformersFolder:
                     use_safetensors=True,
                     **options,
                 )
-        except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
+        except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self.failure(error) from error
         if missing := sorted(info["missing_keys"]):
             raise CheckpointError(
@@ -98,25 +104,25 @@ class TransformersFolder:
         return model.eval().requires_grad_(False)
 
     def load_tokenizer(self, **options: Any) -> Any:
-        """The tokenizer, cutting long text at its end."""
+        """The tokenizer, which truncates text at its end."""
         return self._load(AutoTokenizer, truncation_side="right", **options)
 
     def load_image_processor(self) -> Any:
-        """The image processor, which knows the constants of the preprocessing."""
+        """The image processor, with the constants of the preprocessing."""
         return self._load(AutoImageProcessor)
 
     def load_processor(self) -> Any:
-        """The processor of images and text together, with its chat template."""
+        """The combined processor of images and text, with its chat template."""
         return self._load(AutoProcessor)
 
     def failure(self, error: Exception) -> CheckpointError:
-        """One readable line for what the library raised."""
+        """The library's error in one readable line."""
         if isinstance(error, CheckpointError):
             return error
         if not self.is_local and isinstance(error, OSError) and "use_safetensors" in str(error):
             return CheckpointError(
                 f'{self.plugin}: model "{self.model}" has no safetensors, and weights in a pickle can run code when '
-                f"they are read: download it, and make safetensors of it; {CONVERT}"
+                f"they are read: download it and convert it; {CONVERT}"
             )
         if not self.is_local and isinstance(error, OSError):
             return offline_error(self.model, error)
@@ -140,7 +146,7 @@ class TransformersFolder:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's own progress bar and load report; what matters in them is reported by `load_model`."""
+    """Without the library's progress bar and load report; `load_model` reports what matters of them."""
     bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The two towers of a CLIP or SigLIP of transformers, by hub id or folder."""
+"""Image and text towers of a CLIP or SigLIP of transformers."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 from transformers import AutoModel
 
 from refcore_plugins.models.attention import transformers_attention
-from refcore_plugins.models.open_clip_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
 
 CLIP = "CLIPModel"
 SIGLIP = "SiglipModel"
-"""Also what the SigLIP 2 checkpoints of one resolution are; those of any resolution (NaFlex) are Siglip2Model."""
+"""Also the class of SigLIP 2 checkpoints with a fixed resolution; those of any resolution (NaFlex) are Siglip2Model."""
 
 
 class TransformersTowers:
-    """See `refcore_plugins.models.similarity.Towers`.
+    """See `refcore_plugins.models.two_towers.Towers`.
 
     Args:
-        plugin: its name, which errors begin with.
-        model: hub id or folder.
-        kinds: the architectures that are welcome, of CLIP and SIGLIP.
+        plugin: Name of the plugin, with which errors begin.
+        model: Hub id or folder.
+        kinds: Allowed architectures: CLIP, SIGLIP or both.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt or of another kind.
@@ -51,7 +51,7 @@ class TransformersTowers:
         self.scale = loaded.logit_scale.to(wide).exp().squeeze()
         bias = getattr(loaded, "logit_bias", None)
         self.bias = torch.zeros_like(self.scale) if bias is None else bias.to(wide).squeeze()
-        # SigLIP was trained on text filled up to its context, and attends to the filling.
+        # SigLIP was trained on text padded to its context, and attends to the padding.
         self._padding = "max_length" if folder.kind == SIGLIP else True
 
     def image(self, views: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class TransformersTowers:
     @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> Tensor:
         """P prompts -> [P, D] unit features, float32 or wider."""
-        found = []
+        parts = []
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             tokens = self.tokenizer(
                 list(prompts[start : start + PROMPTS_AT_ONCE]),
@@ -71,13 +71,13 @@ class TransformersTowers:
                 max_length=self.context,
                 return_tensors="pt",
             ).to(self.scale.device)
-            found.append(unit(self.model.get_text_features(**tokens).pooler_output))
-        return torch.cat(found)
+            parts.append(unit(self.model.get_text_features(**tokens).pooler_output))
+        return torch.cat(parts)
 
     def finish_reading(self) -> None:
-        """Drops the text tower, 0.5 GB of a ViT-L in float32."""
+        """Drops the text tower, 0.5 GB in float32 for a ViT-L."""
         self.model.text_model = None
 
-    def unread(self, prompt: str) -> str:
-        """The end of the prompt that does not fit into the context, "" where all of it does."""
-        return text_beyond(self.tokenizer, prompt, self.context)
+    def truncated(self, prompt: str) -> str:
+        """See `Towers.truncated`."""
+        return truncated_text(self.tokenizer, prompt, self.context)

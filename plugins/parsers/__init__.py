@@ -1,1 +1,1 @@
-"""Parsers of prompts."""
+"""Shipped parsers of prompts, one file each."""

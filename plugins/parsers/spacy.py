@@ -1,4 +1,4 @@
-"""The parser `spacy`: noun chunks, numerals and prepositions of free text, through spaCy's dependency parse."""
+"""The `spacy` parser: noun chunks, numerals and prepositions of free text, by spaCy's dependency parse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAD = re.compile(
     r"(?:of|with|showing)\s+",
     re.IGNORECASE,
 )
-"""What only says that it is a picture."""
+"""Openings that only state that the prompt describes a picture."""
 PHRASES = {
     r"(?:to|on|at)\s+the\s+left(?:\s+side)?\s+of|left\s+of": "left of",
     r"(?:to|on|at)\s+the\s+right(?:\s+side)?\s+of|right\s+of": "right of",
@@ -29,24 +29,24 @@ PHRASES = {
     r"next\s+to": "next to",
     r"close\s+to": "close to",
 }
-"""Prepositions of several words -> their canonical form. Small models parse them in many ways, and `PLAIN` in one."""
+"""Prepositions of several words -> canonical form. Small models parse them inconsistently, but `PLAIN` reliably."""
 PLAIN = "near"
-"""The preposition that stands for each of them while the text is parsed."""
+"""Preposition that replaces each of them for the parse."""
 PAIRS = re.compile(r"\ba\s+couple\s+of\b", re.IGNORECASE)
 NUMERALS = {word: value for value, word in enumerate(NUMBERS) if value}
 OPEN = frozenset({"some", "many", "several", "few", "various", "numerous", "multiple"})
-"""Words that say more than one, and not how many."""
+"""Words for more than one, without a number."""
 NEGATIONS = frozenset({"no"})
 SKIPPED = frozenset({"between"})
-"""Prepositions that hold between more than two things."""
+"""Prepositions that relate more than two things."""
 PLURAL_TAGS = frozenset({"NNS", "NNPS"})
 
 
 class Spacy(Parser):
-    """Parts of free English text: each noun chunk is a thing, and each preposition between two of them a relation.
+    """Phrases and relations of free English text: noun chunks, and the prepositions between them.
 
-    It is a statistical parser and makes mistakes. Verbs ("a dog chasing a cat") and "between" give no relation, and
-    what a prompt says is not there ("no cars") is no part. Pictures of ("a photo of ...") are left out.
+    A statistical parser makes mistakes. Verbs ("a dog chasing a cat") and "between" give no relation, and negated
+    things ("no cars") no phrase. An opening such as "a photo of" is skipped.
     """
 
     class Config(PluginConfig):
@@ -66,7 +66,7 @@ class Spacy(Parser):
         model = self.config.model
         try:
             self._nlp = spacy.load(model, exclude=["ner", "senter"])
-        except Exception as error:  # what is no pipeline fails in many ways: OSError, KeyError, msgpack's own
+        except Exception as error:  # a folder that is not a pipeline fails in many ways: OSError, KeyError, msgpack's
             raise CheckpointError(
                 f'spaCy cannot load the model "{model}" ({_line(error)}): python -m spacy download en_core_web_sm, or '
                 "set `model` to the folder of an English pipeline"
@@ -86,7 +86,7 @@ class Spacy(Parser):
 
 
 def plain_prepositions(prompt: str) -> tuple[str, dict[int, str]]:
-    """The prompt without its lead, each preposition of `PHRASES` as PLAIN; and where -> which it was.
+    """The prompt without its opening, with PLAIN for each preposition of `PHRASES`; and character -> preposition.
 
     >>> plain_prepositions("a photo of a cat to the left of a dog")
     ('a cat near a dog', {6: 'left of'})
@@ -104,15 +104,15 @@ def plain_prepositions(prompt: str) -> tuple[str, dict[int, str]]:
 
 
 def phrases_of(prompt: str, doc: Doc, names: dict[int, str]) -> ParsedPrompt:
-    """The parts of a parsed prompt.
+    """Phrases and relations of a prompt.
 
     Args:
-        prompt: as it was given.
-        doc: its text of `plain_prepositions`, with tags, lemmas and dependencies.
-        names: character in that text -> the preposition that PLAIN stands for there.
+        prompt: The original prompt.
+        doc: Its text from `plain_prepositions`, with tags, lemmas and dependencies.
+        names: Character in that text -> the preposition for which PLAIN stands there.
 
     Raises:
-        ParseError: it has no noun phrase.
+        ParseError: the prompt has no noun phrase.
     """
     things: list[Phrase] = []
     heads: dict[int, int] = {}
@@ -133,7 +133,7 @@ def phrases_of(prompt: str, doc: Doc, names: dict[int, str]) -> ParsedPrompt:
 
 
 def _phrase(chunk: Span) -> Phrase:
-    """A noun chunk without determiners and numerals: singular, counted, and as it was said."""
+    """Phrase of a noun chunk: without determiner and numeral in the singular, its count, and its original words."""
     numerals = {token.i for token in chunk if token.dep_ == "nummod" and token.head == chunk.root}
     count: int | None = None
     said_open = False
@@ -162,7 +162,7 @@ def _phrase(chunk: Span) -> Phrase:
 
 
 def _subject(preposition: Token, heads: dict[int, int]) -> int | None:
-    """The thing that a preposition says something of: its head, or the one that the verb above it is about."""
+    """Index of the thing that a preposition modifies: its head, or the subject of the verb above it."""
     head = preposition.head
     if head.i in heads:
         return heads[head.i]
@@ -179,7 +179,7 @@ def _number(token: Token) -> int | None:
 
 
 def with_article(phrase: str) -> str:
-    """With "a" or "an" before it, by its first letters.
+    """The phrase with "a" or "an" before it, by its first letters.
 
     >>> with_article("orange cat"), with_article("uniform"), with_article("hourglass")
     ('an orange cat', 'a uniform', 'an hourglass')

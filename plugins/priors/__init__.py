@@ -1,1 +1,1 @@
-"""Shipped priors."""
+"""Shipped priors, one file or folder each."""

@@ -1,4 +1,4 @@
-"""The NFSD prior: score distillation without the part of the predicted noise that is only noise."""
+"""The `nfsd` prior: score distillation without the noise component of the predicted noise."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import nfsd_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import nfsd_gradient
 
 
 class Nfsd(LatentDiffusionPrior):
     """Noise-Free Score Distillation (arXiv 2310.17590), section 4.
 
-    The predicted noise is a direction to the domain of real images, one to the prompt, and noise. At small timesteps
-    the noise is small and the unconditional prediction is the first; at larger ones it is what leads away from a
-    prompt that describes bad images. The second is guidance. The noise is left out, so usual guidance scales do.
+    The predicted noise is the sum of a direction to the domain of real images, a direction to the prompt, and noise.
+    The first is the unconditional prediction at small timesteps, where the noise is small, and at larger ones the
+    direction away from a prompt that describes bad images. The second is guidance. Without the noise, usual guidance
+    scales work.
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(7.5, ge=0, description="Weight s of the direction to the prompt. The paper's: 7.5.")
-        small: int = Field(200, ge=0, description="First timestep that is not small. The paper's: 200.")
+        guidance: float = Field(
+            7.5, ge=0, description="Guidance scale s of the direction to the prompt. The paper's: 7.5."
+        )
+        small: int = Field(200, ge=0, description="Timesteps below this are small. The paper's: 200.")
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
-            "sigma2", description="w(t), as of the prior sds."
+            "sigma2", description="Weight w(t), as in the prior sds."
         )
         negative_prompt: str = Field(
             "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy",
-            description="What describes bad images; the paper's. Its model must know these words.",
+            description="Description of bad images, by default the paper's; the model must know its words.",
         )
 
     name = "nfsd"
@@ -37,10 +40,10 @@ class Nfsd(LatentDiffusionPrior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         super().load(device, dtype)
         self._empty = self.diffusion.encode_text([""])
-        """[1, T, D]"""
+        """[1, T, D] text features of the empty prompt."""
 
     def distil(self, batch: Noised, step: int) -> Tensor:
-        """w(t) (delta_D + s delta_C), three latents a sample in one UNet call."""
+        """w(t) (delta_D + s delta_C), from one UNet call with three latents for each sample."""
         text = torch.cat([self._empty.expand_as(batch.text), batch.negative, batch.text])
         predicted = self.diffusion.noise(torch.cat([batch.noisy] * 3), torch.cat([batch.timesteps] * 3), text)
         without, bad, given = predicted.chunk(3)

@@ -1,24 +1,26 @@
-"""The SDS prior: score distillation of a Stable Diffusion model pulls latents toward its images."""
+"""The `sds` prior: score distillation sampling, which pulls latents toward a Stable Diffusion model's images."""
 
 from __future__ import annotations
 
 from pydantic import Field
 from torch import Tensor
 
-from refcore_plugins.models.distillation import sds_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import sds_gradient
 
 
 class Sds(LatentDiffusionPrior):
-    """Score Distillation Sampling: noise the latent, let the diffusion model predict the noise, descend the difference.
+    """Score Distillation Sampling: the gradient is the diffusion model's error in predicting noise added to the latent.
 
     DreamFusion (arXiv 2209.14988), in the latent space of Stable Diffusion and with the settings of "Referee Can Play"
-    (arXiv 2402.16305). The gradient is that of no loss, so its value is None.
+    (arXiv 2402.16305). The gradient is not that of a loss, so its value is None.
     """
 
     class Config(LatentDiffusionPrior.Config):
         guidance: float = Field(
-            30.0, ge=0, description="Classifier-free guidance scale; 1 is none, 0 ignores the prompt. The paper's: 30."
+            30.0,
+            ge=0,
+            description="Classifier-free guidance scale; 1: no guidance, 0: the prompt is ignored. The paper's: 30.",
         )
 
     name = "sds"

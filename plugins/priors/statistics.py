@@ -1,4 +1,4 @@
-"""Prior `statistics`: the image's feature maps should have the means and variances that those of photographs have."""
+"""The `statistics` prior: means and variances of the image's feature maps like those of photographs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.referees.imagenet import Weights, folded_network, normalize
+from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize
 
 _LEAST_VARIANCE = 1e-4
-"""Of a map, relative to the remembered variance: flat maps keep a finite distance."""
+"""Minimum variance of a feature map, relative to that of photographs; keeps the loss of flat maps finite."""
 
 
 class Statistics(Prior):
-    """The distance to the statistics that an ImageNet classifier's batch normalisation remembers of its photographs.
+    """Distance to the statistics of photographs in an ImageNet classifier's batch normalisation.
 
     For every early layer l and channel c, with mean m and standard deviation s over the image's own feature map,
 
         loss = mean over l, c of  ((m - mu) / sigma)^2 + (log s - log sigma)^2
 
-    where mu and sigma are those over all training photographs. It asks for natural colours, contrasts and textures, and
-    says nothing of what is shown. After DeepInversion (Yin et al., CVPR 2020, eq. 4), which takes the statistics over a
-    batch: here they are those of one image, so that samples never meet, relative to each channel's scale, and only of
-    maps large enough to have statistics; the network is cut off behind them. It sees one random square crop a step, of
-    any size from `size` pixels to the whole image, so that coarse and fine detail both count.
+    where mu and sigma are those over all training photographs. It favours natural colours, contrasts and textures,
+    whatever the content. After DeepInversion (Yin et al., CVPR 2020, eq. 4), with three changes: statistics are those
+    of one image instead of a batch, so that samples are independent; they are relative to each channel's scale; and
+    only feature maps of at least `smallest` pixels count, after which the network stops. In each step the network sees
+    one random square crop, from `size` pixels up to the whole image, so that coarse and fine detail both count.
     """
 
     class Config(PluginConfig):
-        weights: Weights = Field("lite0", description="The network whose statistics count.")
-        size: int = Field(160, ge=32, le=512, description="Side of the crop that it sees, in pixels.")
+        weights: Weights = Field("lite0", description="EfficientNet-Lite network that provides the statistics.")
+        size: int = Field(160, ge=32, le=512, description="Side of the network's input in pixels.")
         noise: float = Field(
-            0.0, ge=0, description="Std of the noise on the crop, so that no faint pattern can pose as texture."
+            0.0, ge=0, description="Std of the noise added to the crop, so that faint patterns do not count as texture."
         )
         smallest: int = Field(20, ge=4, description="Side of the smallest feature maps that count, in pixels.")
 
@@ -51,7 +51,7 @@ class Statistics(Prior):
         """Loads the network's early layers.
 
         Raises:
-            CheckpointError: a package of extra `natural` is missing, or its checkpoint is damaged.
+            CheckpointError: a package of the extra `natural` is not installed, or its checkpoint is corrupt.
             RefcoreError: no feature map is as large as `smallest`.
         """
         self.device, self.dtype = device, dtype
@@ -64,14 +64,15 @@ class Statistics(Prior):
         self._stds = [std.to(device) for _, _, std in folded]
         if self.config.size // 2 < self.config.smallest:
             raise RefcoreError(
-                f'prior "statistics": no feature map of a {self.config.size} px crop has a side of smallest = '
-                f"{self.config.smallest} px; expected at most {self.config.size // 2}"
+                f'prior "statistics": smallest is {self.config.smallest} px, but no feature map of a '
+                f"{self.config.size} px crop is that large; expected at most {self.config.size // 2}"
             )
 
     def accept(self, canvas: Canvas) -> None:
         """Any canvas will do."""
 
     def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+        """See `Prior.gradient`."""
         with torch.enable_grad():
             images = x.detach().requires_grad_()
             crops = self._crop(images, rng)
@@ -82,10 +83,10 @@ class Statistics(Prior):
         return gradient, value.detach()
 
     def distance(self, views: Tensor) -> Tensor:
-        """[N] of views [N, 3, size, size] in [0, 1]: the loss above; about 0.8 for photographs. Differentiable."""
+        """[N] losses of views [N, 3, size, size] in [0, 1], about 0.8 for photographs; differentiable."""
         self._run(normalize(views).to(self.dtype, memory_format=torch.channels_last))
         terms = []
-        for maps, mean, std in zip(self._maps, self._means, self._stds, strict=False):  # the rest was not run
+        for maps, mean, std in zip(self._maps, self._means, self._stds, strict=False):  # later layers were not run
             if min(maps.shape[2:]) < self.config.smallest:
                 continue
             variance, average = torch.var_mean(_precise(maps), dim=(2, 3), correction=0)
@@ -104,7 +105,7 @@ class Statistics(Prior):
                 return
 
     def _crop(self, images: Tensor, rng: Rng) -> Tensor:
-        """One crop an image: its side is uniform from `size` to the shorter side, its place uniform."""
+        """One crop for each image: side uniform between `size` and the shorter side, place uniform."""
         height, width = images.shape[2:]
         shorter = min(height, width)
         side = rng.uniform(min(self.config.size, shorter), shorter).to(images.device)
@@ -118,10 +119,10 @@ class Statistics(Prior):
 
 
 def _shrink(images: Tensor, factor: int) -> Tensor:
-    """Averages `factor` x `factor` pixels, so that the sampling that follows has nothing to alias."""
+    """Averages `factor` x `factor` pixels, against aliasing in the sampling that follows."""
     return images if factor == 1 else F.avg_pool2d(images, factor)
 
 
 def _precise(maps: Tensor) -> Tensor:
-    """In float32 at least: the variance of a bfloat16 map is nothing to rely on."""
+    """In float32 or wider, since the variance of a bfloat16 map is unreliable."""
     return maps.to(torch.promote_types(maps.dtype, torch.float32))

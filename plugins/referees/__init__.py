@@ -1,1 +1,1 @@
-"""Shipped referees."""
+"""Shipped referees, one file or folder each."""

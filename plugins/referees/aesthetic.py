@@ -1,4 +1,4 @@
-"""The `aesthetic` referee: LAION's predictors of how people would rate a picture, whatever the prompt."""
+"""The `aesthetic` referee: LAION's predictor of the rating that people give a picture, whatever the prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.conversion import read_pickled
+from refcore_plugins.models.checkpoint_conversion import read_pickled
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.rating_head import RatingHead
 
@@ -31,11 +31,11 @@ def convert_head(source: str | Path, out: str | Path) -> Path:
     """Writes a published head as safetensors: linear, or the linear layers of version 2, with or without ReLU.
 
     Args:
-        source: the published file.
-        out: the file to write, or an existing folder, which receives `aesthetic_head.safetensors`.
+        source: The published file.
+        out: The safetensors file, or an existing folder for `aesthetic_head.safetensors`.
 
     Raises:
-        CheckpointError: `source` is missing, corrupt or no such head, or `out` cannot be written.
+        CheckpointError: `source` is missing, corrupt or not such a head, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     head = RatingHead.from_original(read_pickled(source, ORIGINAL), source, ORIGINAL)
@@ -45,22 +45,22 @@ def convert_head(source: str | Path, out: str | Path) -> Path:
 class Aesthetic(Referee):
     """LAION-Aesthetics (arXiv 2210.08402, section 3.2): a head on the unit image features of a CLIP rates the picture.
 
-    Ratings are about 1 to 10, but no number is out of the head's reach. Wanted, the loss is softplus(best - rating):
-    it falls one for one with the rating and flattens out above `best`. Not wanted, it is softplus(rating - worst). The
-    prompt is not read.
+    Ratings are about 1 to 10 but not limited to that range. Wanted, the loss is softplus(best - rating): it falls at
+    the rate at which the rating rises, and flattens above `best`. Not wanted, it is softplus(rating - worst). The
+    prompt is ignored.
     """
 
     class Config(PluginConfig):
-        head: str = Field(description="file of the head, written by `refcore convert aesthetic-head`")
+        head: str = Field(description="File of the head, written by `refcore convert aesthetic-head`.")
         model: str = Field(
             "ViT-L-14-quickgelu",
-            description="the CLIP that the head was trained on, as the referee `clip` names it; its width must fit",
+            description="The CLIP that the head was trained on, as in the referee `clip`.",
         )
         pretrained: str | None = Field(
-            "openai", description="weights of a model given by name: a tag, or a safetensors file"
+            "openai", description="Weights of a model given by name: a tag of open_clip, or a safetensors file."
         )
-        best: float = Field(10.0, description="the rating above which a picture is good enough")
-        worst: float = Field(1.0, description="with wanted: false, the rating below which a picture is bad enough")
+        best: float = Field(10.0, description="Rating above which the loss flattens.")
+        worst: float = Field(1.0, description="With wanted: false, the rating below which the loss flattens.")
 
     name = "aesthetic"
     conversions = MappingProxyType({"head": convert_head})
@@ -69,7 +69,9 @@ class Aesthetic(Referee):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`. The CLIP is in `dtype`, the head in float32 (float64 with float64)."""
         head = RatingHead.from_file(Path(self.config.head).expanduser(), REMEDY)
-        pretrained = self.config.pretrained if ":" not in self.config.model else None  # folders bring their weights
+        pretrained = (
+            self.config.pretrained if ":" not in self.config.model else None
+        )  # folders and hub ids have their own weights
         self.towers = OpenClipTowers(self.name, self.config.model, pretrained, device, dtype)
         self.head = head.to(device, torch.promote_types(dtype, torch.float32))
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
@@ -78,11 +80,11 @@ class Aesthetic(Referee):
         if width != head.width:
             raise CheckpointError(
                 f'aesthetic: the head {self.config.head} takes {head.width} features, but model "{self.config.model}" '
-                f"gives {width}; name the CLIP that the head was trained on"
+                f"has {width}; name the CLIP that the head was trained on"
             )
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Nothing: the prompt plays no part."""
+        """No tensors: the prompt is ignored."""
         return Conditioning(tuple(prompts))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
@@ -97,4 +99,5 @@ class Aesthetic(Referee):
 
     def rating(self, views: Tensor) -> Tensor:
         """[N] ratings of views [N, 3, H, W]; differentiable."""
-        return self.head(self.towers.image(views))
+        rating: Tensor = self.head(self.towers.image(views))
+        return rating

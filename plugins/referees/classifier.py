@@ -1,4 +1,4 @@
-"""The `classifier` referee: any image classifier of timm, asked for one of its classes."""
+"""The `classifier` referee: any image classifier of timm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 import timm
 import torch
 from pydantic import Field
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor
 
 from refcore.checkpoints import offline_error
@@ -18,10 +18,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError, RefcoreError, unknown
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.class_loss import ClassLoss, class_loss, class_probability
+from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.untrusted import (
+from refcore_plugins.models.untrusted_checkpoints import (
     fetch_safetensors,
     reason_of,
     refuse_code,
@@ -39,33 +39,32 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth",
 )
-"""Files of weights in the order in which timm takes them from a folder."""
+"""Weights files in timm's order of preference."""
 LOCAL = "local-dir:"
 HUB = "hf-hub:"
 IMAGENET = 1000
-"""Classes of ImageNet-1k: a prompt may then name them, unless the checkpoint has names of its own."""
+"""Number of classes for which prompts may use ImageNet-1k's names, unless the checkpoint has its own."""
 
 
 class Classifier(Referee):
-    """A classifier of timm (Wightman, "PyTorch Image Models") as referee: `index`, or the prompt, says which class.
+    """A classifier of timm (Wightman, "PyTorch Image Models"); `index`, or the prompt, selects the class.
 
-    A prompt is a class's number, one of the names that the checkpoint carries, or with 1,000 classes the names of
-    ImageNet as the referee `imagenet` understands them. The loss is the negated logit, or the cross-entropy; not
-    wanted, -log(1 - p).
+    A prompt is a class index, a class name of the checkpoint, or for 1,000 classes the ImageNet names that the referee
+    `imagenet` knows. The loss is the negated logit, or the cross-entropy; not wanted, -log(1 - p).
 
-    Views are judged whole, at the size that the model was trained for; timm's own evaluation looks at the middle part
-    (its `crop_pct`), which a run's `resized_crop` does as well as chance allows.
+    Views are judged whole, at the model's training size. timm's own evaluation crops the centre (`crop_pct`); in a run,
+    the augmentation `resized_crop` is the nearest to that.
     """
 
     class Config(PluginConfig):
         model: str = Field(
-            description="a timm name with its tag (resnet50.a1_in1k), hf-hub:ORG/NAME or local-dir:FOLDER"
+            description="A timm name with its tag (resnet50.a1_in1k), hf-hub:ORG/NAME or local-dir:FOLDER."
         )
         weights: str | None = Field(
-            None, description="safetensors file of the weights of a model given by name; null: timm's own"
+            None, description="Safetensors file with the weights of a model given by name; null: timm's own."
         )
-        index: int | None = Field(None, ge=0, description="the class, from 0; null: the prompt says it")
-        loss: ClassLoss = Field("logit", description="what a wanted class minimises")
+        index: int | None = Field(None, ge=0, description="Index of the class, from 0; null: the prompt selects it.")
+        loss: ClassLoss = Field("logit", description="Loss of a wanted prompt: negated logit or cross-entropy.")
 
     name = "classifier"
     score_unit: ClassVar[str] = "probability"
@@ -85,7 +84,7 @@ class Classifier(Referee):
                 network = timm.create_model(model, pretrained=False, checkpoint_path=str(Path(weights).expanduser()))
         except CheckpointError:
             raise
-        except Exception as error:  # the library raises whatever its parts do; all of it means: no checkpoint
+        except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             if weights is None and not model.startswith(LOCAL):
                 remedy = "connect to the network, or set `weights` to a file, or `model` to local-dir:FOLDER"
                 raise offline_error(model, error, remedy) from error
@@ -94,7 +93,7 @@ class Classifier(Referee):
                 f'classifier: the checkpoint of model "{model}"{f" in {weights}" if weights else ""} cannot be loaded: '
                 f"{type(error).__name__}: {reason}; its files are corrupt or belong to another model"
             ) from error
-        data = resolve_model_data_config(network)
+        data = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
         self.network = cast(Any, network.to(device, dtype).eval().requires_grad_(False))
         self.classes = int(self.network.num_classes)
         if self.config.index is not None and self.config.index >= self.classes:
@@ -107,20 +106,15 @@ class Classifier(Referee):
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Each prompt's target over the classes: `target` [P, C], rows sum to 1.
+        """Each prompt's target over the classes, `target` [P, C], which sums to 1.
 
         Raises:
-            RefcoreError: a prompt names no class, and there is no `index`.
+            RefcoreError: a prompt names no class, and `index` is null.
         """
-        target = torch.zeros(len(prompts), self.classes)
-        notes = []
-        for row, prompt in enumerate(prompts):
-            weights, note = self._target(prompt)
-            notes.append(note)
-            for index, weight in weights.items():
-                target[row, index] = weight
+        targets = [self._target(prompt) for prompt in prompts]
         wide = torch.promote_types(self.dtype, torch.float32)
-        return Conditioning(tuple(prompts), {"target": target.to(self.device, wide)}, ("",) * len(notes), tuple(notes))
+        target = class_targets([weights for weights, _ in targets], self.classes).to(self.device, wide)
+        return Conditioning(tuple(prompts), {"target": target}, notes=tuple(note for _, note in targets))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
@@ -130,16 +124,16 @@ class Classifier(Referee):
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] probability that the network gives to the classes asked for, each as far as it is asked for."""
+        """[B] probabilities of the prompts' classes, each weighted relative to the largest weight."""
         return class_probability(self.logits(images), conditioning["target"])
 
     def logits(self, views: Tensor) -> Tensor:
         """[N, C] class logits, float32 or wider, of views [N, 3, H, W] in [0, 1]; differentiable."""
-        logits = self.network(self.normalise(views).to(self.dtype))
+        logits: Tensor = self.network(self.normalise(views).to(self.dtype))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _target(self, prompt: str) -> tuple[dict[int, float], str]:
-        """Weights of the classes that a prompt asks for, and what to tell of how it was understood."""
+        """A prompt's class weights, and a note on how it was understood."""
         if self.config.index is not None:
             return {self.config.index: 1.0}, f"class: {self.config.index}, by `index`"
         if prompt.strip().isdecimal() and int(prompt) < self.classes:
@@ -153,12 +147,12 @@ class Classifier(Referee):
             found = target_of(prompt, ClassNames.known(), free_text=False)
             return dict(found.weights), found.note
         raise RefcoreError(
-            f'classifier: the prompt "{prompt}" is no class of model "{self.config.model}", which carries no names; '
-            f"set `index`, or let the prompt be a number from 0 to {self.classes - 1}"
+            f'classifier: the prompt "{prompt}" is not a class of model "{self.config.model}", which has no names; '
+            f"set `index`, or use a number from 0 to {self.classes - 1} as the prompt"
         )
 
     def _check(self) -> None:
-        """Raises for what can be told from the names alone, before the library tries to download anything."""
+        """Raises for names that cannot work, before the library tries to download anything."""
         model, weights = self.config.model, self.config.weights
         if weights is not None and not Path(weights).expanduser().is_file():
             raise CheckpointError(f"classifier: there is no weights file {weights}")
@@ -168,7 +162,7 @@ class Classifier(Referee):
             folder = Path(model.removeprefix(LOCAL))
             if not (folder / "config.json").is_file():
                 state = "has no config.json" if folder.is_dir() else "does not exist"
-                raise CheckpointError(f'classifier: the folder of model "{model}" {state}; give one that timm saved')
+                raise CheckpointError(f'classifier: the folder of model "{model}" {state}; give one saved by timm')
             if weights is None:
                 refuse_pickled_folder(folder, model, self.name, WEIGHTS)
         elif not model.startswith(HUB) and not timm.is_model(model.split(".")[0]):

@@ -7,25 +7,25 @@ from types import MappingProxyType
 import torch
 from pydantic import Field
 
-from refcore_plugins.models.conversion import convert_weights
+from refcore_plugins.models.checkpoint_conversion import convert_weights
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
-from refcore_plugins.models.similarity import TwoTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 
 class Clip(TwoTowers):
     """Contrastive language-image similarity (CLIP, arXiv 2103.00020); any model that open_clip can load.
 
     Wanted, the loss is 1 - cos (in [0, 2]) or half the squared angle; not wanted, the part of the cosine above
-    `absent_below`, which is bounded below by 0 and has no gradient once the prompt is no longer seen in the image.
+    `absent_below`, which is bounded below by 0 and has no gradient once the prompt is absent from the image.
     """
 
     class Config(TwoTowers.Config):
         model: str = Field(
             "playground:clip",
-            description="an open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:clip",
+            description="An open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:clip.",
         )
         pretrained: str | None = Field(
-            None, description="weights of a model given by name: a tag that open_clip knows, or a safetensors file"
+            None, description="Weights of a model given by name: a tag of open_clip, or a safetensors file."
         )
 
     name = "clip"

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from refcore_plugins.models.similarity import TwoTowers
 from refcore_plugins.models.transformers_towers import CLIP, TransformersTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 
 class HfClip(TwoTowers):
     """Contrastive similarity (CLIP, arXiv 2103.00020) of any `CLIPModel` of transformers.
 
-    PickScore (arXiv 2305.01569) is a CLIP-H tuned on what people preferred, in this layout; the number that its
-    authors publish is the cosine times the model's logit scale, 100.
+    PickScore (arXiv 2305.01569) is such a model, a CLIP-H fine-tuned on human preferences. Its published scores are the
+    cosine times the model's logit scale, 100.
 
     Wanted, the loss is 1 - cos or half the squared angle; not wanted, the part of the cosine above `absent_below`.
     """
 
     class Config(TwoTowers.Config):
         model: str = Field(
-            "yuvalkirstain/PickScore_v1", description=f"a {CLIP} of transformers: hub id or folder, tokenizer included"
+            "yuvalkirstain/PickScore_v1", description=f"A {CLIP} of transformers with its tokenizer: hub id or folder."
         )
 
     name = "hf-clip"

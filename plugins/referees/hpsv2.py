@@ -1,4 +1,4 @@
-"""The `hpsv2` referee: Human Preference Score v2, a CLIP-H of open_clip tuned on what people preferred."""
+"""The `hpsv2` referee: Human Preference Score v2, a CLIP-H of open_clip fine-tuned on human preferences."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import (
+    make_folder,
+    matched,
+    read_pickled,
+    write_json,
+    write_safetensors,
+)
 from refcore_plugins.models.open_clip_towers import CONFIG, LOCAL, OpenClipTowers
-from refcore_plugins.models.similarity import TwoTowers
+from refcore_plugins.models.two_towers import TwoTowers
 
 ARCHITECTURE = "ViT-H-14"
-"""open_clip's name of the model that was tuned."""
+"""open_clip's name of the fine-tuned model."""
 ORIGINAL = "the weights of HPSv2 (HPS_v2_compressed.pt, or HPS_v2.1_compressed.pt of version 2.1)"
 REMEDY = f"refcore convert hpsv2-weights SOURCE FOLDER makes one from {ORIGINAL}"
 
 
 def convert_weights(source: str | Path, out: str | Path) -> Path:
-    """Writes the published file as a folder of open_clip: config and safetensors.
+    """Writes the published file as a folder in open_clip's format: config and safetensors.
 
     Args:
-        source: the published file.
-        out: the folder, made if it is not there.
+        source: The published file.
+        out: The folder, created if missing.
 
     Raises:
         CheckpointError: `source` is missing, corrupt or of another model, or `out` cannot be written.
@@ -49,14 +55,14 @@ def convert_weights(source: str | Path, out: str | Path) -> Path:
 
 
 class Hpsv2(TwoTowers):
-    """HPS v2 (arXiv 2306.09341): the cosine of image and prompt, in a CLIP-H tuned on 798,090 human preferences.
+    """HPS v2 (arXiv 2306.09341): the cosine of image and prompt in a CLIP-H fine-tuned on 798,090 human preferences.
 
     Wanted, the loss is 1 - cos or half the squared angle; not wanted, the part of the cosine above `absent_below`.
-    Its authors print 100 cos.
+    Its published scores are 100 cos.
     """
 
     class Config(TwoTowers.Config):
-        model: str = Field(description="folder that `refcore convert hpsv2-weights` wrote")
+        model: str = Field(description="Folder written by `refcore convert hpsv2-weights`.")
 
     name = "hpsv2"
     conversions = MappingProxyType({"weights": convert_weights})

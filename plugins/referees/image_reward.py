@@ -1,4 +1,4 @@
-"""The `image-reward` referee: ImageReward, a BLIP with a head that says what people would prefer."""
+"""The `image-reward` referee: ImageReward, a BLIP with a head that predicts human preference."""
 
 from __future__ import annotations
 
@@ -25,18 +25,24 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.conversion import make_folder, matched, read_pickled, write_json, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import (
+    make_folder,
+    matched,
+    read_pickled,
+    write_json,
+    write_safetensors,
+)
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.rating_head import RatingHead
-from refcore_plugins.models.text import text_beyond
-from refcore_plugins.models.untrusted import data_only, refuse_code
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 
 CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the head's output over the authors' data: a reward is (output - MEAN) / STD."""
+"""Mean and std of the head's output over the authors' data; a reward is (output - MEAN) / STD."""
 HEAD_WIDTH = 64
-"""Of every attention head, in the image transformer (base and large alike) and in BERT."""
+"""Width of an attention head, in the image transformer (base and large) and in BERT."""
 WEIGHTS, CONFIG, HEAD = "model.safetensors", "config.json", "reward_head.safetensors"
 TOKENIZER = "google-bert/bert-base-uncased"
 ORIGINAL = "the checkpoint of ImageReward (ImageReward.pt)"
@@ -53,11 +59,11 @@ _VISION_NAMES = (
     (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
     (r"^text_encoder\.", "text."),
 )
-"""Names of the original BLIP -> names in the classes of transformers; the text encoder's are the same."""
+"""Names of tensors in the original BLIP -> names in transformers; those of the text encoder are the same."""
 
 
 class Blip(nn.Module):
-    """BLIP's image transformer, and its text encoder that looks at the image (arXiv 2201.12086), of transformers."""
+    """BLIP's image transformer and image-grounded text encoder (arXiv 2201.12086), from transformers."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -68,12 +74,12 @@ class Blip(nn.Module):
 def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
     """Writes the published checkpoint as a folder: config, weights under the names of transformers, and the head.
 
-    Projections for BLIP's contrastive loss, which ImageReward never uses, are left out. The sizes are read off the
-    tensors, the width of the attention heads excepted, which is 64 in every BLIP.
+    The projections for BLIP's contrastive loss, which ImageReward does not use, are left out. Sizes come from the
+    tensors, except the width of the attention heads, which is 64 in every BLIP.
 
     Args:
-        source: the published file.
-        out: the folder, made if it is not there.
+        source: The published file.
+        out: The folder, created if missing.
 
     Raises:
         CheckpointError: `source` is missing, corrupt or of another model, or `out` cannot be written.
@@ -85,7 +91,7 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
     try:
         config = _config_of(renamed)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{source} is no ImageReward: {error} is missing; expected {ORIGINAL}") from error
+        raise CheckpointError(f"{source} is not ImageReward: {error} is missing; expected {ORIGINAL}") from error
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in Blip(config).state_dict().items()}
     weights = matched(renamed, shapes, source, ORIGINAL)
@@ -97,18 +103,18 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
 
 
 class ImageReward(Referee):
-    """ImageReward (arXiv 2304.05977): the text encoder of a BLIP reads prompt and image, and a head rates them.
+    """ImageReward (arXiv 2304.05977): the text encoder of a BLIP encodes prompt and image, and a head rates them.
 
-    Rewards have mean 0 and standard deviation 1 over the authors' data. They were trained by -log sigmoid(r_i - r_j)
-    for the preferred image i of a pair (eq. 1), so sigmoid(r) is the probability that an image is preferred over the
-    average one. Wanted, the loss is -log of it; not wanted, -log of the rest. Both are bounded below by 0.
+    Rewards have mean 0 and standard deviation 1 over the authors' data. The training loss was -log sigmoid(r_i - r_j)
+    for the preferred image i of a pair (eq. 1), so p = sigmoid(r) is the probability that an image is preferred over
+    the average one. Wanted, the loss is -log p; not wanted, -log(1 - p). Both are bounded below by 0.
     """
 
     class Config(PluginConfig):
-        model: str = Field(description="folder that `refcore convert image-reward-checkpoint` wrote")
+        model: str = Field(description="Folder written by `refcore convert image-reward-checkpoint`.")
         tokenizer: str | None = Field(
             None,
-            description=f"hub id or folder of BERT's vocabulary; null: in `model` if it is there, else {TOKENIZER}",
+            description=f"Hub id or folder of BERT's tokenizer; null: the one in `model`, or else {TOKENIZER}.",
         )
 
     name = "image-reward"
@@ -134,7 +140,7 @@ class ImageReward(Referee):
         vocabulary = config["text"]["vocab_size"]
         if len(self.tokenizer) > vocabulary:
             raise CheckpointError(
-                f"image-reward: the tokenizer has {len(self.tokenizer)} tokens, the model only {vocabulary}; "
+                f"image-reward: the tokenizer has {len(self.tokenizer)} tokens, but the model only {vocabulary}; "
                 f"set `tokenizer` to {TOKENIZER} or a copy of it"
             )
         self.model: Any = model.to(device, dtype).eval().requires_grad_(False)
@@ -144,11 +150,11 @@ class ImageReward(Referee):
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Tokens `ids` and `mask` [P, 35], and the end of each prompt that is beyond them."""
+        """Tokens, `ids` and `mask` [P, 35]."""
         encoded = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=CONTEXT_LENGTH, return_tensors="pt"
         ).to(self.device)
-        truncated = tuple(text_beyond(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
+        truncated = tuple(truncated_text(self.tokenizer, prompt, CONTEXT_LENGTH) for prompt in prompts)
         return Conditioning(tuple(prompts), {"ids": encoded.input_ids, "mask": encoded.attention_mask}, truncated)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
@@ -167,7 +173,8 @@ class ImageReward(Referee):
         hidden = self.model.text(
             input_ids=text["ids"], attention_mask=text["mask"], encoder_hidden_states=image
         ).last_hidden_state[:, 0]
-        return (self.head(hidden.to(self.head.layers[0].weight.dtype)) - MEAN) / STD
+        output: Tensor = self.head(hidden.to(self.head.layers[0].weight.dtype))
+        return (output - MEAN) / STD
 
     def _load_tokenizer(self, folder: Path) -> Any:
         beside = (folder / "tokenizer.json").is_file() or (folder / "vocab.txt").is_file()
@@ -192,7 +199,7 @@ def _renamed(name: str) -> str:
 
 
 def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of both transformers, read off the tensors; the rest as in the original code."""
+    """Configs of both transformers: sizes from the tensors, the rest as in the original code."""
     patches = state["vision.embeddings.patch_embedding.weight"]
     words = state["text.embeddings.word_embeddings.weight"]
     patch = patches.shape[-1]
@@ -205,7 +212,7 @@ def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "num_attention_heads": patches.shape[0] // HEAD_WIDTH,
             "image_size": side * patch,
             "patch_size": patch,
-            "layer_norm_eps": 1e-6,  # timm's; the class of transformers has another default
+            "layer_norm_eps": 1e-6,  # timm's; transformers has another default
         },
         "text": {
             "vocab_size": words.shape[0],
@@ -216,7 +223,7 @@ def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
             "num_attention_heads": words.shape[1] // HEAD_WIDTH,
             "max_position_embeddings": state["text.embeddings.position_embeddings.weight"].shape[0],
             "layer_norm_eps": 1e-12,
-            "bos_token_id": None,  # nothing is written, so no token begins it
+            "bos_token_id": None,  # no text is generated
         },
     }
 

@@ -1,4 +1,4 @@
-"""The `siglip` referee: the probability that image and prompt belong together, of a SigLIP or SigLIP 2."""
+"""The `siglip` referee: the probability that image and prompt are a pair, by a SigLIP or SigLIP 2."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from refcore.checkpoints import resolve
 from refcore.contracts.conditioning import Conditioning
 from refcore.errors import CheckpointError
 from refcore_plugins.models.open_clip_towers import CONFIG, HUB, LOCAL, OpenClipTowers
-from refcore_plugins.models.similarity import Towers, TwoTowers
 from refcore_plugins.models.transformers_towers import SIGLIP, TransformersTowers
+from refcore_plugins.models.two_towers import Towers, TwoTowers
 
 
 class Siglip(TwoTowers):
-    """SigLIP (arXiv 2303.15343) and SigLIP 2 (arXiv 2502.14786), with the loss that they were trained with.
+    """SigLIP (arXiv 2303.15343) and SigLIP 2 (arXiv 2502.14786), with their training loss.
 
-    A sigmoid of `scale cos + bias`, scale and bias those of the checkpoint, is the probability p that image and prompt
-    are a pair, whatever other prompts there are. Wanted, the loss is -log p (eq. 1 of the paper for one positive pair);
-    not wanted, -log(1 - p) (for one negative pair). Both are bounded below by 0 and neither can underflow.
+    The probability p that image and prompt are a pair is sigmoid(scale cos + bias), with the checkpoint's scale and
+    bias, independently of other prompts. Wanted, the loss is -log p (eq. 1 of the paper for one positive pair); not
+    wanted, -log(1 - p) (for one negative pair). Both are bounded below by 0, and neither underflows.
     """
 
     class Config(TwoTowers.Config):
         model: str = Field(
             "google/siglip2-base-patch16-224",
-            description="transformers: hub id or folder; open_clip: a name (with `pretrained`), hf-hub:ORG/NAME or "
-            "local-dir:FOLDER",
+            description="Transformers: hub id or folder. open_clip: a name (with `pretrained`), hf-hub:ORG/NAME or "
+            "local-dir:FOLDER.",
         )
         pretrained: str | None = Field(
-            None, description="weights of an open_clip model given by name: a tag that open_clip knows, or a file"
+            None, description="Weights of an open_clip model given by name: a tag of open_clip, or a safetensors file."
         )
 
     name = "siglip"
@@ -53,7 +53,7 @@ class Siglip(TwoTowers):
         if towers.model.logit_bias is None:
             raise CheckpointError(
                 f'siglip: model "{self.config.model}" has no logit bias, so it was not trained with the sigmoid loss; '
-                "use the referee `clip` for it"
+                "use it with the referee `clip`"
             )
         return towers
 

@@ -64,10 +64,6 @@ class Canvas(Plugin):
         """
         raise RefcoreError(f"canvas {self.name!r} cannot start from an image: it has no encoder")
 
-    def latent(self, params: CanvasParams) -> Tensor | None:
-        """The scaled latent [B, C, h, w] for latent priors (a tensor of `params`), or None."""
-        return None
-
     def latent_name(self) -> str | None:
-        """The key of `latent` in the params, where gradients of latent priors are added; None without a latent."""
+        """Name of the parameter that is the scaled latent [B, C, h, w], for latent priors; None without one."""
         return None

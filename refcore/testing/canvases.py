@@ -161,20 +161,21 @@ def start_from_an_image(case: Case) -> None:
 
 
 def latents(case: Case) -> None:
-    """`latent`, `latent_name` and `latent_space` are all there and agree, or none is."""
+    """`latent_name` and `latent_space` agree: both or neither, the name of a parameter with the space's channels."""
     canvas = case.loaded()
     params = _params(case, canvas)
-    latent, name, space = canvas.latent(params), canvas.latent_name(), canvas.latent_space
-    if latent is name is space is None:
+    name, space = canvas.latent_name(), canvas.latent_space
+    if name is space is None:
         raise NotApplicable("it has no latents")
     require(
-        latent is not None and name is not None and space is not None,
-        f"latent is {'a tensor' if latent is not None else None}, latent_name {name!r}, latent_space {space!r}; "
-        "expected all three, or none of them",
+        name is not None and space is not None,
+        f"latent_name is {name!r}, latent_space {space!r}; expected both, or neither",
     )
-    require(params.get(name) is latent, f'latent is not the parameter "{name}" that latent_name names')
+    require(name in params, f'latent_name is "{name}"; expected one of the parameters: {", ".join(params)}')
+    shape = params[name].shape
     require(
-        latent.shape[1] == space.channels, f"latents have {latent.shape[1]} channels, latent_space {space.channels}"
+        len(shape) == 4 and shape[1] == space.channels,
+        f'the latent "{name}" has the shape {list(shape)}; expected [B, {space.channels}, h, w], as latent_space says',
     )
 
 

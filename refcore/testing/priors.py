@@ -184,8 +184,8 @@ def _x(case: Case, prior: Any, dtype: torch.dtype = torch.float32) -> Tensors:
         params = {name: value.to(dtype) for name, value in canvas.init(case.rng()).items()}
         if prior.space == "params":
             return params
-        latent = canvas.latent(params)
-        return {"the latent": prior.encode(case.images(canvas.size, dtype=dtype)) if latent is None else latent}
+        name = canvas.latent_name()
+        return {"the latent": prior.encode(case.images(canvas.size, dtype=dtype)) if name is None else params[name]}
 
 
 def _gradient(case: Case, prior: Any, x: Tensors, samples: slice = slice(None)) -> tuple[Tensors, Tensor | None]:

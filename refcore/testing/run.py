@@ -146,7 +146,7 @@ def suite(plugin: Plugin | type[Plugin], *, skip: Mapping[str, str] | None = Non
         RefcoreError: `skip` names an unknown check.
 
     Example:
-        >>> from refcore_plugins.priors.image import L2
+        >>> from refcore_plugins.priors.l2 import L2
         >>> TestL2 = suite(L2(target=0.3))
         >>> TestL2().test_gradient_right()
     """

@@ -67,7 +67,7 @@ def test_a_page_describes_a_plugin_and_its_usage(refcore):
         assert part in result, part
     page = json.loads(refcore("plugins", "show", "blip2", "--json").out)
     assert page["conversions"] == ["blip2-itg"]
-    assert page["class"] == "refcore_plugins.referees.blip2:Blip2"
+    assert page["class"] == "refcore_plugins.referees.blip2.referee:Blip2"
     fields = {field["name"]: field for field in page["fields"]}
     assert (fields["itm"]["type"], fields["itm"]["default"]) == ("float, >= 0", 1.0)
     assert (fields["itg_head"]["type"], fields["itg_head"]["default"]) == ("str or null", None)

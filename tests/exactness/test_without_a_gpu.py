@@ -17,7 +17,7 @@ from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
 from refcore.engine.start import start
 from refcore.engine.step import Engine
-from refcore_plugins.referees.blip2 import Blip2
+from refcore_plugins.referees.blip2.referee import Blip2
 
 META, CUDA = torch.device("meta"), torch.device("cuda", 0)
 

@@ -474,9 +474,6 @@ class GoodCanvas(Canvas):
     def encode(self, images: Tensor) -> CanvasParams:
         return {"pixels": images.clamp(1e-3, 1 - 1e-3).logit()}
 
-    def latent(self, params: CanvasParams) -> Tensor:
-        return params["pixels"]
-
     def latent_name(self) -> str | None:
         return "pixels"
 
@@ -536,6 +533,15 @@ class EncodesWrongly(GoodCanvas):
 class NoLatentName(GoodCanvas):
     def latent_name(self) -> str | None:
         return None
+
+
+class NamesNoParameter(GoodCanvas):
+    def latent_name(self) -> str | None:
+        return "latents"
+
+
+class OtherChannels(GoodCanvas):
+    latent_space = LatentSpace("toy", 4, 1.0)
 
 
 class DecodesInPlace(GoodCanvas):
@@ -703,7 +709,9 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("gradient_right", StraightThroughCanvas, "differs from central differences"),
     ("no_dependence_on_batch_mates", MixesSamples, "the image of sample 1 depends"),
     ("start_from_an_image", EncodesWrongly, "is 0.* off"),
-    ("latents", NoLatentName, "all three, or none"),
+    ("latents", NoLatentName, "expected both, or neither"),
+    ("latents", NamesNoParameter, "expected one of the parameters: pixels"),
+    ("latents", OtherChannels, r"expected \[B, 4, h, w\]"),
     ("inputs_unchanged", DecodesInPlace, '"pixels" changed in place'),
     ("determinism", NoisyDecoder, "differs in a second call"),
     ("no_global_randomness", NoisyDecoder, "global generator of torch"),

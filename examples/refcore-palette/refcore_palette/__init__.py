@@ -5,12 +5,10 @@ from __future__ import annotations
 from refcore.hooks import Register, hookimpl
 
 api_version = 1
-"""The version of refcore's hooks and contracts that this was written for."""
+"""Version of refcore's hooks and contracts that this package supports."""
 
 
 @hookimpl
 def register_referees(register: Register) -> None:
-    register(
-        "palette", "refcore_palette.palette:Palette", summary="The colours of the picture, against those asked for"
-    )
-    register("symmetry", "refcore_palette.symmetry:Symmetry", summary="How much the picture is its own mirror image")
+    register("palette", "refcore_palette.palette:Palette", summary="Colours of the picture, compared with a palette")
+    register("symmetry", "refcore_palette.symmetry:Symmetry", summary="Mirror symmetry of the picture")

@@ -1,4 +1,4 @@
-"""The referee `palette`: how far the picture's colours are from those asked for, in those shares."""
+"""The `palette` referee: distance of the picture's colours from a palette, with the share of each colour."""
 
 from __future__ import annotations
 
@@ -22,41 +22,45 @@ EPS = 1e-8
 class Palette(Referee):
     """The optimal transport of the picture's pixels to a palette, in OKLab: p(match) = exp(-W / tolerance^2).
 
-    W is the mean squared distance that colour has to move until each palette colour covers its share. The prompt is the
-    palette, colours by CSS name or #rrggbb, with shares or without: "midnightblue 60%, #ffb703, ivory". Colours
-    without a share divide what is left equally. In a run, give the term a prompt of its own.
+    W is the mean squared distance by which colours must move until each palette colour covers its share. The prompt is
+    the palette, colours by CSS name or #rrggbb, with or without shares: "midnightblue 60%, #ffb703, ivory". Colours
+    without a share divide the rest equally. In a run, give the term its own prompt.
 
     Wanted, the loss is -log p = W / tolerance^2; not wanted, -log(1 - p).
     """
 
     class Config(PluginConfig):
-        tolerance: float = Field(0.1, gt=0, description="Distance in OKLab (white to black is 1) that counts as one.")
-        softness: float = Field(0.05, gt=0, description="Distance up to which a pixel serves two colours at once.")
-        size: int = Field(32, ge=1, le=256, description="Side of the views in pixels; colours need few.")
+        tolerance: float = Field(
+            0.1, gt=0, description="Distance in OKLab (white to black is 1) at which p(match) is 1/e."
+        )
+        softness: float = Field(
+            0.05, gt=0, description="Distance in OKLab up to which a pixel counts for two colours at once."
+        )
+        size: int = Field(32, ge=1, le=256, description="Side of the views in pixels; colours need only a few.")
 
     name = "palette"
     score_unit = "probability"
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to load: it has no weights."""
+        """Nothing to load: the referee has no weights."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Tensors `colours` [P, K, 3] in OKLab and `shares` [P, K], which sum to 1; 0 fills up shorter palettes.
+        """Tensors `colours` [P, K, 3] in OKLab and `shares` [P, K], which sum to 1; 0 pads shorter palettes.
 
         Raises:
-            RefcoreError: a prompt is no palette.
+            RefcoreError: a prompt is not a palette.
         """
         palettes = [parse(prompt) for prompt in prompts]
         longest = max(len(palette) for palette in palettes)
         levels = torch.zeros(len(palettes), 3, longest, 1)
         shares = torch.zeros(len(palettes), longest)
-        for row, palette in enumerate(palettes):
+        for prompt_index, palette in enumerate(palettes):
             for place, (rgb, share) in enumerate(palette):
-                levels[row, :, place, 0] = torch.tensor(rgb) / 255
-                shares[row, place] = share
+                levels[prompt_index, :, place, 0] = torch.tensor(rgb) / 255
+                shares[prompt_index, place] = share
         colours = oklab(levels.double()).squeeze(3).transpose(1, 2)
         return Conditioning(tuple(prompts), {"colours": colours.to(self.device), "shares": shares.to(self.device)})
 
@@ -67,12 +71,12 @@ class Palette(Referee):
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """p(match), in [0, 1], of the plan itself, without the entropy that makes the loss smooth."""
+        """p(match) in [0, 1], by the transport cost alone, without the entropy that smooths the loss."""
         _, moved = self._moved(images, conditioning.tensors)
         return torch.exp(-moved)
 
     def _moved(self, views: Tensor, palette: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """W / tolerance^2, with and without the entropy; each [N], at least 0."""
+        """W / tolerance^2 with and without the entropy, each [N], at least 0."""
         views = views.to(torch.promote_types(views.dtype, torch.float32))
         pixels = oklab(views).flatten(2).transpose(1, 2)
         cost = (pixels.unsqueeze(2) - palette["colours"].to(pixels).unsqueeze(1)).square().sum(3)
@@ -81,10 +85,10 @@ class Palette(Referee):
 
 
 def parse(palette: str) -> list[tuple[tuple[int, ...], float]]:
-    """Levels of red, green and blue, and the share, of each colour of "midnightblue 60%, #ffb703, ivory".
+    """RGB levels (0 to 255) and share (0 to 1) of each colour in a palette such as "midnightblue 60%, #ffb703, ivory".
 
     Raises:
-        RefcoreError: a colour that is unknown, or shares that are not 100% together.
+        RefcoreError: a colour is unknown, or the shares do not add up to 100%.
     """
     colours: list[tuple[int, ...]] = []
     given: list[float | None] = []
@@ -95,7 +99,7 @@ def parse(palette: str) -> list[tuple[tuple[int, ...], float]]:
             near = difflib.get_close_matches(name, ImageColor.colormap, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise RefcoreError(
-                f'palette: "{part.strip()}" in the prompt "{palette}" is no colour{hint}; expected CSS names or '
+                f'palette: "{part.strip()}" in the prompt "{palette}" is not a colour{hint}; expected CSS names or '
                 '#rrggbb, with or without shares, as in "midnightblue 60%, #ffb703, ivory": give the term such a prompt'
             )
         colours.append(ImageColor.getrgb(name)[:3])
@@ -104,8 +108,8 @@ def parse(palette: str) -> list[tuple[tuple[int, ...], float]]:
     missing = given.count(None)
     if total > 1 + 1e-6 or (missing == 0 and abs(total - 1) > 1e-6) or (missing and total > 1 - 1e-6):
         raise RefcoreError(
-            f'palette: the shares in the prompt "{palette}" are {100 * total:g}% together; expected 100%, or less '
-            "where colours without a share divide the rest"
+            f'palette: the shares in the prompt "{palette}" add up to {100 * total:g}%; expected 100%, or less if '
+            "colours without a share are to divide the rest"
         )
     rest = (1 - total) / missing if missing else 0.0
     return [(colour, rest if share is None else share) for colour, share in zip(colours, given, strict=True)]

@@ -1,4 +1,4 @@
-"""The referee `symmetry`: how much the picture is its own mirror image."""
+"""The `symmetry` referee: correlation of the picture with its mirror image."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from refcore import Conditioning, PluginConfig, Referee
 from refcore_palette.oklab import oklab
 
 FLAT = 1e-3
-"""Variance in OKLab that a picture has to have; below it, being symmetric is no merit."""
+"""Variance in OKLab far below which a picture counts as flat."""
 
 
 class Symmetry(Referee):
-    """The correlation r of the picture and its mirror image, in OKLab: 1 is perfect, 0 is none, -1 the negative.
+    """The correlation r of the picture and its mirror image, in OKLab: 1 is a perfect match, 0 none, -1 the negative.
 
-    Wanted, the loss is 1 - r; not wanted, r where it is positive. A flat picture has r = 0, so that it does not pay to
-    wash everything out. The prompt is not read.
+    Wanted, the loss is 1 - r; not wanted, r where it is positive. A flat picture has r = 0, so that symmetry cannot be
+    gained by removing all contrast. The prompt is ignored.
     """
 
     class Config(PluginConfig):
         axis: Literal["vertical", "horizontal", "point"] = Field(
-            "vertical", description="vertical: left mirrors right; horizontal: top mirrors bottom; point: half a turn."
+            "vertical", description="vertical: left mirrors right. horizontal: top mirrors bottom. point: half a turn."
         )
-        size: int = Field(64, ge=2, le=512, description="Side of the views in pixels; finer detail is free.")
+        size: int = Field(64, ge=2, le=512, description="Side of the views in pixels; finer detail is ignored.")
 
     name = "symmetry"
     bounded_above = True
@@ -35,12 +35,12 @@ class Symmetry(Referee):
     config: Config
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Nothing to load: it has no weights."""
+        """Nothing to load: the referee has no weights."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Nothing: the prompt plays no part."""
+        """No tensors: the prompt is ignored."""
         return Conditioning(tuple(prompts))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
@@ -54,7 +54,7 @@ class Symmetry(Referee):
         return self._correlation(images)
 
     def _correlation(self, views: Tensor) -> Tensor:
-        """[N]"""
+        """[N] correlations."""
         colours = oklab(views.to(torch.promote_types(views.dtype, torch.float32)))
         colours = colours - colours.mean((2, 3), keepdim=True)
         mirrored = colours.flip({"vertical": (3,), "horizontal": (2,), "point": (2, 3)}[self.config.axis])

@@ -1,4 +1,4 @@
-"""Entropic optimal transport of many points to a few, whose gradient is exact (Cuturi 2013; Cuturi and Peyré 2016)."""
+"""Entropic optimal transport of many points to a few, with exact gradients (Cuturi 2013; Cuturi and Peyré 2016)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 STEPS = 300
-"""Of the fixed-point iteration for the potentials of the few points."""
+"""Iterations of the fixed point for the potentials of the few points."""
 
 
 def transport(cost: Tensor, shares: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """min over plans P of <P, C> + epsilon KL(P | 1/I x shares), and <P, C> alone. Both [N].
 
-    The potentials v of the K points are found by Sinkhorn's fixed point, without gradients; the first result is then
-    the dual at v (eq. 7 of "A Smoothed Dual Approach"), whose derivative in v is 0 there, so that autograd through the
-    costs alone gives the gradient.
+    The potentials v of the K points come from Sinkhorn's fixed point, without gradients. The first result is the dual
+    at v (eq. 7 of "A Smoothed Dual Approach"), whose derivative in v is 0 there, so autograd through the costs alone
+    gives the gradient.
 
     Args:
-        cost: [N, I, K], of taking each of I points, all of mass 1/I, to each of K. At least 0.
-        shares: [N, K], sum to 1; 0 where there are fewer points.
-        epsilon: > 0, in units of the cost.
+        cost: [N, I, K] cost, at least 0, of moving each of I points of mass 1/I to each of K points.
+        shares: [N, K] masses of the K points, which sum to 1; 0 where there are fewer.
+        epsilon: Weight of the entropy, > 0, in units of the cost.
     """
     log_share = shares.to(cost).log().unsqueeze(1)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from refcore.errors import RefcoreError
 from refcore.rng import Rng
 from refcore_plugins.canvases.fourier import Fourier
 from refcore_plugins.canvases.multires import Multires, resolutions
-from refcore_plugins.models.decorrelation import from_rgb, to_rgb
+from refcore_plugins.models.colour_decorrelation import from_rgb, to_rgb
 
 CPU = torch.device("cpu")
 CANVASES = [Multires, Fourier]

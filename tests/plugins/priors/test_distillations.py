@@ -7,12 +7,12 @@ from score_distillation import CPU, PROMPTS, latents, pipeline, rng
 
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
-from refcore_plugins.models.distillation import add_noise, ddim_step, noise_between
+from refcore_plugins.models.score_distillation import add_noise, ddim_step, noise_between
 from refcore_plugins.priors.csd import Csd
 from refcore_plugins.priors.nfsd import Nfsd
 from refcore_plugins.priors.sdi import Sdi
 from refcore_plugins.priors.sds import Sds
-from refcore_plugins.priors.vsd import Vsd
+from refcore_plugins.priors.vsd.prior import Vsd
 
 KINDS = [Csd, Nfsd, Sdi, Vsd]
 
@@ -45,6 +45,14 @@ def drawn(x, seed, bounds):
     return t, draws.normal(*x.shape[1:])
 
 
+def noised(alpha_bar, bounds):
+    """(prompt, timestep, noisy latent) of each sample, written out, with the sample's own draws."""
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        x = latents()[i : i + 1]
+        t, eps = drawn(x, seed, bounds)
+        yield prompt, t, alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+
+
 def same(found, expected):
     assert found.isfinite().all()
     assert expected.abs().max() > 1e-4
@@ -57,13 +65,10 @@ def test_csd_is_its_formula(folder, negative):
     found, value = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
     assert value is None
     noise, alpha_bar = plain(folder)
-    rows = []
-    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
-        x = latents()[i : i + 1]
-        t, eps = drawn(x, seed, (50, 948))
-        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
-        rows.append((1 - alpha_bar[t]) * (noise(noisy, t, prompt) - noise(noisy, t, negative)) / 96)
-    same(found, torch.cat(rows))
+    expected = []
+    for prompt, t, noisy in noised(alpha_bar, (50, 948)):
+        expected.append((1 - alpha_bar[t]) * (noise(noisy, t, prompt) - noise(noisy, t, negative)) / 96)
+    same(found, torch.cat(expected))
 
 
 @pytest.mark.parametrize("bounds", [(20, 199), (200, 900)])
@@ -71,15 +76,12 @@ def test_nfsd_is_its_formula_at_small_and_large_timesteps(folder, bounds):
     prior = load(Nfsd, folder, timesteps=bounds, negative_prompt="ugly", guidance=6.0)
     found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
     noise, alpha_bar = plain(folder)
-    rows = []
-    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
-        x = latents()[i : i + 1]
-        t, eps = drawn(x, seed, bounds)
-        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+    expected = []
+    for prompt, t, noisy in noised(alpha_bar, bounds):
         free = noise(noisy, t, "")
         domain = free if int(t) < 200 else free - noise(noisy, t, "ugly")
-        rows.append((1 - alpha_bar[t]) * (domain + 6.0 * (noise(noisy, t, prompt) - free)) / 96)
-    same(found, torch.cat(rows))
+        expected.append((1 - alpha_bar[t]) * (domain + 6.0 * (noise(noisy, t, prompt) - free)) / 96)
+    same(found, torch.cat(expected))
 
 
 def test_sdi_is_its_formula(folder):
@@ -91,7 +93,7 @@ def test_sdi_is_its_formula(folder):
         free = noise(x, t, "")
         return free + scale * (noise(x, t, prompt) - free)
 
-    rows = []
+    expected = []
     for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
         x = latents()[i : i + 1]
         t, _ = drawn(x, seed, (20, 980))
@@ -102,8 +104,8 @@ def test_sdi_is_its_formula(folder):
             a = alpha_bar[t * (k + 1) // 4]
             current = a.sqrt() * clean + (1 - a).sqrt() * eps
         clean = (current - (1 - a).sqrt() * guided(current, t, prompt, 3.0)) / a.sqrt()
-        rows.append((x - clean) / 96)  # w = sigma / sqrt(alpha_bar): the step to the predicted clean latent
-    same(found, torch.cat(rows))
+        expected.append((x - clean) / 96)  # w = sigma / sqrt(alpha_bar): the step to the predicted clean latent
+    same(found, torch.cat(expected))
 
 
 def test_a_step_of_ddim_is_diffusers_in_both_directions():
@@ -123,14 +125,11 @@ def test_vsd_before_it_has_learned_is_guidance_against_the_conditional_noise(fol
     prior = load(Vsd, folder, guidance=5.0)
     found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
     noise, alpha_bar = plain(folder)
-    rows = []
-    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
-        x = latents()[i : i + 1]
-        t, eps = drawn(x, seed, (50, 948))
-        noisy = alpha_bar[t].sqrt() * x + (1 - alpha_bar[t]).sqrt() * eps
+    expected = []
+    for prompt, t, noisy in noised(alpha_bar, (50, 948)):
         free, given = noise(noisy, t, ""), noise(noisy, t, prompt)
-        rows.append((1 - alpha_bar[t]) * (free + 5.0 * (given - free) - given) / 96)
-    same(found, torch.cat(rows))
+        expected.append((1 - alpha_bar[t]) * (free + 5.0 * (given - free) - given) / 96)
+    same(found, torch.cat(expected))
 
 
 def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
@@ -197,12 +196,12 @@ def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(sd1, cl
     fields = {"inversion_steps": 2} if cls is Sdi else {"lr": 0.05} if cls is Vsd else {}
     x, prompts, seeds = latents(3).to(dtype), [*PROMPTS, PROMPTS[0]], (3, 4, 5)
 
-    def after_a_lesson(prior, rows):
-        conditioning = prior.read([prompts[i] for i in rows])
-        keys = [seeds[i] for i in rows]
+    def after_a_lesson(prior, samples):
+        conditioning = prior.read([prompts[i] for i in samples])
+        keys = [seeds[i] for i in samples]
         for step in range(2):
-            prior.update(x[rows], conditioning, step, rng(*keys, step=step))
-        return prior.gradient(x[rows], conditioning, 5, rng(*keys))[0]
+            prior.update(x[samples], conditioning, step, rng(*keys, step=step))
+        return prior.gradient(x[samples], conditioning, 5, rng(*keys))[0]
 
     whole = after_a_lesson(load(cls, sd1, dtype, **fields), [0, 1, 2])
     chunked = after_a_lesson(load(cls, sd1, dtype, chunk=2, **fields), [0, 1, 2])

@@ -5,10 +5,11 @@ import torch
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.rng import Rng
-from refcore_plugins.priors.image import L2, TotalVariation
+from refcore_plugins.priors.l2 import L2
+from refcore_plugins.priors.tv import TotalVariation
 
 PRIORS = [TotalVariation(power=1), TotalVariation(power=2), L2(), L2(target=0.2)]
-READING = Conditioning(("a", "b"))
+CONDITIONING = Conditioning(("a", "b"))
 
 
 def by_settings(prior):
@@ -16,7 +17,7 @@ def by_settings(prior):
 
 
 def gradient(prior, images):
-    return prior.gradient(images, READING, 0, Rng((0, 1), 0, "prior"))
+    return prior.gradient(images, CONDITIONING, 0, Rng((0, 1), 0, "prior"))
 
 
 def images(n=2, height=5, width=7):

@@ -12,7 +12,8 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.errors import RefcoreError
 from refcore.rng import Rng
 from refcore_plugins.canvases.pixel import Pixel
-from refcore_plugins.priors.latent import Gaussian, Moments
+from refcore_plugins.priors.gaussian import Gaussian
+from refcore_plugins.priors.moments import Moments
 
 X = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.7 + 0.3
 

@@ -85,7 +85,9 @@ def test_samples_never_meet_and_any_size_will_do(small: Statistics, size: tuple[
 
 
 def test_maps_larger_than_any_are_refused() -> None:
-    with pytest.raises(RefcoreError, match="smallest = 20 px; expected at most 16"):
+    with pytest.raises(
+        RefcoreError, match="smallest is 20 px, but no feature map of a 32 px crop is that large; expected at most 16"
+    ):
         loaded(size=32)
 
 

@@ -55,9 +55,9 @@ def seed() -> None:
 
 @pytest.fixture(scope="session")
 def photographs() -> list[Image.Image]:
-    """The two photographs of scikit-learn, 640 x 427, cut to their central squares.
+    """The two photographs of scikit-learn, 640 x 427, centre-cropped to squares.
 
-    Square, because processors either stretch to the input or cut its centre out, and on a square these are the same.
+    Processors either stretch an image to their input or crop its centre; on a square both give the same.
     """
     squares = []
     for levels in load_sample_images().images:
@@ -216,17 +216,17 @@ def holds_the_contract(offline: None) -> Callable[..., None]:
     def check_all(
         referee: Referee, prompts: Sequence[str] = CLAIM_PROMPTS, reads_prompts: bool = True, **options: Any
     ) -> None:
-        told = testing.check(referee, prompts=tuple(prompts), **options)
+        results = testing.check(referee, prompts=tuple(prompts), **options)
         skipped = options.get("skip", {})
         kept = {"gradient_right", "no_dependence_on_batch_mates", "frozen_weights"} - set(skipped)
-        assert {told[name] for name in kept} == {"ok"}
+        assert {results[name] for name in kept} == {"ok"}
         if reads_prompts:
             fresh = type(referee)(referee.config)
             fresh.load(CPU, torch.float32)
             views = torch.rand(3, 3, *fresh.input_size)
-            conditioning, rows = fresh.read(prompts), torch.arange(3)
-            others = fresh.judge(views, conditioning, rows.roll(1))
-            assert (others - fresh.judge(views, conditioning, rows)).abs().min() > 1e-7
+            conditioning, prompt_index = fresh.read(prompts), torch.arange(3)
+            others = fresh.judge(views, conditioning, prompt_index.roll(1))
+            assert (others - fresh.judge(views, conditioning, prompt_index)).abs().min() > 1e-7
 
     return check_all
 

@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import loaded
 from torch import nn
 
 from refcore.errors import CheckpointError
@@ -34,9 +35,7 @@ def converted(kind: str, tmp_path: Path, width: int = WIDTH) -> Path:
 
 
 def load(head: Path, folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Aesthetic:
-    referee = Aesthetic(head=str(head), model=f"local-dir:{folder}", **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Aesthetic(head=str(head), model=f"local-dir:{folder}", **fields), dtype)
 
 
 @pytest.mark.parametrize("kind", ["linear", "plain", "relu"])
@@ -58,10 +57,10 @@ def test_ratings_equal_the_authors_head_on_open_clips_unit_features(kind, clip_f
 def test_the_loss_falls_with_the_rating_and_flattens_out_above_the_best(clip_folder, pixels, tmp_path):
     head = converted("linear", tmp_path)
     referee = load(head, clip_folder, best=9.0, worst=2.0)
-    conditioning, rows, images = referee.read(["a"]), torch.tensor([0, 0]), pixels(referee.input_size)
+    conditioning, prompt_index, images = referee.read(["a"]), torch.tensor([0, 0]), pixels(referee.input_size)
     rating = referee.score(images, conditioning)
-    torch.testing.assert_close(referee.judge(images, conditioning, rows), F.softplus(9 - rating))
-    torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), F.softplus(rating - 2))
+    torch.testing.assert_close(referee.judge(images, conditioning, prompt_index), F.softplus(9 - rating))
+    torch.testing.assert_close(referee.judge(images, conditioning, prompt_index, wanted=False), F.softplus(rating - 2))
 
 
 def test_it_holds_the_contract(clip_folder, tmp_path, holds_the_contract):
@@ -78,7 +77,7 @@ def test_missing_corrupt_and_foreign_heads_are_refused_with_the_remedy(clip_fold
     assert "refcore convert aesthetic-head" in refusal(tmp_path / "none")
     (tmp_path / "broken").write_bytes(b"broken")
     assert "is corrupt" in refusal(tmp_path / "broken")
-    assert "is no rating head" in refusal(clip_folder / "open_clip_model.safetensors")
+    assert "is corrupt or not a rating head" in refusal(clip_folder / "open_clip_model.safetensors")
     assert "takes 20 features" in refusal(converted("linear", tmp_path, width=20))
     with pytest.raises(CheckpointError, match="does not exist"):
         load(converted("linear", tmp_path), tmp_path / "nowhere")
@@ -91,7 +90,7 @@ def test_only_heads_are_converted(tmp_path):
     with pytest.raises(CheckpointError, match="cannot be read"):
         convert_head(tmp_path / "broken.pth", tmp_path)
     torch.save({"layers.0.weight": torch.ones(2, 3), "layers.1.weight": torch.ones(1, 2)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"holds no rating head but layers\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"has no rating head; it holds layers\.0\.weight"):
         convert_head(tmp_path / "other.pth", tmp_path)
     torch.save(original("linear").state_dict(), tmp_path / "head.pth")
     assert convert_head(tmp_path / "head.pth", tmp_path).name == "aesthetic_head.safetensors"

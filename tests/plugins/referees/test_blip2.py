@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from tiny import loaded, refusal_of
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 from transformers import AutoTokenizer, Blip2ForImageTextRetrieval, BlipImageProcessor
 
 from refcore.checkpoints import zoo
 from refcore.engine.views import resize
-from refcore.errors import CheckpointError
-from refcore_plugins.models.itg import ItgHead
-from refcore_plugins.referees.blip2 import Blip2
+from refcore_plugins.referees.blip2.itg_head import ItgHead
+from refcore_plugins.referees.blip2.referee import Blip2
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares", "a striped green star left of a yellow heart"]
@@ -27,9 +27,7 @@ ALL = {"itm": 1.0, "itc": 1.0, "itg": 1.0}
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Blip2:
-    referee = Blip2(model=str(folder), **{**ALL, **fields})
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Blip2(model=str(folder), **{**ALL, **fields}), dtype)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +105,8 @@ def test_captioning_equals_a_plain_token_by_token_loop(folder, blip2_folder):
         pytest.skip("the embedded checkpoint is not there")
     plain, smooth = (load(folder, torch.float64, label_smoothing=s) for s in (0.0, 0.1))
     views = torch.rand(3, 3, *plain.input_size, dtype=torch.float64)
-    conditioning, rows = plain.read(PROMPTS), torch.arange(3)
-    without, with_smoothing = (r.losses(views, conditioning, rows)["itg"] for r in (plain, smooth))
+    conditioning, prompt_index = plain.read(PROMPTS), torch.arange(3)
+    without, with_smoothing = (r.losses(views, conditioning, prompt_index)["itg"] for r in (plain, smooth))
     for i, prompt in enumerate(PROMPTS):
         targets = plain.tokenizer(prompt).input_ids[1:]
         logs = [logits.log_softmax(-1) for logits in teacher_forced(plain, views[i], prompt)]
@@ -133,26 +131,26 @@ def test_one_vision_pass_and_one_q_former_pass_serve_all_losses(exact, views):
 
 def test_the_loss_is_the_weighted_sum(blip2_folder, views, exact):
     referee = load(blip2_folder, torch.float64, itm=0.5, itc=2.0, itg=0.25, label_smoothing=0.0)
-    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    losses = exact.losses(views, conditioning, rows)
+    conditioning, prompt_index = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    losses = exact.losses(views, conditioning, prompt_index)
     expected = 0.5 * losses["itm"] + 2 * losses["itc"] + 0.25 * losses["itg"]
-    torch.testing.assert_close(referee.judge(views, conditioning, rows), expected)
+    torch.testing.assert_close(referee.judge(views, conditioning, prompt_index), expected)
 
 
 @pytest.mark.parametrize("weights", [{"itm": 1}, {"itc": 1}, {"itg": 1}, {"itm": 1, "itg": 1}, {"itc": 1, "itg": 1}])
 def test_a_loss_is_the_same_whichever_others_are_asked_for(weights, blip2_folder, exact, views):
     referee = load(blip2_folder, torch.float64, label_smoothing=0.0, **{**dict.fromkeys(ALL, 0.0), **weights})
-    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    conditioning, prompt_index = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
     for wanted in (True, False):
-        every, some = (r.losses(views, conditioning, rows, wanted) for r in (exact, referee))
+        every, some = (r.losses(views, conditioning, prompt_index, wanted) for r in (exact, referee))
         assert set(some) == set(weights)
         for name, loss in some.items():
             torch.testing.assert_close(loss, every[name])
 
 
 def test_unwanted_losses_are_the_negated_questions_and_bounded(exact, views):
-    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    wanted, unwanted = (exact.losses(views, conditioning, rows, answer) for answer in (True, False))
+    conditioning, prompt_index = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    wanted, unwanted = (exact.losses(views, conditioning, prompt_index, answer) for answer in (True, False))
     p, q = (-wanted["itm"]).exp(), (-wanted["itg"]).exp()
     torch.testing.assert_close(unwanted["itm"], -(1 - p + 1e-8).log(), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(unwanted["itg"], -(1 - q + 1e-8).log(), atol=1e-6, rtol=1e-6)
@@ -164,12 +162,12 @@ def test_unwanted_losses_are_the_negated_questions_and_bounded(exact, views):
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss(name, wanted, blip2_folder, exact, views, slope):
     referee = load(blip2_folder, torch.float64, **{**dict.fromkeys(ALL, 0.0), name: 1.0})
-    conditioning, rows = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    conditioning, prompt_index = exact.read(PROMPTS), torch.tensor([2, 0, 1, 2])
     if name == "itc":  # on the smooth side of both of its corners
         conditioning.tensors["text"][:] = F.normalize(torch.ones(3, 12, dtype=torch.float64), dim=-1)
-        sign = referee.losses(views, conditioning, rows)["itc"].neg().add(1).sum().sign()
+        sign = referee.losses(views, conditioning, prompt_index)["itc"].neg().add(1).sum().sign()
         conditioning.tensors["text"].mul_(sign)
-    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, rows, wanted), views)
+    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, prompt_index, wanted), views)
     assert by_difference != 0
     assert by_autograd == pytest.approx(by_difference, rel=1e-5)
 
@@ -177,10 +175,10 @@ def test_the_gradient_is_the_slope_of_the_loss(name, wanted, blip2_folder, exact
 def test_rows_say_which_prompt_each_view_is_judged_against(exact, views):
     conditioning = exact.read(PROMPTS)
     tables = [exact.losses(views, conditioning, torch.full((4,), row)) for row in range(3)]
-    rows = torch.tensor([2, 0, 1, 2])
-    for name, loss in exact.losses(views, conditioning, rows).items():
+    prompt_index = torch.tensor([2, 0, 1, 2])
+    for name, loss in exact.losses(views, conditioning, prompt_index).items():
         table = torch.stack([losses[name] for losses in tables])
-        torch.testing.assert_close(loss, table[rows, torch.arange(4)])
+        torch.testing.assert_close(loss, table[prompt_index, torch.arange(4)])
         assert table.std(0).min() > 1e-5
 
 
@@ -210,11 +208,11 @@ def test_in_half_precision_the_vision_tower_alone_is_half(blip2_folder, views):
     half, full = load(blip2_folder, torch.bfloat16), load(blip2_folder)
     assert {p.dtype for p in half.model.vision_model.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in half.model.qformer.parameters()} == {torch.float32}
-    conditioning, rows = full.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    expected = full.judge(views.float(), conditioning, rows)
+    conditioning, prompt_index = full.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    expected = full.judge(views.float(), conditioning, prompt_index)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = full.judge(views.float(), conditioning, rows)
-    low = half.judge(views.float(), conditioning, rows)
+        mixed = full.judge(views.float(), conditioning, prompt_index)
+    low = half.judge(views.float(), conditioning, prompt_index)
     assert expected.dtype == mixed.dtype == low.dtype == torch.float32
     torch.testing.assert_close(low, expected, rtol=0.1, atol=0.1)
     torch.testing.assert_close(mixed, expected, rtol=0.1, atol=0.1)
@@ -242,18 +240,14 @@ def test_an_image_is_scored_with_the_probability_of_a_match(exact, views):
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        Blip2(**fields).load(CPU, torch.float32)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refusal_of(Blip2(**fields))
 
 
 def test_captioning_without_a_head_is_refused_with_the_remedy(blip2_folder, tmp_path):
     folder = shutil.copytree(blip2_folder, tmp_path / "headless")
     (folder / "itg_head.safetensors").unlink()
     message = refusal(model=str(folder))
-    assert f'"{folder}" is asked for its captioning loss (itg: 1)' in message
+    assert f'the captioning loss (itg: 1) of model "{folder}" needs a head' in message
     assert "refcore convert blip2-itg" in message
     assert "or set itg: 0" in message
     load(folder, itg=0.0)

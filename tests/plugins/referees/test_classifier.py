@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
-from tiny import MEAN, STD, scramble
+from tiny import MEAN, STD, loaded, refusal_of, scramble
 
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import RefcoreError
 from refcore_plugins.referees.classifier import Classifier
 
 CPU = torch.device("cpu")
@@ -46,9 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Classifier:
-    referee = Classifier(model=f"local-dir:{folder}", **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Classifier(model=f"local-dir:{folder}", **fields), dtype)
 
 
 def test_scores_equal_timms_probabilities(folder, photographs, pixels):
@@ -68,12 +66,18 @@ def test_scores_equal_timms_probabilities(folder, photographs, pixels):
 def test_the_losses_are_the_negated_logit_and_the_cross_entropy(folder, pixels):
     for loss in ("logit", "cross_entropy"):
         referee = load(folder, torch.float64, loss=loss)
-        images, conditioning, rows = pixels(referee.input_size).double(), referee.read(["2", "5"]), torch.arange(2)
+        images, conditioning, prompt_index = (
+            pixels(referee.input_size).double(),
+            referee.read(["2", "5"]),
+            torch.arange(2),
+        )
         logits = referee.logits(images)
         kept = logits if loss == "logit" else logits.log_softmax(1)
-        torch.testing.assert_close(referee.judge(images, conditioning, rows), -kept[rows, torch.tensor([2, 5])])
+        torch.testing.assert_close(
+            referee.judge(images, conditioning, prompt_index), -kept[prompt_index, torch.tensor([2, 5])]
+        )
         p = referee.score(images, conditioning)
-        torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), -(1 - p).log())
+        torch.testing.assert_close(referee.judge(images, conditioning, prompt_index, wanted=False), -(1 - p).log())
 
 
 def test_it_holds_the_contract(folder, holds_the_contract):
@@ -88,7 +92,7 @@ def test_an_index_counts_whatever_the_prompt(folder, pixels):
 
 
 def test_names_come_from_the_checkpoint_or_from_imagenet(folder, tmp_path):
-    with pytest.raises(RefcoreError, match="carries no names; set `index`"):
+    with pytest.raises(RefcoreError, match="has no names; set `index`"):
         load(folder).read(["a cat"])
     named = load(saved(tmp_path / "named", 3, label_names=["Cat", "dog", "newt"]))
     assert named.read(["cat", "2"])["target"].argmax(1).tolist() == [0, 2]
@@ -111,10 +115,7 @@ def test_weights_from_a_file_of_a_model_given_by_name(tmp_path):
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        Classifier(**fields).load(CPU, torch.float32)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(Classifier(**fields))
 
 
 @pytest.mark.usefixtures("offline")

@@ -11,12 +11,12 @@ import pytest
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from pydantic import ValidationError
+from tiny import loaded, refusal_of
 from torch import nn
 from torchvision.transforms.functional import to_tensor
 
 from refcore.checkpoints import zoo
 from refcore.engine.views import resize
-from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import PlainAttention, write_out_attention
 from refcore_plugins.referees.clip import Clip
 
@@ -25,9 +25,7 @@ PROMPTS = ["a red circle", "two small blue squares", "a striped green star left 
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Clip:
-    referee = Clip(model=f"local-dir:{folder}", **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Clip(model=f"local-dir:{folder}", **fields), dtype)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +71,9 @@ def test_the_constants_come_from_the_checkpoint(exact):
 
 def test_the_loss_is_one_minus_the_score(exact, views):
     conditioning = exact.read(PROMPTS)
-    rows = torch.arange(3)
+    prompt_index = torch.arange(3)
     score = exact.score(views[:3], conditioning)
-    torch.testing.assert_close(exact.judge(views[:3], conditioning, rows), 1 - score)
+    torch.testing.assert_close(exact.judge(views[:3], conditioning, prompt_index), 1 - score)
 
 
 def test_the_spherical_loss_is_half_the_squared_angle(clip_folder, views):
@@ -88,25 +86,25 @@ def test_the_spherical_loss_is_half_the_squared_angle(clip_folder, views):
 @pytest.mark.parametrize("loss", ["cosine", "spherical"])
 def test_an_unwanted_prompt_is_pushed_away_until_it_is_absent(loss, clip_folder, views):
     conditioning = load(clip_folder, torch.float64).read(PROMPTS)
-    rows = torch.tensor([0, 1, 2, 0])
-    cosine = load(clip_folder, torch.float64).judge(views, conditioning, rows).neg() + 1
+    prompt_index = torch.tensor([0, 1, 2, 0])
+    cosine = load(clip_folder, torch.float64).judge(views, conditioning, prompt_index).neg() + 1
     seen = load(clip_folder, torch.float64, loss=loss, absent_below=float(cosine.min()) - 0.1)
     x = views.clone().requires_grad_()
-    unwanted = seen.judge(x, conditioning, rows, wanted=False)
+    unwanted = seen.judge(x, conditioning, prompt_index, wanted=False)
     assert (unwanted > 0).all()
     (away,) = torch.autograd.grad(unwanted.sum(), x)
-    (toward,) = torch.autograd.grad(seen.judge(x, conditioning, rows).sum(), x)
+    (toward,) = torch.autograd.grad(seen.judge(x, conditioning, prompt_index).sum(), x)
     torch.testing.assert_close(away, -toward)
     absent = load(clip_folder, torch.float64, loss=loss, absent_below=float(cosine.max()) + 1e-3)
-    assert (absent.judge(views, conditioning, rows, wanted=False) == 0).all()
+    assert (absent.judge(views, conditioning, prompt_index, wanted=False) == 0).all()
 
 
 @pytest.mark.parametrize("fields", [{}, {"loss": "spherical"}])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_gradient_is_the_slope_of_the_loss(fields, wanted, clip_folder, views, slope):
     referee = load(clip_folder, torch.float64, absent_below=-0.99, **fields)
-    conditioning, rows = referee.read(PROMPTS), torch.tensor([2, 0, 1, 2])
-    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, rows, wanted), views)
+    conditioning, prompt_index = referee.read(PROMPTS), torch.tensor([2, 0, 1, 2])
+    by_autograd, by_difference = slope(lambda x: referee.judge(x, conditioning, prompt_index, wanted), views)
     assert by_difference != 0
     assert by_autograd == pytest.approx(by_difference, rel=1e-6)
 
@@ -114,8 +112,8 @@ def test_the_gradient_is_the_slope_of_the_loss(fields, wanted, clip_folder, view
 def test_rows_say_which_prompt_each_view_is_judged_against(exact, views):
     conditioning = exact.read(PROMPTS)
     table = torch.stack([exact.judge(views, conditioning, torch.full((4,), row)) for row in range(3)])
-    rows = torch.tensor([2, 0, 1, 2])
-    torch.testing.assert_close(exact.judge(views, conditioning, rows), table[rows, torch.arange(4)])
+    prompt_index = torch.tensor([2, 0, 1, 2])
+    torch.testing.assert_close(exact.judge(views, conditioning, prompt_index), table[prompt_index, torch.arange(4)])
     assert table.std(0).min() > 1e-3
 
 
@@ -139,13 +137,13 @@ def test_judging_leaves_the_weights_frozen_and_unchanged(clip_folder, views):
 
 
 def test_the_loss_is_float32_and_close_in_bfloat16(clip_folder, views):
-    rows = torch.tensor([0, 1, 2, 0])
+    prompt_index = torch.tensor([0, 1, 2, 0])
     full = load(clip_folder)
-    expected = full.judge(views.float(), full.read(PROMPTS), rows)
+    expected = full.judge(views.float(), full.read(PROMPTS), prompt_index)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = full.judge(views.float(), full.read(PROMPTS), rows)
+        mixed = full.judge(views.float(), full.read(PROMPTS), prompt_index)
     half = load(clip_folder, torch.bfloat16)
-    low = half.judge(views.float(), half.read(PROMPTS), rows)
+    low = half.judge(views.float(), half.read(PROMPTS), prompt_index)
     assert expected.dtype == mixed.dtype == low.dtype == torch.float32
     torch.testing.assert_close(mixed, expected, atol=0.05, rtol=0)
     torch.testing.assert_close(low, expected, atol=0.05, rtol=0)
@@ -178,11 +176,7 @@ def test_only_self_attention_is_written_out(exact):
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        Clip(**fields).load(CPU, torch.float32)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return refusal_of(Clip(**fields))
 
 
 def test_names_that_cannot_be_loaded_are_refused_with_the_remedy(tmp_path):

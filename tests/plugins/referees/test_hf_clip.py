@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import loaded, refusal_of
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from refcore.errors import CheckpointError
 from refcore_plugins.referees.hf_clip import HfClip
 
 CPU = torch.device("cpu")
@@ -18,9 +18,7 @@ PROMPTS = ["a red circle", "two small blue squares"]
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> HfClip:
-    referee = HfClip(model=str(folder), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(HfClip(model=str(folder), **fields), dtype)
 
 
 def test_scores_equal_the_librarys_logits_over_their_scale(hf_clip_folder, photographs, pixels):
@@ -55,10 +53,7 @@ def test_the_folders_own_tokenizer_says_what_is_left_unread(hf_clip_folder):
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        HfClip(**fields).load(CPU, torch.float32)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(HfClip(**fields))
 
 
 def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(hf_clip_folder, siglip_folder, tmp_path):

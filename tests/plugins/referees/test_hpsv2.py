@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from tiny import loaded
 
 from refcore.errors import CheckpointError
 from refcore_plugins.referees import hpsv2
@@ -37,9 +38,7 @@ def published(tmp_path, monkeypatch) -> Path:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> Hpsv2:
-    referee = Hpsv2(model=str(folder), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Hpsv2(model=str(folder), **fields), dtype)
 
 
 def test_scores_equal_open_clips_cosines_with_the_published_weights(published, tmp_path, photographs, pixels):

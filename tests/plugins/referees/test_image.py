@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import ValidationError
-from tiny import MEAN, SIZE, STD, scramble
+from tiny import MEAN, SIZE, STD, loaded, scramble
 from transformers import (
     AutoImageProcessor,
     BitImageProcessor,
@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from refcore.errors import CheckpointError, RefcoreError
-from refcore_plugins.referees.image import ImageSimilarity
+from refcore_plugins.referees.image.referee import ImageSimilarity
 
 CPU = torch.device("cpu")
 
@@ -52,9 +52,7 @@ def reference(photographs: list[Image.Image], tmp_path: Path) -> Path:
 
 
 def load(reference: Path, dtype: torch.dtype = torch.float32, **fields: object) -> ImageSimilarity:
-    referee = ImageSimilarity(reference=str(reference), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(ImageSimilarity(reference=str(reference), **fields), dtype)
 
 
 def test_scores_equal_the_cosines_of_dinov2s_class_tokens(dinov2_folder, reference, photographs, pixels):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from tiny import loaded
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -97,9 +98,7 @@ def folder(original, tmp_path) -> Path:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32, **fields: object) -> ImageReward:
-    referee = ImageReward(model=str(folder), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(ImageReward(model=str(folder), **fields), dtype)
 
 
 def test_rewards_equal_those_of_timm_and_bert_under_the_original_names(original, folder, pixels):
@@ -113,10 +112,10 @@ def test_rewards_equal_those_of_timm_and_bert_under_the_original_names(original,
 
 def test_the_loss_is_that_of_being_preferred_over_the_average_image(folder, pixels):
     referee = load(folder)
-    images, conditioning, rows = pixels(referee.input_size), referee.read(PROMPTS), torch.arange(2)
+    images, conditioning, prompt_index = pixels(referee.input_size), referee.read(PROMPTS), torch.arange(2)
     p = referee.score(images, conditioning).sigmoid()
-    torch.testing.assert_close(referee.judge(images, conditioning, rows), -p.log())
-    torch.testing.assert_close(referee.judge(images, conditioning, rows, wanted=False), -(1 - p).log())
+    torch.testing.assert_close(referee.judge(images, conditioning, prompt_index), -p.log())
+    torch.testing.assert_close(referee.judge(images, conditioning, prompt_index, wanted=False), -(1 - p).log())
 
 
 def test_it_holds_the_contract(folder, holds_the_contract):
@@ -136,7 +135,7 @@ def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(ori
     with pytest.raises(CheckpointError, match="refcore convert image-reward-checkpoint"):
         load(tmp_path / "nowhere")
     torch.save({"blip.visual_encoder.cls_token": torch.ones(1, 1, 4)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="is no ImageReward"):
+    with pytest.raises(CheckpointError, match="is not ImageReward"):
         convert_checkpoint(tmp_path / "other.pt", tmp_path / "out")
     state = original.published()
     state.pop("blip.text_encoder.encoder.layer.1.crossattention.self.key.weight")
@@ -145,7 +144,7 @@ def test_missing_corrupt_and_foreign_checkpoints_are_refused_with_the_remedy(ori
         convert_checkpoint(tmp_path / "less.pt", tmp_path / "out")
     headless = {name: value for name, value in original.published().items() if not name.startswith("mlp")}
     torch.save(headless, tmp_path / "headless.pt")
-    with pytest.raises(CheckpointError, match="holds no rating head"):
+    with pytest.raises(CheckpointError, match="has no rating head"):
         convert_checkpoint(tmp_path / "headless.pt", tmp_path / "out")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="cannot be loaded"):

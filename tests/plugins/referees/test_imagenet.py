@@ -16,8 +16,9 @@ pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not 
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models import imagenet_classes
+from refcore_plugins.models.efficientnet_lite import normalize
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
-from refcore_plugins.referees.imagenet import Imagenet, normalize
+from refcore_plugins.referees.imagenet import Imagenet
 
 CPU = torch.device("cpu")
 
@@ -99,27 +100,27 @@ def test_losses_are_those_of_the_equations(small: Imagenet) -> None:
     views = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     logits = small.logits(views)
     volcano, macaw = 980, 88
-    rows = torch.tensor([1, 0])
+    prompt_index = torch.tensor([1, 0])
     conditioning = small.read(["volcano", "volcano, macaw"])
     sums = torch.stack([-(logits[0, volcano] + logits[0, macaw]) / 2, -logits[1, volcano]])
-    torch.testing.assert_close(small.judge(views, conditioning, rows), sums)
+    torch.testing.assert_close(small.judge(views, conditioning, prompt_index), sums)
     cross_entropy = loaded(weights="lite0", size=64, loss="cross_entropy")
     log_p = logits.log_softmax(1)
     entropies = torch.stack([-(log_p[0, volcano] + log_p[0, macaw]) / 2, -log_p[1, volcano]])
-    torch.testing.assert_close(cross_entropy.judge(views, conditioning, rows), entropies)
+    torch.testing.assert_close(cross_entropy.judge(views, conditioning, prompt_index), entropies)
     p = logits.softmax(1)
     unwanted = -torch.log1p(-torch.stack([p[0, volcano] + p[0, macaw], p[1, volcano]]))
-    torch.testing.assert_close(small.judge(views, conditioning, rows, wanted=False), unwanted)
+    torch.testing.assert_close(small.judge(views, conditioning, prompt_index, wanted=False), unwanted)
 
 
 def test_a_view_is_judged_alike_whatever_its_batch(small: Imagenet) -> None:
     views = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     conditioning = small.read(["volcano", "macaw"])
-    rows = torch.tensor([0, 1, 1])
-    together = small.judge(views, conditioning, rows)
+    prompt_index = torch.tensor([0, 1, 1])
+    together = small.judge(views, conditioning, prompt_index)
     (gradient,) = torch.autograd.grad(together.sum(), views)
     for i in range(3):
-        alone = small.judge(views[i : i + 1], conditioning, rows[i : i + 1])
+        alone = small.judge(views[i : i + 1], conditioning, prompt_index[i : i + 1])
         (gradient_alone,) = torch.autograd.grad(alone.sum(), views)
         torch.testing.assert_close(alone, together[i : i + 1], atol=1e-4, rtol=1e-5)
         tolerance = 1e-5 * gradient[i].abs().max().item()

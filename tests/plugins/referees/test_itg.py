@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.itg import ItgHead, extract_itg_head
+from refcore_plugins.referees.blip2.itg_head import ItgHead, extract_itg_head
 
 WIDTH, VOCABULARY = 8, 20
 PREDICTIONS = "Qformer.cls.predictions."
@@ -115,7 +115,7 @@ def test_an_earlier_head_survives_a_failed_conversion(original, tmp_path, monkey
         Path(path).write_bytes(b"half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("refcore_plugins.models.conversion.save_file", full)
+    monkeypatch.setattr("refcore_plugins.models.checkpoint_conversion.save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         extract_itg_head(source, tmp_path)
     assert out.read_bytes() == before

@@ -10,23 +10,29 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
+from tiny import loaded, refusal_of
 from transformers import AutoProcessor, Owlv2ForObjectDetection
 
 from refcore.errors import RefcoreError
 from refcore_playground.draw import draw_negative, draw_pair
 from refcore_playground.render import render_batch
 from refcore_playground.world import relation
-from refcore_plugins.models.detection import DIRECTIONS, centre, log_count, log_direction, log_number, numbers
-from refcore_plugins.referees.owlv2 import Owlv2
+from refcore_plugins.referees.owlv2.counts_and_relations import (
+    DIRECTIONS,
+    centre,
+    log_count,
+    log_direction,
+    log_number,
+    numbers,
+)
+from refcore_plugins.referees.owlv2.referee import Owlv2
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares"]
 
 
 def load(model: object, dtype: torch.dtype = torch.float32, **fields: object) -> Owlv2:
-    referee = Owlv2(model=str(model), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Owlv2(model=str(model), **fields), dtype)
 
 
 @pytest.mark.parametrize("proposals", [1, 2, 5, 7])
@@ -106,9 +112,9 @@ def test_a_parsed_prompt_is_judged_by_the_librarys_boxes_and_objectness(owlv2_fo
     (ax, ay), (bx, by) = ((logits[:, i].softmax(0)[:, None] * out.pred_boxes[0, :, :2]).sum(0).tolist() for i in (0, 1))
     offsets = np.array([bx - ax, ax - bx, by - ay, ay - by]) / 0.2
     value += 2.0 * (offsets[0] - np.log(np.exp(offsets).sum()))
-    conditioning, rows = referee.read([prompt]), torch.zeros(1, dtype=torch.int64)
-    torch.testing.assert_close(referee.judge(images, conditioning, rows), torch.tensor([-value]).float())
-    unwanted = referee.judge(images, conditioning, rows, wanted=False)
+    conditioning, prompt_index = referee.read([prompt]), torch.zeros(1, dtype=torch.int64)
+    torch.testing.assert_close(referee.judge(images, conditioning, prompt_index), torch.tensor([-value]).float())
+    unwanted = referee.judge(images, conditioning, prompt_index, wanted=False)
     torch.testing.assert_close(unwanted, torch.tensor([-math.log1p(-math.exp(value))]).float())
 
 
@@ -142,10 +148,7 @@ def test_what_is_cut_and_what_is_not_judged_is_said(owlv2_folder, monkeypatch):
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(RefcoreError) as caught:
-        Owlv2(**fields).load(CPU, torch.float32)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(Owlv2(**fields), RefcoreError)
 
 
 def test_what_it_cannot_load_is_refused(clip_folder, hf_clip_folder, owlv2_folder, tmp_path):

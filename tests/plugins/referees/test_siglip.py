@@ -11,9 +11,9 @@ import pytest
 import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
+from tiny import loaded, refusal_of
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
 
-from refcore.errors import CheckpointError
 from refcore_plugins.referees.siglip import Siglip
 
 CPU = torch.device("cpu")
@@ -21,9 +21,7 @@ PROMPTS = ["a red circle", "two small blue squares"]
 
 
 def load(model: object, dtype: torch.dtype = torch.float32, **fields: object) -> Siglip:
-    referee = Siglip(model=str(model), **fields)
-    referee.load(CPU, dtype)
-    return referee
+    return loaded(Siglip(model=str(model), **fields), dtype)
 
 
 @pytest.fixture
@@ -77,10 +75,10 @@ def test_the_losses_are_those_of_one_pair_in_open_clips_training(siglip_folder, 
     for row in range(2):
         pair = {"image_features": features[:1], "text_features": conditioning["text"][row : row + 1]}
         logits = {"logit_scale": referee.towers.scale, "logit_bias": referee.towers.bias}
-        rows = torch.tensor([row])
-        torch.testing.assert_close(referee.judge(images[:1], conditioning, rows)[0], loss(**pair, **logits))
+        prompt_index = torch.tensor([row])
+        torch.testing.assert_close(referee.judge(images[:1], conditioning, prompt_index)[0], loss(**pair, **logits))
         negative = loss._loss(*pair.values(), **logits, negative_only=True)
-        torch.testing.assert_close(referee.judge(images[:1], conditioning, rows, wanted=False)[0], negative)
+        torch.testing.assert_close(referee.judge(images[:1], conditioning, prompt_index, wanted=False)[0], negative)
 
 
 def test_it_holds_the_contract(siglip_folder, open_clip_folder, holds_the_contract):
@@ -115,10 +113,7 @@ def test_the_sentencepiece_tokenizer_of_siglip_1_is_read(siglip_folder, tmp_path
 
 
 def refusal(**fields: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        Siglip(**fields).load(CPU, torch.float32)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refusal_of(Siglip(**fields))
 
 
 def test_models_without_the_sigmoid_loss_are_refused(clip_folder, hf_clip_folder, siglip_folder, tmp_path):

@@ -1,7 +1,7 @@
-"""Fields of checkpoint files that can name code or a pickle, and their refusal: a checkpoint is data and runs nothing.
+"""Checkpoints that name code or hold a pickle, and their refusal: a checkpoint is data, and nothing in it is run.
 
-The libraries that read checkpoints let some of their files name Python code (`auto_map`), other checkpoints, or pickled
-weights, which are code too. Every loader calls `refuse_code` first, loads inside `data_only`, and takes safetensors.
+Model libraries let a checkpoint's JSON files name Python code (`auto_map`), other checkpoints, or pickled weights,
+which are code too. Every loader calls `refuse_code` first, loads inside `data_only`, and reads only safetensors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ CONFIGS = (
     "adapter_config.json",
     "model.safetensors.index.json",
 )
-"""The files of settings that transformers looks for beside the weights."""
+"""JSON files that transformers reads beside the weights."""
 DATA = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
-"""JSON files whose keys are words of a vocabulary, which name nothing."""
+"""JSON files whose keys are words of a vocabulary, not fields."""
 ADAPTER = "adapter_config.json"
-"""Names another checkpoint as its base, and a library to import it with."""
+"""Names another checkpoint as its base, and a library to import."""
 
 CODE = {
     "auto_map": "names Python code beside the checkpoint",
@@ -43,10 +43,10 @@ CODE = {
     "trust_remote_code": "asks for Python code to be run",
     "audio_tokenizer": "names another checkpoint",
     "checkpoint_path": "names another file of weights",
-    "custom_load": "names another way of reading weights",
-    "state_dict": "names weights among the settings",
+    "custom_load": "names another reader of weights",
+    "state_dict": "holds weights in a config",
 }
-"""Fields that are refused wherever they stand, unless they are null, false or empty."""
+"""Fields that are refused at any depth, unless they are null, false or empty."""
 ATTENTION = frozenset(
     {
         "attn_implementation",
@@ -57,11 +57,11 @@ ATTENTION = frozenset(
         "_experts_implementation_internal",
     }
 )
-"""Fields that name a kernel: part of the library, or with a slash code on the hub."""
+"""Fields that name an attention kernel: one of the library or, with a slash, code on the hub."""
 REFERENCES = frozenset({"architecture", "timm_model_name"})
-"""Fields that name an architecture of timm, or with a colon or a slash another checkpoint."""
+"""Fields that name an architecture of timm or, with a colon or a slash, another checkpoint."""
 WEIGHTS = frozenset({"transformers_weights", "hf_hub_filename"})
-"""Fields that name the file of the weights."""
+"""Fields that name the weights file."""
 CLASSES: Final[Mapping[str, str]] = {
     "tokenizer_class": r"\w+(Tokenizer|TokenizerFast|Backend)",
     "processor_class": r"\w+Processor",
@@ -71,32 +71,32 @@ CLASSES: Final[Mapping[str, str]] = {
     "feature_extractor_class": r"\w+(Processor|FeatureExtractor)(Fast|Pil)?",
     "video_processor_type": r"\w+Processor",
 }
-"""Fields that name a class of transformers, and what such a class is called."""
+"""Fields that name a class of transformers -> pattern of the class's name."""
 TOKENIZER_OPTIONS = frozenset(
     {"clean", "strip_sep_token", "language", "reduction_mask", "additional_special_tokens", "padding_side"}
 )
-"""Options of open_clip's tokenizers that say how text is cut; any other is passed on to transformers."""
+"""Options of open_clip's own tokenizers; any other is passed on to transformers."""
 LIBRARIES = ("diffusers", "transformers")
-"""Those whose classes a model_index.json may name, beside diffusers' own pipelines."""
+"""Libraries whose classes a model_index.json may name, beside diffusers' own pipelines."""
 SAFE = (".safetensors", ".safetensors.index.json")
 REMEDY = "a checkpoint is data, and none of its code is run"
 CONVERT = "`refcore convert clip-weights SOURCE OUT.safetensors` writes the tensors of a file that you trust"
 
 
 def refuse_code(source: str | Path, model: str, plugin: str = "", on_hub: bool = False) -> None:
-    """Raises unless every file of settings in a checkpoint is free of what could name code.
+    """Raises if a JSON file of a checkpoint has a field that can name code.
 
-    Of a folder, all its JSON files are read, down to two folders below; of a hub id, those that transformers reads.
-    What cannot be fetched is passed over, for the library that needs it to report.
+    All JSON files of a folder are checked, down to two levels below it; of a hub id, those that transformers reads.
+    Files that cannot be fetched are skipped; the library that needs them reports them.
 
     Args:
-        source: a folder or a hub id, with @REVISION if need be.
-        model: as the config has it, for the message.
-        plugin: its name, which errors begin with.
-        on_hub: a hub id, even where there is a folder of that name.
+        source: A folder or a hub id, optionally with @REVISION.
+        model: As in the config, for the message.
+        plugin: Name of the plugin, with which errors begin.
+        on_hub: Whether `source` is a hub id even if a folder has that name.
 
     Raises:
-        CheckpointError: naming the file, the field and the remedy.
+        CheckpointError: the message names the file, the field and the remedy.
     """
     folder = Path(source)
     if on_hub or not folder.is_dir():
@@ -112,18 +112,18 @@ def refuse_code(source: str | Path, model: str, plugin: str = "", on_hub: bool =
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError):
-                continue  # nobody can read it; the library says so where it is needed
+                continue  # unreadable; the library reports it where it is needed
             refuse_fields(content, name, model, plugin)
 
 
 def refuse_fields(content: Any, file: str, model: str, plugin: str = "") -> None:
-    """Raises where what a JSON file holds could name code; see `refuse_code`.
+    """Raises if the content of a JSON file can name code; see `refuse_code`.
 
     Args:
-        content: of the file.
-        file: its name in the checkpoint.
-        model: as the config has it.
-        plugin: its name.
+        content: The parsed file.
+        file: Its name in the checkpoint.
+        model: As in the config, for the message.
+        plugin: Name of the plugin, with which errors begin.
     """
     where = f'{plugin}: {file} of model "{model}"' if plugin else f'{file} of "{model}"'
     base = file.rsplit("/", 1)[-1]
@@ -148,6 +148,12 @@ def refuse_fields(content: Any, file: str, model: str, plugin: str = "") -> None
             )
         elif name in CLASSES and not all(_is_class(one, CLASSES[name]) for one in _several(value)):
             _refuse(where, f"has {field} {_short(value)}", "expected the name of such a class of transformers")
+        elif name == "quantization_config" and value is not None:
+            _refuse(
+                where,
+                f"has {field}: {_short(value)}, which hands its weights to another package that quantises them",
+                "expected plain floating-point weights: use the checkpoint before quantisation",
+            )
         elif name == "_class_name" and not (isinstance(value, str) and _is_diffusers_class(value)):
             _refuse(where, f"has {field} {_short(value)}", "expected the name of a class of diffusers")
         elif name == "tokenizer_kwargs" and value:
@@ -164,33 +170,33 @@ def refuse_fields(content: Any, file: str, model: str, plugin: str = "") -> None
 
 
 def refuse_pickle(path: str | Path, plugin: str = "", model: str = "") -> None:
-    """Raises for a file of weights that is no safetensors file: a pickle is a program.
+    """Raises for a weights file that is not safetensors: a pickle is a program.
 
     Raises:
-        CheckpointError: naming the file and the conversion.
+        CheckpointError: the message names the file and the conversion.
     """
     path = Path(path)
     if not path.name.endswith(SAFE):
         of = f' of model "{model}"' if model else ""
         _refuse(
             f"{plugin}: {path.name if model else path}{of}" if plugin else f"{path}{of}",
-            "is no safetensors file: weights in a pickle can run code when they are read",
+            "is not a safetensors file: weights in a pickle can run code when they are read",
             CONVERT,
         )
 
 
 def refuse_pickled_folder(folder: Path, model: str, plugin: str = "", first: tuple[str, ...] = ()) -> None:
-    """Raises for a folder from which a library would read a pickle, for want of safetensors or in spite of them.
+    """Raises for a folder from which a library would read a pickle, without safetensors or in spite of them.
 
     Args:
-        folder: of the checkpoint.
-        model: as the config has it.
-        plugin: its name.
-        first: names of weights that the library prefers to all others, the most welcome first; with none, any
-            safetensors file is preferred.
+        folder: The checkpoint.
+        model: As in the config, for the message.
+        plugin: Name of the plugin, with which errors begin.
+        first: Weights files in the library's order of preference; if none of them exists, any safetensors file is
+            preferred.
 
     Raises:
-        CheckpointError: naming the pickle and the conversion.
+        CheckpointError: the message names the pickle and the conversion.
     """
     pickles = sorted(p for end in ("bin", "pth", "pt", "ckpt", "pth.tar") for p in folder.glob(f"*.{end}"))
     if not pickles:
@@ -202,18 +208,18 @@ def refuse_pickled_folder(folder: Path, model: str, plugin: str = "", first: tup
 
 
 def fetch_safetensors(repository: str, names: tuple[str, ...], pickled: str, model: str, plugin: str) -> None:
-    """Brings the weights of a hub id into the hub's cache, where the library would fall back to a pickle without them.
+    """Downloads the safetensors of a hub id into the cache, since the library would fall back to a pickle.
 
     Args:
-        repository: its id, with @REVISION if need be.
-        names: of the weights, the most welcome first.
-        pickled: what the library would take otherwise.
-        model: as the config has it.
-        plugin: its name.
+        repository: Hub id, optionally with @REVISION.
+        names: Weights files in order of preference.
+        pickled: The file that the library would fall back to.
+        model: As in the config, for the message.
+        plugin: Name of the plugin, with which errors begin.
 
     Raises:
         CheckpointError: the repository has none of the files.
-        Exception: of the hub's client, which cannot reach it.
+        Exception: the hub cannot be reached, in the client's own words.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -236,9 +242,9 @@ def fetch_safetensors(repository: str, names: tuple[str, ...], pickled: str, mod
 
 @contextmanager
 def data_only() -> Iterator[None]:
-    """Within it, transformers runs no code of a checkpoint, and never asks on stdin whether it may.
+    """Context in which transformers runs no code of a checkpoint, and does not ask on stdin whether to.
 
-    The second line of defence: it holds for calls that the libraries make among themselves, too.
+    The second line of defence: it covers the calls that libraries make to each other, too.
     """
     from transformers import dynamic_module_utils as dynamic
 
@@ -246,20 +252,20 @@ def data_only() -> Iterator[None]:
         raise CheckpointError(f"the checkpoint asks for Python code of its own; {REMEDY}")
 
     with (
-        patch.object(dynamic, "TIME_OUT_REMOTE_CODE", 0),  # seconds that it waits for an answer
-        patch.object(dynamic, "get_cached_module_file", refused),  # what copies the code and imports what it imports
+        patch.object(dynamic, "TIME_OUT_REMOTE_CODE", 0),  # seconds to wait for an answer on stdin
+        patch.object(dynamic, "get_cached_module_file", refused),  # copies the code and checks its imports
         patch.object(dynamic, "get_class_in_module", refused),
     ):
         yield
 
 
 def without_code(cls: type) -> dict[str, bool]:
-    """What `cls.from_pretrained` takes to run no code: nothing for a class of diffusers, which loads only itself."""
+    """Options of `cls.from_pretrained` against code: none for a class of diffusers, which loads only itself."""
     return {"trust_remote_code": False} if cls.__module__.partition(".")[0] == "transformers" else {}
 
 
 def reason_of(error: BaseException, length: int = 300) -> str:
-    """What a library said, on one line, without its advice to unpickle everything."""
+    """A library's message on one line, without its advice to unpickle everything."""
     text = " ".join(str(error).split())
     if "weights_only" in text or "Weights only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
@@ -289,7 +295,7 @@ def _refuse_tokenizer_options(options: Any, field: str, where: str) -> None:
 
 
 def _refuse_components(index: Mapping[str, Any], where: str) -> None:
-    """Raises for a component of a pipeline that is of no class in a known library."""
+    """Raises if a component of a pipeline is not a class of a known library."""
     for component, value in index.items():
         if component.startswith("_") or not isinstance(value, list):
             continue
@@ -306,7 +312,7 @@ def _refuse_components(index: Mapping[str, Any], where: str) -> None:
 
 
 def _fields(content: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every field at any depth: its path, its name and its value."""
+    """(path, name, value) of every field at any depth."""
     waiting: list[tuple[str, Any]] = [("", content)]
     while waiting:
         path, value = waiting.pop()
@@ -342,7 +348,7 @@ def _short(value: Any) -> str:
 
 
 def _fetch(model: str) -> Path | None:
-    """The folder in the hub's cache, with every file of `CONFIGS` that the repository has; None where it has none."""
+    """The repository's folder in the hub's cache, with its files of `CONFIGS`; None if it has none of them."""
     from transformers.utils import cached_file
 
     repository, _, revision = model.partition("@")
@@ -358,7 +364,7 @@ def _fetch(model: str) -> Path | None:
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
             )
-        except Exception:  # the hub's client raises many kinds; whoever needs the file says what is wrong
+        except Exception:  # the hub's client raises many classes; the library that needs the file reports the error
             continue
         if found is None:
             continue
@@ -369,7 +375,7 @@ def _fetch(model: str) -> Path | None:
 
 
 def _listed(config: Path) -> list[str]:
-    """Other files of settings that config.json names, for other versions of the library."""
+    """Other JSON files named in config.json, for other versions of the library."""
     try:
         listed = json.loads(config.read_text(encoding="utf-8")).get("configuration_files")
     except (OSError, ValueError, AttributeError, RecursionError):

@@ -1,4 +1,4 @@
-"""The `owlv2` referee: an open-vocabulary detector that looks for each thing of the prompt, counts it and places it."""
+"""The `owlv2` referee: an open-vocabulary detector that finds, counts and locates the things in a prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from refcore.contracts.parser import ParsedPrompt, Phrase, load_parser
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.attention import transformers_attention
-from refcore_plugins.models.detection import DIRECTIONS, IMPOSSIBLE, centre, log_direction, log_number, numbers
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.owlv2.counts_and_relations import (
+    DIRECTIONS,
+    IMPOSSIBLE,
+    centre,
+    log_direction,
+    log_number,
+    numbers,
+)
 
 ARCHITECTURE = "Owlv2ForObjectDetection"
 EXPECTED = f"expected an {ARCHITECTURE}, such as google/owlv2-base-patch16-ensemble"
@@ -30,31 +37,34 @@ class Owlv2(Referee):
     """Open-vocabulary detection (OWL-ViT, arXiv 2205.06230; OWLv2, arXiv 2306.09683), read as one probability.
 
     Every patch of the image proposes a box, with a probability s that it shows a given phrase and a probability o that
-    it shows any thing at all. With the proposals taken as independent, the probability that the image is what the
-    prompt asks for is p = prod_i P(count_i) * P(total) * prod_r P(relation_r):
+    it shows an object at all. The proposals are taken to be independent, and the probability that the image matches the
+    prompt is p = prod_i P(count_i) * P(total) * prod_r P(relation_r):
 
-    - P(count_i): that exactly so many proposals show phrase i (the Poisson binomial distribution of its s); at least
-      one where the prompt leaves the number open;
-    - P(total): that there are exactly as many things as the prompt asks for (the same of all o), to the power `total`;
+    - P(count_i): the number of proposals that show phrase i is the prompt's (by the Poisson binomial distribution of
+      its s); at least one where the prompt leaves the number open;
+    - P(total): the number of all objects is the prompt's (by the same distribution of all o), to the power `total`;
     - P(relation_r): a softmax over the four directions of the offset between the expected centres of the two things,
       to the power `relation`.
 
-    Wanted, the loss is -log p; not wanted, -log(1 - p). A `parser` takes the prompt apart; without one it is a
-    single phrase, of which there must be at least one, as detectors are usually asked. Counts want a detector that
-    proposes each thing once; those trained by matching boxes one to one do, roughly (the embedded one exactly).
+    Wanted, the loss is -log p; not wanted, -log(1 - p). A `parser` splits the prompt into phrases and relations;
+    without one, the prompt is a single phrase that must occur at least once, the usual query of a detector. Counting
+    needs a detector that proposes each thing once. Those trained by one-to-one matching of boxes do so roughly, the
+    embedded one exactly.
     """
 
     class Config(PluginConfig):
         model: str = Field(
-            "playground:owlv2", description=f"an {ARCHITECTURE} of transformers: hub id, folder or playground:owlv2"
+            "playground:owlv2", description=f"An {ARCHITECTURE} of transformers: hub id, folder or playground:owlv2."
         )
         parser: str | None = Field(
-            None, description="plugin that takes prompts apart, such as spacy; null: the prompt is one phrase"
+            None, description="Parser plugin that splits prompts, such as spacy; null: the prompt is one phrase."
         )
-        total: float = Field(0.0, ge=0.0, description="weight of there being no more things than asked for")
-        relation: float = Field(1.0, ge=0.0, description="weight of the relations; needs a parser")
+        total: float = Field(
+            0.0, ge=0.0, description="Weight of the total number of objects, which penalises extra objects."
+        )
+        relation: float = Field(1.0, ge=0.0, description="Weight of the relations; needs a parser.")
         softness: float = Field(
-            0.05, gt=0.0, description="offset at which a relation is likely, as a share of the image's side"
+            0.05, gt=0.0, description="Offset at which a relation becomes likely, as a fraction of the image's side."
         )
 
     name = "owlv2"
@@ -75,14 +85,14 @@ class Owlv2(Referee):
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """What to look for, padded to the most things T and relations R of any prompt.
+        """Things and relations of each prompt, padded to the largest number of things T and relations R.
 
-        Tensors: `query` [P, T, D] unit features, where `thing` [P, T] is true; `number` [P, T, K] and `total` [P, K']
-        as `log_number` asks for them (`total` none true: some number is open); `relation` [P, R, 3] of subject,
-        direction and object (direction -1: padding).
+        Tensors: `query` [P, T, D] unit features, valid where `thing` [P, T] is true; `number` [P, T, K] and `total`
+        [P, K'], each the `wanted` of `log_number` (`total` nowhere true: some number is open); `relation` [P, R, 3] of
+        subject, direction and object (direction -1: padding).
 
         Raises:
-            ParseError: the parser cannot take a prompt apart.
+            ParseError: the parser cannot parse a prompt.
         """
         parsed = [self._parse(prompt) for prompt in prompts]
         texts = sorted({thing.text for parts in parsed for thing in parts.things})
@@ -102,7 +112,9 @@ class Owlv2(Referee):
                 relation[i, k] = torch.tensor([r.subject, DIRECTIONS.index(r.name), r.object])
         tensors = {"query": query, "thing": thing, "number": number, "total": total, "relation": relation}
         truncated = tuple(
-            "; ".join(filter(None, (text_beyond(self.tokenizer, thing.text, self.context) for thing in parts.things)))
+            "; ".join(
+                filter(None, (truncated_text(self.tokenizer, thing.text, self.context) for thing in parts.things))
+            )
             for parts in parsed
         )
         conditioning = Conditioning(tuple(prompts), tensors, truncated, tuple(map(self._note, parsed)))
@@ -115,11 +127,11 @@ class Owlv2(Referee):
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """The probability that each image is what its prompt asks for, in [0, 1]."""
+        """The probability that each image matches its prompt, in [0, 1]."""
         return self.log_probability(images, conditioning.tensors).exp()
 
     def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
-        """[N] log-probabilities (each part to the power of its weight) of views [N, 3, H, W]."""
+        """[N] log-probabilities of views [N, 3, H, W], each factor to the power of its weight."""
         features = patch_features(self.model, self.normalise(views).to(self.dtype))
         logits = self.model.class_head(features, text["query"].to(features.dtype), None)[0]
         wide = torch.promote_types(self.dtype, torch.float32)
@@ -143,7 +155,7 @@ class Owlv2(Referee):
         return self.parser.parse(prompt) if self.parser else ParsedPrompt(prompt, (Phrase(prompt, None),))
 
     def _note(self, parts: ParsedPrompt) -> str:
-        """What of the relations is not judged."""
+        """Note on the relations that are not judged."""
         other = sorted({r.name for r in parts.relations} - set(DIRECTIONS))
         if other and self.config.relation:
             return f"relations that are not judged: {', '.join(other)} (known: {', '.join(DIRECTIONS)})"
@@ -157,9 +169,9 @@ class Owlv2(Referee):
 
 
 def patch_features(model: Any, pixels: Tensor) -> Tensor:
-    """[N, 3, H, W] normalised pixels -> [N, P, W] features of the patches, as the detection heads take them.
+    """[N, 3, H, W] normalised pixels -> [N, P, W] features of the patches, the input of the detection heads.
 
-    The library's own path stops the gradient before objectness; through these features there is one.
+    Differentiable up to the objectness, before which the library's own forward stops the gradient.
     """
     vision = model.owlv2.vision_model
     tokens = vision.post_layernorm(vision(pixel_values=pixels).last_hidden_state)
@@ -167,5 +179,5 @@ def patch_features(model: Any, pixels: Tensor) -> Tensor:
 
 
 def query_features(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """[Q, L] tokens -> [Q, D] unit features of the queries."""
+    """[Q, L] tokens -> [Q, D] unit features of the phrases."""
     return unit(model.owlv2.get_text_features(input_ids=ids, attention_mask=mask).pooler_output)

@@ -1,4 +1,4 @@
-"""What every `refcore convert` needs: tensors out of another project's pickle, and a safetensors file written whole."""
+"""Conversion of published checkpoints: tensors read from a pickle, safetensors and JSON written."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.untrusted import reason_of
+from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 
 def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
     """The tensors of a torch checkpoint by name, from the top or from under "model" or "state_dict".
 
-    Only tensors are unpickled (`weights_only`), and the file is mapped, not read, so that its gigabytes do not pass
-    through memory. The prefix "module.", which training on several devices leaves, is taken off.
+    Only tensors are unpickled (`weights_only`). The file is memory-mapped, so that its gigabytes are not read at once.
+    The prefix "module.", left by training on several devices, is removed.
 
     Args:
-        source: the file.
-        expected: what it should be, for errors: "the first-stage file of LAVIS (blip2_pretrained.pth)".
+        source: The file.
+        expected: Description of the right file, for errors: "the first-stage file of LAVIS (blip2_pretrained.pth)".
 
     Raises:
-        CheckpointError: no such file, or one that is corrupt or holds more than plain tensors.
+        CheckpointError: the file is missing, corrupt, or holds more than plain tensors.
     """
     if not source.is_file():
         raise CheckpointError(f"there is no file {source}; expected {expected}")
@@ -54,10 +54,10 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], out: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """Writes a file that appears under its name when it is complete.
+    """Writes a safetensors file, which gets its name when it is complete.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     partial = out.with_name(out.name + ".partial")
     try:
@@ -72,10 +72,10 @@ def write_safetensors(tensors: Mapping[str, Tensor], out: Path, metadata: Mappin
 
 
 def write_json(content: Mapping[str, Any], out: Path) -> Path:
-    """Writes a JSON object for people to read.
+    """Writes an indented JSON object.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     try:
         out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -85,31 +85,31 @@ def write_json(content: Mapping[str, Any], out: Path) -> Path:
 
 
 def convert_weights(source: str | Path, out: str | Path) -> Path:
-    """Writes the tensors of a torch checkpoint, under their own names, as the safetensors file that can be loaded.
+    """Writes the tensors of a torch checkpoint, under their own names, as safetensors.
 
     Args:
-        source: a file that torch saved, of tensors alone.
-        out: the file to write.
+        source: A file written by `torch.save` that holds only tensors.
+        out: The safetensors file.
 
     Raises:
-        CheckpointError: `source` is missing, corrupt, without tensors or holds more, or `out` cannot be written.
+        CheckpointError: `source` is missing, corrupt, or holds anything but tensors, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
     tensors = read_pickled(source, "a torch checkpoint, such as pytorch_model.bin")
     if not tensors:
         raise CheckpointError(f"{source} holds no tensors by name; expected the weights of a model")
     if out.suffix != ".safetensors":
-        raise CheckpointError(f"{out} would hold safetensors; expected a name that ends in .safetensors")
+        raise CheckpointError(f"{out} is to hold safetensors; expected a name that ends in .safetensors")
     return write_safetensors(tensors, out, {"format": "pt"})
 
 
 def matched(
     tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], source: Path, expected: str
 ) -> dict[str, Tensor]:
-    """Those of `tensors` that `shapes` names, all of them there and of that shape.
+    """The `tensors` named in `shapes`, checked against the shapes there.
 
     Raises:
-        CheckpointError: one is missing or of another shape; the message names the first.
+        CheckpointError: a tensor is missing or has another shape; the message names the first.
     """
     for name, shape in shapes.items():
         if name not in tensors:
@@ -123,10 +123,10 @@ def matched(
 
 
 def make_folder(out: Path) -> Path:
-    """Makes the folder of a converted checkpoint, with its parents.
+    """Creates the folder of a converted checkpoint, with its parents.
 
     Raises:
-        CheckpointError: it cannot be made.
+        CheckpointError: it cannot be created.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The image features of DINOv2, of transformers: of the whole picture, or patch by patch."""
+"""Image features of DINOv2, from transformers: of the whole image, or patch by patch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import AutoModel
 
 from refcore_plugins.models.attention import transformers_attention
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise, processor_size
-from refcore_plugins.models.similarity import unit
 from refcore_plugins.models.transformers_folder import TransformersFolder
 
 KINDS = ("Dinov2Model", "Dinov2WithRegistersModel")
@@ -18,7 +18,7 @@ EXPECTED = f"expected a {' or '.join(KINDS)} of transformers, such as facebook/d
 
 
 class Dinov2:
-    """DINOv2 (arXiv 2304.07193) at the size that its processor crops to: hub id or folder.
+    """DINOv2 (arXiv 2304.07193), by hub id or folder, at the crop size of its processor.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt or of another kind.
@@ -34,15 +34,16 @@ class Dinov2:
         self.input_size = processor_size(processor)
         self.normalise = Normalise.of_processor(processor, device)
         self.special = 1 + int(getattr(loaded.config, "num_register_tokens", 0))
-        """Tokens before those of the patches: the class token and the registers."""
+        """Number of tokens before those of the patches: the class token and the registers."""
 
     def image(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] in [0, 1] -> [N, D]: the unit class token, float32 or wider, differentiable."""
+        """[N, 3, H, W] in [0, 1] -> [N, D] unit class tokens, float32 or wider, differentiable."""
         return unit(self._hidden(views)[:, 0])
 
     def patches(self, views: Tensor) -> Tensor:
-        """[N, 3, H, W] in [0, 1] -> [N, T, D]: a unit vector for each patch, row by row."""
+        """[N, 3, H, W] in [0, 1] -> [N, T, D] unit patch tokens in raster order, float32 or wider, differentiable."""
         return unit(self._hidden(views)[:, self.special :])
 
     def _hidden(self, views: Tensor) -> Tensor:
-        return self.model(pixel_values=self.normalise(views).to(self.dtype)).last_hidden_state
+        hidden: Tensor = self.model(pixel_values=self.normalise(views).to(self.dtype)).last_hidden_state
+        return hidden

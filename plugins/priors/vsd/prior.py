@@ -1,4 +1,4 @@
-"""The VSD prior: score distillation against a model that learns, on the way, what the images look like now."""
+"""The `vsd` prior: score distillation against an adapted model that learns the distribution of current images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.rng import Key, Rng
-from refcore_plugins.models.distillation import add_noise, sds_gradient
-from refcore_plugins.models.latent_diffusion import LatentDiffusionPrior, Noised
-from refcore_plugins.models.lora import Adapters
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.score_distillation import add_noise, sds_gradient
+from refcore_plugins.priors.vsd.lora import Adapters
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -33,24 +33,28 @@ class Learned:
 class Vsd(LatentDiffusionPrior):
     """Variational Score Distillation (arXiv 2305.16213): w(t) (eps_hat - eps_phi), eq. 9.
 
-    eps_phi is the same model with a low-rank adapter on its attention, trained along the way (algorithm 1) to predict
-    the noise in the images as they are. With `share: sample` every image has an adapter of its own, and samples do not
-    meet. With `share: prompt` the images of a prompt share one, as the particles of the paper do: they repel each
-    other, so what becomes of one depends on its mates, and the prior says so (`couples_samples`).
+    eps_phi is the same model with a low-rank adapter on its attention, trained during the run (algorithm 1) to predict
+    the noise in the current images. With `share: sample` each image has its own adapter, and samples are independent.
+    With `share: prompt` the images of a prompt share an adapter, like the particles of the paper: they repel each
+    other, so the samples are coupled (`couples_samples`).
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(7.5, ge=0, description="Guidance scale of the frozen model. The paper's: 7.5.")
+        guidance: float = Field(
+            7.5, ge=0, description="Classifier-free guidance scale of the frozen model. The paper's: 7.5."
+        )
         share: Literal["sample", "prompt"] = Field(
             "sample",
-            description="sample: an adapter for each image. prompt: one for all images of a prompt, the paper's; their "
-            "paths then depend on each other.",
+            description="sample: one adapter for each image. prompt: one for all images of a prompt, as in the paper, "
+            "which then depend on each other.",
         )
-        rank: int = Field(4, ge=1, description="Rank of the adapter.")
-        lr: float = Field(1e-3, gt=0, description="Learning rate of the adapter (Adam). The paper's: 1e-4, for SD.")
-        updates: int = Field(1, ge=1, description="Training steps of the adapter a step of the run.")
+        rank: int = Field(4, ge=1, description="Rank of the adapters.")
+        lr: float = Field(
+            1e-3, gt=0, description="Learning rate of the adapters (Adam). The paper's: 1e-4, for Stable Diffusion."
+        )
+        updates: int = Field(1, ge=1, description="Training steps of the adapters in each step of the run.")
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
-            "sigma2", description="w(t), as of the prior sds."
+            "sigma2", description="Weight w(t), as in the prior sds."
         )
 
     name = "vsd"
@@ -72,9 +76,9 @@ class Vsd(LatentDiffusionPrior):
         vectors = torch.stack([self._of(name).weights for name in names])
         batch = self.noised(x, conditioning, step, rng)
         parts = []
-        for rows in self.chunks(len(batch)):
-            part = batch[rows]
-            with self._adapters.applied(vectors, groups[rows]):
+        for samples in self.chunks(len(batch)):
+            part = batch[samples]
+            with self._adapters.applied(vectors, groups[samples]):
                 adapted = self.diffusion.noise(part.noisy, part.timesteps, part.text)
             frozen = self.guided(part.noisy, part.timesteps, part.text, part.negative, self.config.guidance)
             parts.append(sds_gradient(adapted, frozen, part.weight))
@@ -82,13 +86,13 @@ class Vsd(LatentDiffusionPrior):
         return gradient / (x.shape[-2] * x.shape[-1]) if self.config.normalise else gradient, None
 
     def distil(self, batch: Noised, step: int) -> Tensor:
-        raise NotImplementedError("its gradient wants to know whose rows these are")
+        raise NotImplementedError("the gradient of vsd depends on the group of each sample")
 
     def update(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> None:
-        """Trains every group's adapter on its images, with timesteps of the whole range and noise of each image's own.
+        """Trains the adapter of each group on its images, with timesteps from the whole range and noise for each image.
 
-        Loss: the sum over groups of the mean over its images of the mean squared error of the predicted noise. Groups
-        without an image in the batch are forgotten: their images have been dropped, or move no more.
+        Loss: the mean squared error of the predicted noise, averaged over a group's images and summed over groups.
+        Groups without an image in the batch are dropped: their images have been discarded or no longer change.
         """
         names, groups = self._groups(conditioning.prompts, rng.seeds)
         self._learned = {name: self._of(name) for name in names}
@@ -100,10 +104,12 @@ class Vsd(LatentDiffusionPrior):
             noisy = add_noise(latents, noise, self.diffusion.alphas_cumprod[timesteps].to(latents.dtype))
             vectors = torch.stack([self._learned[name].weights for name in names]).requires_grad_()
             gradient = torch.zeros_like(vectors)
-            for rows in self.chunks(len(latents)):
-                with torch.enable_grad(), self._adapters.applied(vectors, groups[rows]):
-                    predicted = self.diffusion.predicted(noisy[rows], timesteps[rows], conditioning["text"][rows])
-                    loss = ((predicted - noise[rows]).square().flatten(1).mean(1) * share[rows]).sum()
+            for samples in self.chunks(len(latents)):
+                with torch.enable_grad(), self._adapters.applied(vectors, groups[samples]):
+                    predicted = self.diffusion.predicted(
+                        noisy[samples], timesteps[samples], conditioning["text"][samples]
+                    )
+                    loss = ((predicted - noise[samples]).square().flatten(1).mean(1) * share[samples]).sum()
                     gradient += torch.autograd.grad(loss, vectors)[0]
             for name, own in zip(names, gradient, strict=True):
                 self._adam(self._learned[name], own)
@@ -127,7 +133,7 @@ class Vsd(LatentDiffusionPrior):
         }
 
     def _groups(self, prompts: Sequence[str], keys: Sequence[Key]) -> tuple[list[str], Tensor]:
-        """The names of the batch's G groups, and the group of each row, [B] int64."""
+        """Names of the batch's G groups, and the group of each sample, [B] int64."""
         if self.config.share == "prompt":
             named = list(prompts)
         else:
@@ -144,7 +150,7 @@ class Vsd(LatentDiffusionPrior):
         return self._learned[name]
 
     def _adam(self, group: Learned, gradient: Tensor) -> None:
-        """One step of Adam (arXiv 1412.6980, algorithm 1) on one group."""
+        """One step of Adam (arXiv 1412.6980, algorithm 1) for one group."""
         group.steps += 1
         group.first = torch.lerp(group.first, gradient, 1 - BETAS[0])
         group.second = torch.lerp(group.second, gradient.square(), 1 - BETAS[1])

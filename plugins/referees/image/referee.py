@@ -1,4 +1,4 @@
-"""The `image` referee: how like a reference image a view is, in the features of a CLIP or of DINOv2."""
+"""The `image` referee: similarity of a view to a reference image, in the features of a CLIP or of DINOv2."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.engine.views import resize
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.dinov2 import Dinov2
+from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
-from refcore_plugins.models.similarity import SimilarityLoss, similarity_loss
 from refcore_plugins.models.transformers_towers import CLIP, SIGLIP, TransformersTowers
+from refcore_plugins.referees.image.dinov2 import Dinov2
 
 
 class ImageSimilarity(Referee):
     """The cosine of a view's features and those of a reference image.
 
-    CLIP's features (arXiv 2103.00020) say what is shown, DINOv2's (arXiv 2304.07193) also how it looks. With
-    `compare: patches` DINOv2 is asked place by place, and the cosine is the mean over the patches, so that the layout
-    counts: use it without augmentations that move the picture. The losses are those of the referee `clip`. The
-    reference is cut to the view's proportions about its centre; the prompt is not read.
+    CLIP's features (arXiv 2103.00020) capture the content, DINOv2's (arXiv 2304.07193) also the appearance. With
+    `compare: patches`, the cosine is the mean over DINOv2's patches, so that the layout counts: use it without
+    geometric augmentations. The losses are those of the referee `clip`. The reference is centre-cropped to the view's
+    aspect ratio. The prompt is ignored.
     """
 
     class Config(PluginConfig):
-        reference: str = Field(description="file of the reference image")
+        reference: str = Field(description="File of the reference image.")
         features: Literal["clip", "hf-clip", "dinov2"] = Field(
-            "clip", description="clip: an open_clip model; hf-clip: a CLIP or SigLIP of transformers; dinov2"
+            "clip", description="clip: an open_clip model. hf-clip: a CLIP or SigLIP of transformers. dinov2: a DINOv2."
         )
         model: str = Field(
             "playground:clip",
-            description="the checkpoint, as referees `clip` and `hf-clip` name theirs; of DINOv2 a hub id or folder",
+            description="The checkpoint, as in the referees `clip` and `hf-clip`; for DINOv2 a hub id or folder.",
         )
         pretrained: str | None = Field(
-            None, description="weights of an open_clip model given by name: a tag, or a safetensors file"
+            None, description="Weights of an open_clip model given by name: a tag of open_clip, or a safetensors file."
         )
         compare: Literal["whole", "patches"] = Field(
-            "whole", description="whole: one feature of the image; patches: place by place, with dinov2"
+            "whole", description="whole: one feature vector for the image. patches: patch by patch, with dinov2."
         )
-        loss: SimilarityLoss = Field("cosine", description="cosine: 1 - cos; spherical: half the squared angle")
+        loss: SimilarityLoss = Field("cosine", description="cosine: 1 - cos. spherical: half the squared angle.")
         absent_below: float = Field(
-            0.0, ge=-1.0, lt=1.0, description="with wanted: false, the cosine at which the loss is 0"
+            0.0, ge=-1.0, lt=1.0, description="With wanted: false, the cosine up to which the loss is 0."
         )
 
         @model_validator(mode="after")
         def _patches_need_dinov2(self) -> Any:
             if self.compare == "patches" and self.features != "dinov2":
-                raise ValueError(f'compare: patches needs features: dinov2, not "{self.features}"')
+                raise ValueError(f"compare: patches needs features: dinov2; got features: {self.features}")
             return self
 
     name = "image"
@@ -81,7 +81,7 @@ class ImageSimilarity(Referee):
             self.reference = self._features(view)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Nothing: the prompt plays no part."""
+        """No tensors: the prompt is ignored."""
         return Conditioning(tuple(prompts))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
@@ -99,7 +99,7 @@ class ImageSimilarity(Referee):
         return cosine if cosine.ndim == 1 else cosine.mean(1)
 
     def _features(self, views: Tensor) -> Tensor:
-        """[N, D], or [N, T, D] patch by patch."""
+        """[N, D] features, or [N, T, D] patch by patch."""
         if self.config.compare == "patches":
             assert isinstance(self.towers, Dinov2)
             return self.towers.patches(views)
@@ -107,7 +107,7 @@ class ImageSimilarity(Referee):
 
 
 def centre(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """[1, 3, H, W] -> [1, 3, *size]: the largest centred part of those proportions, resized."""
+    """[1, 3, H, W] -> [1, 3, *size]: the largest centred crop of that aspect ratio, resized."""
     height, width = image.shape[-2:]
     scale = min(height / size[0], width / size[1])
     kept = (round(size[0] * scale), round(size[1] * scale))

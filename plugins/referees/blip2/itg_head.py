@@ -1,4 +1,4 @@
-"""BLIP-2's captioning head: how it lies on disk, and how it is taken from the original first-stage file."""
+"""BLIP-2's captioning head (image-grounded text generation, ITG): its file format and its extraction."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.conversion import read_pickled, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import read_pickled, write_safetensors
 
 FILE_NAME = "itg_head.safetensors"
-"""The head's file, beside the other files of a transformers checkpoint."""
+"""File of the head, beside the other files of a transformers checkpoint."""
 PREFIX = "cls.predictions."
 ORIGINAL = "the first-stage file of LAVIS (blip2_pretrained.pth)"
 REMEDY = f"refcore convert blip2-itg SOURCE OUT extracts one from {ORIGINAL}"
@@ -32,8 +32,8 @@ _TENSORS = (
 class ItgHead(nn.Module):
     """BERT's language head: dense, GELU, layer norm, and a linear map to the vocabulary; always float32 or wider.
 
-    The transformers class `Blip2ForImageTextRetrieval` has none. On disk the tensors carry the names that they have in
-    the original model, `cls.predictions.transform.dense.weight` and so on.
+    The transformers class `Blip2ForImageTextRetrieval` has none. In the file the tensors have the names of the original
+    model, `cls.predictions.transform.dense.weight` and so on.
     """
 
     def __init__(self, width: int, vocabulary: int, eps: float = 1e-12) -> None:
@@ -42,17 +42,18 @@ class ItgHead(nn.Module):
         self.decoder = nn.Linear(width, vocabulary)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[..., width] -> logits [..., vocabulary]. Autocast does not reach it: 30,000 logits need the precision."""
+        """[..., width] -> logits [..., vocabulary]. Without autocast: 30,000 logits need the precision."""
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.to(self.decoder.weight.dtype)
-            return self.decoder(self.transform["LayerNorm"](F.gelu(self.transform["dense"](hidden))))
+            logits: Tensor = self.decoder(self.transform["LayerNorm"](F.gelu(self.transform["dense"](hidden))))
+        return logits
 
     @classmethod
     def from_file(cls, path: Path, width: int, vocabulary: int, eps: float = 1e-12) -> ItgHead:
-        """The head in a file that `extract_itg_head` (or the playground's recipe) wrote, in float32.
+        """The head in a file written by `extract_itg_head` or by the playground's training, in float32.
 
         Raises:
-            CheckpointError: no such file, or one that is corrupt, incomplete or of a model of another size.
+            CheckpointError: the file is missing, corrupt, incomplete or of a model of another size.
         """
         if not path.is_file():
             raise CheckpointError(f"there is no captioning head at {path}; {REMEDY}")
@@ -62,7 +63,7 @@ class ItgHead(nn.Module):
             raise CheckpointError(f"the captioning head {path} is corrupt ({error}); {REMEDY}") from error
         missing = [PREFIX + name for name in _TENSORS if PREFIX + name not in tensors]
         if missing:
-            raise CheckpointError(f"{path} is no captioning head: it lacks {', '.join(missing)}; {REMEDY}")
+            raise CheckpointError(f"{path} is not a captioning head: it lacks {', '.join(missing)}; {REMEDY}")
         shape = tuple(tensors[PREFIX + "decoder.weight"].shape)
         if shape != (vocabulary, width):
             raise CheckpointError(
@@ -78,17 +79,14 @@ class ItgHead(nn.Module):
 
 
 def extract_itg_head(source: str | Path, out: str | Path) -> Path:
-    """Takes the captioning head out of the original first-stage file of BLIP-2 and writes it as safetensors.
-
-    Only tensors are unpickled (`weights_only`), and the file is mapped, not read, so that its gigabytes do not pass
-    through memory. The result appears under its name when it is complete.
+    """Extracts the captioning head from the original first-stage file of BLIP-2, as safetensors.
 
     Args:
-        source: the first-stage file of LAVIS, `blip2_pretrained.pth`: `{"model": {"Qformer.cls.predictions...": ...}}`.
-        out: the file to write, or an existing folder, which receives `itg_head.safetensors`.
+        source: The first-stage file of LAVIS, `blip2_pretrained.pth`: `{"model": {"Qformer.cls.predictions...": ...}}`.
+        out: The safetensors file, or an existing folder for `itg_head.safetensors`.
 
     Returns:
-        The file that was written.
+        The file written.
 
     Raises:
         CheckpointError: `source` is missing, corrupt or without that head, or `out` cannot be written.
@@ -98,7 +96,7 @@ def extract_itg_head(source: str | Path, out: str | Path) -> Path:
         out = out / FILE_NAME
     state = read_pickled(source, ORIGINAL)
     head = {name.removeprefix("Qformer."): value for name, value in state.items() if name.startswith("Qformer.cls.")}
-    # The decoder shares its matrix with the word embeddings and its bias with the head; a file may name either.
+    # The decoder's matrix is that of the word embeddings, and its bias is the head's; a file may name either.
     for name, other in (
         ("decoder.weight", "Qformer.bert.embeddings.word_embeddings.weight"),
         ("decoder.bias", "Qformer.cls.predictions.bias"),
@@ -110,6 +108,6 @@ def extract_itg_head(source: str | Path, out: str | Path) -> Path:
         found = sorted({name.split(".")[0] for name in state})[:6]
         raise CheckpointError(
             f"{source} has no captioning head: Qformer.{PREFIX}{missing[0]} is missing; "
-            f"it holds {', '.join(found) or 'no tensors'}; expected {ORIGINAL}, second-stage files have no such head"
+            f"it holds {', '.join(found) or 'no tensors'}; expected {ORIGINAL}; second-stage files have no such head"
         )
     return write_safetensors({PREFIX + name: head[PREFIX + name] for name in _TENSORS}, out)

@@ -30,7 +30,7 @@ def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
 
 
 def sds_gradient(noise: Tensor, noise_pred: Tensor, weight: Tensor) -> Tensor:
-    """w(t) (eps_hat - eps), eq. 3 of DreamFusion (arXiv 2209.14988): the UNet's Jacobian is left out.
+    """w(t) (eps_hat - eps), eq. 3 of DreamFusion (arXiv 2209.14988): without the UNet's Jacobian.
 
     >>> import torch
     >>> sds_gradient(torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]]), torch.tensor([2.0]))
@@ -58,14 +58,14 @@ def nfsd_gradient(
 def ddim_step(noisy: Tensor, noise_pred: Tensor, alpha_bar: Tensor, alpha_bar_to: Tensor) -> Tensor:
     """x' = sqrt(alpha_bar') x0_hat + sqrt(1 - alpha_bar') eps_hat, eq. 12 of DDIM (arXiv 2010.02502) without noise.
 
-    Either way: toward the image, or (inversion) toward the noise.
+    In either direction: toward the image, or (inversion) toward the noise.
     """
     clean = (noisy - _per_sample((1 - alpha_bar).sqrt()) * noise_pred) / _per_sample(alpha_bar.sqrt())
     return add_noise(clean, noise_pred, alpha_bar_to)
 
 
 def noise_between(latents: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-    """eps with which `add_noise` makes `noisy` of `latents`; alpha_bar below 1."""
+    """The noise eps with which `add_noise` turns `latents` into `noisy`; alpha_bar < 1."""
     return (noisy - _per_sample(alpha_bar.sqrt()) * latents) / _per_sample((1 - alpha_bar).sqrt())
 
 

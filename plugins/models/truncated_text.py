@@ -1,17 +1,17 @@
-"""What a referee's tokenizer leaves unread of a prompt."""
+"""Text of a prompt that a tokenizer truncates."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def text_beyond(tokenizer: Any, prompt: str, context: int) -> str:
-    """The end of a prompt that does not fit into `context` tokens of a transformers tokenizer, "" where all of it does.
+def truncated_text(tokenizer: Any, prompt: str, context: int) -> str:
+    """Text at the end of a prompt that exceeds `context` tokens of a transformers tokenizer; "" if none.
 
-    Given as the user wrote it where the tokenizer knows which characters a token came from, else decoded.
+    As the user wrote it, or decoded from the tokens if the tokenizer does not map them to characters.
     """
     room = context - tokenizer.num_special_tokens_to_add(pair=False)
-    # A tokenizer that is asked for everything warns of its own limit; the conditioning reports it better.
+    # Not verbose: the tokenizer would warn of its limit, which the conditioning reports.
     options = {"add_special_tokens": False, "truncation": False, "verbose": False}
     if not tokenizer.is_fast:
         return str(tokenizer.decode(tokenizer(prompt, **options).input_ids[room:], skip_special_tokens=True)).strip()

@@ -1,4 +1,4 @@
-"""Models that answer questions about an image: how probable an answer is, differentiable in the image."""
+"""Visual question answering: the probability of an answer, differentiable in the image."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ BLIP = "BlipForQuestionAnswering"
 
 
 class Answering(Protocol):
-    """A question-answering model and the one answer whose probability is asked for."""
+    """A question-answering model with a fixed answer."""
 
     input_size: tuple[int, int]
     tokenizer: Any
     context: int
-    """Tokens that a question may have, those around it included."""
+    """Maximum number of tokens of a question, with the tokens around it."""
 
     def length(self, question: str) -> int:
-        """Tokens of a question, those around it included."""
+        """Number of tokens of a question, with the tokens around it."""
 
     def tokens(self, questions: Sequence[str]) -> dict[str, Tensor]:
-        """P questions as the model takes them, padded alike: tensors [P, L]."""
+        """Model inputs of P questions, padded to the same length: tensors [P, L]."""
 
     def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
-        """[N] logarithm of the answer's probability, from views [N, 3, H, W] in [0, 1] and N questions' tokens.
+        """[N] log-probabilities of the answer, for views [N, 3, H, W] in [0, 1] and the tokens of N questions.
 
-        float32 or wider, at most 0; the mean over the answer's tokens, each given those before it.
+        The mean over the answer's tokens, each given those before it; at most 0, in float32 or wider.
         """
 
 
 class BlipAnswering:
-    """BLIP (arXiv 2201.12086): an encoder reads image and question, a decoder answers."""
+    """BLIP (arXiv 2201.12086): an encoder for image and question, and a decoder for the answer."""
 
     def __init__(
         self, folder: TransformersFolder, answer: str | None, device: torch.device, dtype: torch.dtype
@@ -55,7 +55,7 @@ class BlipAnswering:
         self.answer = _answer_ids(self.tokenizer, answer or "yes", folder).to(device)
         start = torch.tensor([model.decoder_start_token_id], device=device)
         self.written = torch.cat([start, self.answer[:-1]])
-        """What the decoder is given: the beginning, and the answer but for its last token."""
+        """Input of the decoder: the start token, and the answer without its last token."""
 
     def length(self, question: str) -> int:
         """See `Answering`."""
@@ -75,25 +75,25 @@ class BlipAnswering:
         question = self.model.text_encoder(
             input_ids=text["input_ids"], attention_mask=mask, encoder_hidden_states=image
         ).last_hidden_state
-        # The decoder of transformers looks at a question's padding too (its cross-attention never gets the mask), so
-        # that questions are answered together with those of their own length.
+        # The decoder in transformers attends to a question's padding too (its cross-attention never gets the mask), so
+        # questions are answered in batches of the same length.
         lengths = mask.sum(1)
-        found = torch.zeros(len(views), dtype=torch.promote_types(question.dtype, torch.float32), device=views.device)
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero().squeeze(1)
+        log_p = torch.zeros(len(views), dtype=torch.promote_types(question.dtype, torch.float32), device=views.device)
+        for length in torch.unique(lengths).tolist():
+            of_length = (lengths == length).nonzero().squeeze(1)
             logits = self.model.text_decoder(
-                input_ids=self.written.expand(len(rows), -1),
-                encoder_hidden_states=question[rows, :length],
+                input_ids=self.written.expand(len(of_length), -1),
+                encoder_hidden_states=question[of_length, :length],
                 use_cache=False,
             ).logits
-            found = found.index_copy(0, rows, _mean_log_probability(logits, self.answer).to(found.dtype))
-        return found
+            log_p = log_p.index_copy(0, of_length, _mean_log_probability(logits, self.answer).to(log_p.dtype))
+        return log_p
 
 
 class ChatAnswering:
-    """A language model that is shown the image among the words, of one fixed size: LLaVA 1.5, PaliGemma and their like.
+    """A language model with image tokens, for images of one fixed size: LLaVA 1.5, PaliGemma and similar models.
 
-    Whether its processor does no more than resize and normalise is tried out on loading, with a picture of noise.
+    Loading checks on an image of noise that the processor only resizes and normalises.
 
     Raises:
         CheckpointError: the checkpoint is of another kind, or its processor makes tiles, patches or several sizes.
@@ -108,7 +108,7 @@ class ChatAnswering:
             self._text_config, "is_encoder_decoder", False
         ):
             raise CheckpointError(
-                f'{folder.plugin}: model "{folder.model}" is a {folder.kind}, an encoder and a decoder, which is not '
+                f'{folder.plugin}: model "{folder.model}" is a {folder.kind}, an encoder-decoder, which is not '
                 f"supported; {folder.expected}"
             )
         self.processor: Any = folder.load_processor()
@@ -127,7 +127,7 @@ class ChatAnswering:
         return int(self.tokens([question])["input_ids"].shape[1])
 
     def tokens(self, questions: Sequence[str]) -> dict[str, Tensor]:
-        """See `Answering`. Padded at the beginning, so that every question ends where the answer is written."""
+        """See `Answering`. Padded on the left, so that every question ends where the answer starts."""
         height, width = self.input_size
         blank = Image.new("RGB", (width, height))
         encoded = self.processor(
@@ -158,7 +158,7 @@ class ChatAnswering:
         return _mean_log_probability(logits[:, -steps:], self.answer)
 
     def _turn(self, question: str) -> str:
-        """The question in the words that the model was tuned on, ready to be answered."""
+        """The question in the model's chat template, up to the answer."""
         if not getattr(self.processor, "chat_template", None):
             return question
         content = [{"type": "image"}, {"type": "text", "text": question}]
@@ -169,17 +169,17 @@ class ChatAnswering:
         )
 
     def _try_processor(self, folder: TransformersFolder, device: torch.device) -> None:
-        """Raises unless the processor gives [1, 3, H, W] pixels that are those of `Normalise`."""
+        """Raises unless the processor's pixels are [1, 3, H, W] and equal those of `Normalise`."""
         levels = np.random.default_rng(0).integers(0, 256, (*self.input_size, 3), dtype=np.uint8)
-        found = self.processor.image_processor(images=Image.fromarray(levels), return_tensors="pt")
+        output = self.processor.image_processor(images=Image.fromarray(levels), return_tensors="pt")
         ours = self.normalise(torch.from_numpy(levels).permute(2, 0, 1)[None].to(device).float() / 255).cpu()
-        given = found["pixel_values"]
-        extra = sorted(set(found) - {"pixel_values"})
+        given = output["pixel_values"]
+        extra = sorted(set(output) - {"pixel_values"})
         if extra or given.shape != ours.shape or (given - ours).abs().max() > 1e-3:
             what = f"pixels {list(given.shape)}" + (f" with {', '.join(extra)}" if extra else "")
             raise CheckpointError(
-                f'{folder.plugin}: the processor of model "{folder.model}" ({folder.kind}) makes {what} of an image, '
-                f"where pixels {list(ours.shape)}, resized and normalised, were expected; tiles and patches of several "
+                f'{folder.plugin}: the processor of model "{folder.model}" ({folder.kind}) makes {what} of an image; '
+                f"expected pixels {list(ours.shape)}, resized and normalised; tiles and patches of several "
                 "sizes are not supported: use a model such as llava-hf/llava-1.5-7b-hf or Salesforce/blip-vqa-base"
             )
 
@@ -189,12 +189,12 @@ def _answer_ids(tokenizer: Any, answer: str, folder: TransformersFolder) -> Tens
     if not ids or ids == [tokenizer.unk_token_id]:
         raise CheckpointError(
             f'{folder.plugin}: the tokenizer of model "{folder.model}" has no token for the answer "{answer}"; '
-            "set `answer` to a word that it has"
+            "set `answer` to a word in its vocabulary"
         )
     return torch.tensor(ids)
 
 
 def _mean_log_probability(logits: Tensor, answer: Tensor) -> Tensor:
-    """[N] from logits [N, K, V] of the answer's K tokens [K]."""
+    """[N] mean log-probabilities of the answer's tokens [K], from logits [N, K, V]."""
     logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     return logs.gather(-1, answer.expand(len(logs), -1).unsqueeze(-1)).squeeze(-1).mean(1)

@@ -19,14 +19,14 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.itg import FILE_NAME, ItgHead, extract_itg_head
+from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
-from refcore_plugins.models.similarity import unit
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.blip2.itg_head import FILE_NAME, ItgHead, extract_itg_head
 
 CONTEXT_LENGTH = 32
-"""Text tokens that BLIP-2's first stage was trained with, first and last included (LAVIS: max_txt_len)."""
+"""Text tokens in the training of BLIP-2's first stage, first and last included (LAVIS: max_txt_len)."""
 EPS = 1e-8
 """Added inside the logarithm of a probability, as in the reference code."""
 ARCHITECTURE = "Blip2ForImageTextRetrieval"
@@ -36,7 +36,7 @@ EXPECTED = f"expected a {ARCHITECTURE} of transformers, such as Salesforce/blip2
 class Blip2(Referee):
     """The first stage of BLIP-2 (arXiv 2301.12597, section 3.2): image transformer and Q-Former, with three losses.
 
-    Each is bounded below by 0, and each has a negated question for what must not be seen:
+    Each loss is bounded below by 0 and has a negated form for prompts that are not wanted:
 
     | loss | wanted | not wanted |
     | --- | --- | --- |
@@ -44,10 +44,10 @@ class Blip2(Referee):
     | ITC, contrast | 1 - cos | cos, where positive |
     | ITG, captioning | cross-entropy | -log(1 - q + 1e-8), q = exp(-cross-entropy) |
 
-    p is the probability of a match, from the two-way head's logits averaged over the query tokens; cos the largest
-    cosine of a query token and the text; the cross-entropy the mean over the prompt's tokens, each predicted from the
-    image and the tokens before it. q is the geometric mean of those tokens' probabilities, so that the negated ITG is
-    an unlikelihood (arXiv 1908.04319): the cross-entropy itself has no upper bound and could not be maximised.
+    p is the probability of a match, from the two-way head's logits averaged over the query tokens. cos is the largest
+    cosine of a query token and the text. The cross-entropy is the mean over the prompt's tokens, each predicted from
+    the image and the tokens before it, and q is the geometric mean of those tokens' probabilities. The negated ITG is
+    thus an unlikelihood (arXiv 1908.04319); the cross-entropy itself has no upper bound and could not be maximised.
 
     The vision tower runs in the dtype of `load`; Q-Former and heads run in float32 (float64 with it).
     """
@@ -56,22 +56,22 @@ class Blip2(Referee):
         checkpoint_fields = ("model", "itg_head")
         model: str = Field(
             "playground:blip2",
-            description=f"a {ARCHITECTURE} of transformers: hub id, folder or playground:blip2",
+            description=f"A {ARCHITECTURE} of transformers: hub id, folder or playground:blip2.",
         )
-        itm: float = Field(1.0, ge=0.0, description="weight of the matching loss")
-        itg: float = Field(1.0, ge=0.0, description="weight of the captioning loss; needs a captioning head")
-        itc: float = Field(0.0, ge=0.0, description="weight of the contrastive loss")
+        itm: float = Field(1.0, ge=0.0, description="Weight of the matching loss.")
+        itg: float = Field(1.0, ge=0.0, description="Weight of the captioning loss; needs a captioning head.")
+        itc: float = Field(0.0, ge=0.0, description="Weight of the contrastive loss.")
         itg_head: str | None = Field(
-            None, description=f"file of the captioning head; null: {FILE_NAME} beside the checkpoint"
+            None, description=f"File of the captioning head; null: {FILE_NAME} beside the checkpoint."
         )
         label_smoothing: float = Field(
-            0.1, ge=0.0, lt=1.0, description="of the captioning loss of a wanted prompt (LAVIS: 0.1)"
+            0.1, ge=0.0, lt=1.0, description="Label smoothing of the captioning loss of a wanted prompt (LAVIS: 0.1)."
         )
 
         @model_validator(mode="after")
         def _some_loss(self) -> Any:
             if self.itm == self.itg == self.itc == 0:
-                raise ValueError("itm, itg and itc are all 0: nothing would be judged; give one of them a weight")
+                raise ValueError("itm, itg and itc are all 0, so nothing would be judged; give one of them a weight")
             return self
 
     name = "blip2"
@@ -82,8 +82,8 @@ class Blip2(Referee):
         """See `Referee.load`."""
         folder = TransformersFolder(self.name, self.config.model, EXPECTED)
         folder.require([ARCHITECTURE])
-        # Attention written out is the fastest on the CPU (as in attention.py), a fused kernel elsewhere.
-        # Loaded in float32 first: in half precision, transformers would round what is to run in float32.
+        # Eager attention is the fastest on the CPU (as in attention.py), a fused kernel elsewhere.
+        # Loaded in float32 first: in half precision, transformers would round the parts that run in float32.
         model = folder.load_model(Blip2ForImageTextRetrieval, attention="eager" if device.type == "cpu" else "sdpa")
         self.tokenizer: Any = folder.load_tokenizer(padding_side="right")
         processor = folder.load_image_processor()
@@ -100,7 +100,7 @@ class Blip2(Referee):
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Tokens `ids` and `mask` [P, L], and the unit text features of the contrast, `text` [P, D]."""
+        """Tokens, `ids` and `mask` [P, L], and unit text features of the contrastive loss, `text` [P, D]."""
         encoded = self.tokenizer(
             list(prompts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
         ).to(self.device)
@@ -109,7 +109,7 @@ class Blip2(Referee):
             query_embeds=self.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
         ).last_hidden_state
         text = unit(self.model.text_projection(hidden[:, 0]))
-        truncated = tuple(text_beyond(self.tokenizer, prompt, self.context) for prompt in prompts)
+        truncated = tuple(truncated_text(self.tokenizer, prompt, self.context) for prompt in prompts)
         return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, truncated)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
@@ -120,7 +120,7 @@ class Blip2(Referee):
     def losses(
         self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True
     ) -> dict[str, Tensor]:
-        """The losses that have a weight, by name (`itm`, `itg`, `itc`), each [N], not yet weighted; see `judge`."""
+        """Losses [N] before weighting, by name (`itm`, `itg`, `itc`); only those with a weight. See `judge`."""
         weights, text = self.config, conditioning.select(prompt_index)
         losses: dict[str, Tensor] = {}
         match, queries, caption = self._fuse(views, text, bool(weights.itm), bool(weights.itc), bool(weights.itg))
@@ -145,13 +145,13 @@ class Blip2(Referee):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """The Q-Former's last hidden states, from one pass of the vision tower and one of the Q-Former.
 
-        Up to two sets of the same query tokens stand in one sequence, and a mask keeps them apart: queries that see
-        the text and are seen by it (matching), and queries that see only themselves (contrast, and captioning, whose
-        text sees them and its own past). So the cross-attention's keys and values of the image are computed once.
+        The sequence holds up to two copies of the query tokens, separated by the attention mask: queries that attend to
+        the text and it to them (matching), and queries that attend only to each other (contrast, and captioning, whose
+        text attends to them and to its own past). So the image's keys and values are computed once.
 
         Returns:
             Hidden states of the matching queries [N, Q, W], of the lone queries [N, Q, W], and of the captioning text
-            [N, L, W], None for what was not asked for.
+            [N, L, W]; None for each that the arguments leave out.
         """
         model, n, q = self.model, len(views), self.model.config.num_query_tokens
         ids, mask = text["ids"], text["mask"]
@@ -190,11 +190,11 @@ class Blip2(Referee):
 
     def _match_probability(self, queries: Tensor | None) -> Tensor:
         """[N, 2]: probabilities of no match and of a match."""
-        logits = self.model.itm_head(queries).mean(1)
+        logits: Tensor = self.model.itm_head(queries).mean(1)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
 
     def _caption_ids(self, ids: Tensor) -> Tensor:
-        """The prompt as the captioning loss has it: the first token says that text is to be written."""
+        """Token ids for the captioning loss: the first token marks the start of a caption."""
         return torch.cat([torch.full_like(ids[:, :1], self.tokenizer.bos_token_id), ids[:, 1:]], 1)
 
     def _caption_loss(self, hidden: Tensor, text: dict[str, Tensor], wanted: bool) -> Tensor:
@@ -209,8 +209,7 @@ class Blip2(Referee):
         return loss if wanted else -torch.log(-torch.expm1(-loss) + EPS)
 
     def _load_head(self, source: str) -> ItgHead:
-        """The captioning head that the config names, or the one beside the checkpoint."""
-        wanted = f'blip2: model "{self.config.model}" is asked for its captioning loss (itg: {self.config.itg:g})'
+        """The captioning head named in the config, or the one beside the checkpoint."""
         if self.config.itg_head is not None:
             path = Path(self.config.itg_head).expanduser()
         elif Path(source).is_dir():
@@ -222,7 +221,13 @@ class Blip2(Referee):
         try:
             head = ItgHead.from_file(path, config.hidden_size, config.vocab_size, config.layer_norm_eps)
         except CheckpointError as error:
-            raise CheckpointError(f"{wanted}, but {error}; or set itg: 0") from error
+            raise CheckpointError(
+                f'blip2: the captioning loss (itg: {self.config.itg:g}) of model "{self.config.model}" needs a head, '
+                f"but {error}; or set itg: 0"
+            ) from error
         if self.tokenizer.bos_token_id is None:
-            raise CheckpointError(f"{wanted}, but its tokenizer has no beginning-of-caption token ([DEC] in BLIP-2)")
+            raise CheckpointError(
+                f"blip2: the captioning loss (itg: {self.config.itg:g}) needs a beginning-of-caption token ([DEC] in "
+                f'BLIP-2), which the tokenizer of model "{self.config.model}" lacks; set itg: 0'
+            )
         return head

@@ -1,31 +1,32 @@
-"""Similarity of features as a loss: unit vectors, their cosine or angle, and the referee that two towers make of it."""
+"""Base of the referees with an image tower and a text tower: cosine of their features."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
 
-SimilarityLoss = Literal["cosine", "spherical"]
+PROMPTS_AT_ONCE = 256
+"""Prompts in one pass of a text tower, which bounds its memory."""
 
 
 class Towers(Protocol):
-    """An image tower and a text tower that meet in one space, as every CLIP and SigLIP has them."""
+    """An image tower and a text tower with a common feature space, as in every CLIP and SigLIP."""
 
     input_size: tuple[int, int]
     scale: Tensor
-    """[] factor of the cosine in the model's own logits."""
+    """[] factor of the cosine in the model's logits."""
     bias: Tensor
-    """[] what is added to them: 0 for a CLIP."""
+    """[] bias of the model's logits; 0 for a CLIP."""
 
     def image(self, views: Tensor) -> Tensor:
         """[N, 3, H, W] in [0, 1] -> [N, D] unit features, float32 or wider, differentiable."""
@@ -33,29 +34,29 @@ class Towers(Protocol):
     def text(self, prompts: Sequence[str]) -> Tensor:
         """P prompts -> [P, D] unit features, float32 or wider. No gradient."""
 
-    def unread(self, prompt: str) -> str:
-        """The end of the prompt that does not fit into the context, "" where all of it does."""
+    def truncated(self, prompt: str) -> str:
+        """Text at the end of the prompt that exceeds the context; "" if none."""
 
     def finish_reading(self) -> None:
         """Drops the text tower."""
 
 
 class TwoTowers(Referee):
-    """The cosine of image and prompt in the space of two towers. Subclasses say where the towers come from.
+    """The cosine of image and prompt in the feature space of two towers. Subclasses load the towers.
 
     Wanted, the loss is 1 - cos (in [0, 2]) or half the squared angle (in [0, pi^2 / 2]). Not wanted, it is the
-    part of the cosine above `absent_below` (or the angle's like): bounded below by 0, and with no gradient once the
-    prompt is no longer seen in the image. A CLIP has no probability of a match, so there is no -log(1 - p) to take; and
-    1 + cos would go on pushing an image without a trace of the prompt, towards features of nothing.
+    part of the cosine above `absent_below` (correspondingly for the angle), which is bounded below by 0 and has no
+    gradient once the prompt is absent from the image. A CLIP has no probability of a match and so no -log(1 - p), and
+    1 + cos would keep pushing an image without a trace of the prompt, towards features of nothing.
     """
 
     class Config(PluginConfig):
-        loss: SimilarityLoss = Field("cosine", description="cosine: 1 - cos; spherical: half the squared angle")
+        loss: SimilarityLoss = Field("cosine", description="cosine: 1 - cos. spherical: half the squared angle.")
         absent_below: float = Field(
             0.0,
             ge=-1.0,
             lt=1.0,
-            description="with wanted: false, the cosine at which the prompt counts as absent and the loss is 0",
+            description="With wanted: false, the cosine up to which the prompt counts as absent and the loss is 0.",
         )
 
     bounded_above: ClassVar[bool] = True
@@ -73,8 +74,8 @@ class TwoTowers(Referee):
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Unit text features, tensor `text` [P, D], and the end of each prompt that is beyond the context."""
-        truncated = tuple(self.towers.unread(prompt) for prompt in prompts)
+        """Unit text features, `text` [P, D]."""
+        truncated = tuple(self.towers.truncated(prompt) for prompt in prompts)
         return Conditioning(tuple(prompts), {"text": self.towers.text(prompts)}, truncated)
 
     def finish_reading(self) -> None:
@@ -93,25 +94,3 @@ class TwoTowers(Referee):
     def cosine(self, views: Tensor, text: Tensor) -> Tensor:
         """[N] cosines of views [N, 3, H, W] and unit text features [N, D]."""
         return (self.towers.image(views) * text).sum(-1)
-
-
-def unit(features: Tensor) -> Tensor:
-    """Unit vectors along the last dimension, in float32 (float64 stays)."""
-    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
-
-
-def similarity_loss(cosine: Tensor, loss: SimilarityLoss, wanted: bool, absent_below: float = 0.0) -> Tensor:
-    """The loss of [N] cosines: how far they are from 1 or, for what is not wanted, above `absent_below`."""
-    distance = _half_square_angle if loss == "spherical" else _one_minus
-    if wanted:
-        return distance(cosine)
-    return (distance(torch.full_like(cosine, absent_below)) - distance(cosine)).clamp(min=0)
-
-
-def _one_minus(cosine: Tensor) -> Tensor:
-    return 1 - cosine
-
-
-def _half_square_angle(cosine: Tensor) -> Tensor:
-    """Half the squared angle of a cosine, kept off +-1, where the derivative of acos is infinite."""
-    return 0.5 * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().square()

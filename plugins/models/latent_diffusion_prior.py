@@ -1,4 +1,4 @@
-"""What every prior made of a Stable Diffusion model shares: models, latents, text, draws, guidance and samples."""
+"""Base of the priors that use a Stable Diffusion model: config, text, noising, guidance and sampling."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
-from refcore_plugins.models.distillation import WEIGHTINGS, add_noise, guide
+from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 
 
 @dataclass(frozen=True)
 class Noised:
-    """Latents with the noise that was drawn for them in a step. Everything has B rows."""
+    """Latents with the timesteps and noise drawn for them in a step. Every tensor has first dimension B."""
 
     latents: Tensor
     """[B, C, h, w]"""
@@ -41,10 +41,10 @@ class Noised:
     text: Tensor
     """[B, T, D] text features of the prompts."""
     negative: Tensor
-    """[B, T, D], of the negative prompt."""
+    """[B, T, D] text features of the negative prompt."""
 
-    def __getitem__(self, rows: Tensor) -> Noised:
-        return Noised(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def __getitem__(self, samples: Tensor) -> Noised:
+        return Noised(*(getattr(self, field.name)[samples] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -53,32 +53,34 @@ class Noised:
 class LatentDiffusionPrior(Prior):
     """A prior on latents whose gradient comes from the noise that a Stable Diffusion model predicts in them.
 
-    Subclasses give the equation, `distil`. Such gradients are those of no loss, so the value is None.
+    Subclasses implement the equation, `distil`. Such gradients are not those of a loss, so the value is None.
     """
 
     class Config(PluginConfig):
         model: str = Field(
             "playground:diffusion",
-            description="Stable Diffusion 1.x or 2.x folder or hub id, or playground:diffusion.",
+            description="Stable Diffusion 1.x or 2.x: folder, hub id or playground:diffusion.",
         )
         timesteps: tuple[int, int] = Field(
-            (50, 948), description="Lowest and highest timestep drawn, both included, of the model's 1000."
+            (50, 948), description="Lowest and highest timestep drawn, both inclusive, of the model's 1000."
         )
         anneal: int | None = Field(
             None,
             ge=1,
-            description="Steps over which the timestep falls evenly from the highest to the lowest, instead of being "
-            "drawn; it stays there. null: drawn.",
+            description="Steps over which the timestep falls linearly from highest to lowest, where it stays; "
+            "null: timesteps are drawn.",
         )
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
             "constant",
-            description="w(t). constant: 2 (the paper's). uniform: 1. sigma2: 1 - alpha_bar (DreamFusion's). "
+            description="Weight w(t). constant: 2 (as in the paper). uniform: 1. sigma2: 1 - alpha_bar (DreamFusion). "
             "fantasia3d: sqrt(alpha_bar) (1 - alpha_bar). x0: the step to the predicted clean latent.",
         )
-        normalise: bool = Field(True, description="Divide by the latent's height x width, as the paper does.")
-        negative_prompt: str = Field("", description="What guidance leads away from; empty for no text.")
+        normalise: bool = Field(
+            True, description="Divide the gradient by the latent's height x width, as in the paper."
+        )
+        negative_prompt: str = Field("", description="Prompt that guidance leads away from; empty for none.")
         chunk: int | None = Field(
-            None, ge=1, description="Samples in one UNet call (two latents each, with guidance); null for all at once."
+            None, ge=1, description="Samples in one UNet call (two latents each, with guidance); null: all at once."
         )
 
         @model_validator(mode="after")
@@ -93,7 +95,7 @@ class LatentDiffusionPrior(Prior):
     config: Any
     diffusion: StableDiffusion
     autoencoder: Autoencoder | None = None
-    """Only on canvases without latents."""
+    """Encoder of images; loaded only for canvases without latents."""
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = torch.device(device), dtype
@@ -120,7 +122,7 @@ class LatentDiffusionPrior(Prior):
         ours = latent_space(folder)
         if theirs != ours:
             reason = (
-                "another autoencoder made them"
+                "they are of another autoencoder"
                 if theirs.fingerprint != ours.fingerprint
                 else f"they are scaled by {theirs.scale} and shifted by {theirs.shift}, "
                 f"not by {ours.scale} and {ours.shift}"
@@ -131,30 +133,30 @@ class LatentDiffusionPrior(Prior):
             )
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """Text features "text" [P, T, D], and those of the negative prompt, "negative" [P, T, D]."""
+        """Text features of the prompts, `text` [P, T, D], and of the negative prompt, `negative` [P, T, D]."""
         text = self.diffusion.encode_text(prompts)
         negative = self.diffusion.encode_text([self.config.negative_prompt]).expand_as(text)
-        truncated = tuple(self.diffusion.cut(prompt) for prompt in prompts)
+        truncated = tuple(self.diffusion.truncated(prompt) for prompt in prompts)
         return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated)
 
     def finish_reading(self) -> None:
         self.diffusion.finish_reading()
 
     def encode(self, images: Tensor) -> Tensor:
-        """Scaled latents of images [B, 3, H, W] in [0, 1], differentiable. `accept` has loaded the encoder."""
+        """See `Prior.encode`."""
         if self.autoencoder is None:
             self.autoencoder = load_autoencoder(self.diffusion.folder, self.device, self.dtype)
         return self.autoencoder.encode(images)
 
     @abstractmethod
     def distil(self, batch: Noised, step: int) -> Tensor:
-        """[B, C, h, w]: the gradient that is w(t) times a difference of noises, row by row, before `normalise`."""
+        """[B, C, h, w] gradients, w(t) times a difference of noises, before `normalise`; samples are independent."""
 
     @torch.no_grad()
     def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
-        """The gradient of `distil`, over h*w if `normalise`, for x [B, C, h, w]; timestep and noise are per sample."""
+        """The gradient of `distil` for x [B, C, h, w], divided by h*w if `normalise`; each sample has its own draws."""
         batch = self.noised(x, conditioning, step, rng)
-        gradient = torch.cat([self.distil(batch[rows], step) for rows in self.chunks(len(batch))])
+        gradient = torch.cat([self.distil(batch[samples], step) for samples in self.chunks(len(batch))])
         if self.config.normalise:
             gradient = gradient / (x.shape[-2] * x.shape[-1])
         return gradient, None
@@ -170,19 +172,19 @@ class LatentDiffusionPrior(Prior):
         around: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """See `Prior.sample`. DDIM, and SDEdit (arXiv 2108.01073) where there is an `around`."""
+        """See `Prior.sample`. DDIM, or SDEdit (arXiv 2108.01073) with `around`."""
         noise = rng.normal(*shape)
         parts = [
             self.diffusion.ddim(
-                noise[rows],
+                noise[samples],
                 steps,
-                lambda noisy, t, rows=rows: self.guided(  # type: ignore[misc]
-                    noisy, t, conditioning["text"][rows], conditioning["negative"][rows], guidance
+                lambda noisy, t, samples=samples: self.guided(  # type: ignore[misc]
+                    noisy, t, conditioning["text"][samples], conditioning["negative"][samples], guidance
                 ),
-                None if around is None else around[rows],
+                None if around is None else around[samples],
                 strength,
             )
-            for rows in self.chunks(len(noise))
+            for samples in self.chunks(len(noise))
         ]
         return torch.cat(parts)
 
@@ -204,7 +206,7 @@ class LatentDiffusionPrior(Prior):
         )
 
     def draw_timesteps(self, step: int, rng: Rng) -> Tensor:
-        """[B] int64, uniform in the config's range, or where `anneal` has come to at this step."""
+        """[B] int64, uniform in the config's range, or with `anneal` the timestep of this step."""
         low, high = self.config.timesteps
         if self.config.anneal is not None:
             fallen = round((high - low) * min(1.0, step / self.config.anneal))
@@ -212,7 +214,7 @@ class LatentDiffusionPrior(Prior):
         return rng.integers(low, high + 1)
 
     def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor, guidance: float) -> Tensor:
-        """The guided noise; both halves of guidance in one UNet call, and one half alone where the other cancels."""
+        """The guided noise. One UNet call for both predictions, and only one prediction where the other cancels."""
         if guidance == 1:
             return self.diffusion.noise(noisy, timesteps, text)
         if guidance == 0:
@@ -220,11 +222,11 @@ class LatentDiffusionPrior(Prior):
         return guide(*self.both(noisy, timesteps, text, negative), guidance)
 
     def both(self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """The noise predicted for the negative prompt and for the prompt, in one UNet call."""
+        """Noise predicted for the negative prompt, and for the prompt, in one UNet call."""
         out = self.diffusion.noise(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
         without, given = out.chunk(2)
         return without, given
 
     def chunks(self, n: int) -> tuple[Tensor, ...]:
-        """The rows of each UNet call."""
-        return torch.arange(n, device=self.device).split(self.config.chunk or max(1, n))
+        """Sample indices of each UNet call."""
+        return torch.split(torch.arange(n, device=self.device), self.config.chunk or max(1, n))

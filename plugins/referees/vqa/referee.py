@@ -1,4 +1,4 @@
-"""The `vqa` referee: VQAScore, the probability of a yes to whether the image shows the prompt."""
+"""The `vqa` referee: VQAScore, the probability of "yes" when a model is asked if the image shows the prompt."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from torch import Tensor
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.answering import BLIP, Answering, BlipAnswering, ChatAnswering
-from refcore_plugins.models.text import text_beyond
 from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.vqa.question_answering import BLIP, Answering, BlipAnswering, ChatAnswering
 
 EPS = 1e-8
-"""Added inside the logarithm of 1 - p, which has an end that way."""
+"""Added inside the logarithm of 1 - p, which bounds the loss."""
 
 
 class Vqa(Referee):
     """VQAScore (arXiv 2404.01291, eq. 2): p("yes" | image, 'Does this figure show "PROMPT"?').
 
-    p is the probability of the answer's tokens, each given those before it: their geometric mean, where the answer has
-    more than one token. Wanted, the loss is -log p; not wanted, -log(1 - p + 1e-8). Both are bounded below by 0.
+    p is the probability of the answer's token given the question, or the geometric mean if the answer has several
+    tokens, each given those before it. Wanted, the loss is -log p; not wanted, -log(1 - p + 1e-8). Both are bounded
+    below by 0.
 
-    A question holds relations and counts together as one sentence, which a CLIP reads as a bag of words.
+    The model reads a sentence with its relations and counts, where a CLIP reads little more than a bag of words.
     """
 
     class Config(PluginConfig):
         model: str = Field(
             "Salesforce/blip-vqa-base",
-            description=f"hub id or folder of transformers: a {BLIP}, or an image-text-to-text model whose processor "
-            "makes one square image (LLaVA 1.5, PaliGemma)",
+            description=f"Hub id or folder of transformers: a {BLIP}, or an image-text-to-text model whose processor "
+            "makes one square image (LLaVA 1.5, PaliGemma).",
         )
         question: str = Field(
-            'Does this figure show "{}"? Please answer yes or no.', description="the question; {} is the prompt"
+            'Does this figure show "{}"? Please answer yes or no.',
+            description="The question; {} stands for the prompt.",
         )
-        answer: str | None = Field(None, description='the answer; null: "yes" of BLIP, "Yes" of the others')
+        answer: str | None = Field(None, description='The answer; null: "yes" for BLIP, "Yes" for other models.')
 
         @field_validator("question")
         @classmethod
         def _has_a_place(cls, question: str) -> str:
             if question.count("{}") != 1:
-                raise ValueError(f"expected a question with one {{}}, where the prompt stands; got {question!r}")
+                raise ValueError(f"expected a question with one {{}} for the prompt; got {question!r}")
             return question
 
     name = "vqa"
@@ -57,13 +59,13 @@ class Vqa(Referee):
             self.config.model,
             f"expected a {BLIP} or an image-text-to-text model, such as llava-hf/llava-1.5-7b-hf",
         )
-        made = BlipAnswering if folder.kind == BLIP else ChatAnswering
-        self.towers: Answering = made(folder, self.config.answer, device, dtype)
+        answering = BlipAnswering if folder.kind == BLIP else ChatAnswering
+        self.towers: Answering = answering(folder, self.config.answer, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
-        """The tokens of the questions, each [P, L], and the end of each prompt that its question has no room for."""
-        truncated = tuple(self._unread(prompt) for prompt in prompts)
+        """Model inputs of the questions, each [P, L]. Prompts are truncated until their questions fit the context."""
+        truncated = tuple(self._truncated(prompt) for prompt in prompts)
         kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, truncated, strict=True)]
         tensors = self.towers.tokens([self._ask(prompt) for prompt in kept])
         return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, truncated)
@@ -81,15 +83,15 @@ class Vqa(Referee):
     def _ask(self, prompt: str) -> str:
         return str(self.config.question).replace("{}", prompt)
 
-    def _unread(self, prompt: str) -> str:
-        """The end of the prompt without which its question fits into the context."""
+    def _truncated(self, prompt: str) -> str:
+        """Text at the end of the prompt that is truncated for its question to fit into the context; "" if none."""
         towers: Any = self.towers
         excess = towers.length(self._ask(prompt)) - towers.context
         if excess <= 0:
             return ""
         room = towers.length(prompt) - excess
         while room > 0:
-            rest = text_beyond(towers.tokenizer, prompt, room)
+            rest = truncated_text(towers.tokenizer, prompt, room)
             if towers.length(self._ask(prompt.removesuffix(rest).strip())) <= towers.context:
                 return rest
             room -= 1

@@ -1,0 +1,1 @@
+"""The `vsd` prior, and its low-rank adapters."""

@@ -1,0 +1,1 @@
+"""The `blip2` referee, and its captioning (ITG) head, which transformers checkpoints lack."""

@@ -1,0 +1,1 @@
+"""The `vqa` referee, and the question-answering models that it uses."""

@@ -77,7 +77,7 @@ class NormBalanceGradients(Combiner):
 def balanced(gradient: Tensor, reference: Tensor, factor: float) -> Tensor:
     """[A, D] `gradient`, each row scaled to `factor` times the norm of the same row of `reference`; zero rows stay."""
     norm = gradient.norm(dim=1, keepdim=True)
-    scale = factor * reference.norm(dim=1, keepdim=True) / norm.where(norm > 0, 1.0)
+    scale: Tensor = factor * reference.norm(dim=1, keepdim=True) / norm.where(norm > 0, 1.0)
     return gradient * scale
 
 

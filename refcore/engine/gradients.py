@@ -93,7 +93,7 @@ class GradientRows:
 
     def unflatten(self, flat: Tensor) -> CanvasParams:
         """The inverse of `flatten`."""
-        split = flat.split([leaf[0].numel() for leaf in self.leaves.values()], dim=1)
+        split = torch.split(flat, [leaf[0].numel() for leaf in self.leaves.values()], dim=1)
         return {name: part.view_as(leaf) for (name, leaf), part in zip(self.leaves.items(), split, strict=True)}
 
     def zeros(self) -> Tensor:

@@ -127,7 +127,8 @@ def weights(config: ConflictAware) -> Weights:
         """PCGrad draws the order of its projections from torch's global generator: here from the sample's key."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(keyed_generator(key, step, "combine").get_state())
-            return weighting(products)
+            weight: Tensor = weighting(products)
+            return weight
 
     return in_drawn_order
 
@@ -146,5 +147,6 @@ def _nash(jd: Any, iterations: int, products: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # cvxpy's, on a slow form of the problem and on accuracy
         aggregator = jd.NashMTL(len(products), max_norm=0.0, optim_niter=iterations)
-        solved = aggregator.weighting(vectors * values.clamp_min(0).sqrt())
-    return solved / lengths * (products.norm() / scale).sqrt()
+        solved: Tensor = aggregator.weighting(vectors * values.clamp_min(0).sqrt())
+    weight: Tensor = solved / lengths * (products.norm() / scale).sqrt()
+    return weight

@@ -308,7 +308,7 @@ class Panel:
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
         return loss if questions.judged is None else questions.reduced(loss, counts)
 
-    def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Any], step: int) -> Any:
+    def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Answer], step: int) -> Answer:
         """`work`, which judges n views in chunks; while it does not fit, from its start again in smaller ones.
 
         No step is lost: random numbers are keyed, so the views are the same again.

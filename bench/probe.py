@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +20,15 @@ from torch import Tensor
 from refcore import images
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
-from refcore.config.terms import PROMPT
-from refcore.engine.build import build, resolve
+from refcore.engine.build import resolve
 from refcore.engine.inversion import Inversion
+from refcore.engine.loading import load_panel
+from refcore.engine.panel import Panel
 from refcore.engine.precision import autocast
-from refcore.engine.step import Engine
-from refcore.engine.views import resize
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
+from refcore.runs.observers import Observer
+from refcore.runs.run import Run
 from refcore.testing.case import tensors_of
 from refcore.testing.cost import measure
 from refcore_bench.intervals import Estimate, rate
@@ -219,54 +220,69 @@ def probe(config: RunConfig, scenes: int, prompts: int, seed: int = 0, out: Path
     wanted = prompts_with_scenes(prompts, seed)
     samples = {"prompts": [prompt for prompt, _ in wanted], "seeds": [seed]}
     config = resolve(RunConfig.from_settings({**config.settings(), **samples}))
-    engine = build(config)  # built here, since an engine that an inversion builds may drop its text towers
-    (use,) = engine.panel.referees
-    found = agreement(engine, hard_negatives(scenes, seed))
-    cost = view_cost(engine)
+    panel, found = agreement(config, hard_negatives(scenes, seed))
+    (judge,) = panel.referees
     return ProbeReport(
-        referee=use.term.name,
-        config=use.term.config,
+        referee=judge.term.name,
+        config=judge.term.config,
         seed=seed,
         agreement=found,
-        ascent=ascend(Inversion(config, engine), [scene for _, scene in wanted], out),
-        cost=cost,
+        cost=view_cost(panel),
+        ascent=ascend(config, [scene for _, scene in wanted], out),
     )
 
 
-def agreement(engine: Engine, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Agreement]:
-    """Agreement of an engine's only referee, by kind of error; the first entry is of `all` kinds together."""
-    found: dict[str, Agreement] = {}
-    rights: list[float] = []
-    wrongs: list[float] = []
-    for kind, drawn in pairs.items():
-        scenes = [pair.scene for pair in drawn]
-        right = _losses(engine, scenes, [pair.caption for pair in drawn])
-        wrong = _losses(engine, scenes, [pair.wrong for pair in drawn])
-        found[kind] = Agreement.of(right, wrong)
-        rights += right
-        wrongs += wrong
-    return {ALL: Agreement.of(rights, wrongs), **found}
+def agreement(config: RunConfig, pairs: Mapping[str, Sequence[Pair]]) -> tuple[Panel, dict[str, Agreement]]:
+    """Agreement of a config's only referee, by kind of error; the first entry is of `all` kinds together.
+
+    Returns:
+        The panel that judged the captions, and the agreement.
+    """
+    drawn = [pair for several in pairs.values() for pair in several]
+    captions = [caption for pair in drawn for caption in (pair.caption, pair.wrong)]
+    judged = replace(config.panel, samples=[(caption, 0) for caption in captions], chunk=config.chunk or AT_ONCE)
+    panel = load_panel(judged)
+    losses: list[float] = []
+    for first in range(0, len(drawn), AT_ONCE):
+        batch = drawn[first : first + AT_ONCE]
+        twice = _pixels([pair.scene for pair in batch]).repeat_interleave(2, 0).to(panel.device)
+        places = range(2 * first, 2 * (first + len(batch)))
+        (found,) = panel.losses(twice, places).values()
+        losses += found.float().tolist()
+    rights, wrongs = losses[::2], losses[1::2]
+    by_kind, begin = {ALL: Agreement.of(rights, wrongs)}, 0
+    for kind, several in pairs.items():
+        own = slice(begin, begin + len(several))
+        by_kind[kind] = Agreement.of(rights[own], wrongs[own])
+        begin += len(several)
+    return panel, by_kind
 
 
-def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = None) -> Ascent:
-    """Runs an inversion with one referee to its end.
+class _Before(Observer):
+    """Losses of the start, before the first step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_start(self, inversion: Inversion) -> None:
+        self.losses = _losses(inversion, inversion.images())
+
+
+def ascend(config: RunConfig, truths: Sequence[Scene], out: Path | None = None) -> Ascent:
+    """Runs a config with one referee to its end.
 
     Args:
-        inversion: an inversion at its start, with one seed.
+        config: with one seed.
         truths: for each prompt, a scene that satisfies it, to compare losses with.
         out: new folder for the images.
     """
-    engine = inversion.engine
-    (use,) = engine.panel.referees
-    places = list(range(len(truths)))
-
-    def loss(pictures: Tensor) -> list[float]:
-        return engine.losses(pictures, places)[use.label].float().tolist()
-
-    began = loss(inversion.images())
-    seconds = sum(step.seconds for step in inversion)
+    before = _Before()
+    run = Run(config, observers=[before])
+    inversion = run.loop()
+    if run.error is not None:
+        raise run.error
     made = inversion.images()
-    ended, true = loss(made), loss(_pixels(truths).to(made))
+    after, true = _losses(inversion, made), _losses(inversion, _pixels(truths).to(made))
     folder = rundir.RunDir.claim(out) if out is not None else None
     attempts = []
     for b, (prompt, _) in enumerate(inversion.samples):
@@ -276,26 +292,27 @@ def ascend(inversion: Inversion, truths: Sequence[Scene], out: Path | None = Non
                 prompt=prompt,
                 satisfied=verdict.verdict,
                 facts=sum(fact.ok for fact in verdict.facts) / len(verdict.facts),
-                loss_first=began[b],
-                loss_last=ended[b],
+                loss_first=before.losses[b],
+                loss_last=after[b],
                 loss_of_true_scene=true[b],
                 image=folder.write_image(b, made[b]) if folder is not None else None,
             )
         )
+    seconds = sum(record["seconds"] for record in run.history)
     return Ascent(inversion.step, seconds / max(1, inversion.step), tuple(attempts))
 
 
-def view_cost(engine: Engine) -> ViewCost:
-    """Cost of a view for an engine's only referee: the fastest of a few batches of `COSTED` views."""
-    (use,) = engine.panel.referees
-    conditioning = use.conditioning.to(engine.device)
-    rows = torch.arange(COSTED, device=engine.device) % len(conditioning)
+def view_cost(panel: Panel) -> ViewCost:
+    """Cost of a view for a panel's only referee: the fastest of a few batches of `COSTED` views."""
+    (use,) = panel.referees
+    conditioning = use.conditioning
+    prompt_index = torch.arange(COSTED, device=panel.device) % len(conditioning)
     views = torch.rand(COSTED, 3, *use.referee.input_size, generator=torch.Generator().manual_seed(0))
-    views = views.to(engine.device).requires_grad_()
+    views = views.to(panel.device).requires_grad_()
 
     def forward() -> Tensor:
-        with autocast(engine.device, use.autocast):
-            return use.referee.judge(views, conditioning, rows)
+        with autocast(panel.device, use.autocast):
+            return use.referee.judge(views, conditioning, prompt_index)
 
     cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
     return ViewCost(cost.forward, cost.backward, cost.megabytes, COSTED, *use.referee.input_size)
@@ -346,20 +363,10 @@ def auc_interval(area: float, n: int) -> float:
     return Z * math.sqrt(max(0.0, variance)) / n
 
 
-def _losses(engine: Engine, scenes: Sequence[Scene], prompts: Sequence[str]) -> list[float]:
-    """Loss of each scene, seen whole, for its own prompt."""
-    (use,) = engine.panel.referees
-    found: list[float] = []
-    for first in range(0, len(scenes), AT_ONCE):
-        part = slice(first, first + AT_ONCE)
-        views = resize(_pixels(scenes[part]).to(engine.device), use.referee.input_size)
-        conditioning = use.referee.read([use.term.prompt.replace(PROMPT, prompt) for prompt in prompts[part]]).to(
-            engine.device
-        )
-        rows = torch.arange(len(views), device=engine.device)
-        with torch.no_grad(), autocast(engine.device, use.autocast):
-            found += use.referee.judge(views, conditioning, rows).float().tolist()
-    return found
+def _losses(inversion: Inversion, pictures: Tensor) -> list[float]:
+    """[B] losses of the only referee for pictures of a run's samples."""
+    (found,) = inversion.engine.panel.losses(pictures).values()
+    return found.float().tolist()  # type: ignore[no-any-return]
 
 
 def _pixels(scenes: Sequence[Scene]) -> Tensor:

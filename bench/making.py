@@ -24,23 +24,23 @@ from refcore_bench.scoring import Rank, losses_of, pixels, ranking_panel, ranks,
 from refcore_bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
-"""What the reference of best-of-n is run on, to see what it costs; the cost hardly depends on it."""
+"""Prompt with which the cost of an inversion is counted; the cost hardly depends on it."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A batch of images, and what each of them cost: times and evaluations are the batch's over its images."""
+    """A batch of images with the cost of each: times and evaluations of the batch, divided by its images."""
 
     levels: list[images.Levels]
     scores: dict[str, list[float]]
-    """Scorer's label -> one score an image, of the image as it is saved."""
+    """Scorer's label -> score of each image as it is saved."""
     steps: int
-    """Of the optimiser or the sampler."""
+    """Steps of the optimiser or the sampler."""
     seconds: float
     """Wall-clock time, without loading models and without scoring."""
     load_seconds: float
     evaluations: dict[str, float]
-    """By kind; see `refcore_bench.evaluations`."""
+    """Model evaluations an image by kind; see `refcore_bench.evaluations`."""
     ranks: dict[str, list[Rank]] = field(default_factory=dict)
     """Label of a scorer that is a classifier -> what it sees in each image, as it is saved."""
 
@@ -49,9 +49,9 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
     """One image a prompt.
 
     Args:
-        variant: what to do.
-        prompts: distinct.
-        seed: of every image.
+        variant: the method.
+        prompts: distinct prompts.
+        seed: random seed of every image.
         budget: model evaluations an image, for a variant that chooses among as many samples as they allow.
 
     Raises:
@@ -78,7 +78,7 @@ def cost(settings: dict[str, Any]) -> float:
 
 
 def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
-    """How many samples cost at least `budget` evaluations, the look of `ranked_by` referees at each included.
+    """Number of samples that cost at least `budget` evaluations, judging by `ranked_by` referees included.
 
     >>> choices(Sampling(steps=50, guidance=7.5, choose=True), ranked_by=2, budget=1921)
     19
@@ -119,26 +119,26 @@ def _sample(
     ranking = variant.optimised if sampling.choose else []
     count = 1
     if sampling.choose:
-        assert sampling.count or budget, "a variant that chooses is given its budget"
+        assert sampling.count or budget, "a variant that chooses needs a budget"
         count = sampling.count or choices(sampling, len(ranking), budget or 0)
-    told = [prompt for prompt in prompts for _ in range(count)]
-    referees = ranking_panel(ranking, told) if ranking else None
+    repeated = [prompt for prompt in prompts for _ in range(count)]
+    referees = ranking_panel(ranking, repeated) if ranking else None
     loaded = time.perf_counter()
     noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
-    drawn = sampler.sample(told, noise, sampling)
+    drawn = sampler.sample(repeated, noise, sampling)
     if referees is not None:
         drawn = drawn[_best(referees, drawn, count, sampling.by, tally)]
     return drawn, sampling.steps, loaded
 
 
 def _best(referees: Panel, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:
-    """The samples, one a prompt, that the referees like best: as the candidates of an inversion are compared."""
-    told = (
-        losses_of(referees, drawn) if by == "loss" else {k: [-s for s in v] for k, v in score(referees, drawn).items()}
-    )
-    for values in told.values():
-        tally["referee_forward"] += len(values)
-    losses = torch.tensor([told[label] for label in told]).view(len(told), -1, count)
+    """Index of each prompt's best sample by the referees, compared as the candidates of an inversion are."""
+    if by == "loss":
+        judged = list(losses_of(referees, drawn).values())
+    else:
+        judged = [[-value for value in values] for values in score(referees, drawn).values()]
+    tally["referee_forward"] += sum(map(len, judged))
+    losses = torch.tensor(judged).view(len(judged), -1, count)
     chosen = []
     for b in range(losses.shape[1]):
         own = losses[:, b]

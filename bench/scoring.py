@@ -1,4 +1,4 @@
-"""What referees say of finished images: outside of any run, so that every variant is scored in the same way."""
+"""Scores of finished images by referees, outside of any run: every variant is scored in the same way."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Classifier(Protocol):
 
 
 class Rank(NamedTuple):
-    """What a classifier sees in an image."""
+    """A classifier's view of an image."""
 
     rank: int
     """Rank of the prompt's class, 1 being its first guess."""
@@ -80,7 +80,7 @@ class Rank(NamedTuple):
 
 
 def ranks(panel: Panel, images: Tensor) -> dict[str, list[Rank]]:
-    """Label -> what each scorer that is a `Classifier` sees in each image [B, 3, H, W] in [0, 1]."""
+    """Label -> rank and first guess of each scorer that is a `Classifier`, for each image [B, 3, H, W] in [0, 1]."""
 
     def question(classifier: Classifier, seen: Tensor, conditioning: Conditioning) -> tuple[Tensor, list[str]]:
         return classifier.rank(seen, conditioning), classifier.guess(seen)

@@ -25,13 +25,19 @@ Every method's weights are the same for rows of any common scale; torchjd takes 
 RELATIVE_ZERO = 1e-8
 """CAGrad: shorter combinations, relative to all rows, are a Pareto front; one weak term may be below torchjd's 1e-4."""
 
+FAINT = 1e-7
+"""CAGrad: rows shorter than this share of the longest are left out, since the solver takes them for a Pareto front."""
+ON_A_LINE = 1e-12
+"""Distance of a cosine from 1 or -1 up to which two rows are parallel."""
+
 
 class JacobianCombiner(Combiner):
     """Weights each sample's rows by one of torchjd's aggregators, which sees their inner products.
 
     Rows that are exactly 0 (a satisfied referee, a term without gradient) are left out for the sample: to MGDA, for
-    one, such a row would be the best compromise of all. What the methods do with the scale of the rows is their own:
-    MGDA, UPGrad and IMTL-G give means of rows, PCGrad, CAGrad and Nash-MTL may give more.
+    one, such a row would be the best compromise of all. A row that is then alone passes as it is. What the methods do
+    with the scale of the rows is their own: MGDA, UPGrad and IMTL-G give means of rows, PCGrad, CAGrad and Nash-MTL may
+    give more.
 
     Raises:
         RefcoreError: torchjd, or the solver that the method needs, is not installed.
@@ -77,10 +83,27 @@ class JacobianCombiner(Combiner):
         for a, (products, key) in enumerate(zip(gramians, keys, strict=True)):
             live = products.diagonal().nonzero().flatten()
             if len(live) and products.isfinite().all():  # what is not finite is refused after the step, by its name
-                own = products[live][:, live]
-                found[a, live] = self._weights(own / own.trace(), key, step)
+                found[a, live] = self._weights_of(products[live][:, live], key, step)
         weight = found.to(gradients[0])
         return sum_rows({label: weight[:, t : t + 1] * row for t, (label, row) in enumerate(rows.items())})
+
+    def _weights_of(self, products: Tensor, key: Key, step: int) -> Tensor:
+        """The weights of one sample's rows, none of which is 0, by their inner products.
+
+        A single row passes as it is. Rows along one line that point both ways have weight 0: every step makes one term
+        worse. The solvers have no answer to either, or one that depends on rounding.
+        """
+        if len(products) == 1:
+            return torch.ones(1, dtype=products.dtype)
+        lengths = products.diagonal().sqrt()
+        angles = products / lengths[:, None] / lengths
+        if (angles.abs() > 1 - ON_A_LINE).all() and (angles < 0).any():
+            return torch.zeros(len(products), dtype=products.dtype)
+        weight = torch.zeros(len(products), dtype=products.dtype)
+        told = (lengths > FAINT * lengths.max()).nonzero().flatten() if self.config.name == "cagrad" else slice(None)
+        own = products[told][:, told]
+        weight[told] = self._weights(own / own.trace(), key, step) if len(own) > 1 else 1.0
+        return weight
 
     def _sides(self, rows: Rows) -> tuple[Rows, Rows]:
         priors = {label: row for label, row in rows.items() if label in self.priors}

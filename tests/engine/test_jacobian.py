@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -206,3 +207,78 @@ def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r'combine\.name: "mgdaa" is unknown; .*did you mean "mgda"'):
         toy_config(combine={"name": "mgdaa"})
     assert isinstance(RunConfig.from_settings(toy_config(combine={"name": "cagrad", "c": 0.2}).settings()), RunConfig)
+
+
+G = torch.Generator().manual_seed(8)
+V, W = torch.randn(2, 40, generator=G, dtype=torch.float64), torch.randn(2, 40, generator=G, dtype=torch.float64)
+ROWS: dict[str, tuple[list[Tensor], Tensor | None]] = {
+    "one": ([V], V),
+    "one beside a satisfied one": ([V, V * 0], V),
+    "one, small": ([V * 1e-12], V * 1e-12),
+    "one, large": ([V * 1e12], V * 1e12),
+    "none moves": ([V * 0, V * 0], V * 0),
+    "opposite": ([V, -V], V * 0),
+    "opposite, of other lengths": ([V, -0.5 * V], V * 0),
+    "opposite, of other scales": ([V * 1e12, -V * 1e-12], V * 0),
+    "three on a line": ([V, -V, 2 * V], V * 0),
+    "equal": ([V, V], None),
+    "parallel": ([V, 3 * V], None),
+    "small": ([V * 1e-12, W * 1e-12], None),
+    "large": ([V * 1e12, W * 1e12], None),
+    "of other scales": ([V * 1e-12, W * 1e12], None),
+}
+
+
+@pytest.mark.fault("2.2")
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("name", [*NAMES, "sum", "norm_balance"])
+def test_every_combiner_has_an_answer_to_degenerate_rows(name: str, case: str) -> None:
+    rows, expected = ROWS[case]
+    sides = name == "norm_balance"
+    if sides and len(rows) > 2:
+        rows = rows[:2]
+    labels = ["referees", "priors"] if sides else [f"term{t}" for t in range(len(rows))]
+    made_of = combiner(toy_config(combine={"name": name}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = made_of.combine(dict(zip(labels, rows, strict=False)), 5, [3, 4])
+    scale = max(float(row.norm()) for row in rows)
+    assert found.shape == (2, 40)
+    assert found.isfinite().all()
+    assert float(found.norm()) <= 4 * scale
+    if name == "sum":
+        expected = torch.stack(rows).sum(0)
+    if sides and len(rows) == 2:
+        zero = float(rows[0].norm()) == 0 or float(rows[1].norm()) == 0
+        expected = rows[1] if zero else rows[0] / rows[0].norm(dim=1, keepdim=True) * rows[1].norm(dim=1, keepdim=True)
+        expected = expected if zero else expected + rows[1]
+    if expected is not None:
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12 * scale)
+    elif case in ("equal", "parallel"):  # along the line
+        assert torch.allclose(found / found.norm(dim=1, keepdim=True), V / V.norm(dim=1, keepdim=True), atol=1e-9)
+    else:
+        assert float(found.norm()) > 0
+
+
+@pytest.mark.fault("2.2")
+@pytest.mark.parametrize("name", NAMES)
+def test_common_scale_of_the_rows_scales_the_answer(name: str) -> None:
+    made_of = made({"name": name})
+    unit = made_of.combine({"a": V, "b": W}, 5, [3, 4])
+    for scale in (1e-12, 1e12):
+        scaled = made_of.combine({"a": V * scale, "b": W * scale}, 5, [3, 4])
+        assert torch.allclose(scaled / scale, unit, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.fault("2.2")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_window_that_is_over_and_a_satisfied_referee_leave_the_other_term_as_it_is(name: str) -> None:
+    over = [{"name": "toy", "window": [0, 1]}, {"name": "toy", "label": "kept", "config": {"seed": 1}}]
+    satisfied = [{"name": "toy", "satisfied_at": 1e9}, {"name": "toy", "label": "kept", "config": {"seed": 1}}]
+    single = [{"name": "toy", "label": "kept", "config": {"seed": 1}}]
+    for referees, step in ((over, 2), (satisfied, 0), (single, 0)):
+        gradients = []
+        for combine in ({"name": name}, {"name": "sum"}):
+            engine = build(toy_config(referees=referees, priors=[], combine=combine))
+            gradients.append(engine.gradients(start(engine), [0, 1], step).combined["latent"])
+        assert torch.allclose(*gradients, rtol=1e-9, atol=1e-14)

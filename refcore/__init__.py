@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from refcore.decorators import prior, referee
     from refcore.engine.build import resolve
     from refcore.engine.inversion import Inversion, StepResult
+    from refcore.engine.models import Models
     from refcore.engine.step import Engine
-    from refcore.errors import CheckpointError, ConfigError, NonFiniteError, RefcoreError
+    from refcore.errors import CheckpointError, ConfigError, ContractError, NonFiniteError, RefcoreError
     from refcore.hooks import hookimpl
     from refcore.objective import Objective
     from refcore.plugin import Plugin, PluginConfig
@@ -42,8 +43,9 @@ _MODULES = {
     "decorators": ["prior", "referee"],
     "engine.build": ["resolve"],
     "engine.inversion": ["Inversion", "StepResult"],
+    "engine.models": ["Models"],
     "engine.step": ["Engine"],
-    "errors": ["CheckpointError", "ConfigError", "NonFiniteError", "RefcoreError"],
+    "errors": ["CheckpointError", "ConfigError", "ContractError", "NonFiniteError", "RefcoreError"],
     "hooks": ["hookimpl"],
     "objective": ["Objective"],
     "plugin": ["Plugin", "PluginConfig"],
@@ -61,11 +63,13 @@ __all__ = [
     "CheckpointError",
     "Conditioning",
     "ConfigError",
+    "ContractError",
     "Engine",
     "Fact",
     "Inversion",
     "Judge",
     "LatentSpace",
+    "Models",
     "NonFiniteError",
     "Objective",
     "Observer",

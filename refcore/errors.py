@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 CANVAS = "canvas"
 """Label of the decoded image among the terms of a NonFiniteError."""
+PARAMETERS = "parameters"
+"""Label of updated parameters among the terms of a NonFiniteError."""
 
 
 class RefcoreError(Exception):
@@ -29,16 +31,23 @@ class ApiVersionError(RefcoreError):
     """A plugin written for another version of the hooks and contracts."""
 
 
+class ContractError(RefcoreError):
+    """A plugin that breaks a rule of its contract, or fails; the message names it, its method, and what came.
+
+    What the plugin itself raised is the `__cause__`.
+    """
+
+
 class NonFiniteError(RefcoreError):
-    """NaN or infinity from a referee, prior or canvas. The parameters are those from before the step."""
+    """NaN or infinity from a referee, prior or canvas, or in the parameters, which are those from before the step."""
 
     def __init__(self, step: int, terms: Sequence[str]) -> None:
         self.step = step
         self.terms = tuple(terms)
         named = ", ".join(f'"{term}"' for term in self.terms)
         remedy = (
-            "the parameters have diverged: try a lower optimizer.lr, or optimizer.clip"
-            if CANVAS in self.terms
+            "the parameters have diverged: try a lower optimizer.lr or noise, or optimizer.clip"
+            if {CANVAS, PARAMETERS} & {*self.terms}
             else "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
         )
         super().__init__(f"step {step}: {named} gave NaN or infinity; {remedy}")

@@ -23,9 +23,9 @@ SINGULAR: Mapping[str, str] = {
 
 
 class PluginConfig(BaseModel):
-    """Base of a plugin's config: unknown fields are refused, and every field needs a description."""
+    """Base of a plugin's config: unknown fields, NaN and infinity are refused; every field needs a description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
     checkpoint_fields: ClassVar[tuple[str, ...]] = ("model",)
     """Fields that may name a checkpoint; fields that a class lacks are ignored."""
 
@@ -86,6 +86,8 @@ class Plugin(_Arithmetic, metaclass=PluginType):
     """The registered name, which configs use."""
     facts: ClassVar[tuple[str, ...]] = ()
     """Class attributes that `refcore plugins show` prints; set by each contract."""
+    shareable: ClassVar[bool] = True
+    """Whether several runs can use one loaded plugin (`refcore.Models`); False where something of a run stays in it."""
     usage: ClassVar[str] = ""
     """How a config names a plugin of this kind, with NAME in the place of its name; set by each contract."""
     conversions: ClassVar[Mapping[str, Callable[[Path, Path], Path]]] = {}
@@ -98,7 +100,10 @@ class Plugin(_Arithmetic, metaclass=PluginType):
         self.config: Any = config if config is not None else self.Config(**fields)
 
     def finish_reading(self) -> None:
-        """Called once all prompts of a run are read; models that only encode text can be freed here."""
+        """Called once all prompts of a run are read; models that only encode text can be freed here.
+
+        Not called for plugins that later runs may use (`refcore.Models`).
+        """
 
     def __repr__(self) -> str:
         given = self.config.model_dump(exclude_unset=True)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 
 class _Kind(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def at(self, step: int, steps: int) -> float:
         """The value at `step`, counted from 0, of a run of `steps`."""
@@ -82,7 +82,7 @@ class WarmupCosine(_Kind):
 class Piece(BaseModel):
     """One piece of a piecewise schedule."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     until: int | None = Field(None, ge=1, description="First step after this piece; null for the last piece.")
     value: Schedule = Field(description="A number or a schedule, with steps counted from the start of the run.")
 

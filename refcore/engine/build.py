@@ -9,10 +9,10 @@ from refcore import registry
 from refcore.config.combine import ConflictAware, NormBalance
 from refcore.config.run import RunConfig
 from refcore.config.terms import PluginUse
-from refcore.contracts.canvas import Canvas
 from refcore.engine.combine import Combiner, NormBalanceGradients, SumGradients
+from refcore.engine.fitting import named, refuse_too_large
 from refcore.engine.loading import Loader
-from refcore.engine.precision import dtype_of
+from refcore.engine.models import Models
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.explain import validated
@@ -61,8 +61,12 @@ def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
     ]
 
 
-def build(config: RunConfig) -> Engine:
+def build(config: RunConfig, models: Models | None = None) -> Engine:
     """Loads everything that a run needs; models that several terms share are loaded once.
+
+    Args:
+        config: of the run.
+        models: where loaded models are looked for first, and kept for later runs.
 
     Raises:
         RefcoreError: no prompt, an unknown plugin or field, a missing checkpoint, a size or a prior that the canvas
@@ -70,16 +74,17 @@ def build(config: RunConfig) -> Engine:
     """
     if not config.prompts:
         raise RefcoreError("prompts is empty; expected at least one prompt")
-    loader = Loader(config.panel)
+    loader = Loader(config.panel, models)
+    refuse_too_large(config, loader.device)
     resolve(config)  # every mistake in a plugin's fields comes before the first model is loaded
-    canvas: Canvas = registry.create("canvases", config.canvas.name, config.canvas.config, "canvas")
-    canvas.load(loader.device, dtype_of(config.dtype), config.image_size)
-    panel = loader.panel()
     tracks = len(config.samples) * config.candidates.count
-    priors = [
-        loader.prior(registry.create("priors", term.name, term.config, f"priors.{i}"), term, label, canvas, tracks)
-        for i, (label, term) in enumerate(zip(config.prior_labels, config.priors, strict=True))
-    ]
+    with named(config, loader.device):
+        canvas = loader.canvas(config.canvas, config.image_size)
+        panel = loader.panel()
+        priors = [
+            loader.prior(term, label, f"priors.{i}", canvas, tracks)
+            for i, (label, term) in enumerate(zip(config.prior_labels, config.priors, strict=True))
+        ]
     return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine.combine import Granularity, Rows
+from refcore.errors import RefcoreError
 
 
 @dataclass
@@ -61,13 +62,14 @@ class GradientRows:
         reduced = reduce({key: gradient.flatten(1) for key, gradient in self.at_image.items()})
         self.at_image = {key: flat.view(shapes[0]) for key, flat in reduced.items()}
 
-    def pull_back(self, image: Tensor, rescale: bool) -> None:
+    def pull_back(self, image: Tensor, rescale: bool, refuse: Callable[[str], RefcoreError]) -> None:
         """One backward through the canvas for each row at the image.
 
         Args:
             image: [A, 3, H, W] with the graph of the canvas.
             rescale: brings each track's gradient to magnitude 1 on the way, which float16 needs; the pull-back is
                 linear, so that nothing else changes.
+            refuse: the error of a canvas that gives no parameter a gradient.
         """
         waiting = list(self.at_image)
         for key in waiting:
@@ -78,6 +80,8 @@ class GradientRows:
             pulled = torch.autograd.grad(
                 image, list(self.leaves.values()), gradient, retain_graph=key != waiting[-1], allow_unused=True
             )
+            if all(part is None for part in pulled):
+                raise refuse("found no gradient: the image does not depend on the parameters")
             flat = self.flatten({name: g for name, g in zip(self.leaves, pulled, strict=True) if g is not None})
             self.flat[key] = flat * largest[:, None] if rescale else flat
 

@@ -14,11 +14,13 @@ from refcore.config.run import RunConfig
 from refcore.config.schedule import value_at
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
-from refcore.engine.build import build
+from refcore.engine import fitting
+from refcore.engine.build import build, resolve
+from refcore.engine.models import Models
 from refcore.engine.start import start
 from refcore.engine.step import Engine
-from refcore.engine.tracks import Candidate, Tracks, named
-from refcore.errors import NonFiniteError, RefcoreError
+from refcore.engine.tracks import Candidate, Snapshot, Tracks, named
+from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
 
 Which = Literal["current", "ema", "best"]
 
@@ -76,17 +78,26 @@ class Inversion:
             leaves the state as it was.
     """
 
-    def __init__(self, config: RunConfig, engine: Engine | None = None, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        engine: Engine | None = None,
+        state: Mapping[str, Any] | None = None,
+        models: Models | None = None,
+    ) -> None:
         """Loads the models and makes the start.
 
         Args:
             config: of the run.
-            engine: already loaded models of this config.
+            engine: already loaded models of this config; None loads them.
             state: a `state_dict` to go on from, instead of a start: its samples, and the search for them, are not made
                 again.
+            models: where loaded models are looked for first, and kept for later runs.
         """
         self.config = config
-        self.engine = engine if engine is not None else build(config)
+        if engine is not None:
+            _refuse_foreign(config, engine)
+        self.engine = engine if engine is not None else build(config, models)
         if engine is None:
             self.engine.plan()
             self.engine.finish_reading()
@@ -94,9 +105,14 @@ class Inversion:
         self.step = 0
         """The next step."""
         self._closed = False
+        self._before: Snapshot | None = None
+        """Parameters before the last update."""
+        self._finite: Tensor | None = None
+        """Scalar bool: whether those after it are finite."""
         if state is None:
-            self.tracks = self._tracks(start(self.engine))
-            self._drop()
+            with fitting.named(config, self.engine.device, self.engine.canvas.size):
+                self.tracks = self._tracks(start(self.engine))
+                self._drop()
         else:
             self.load_state_dict(state)
 
@@ -142,24 +158,27 @@ class Inversion:
         """Takes one step.
 
         Raises:
-            NonFiniteError: a term gave NaN or infinity; parameters, average and optimiser are as before the step.
+            NonFiniteError: a term or an update gave NaN or infinity; parameters and average are as before the step.
         """
         if self.done:
             raise StopIteration
+        with fitting.named(self.config, self.engine.device, self.engine.canvas.size):
+            return self._next()
+
+    def _next(self) -> StepResult:
         began = time.perf_counter()
         config, step, tracks = self.config, self.step, self.tracks
         rows = list(tracks.active)
         numbers, alive = tracks.numbers_of(rows), self.candidates
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
-        # The one wait for the device in a step: a poisoned update must not reach the parameters.
-        if gradients.finite and not (flags := torch.stack([*gradients.finite.values()])).all():
-            ok = dict(zip(gradients.finite, flags.tolist(), strict=True))
-            raise NonFiniteError(step, [label for label, fine in ok.items() if not fine])
+        self._refuse_non_finite(gradients.finite)
+        self._before = tracks.snapshot()
         lr = config.optimizer.lr_at(step, config.steps)
         tracks.update(gradients.combined, rows, lr)
         if std := value_at(config.noise, step, config.steps):
             tracks.add_noise(std, [self.engine.keys[number] for number in numbers], rows, step)
         tracks.average(rows, step)
+        self._finite = tracks.finite()
         self.engine.learn(tracks.take(tracks.params, rows), numbers, step)
         self.step += 1
         self._look(rows)
@@ -168,9 +187,27 @@ class Inversion:
         if config.candidates.count > 1:
             self._remember(losses)
             self._drop()
+        if self.done:
+            self._refuse_non_finite({})
         moved = set(rows)
         active = tuple(row in moved for row in range(len(alive)))
         return StepResult(step, losses, norms, active, alive, lr, time.perf_counter() - began)
+
+    def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
+        """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
+
+        The one wait for the device in a step: a poisoned update must not reach the parameters. Those of an update
+        that overflowed are taken back.
+        """
+        flags = {PARAMETERS: self._finite, **finite} if self._finite is not None else dict(finite)
+        if not flags or torch.stack([*flags.values()]).all():
+            return
+        bad = [label for label, flag in flags.items() if not flag]
+        if PARAMETERS not in bad or self._before is None:
+            raise NonFiniteError(self.step, bad)
+        self.tracks.restore(self._before)
+        self.step, self._finite = self.step - 1, None
+        raise NonFiniteError(self.step, [PARAMETERS])
 
     @torch.no_grad()
     def images(self, which: Which | None = None) -> Tensor:
@@ -215,14 +252,13 @@ class Inversion:
             RefcoreError: the state is that of another config.
         """
         tensors, meta = state["tensors"], state["meta"]
-        theirs, ours = meta["config"], self.config.settings()
-        if differing := [name for name in ours if name != "chunk" and theirs.get(name) != ours[name]]:
-            differs = ", ".join(differing)
+        if differs := _differing(meta["config"], self.config.settings()):
             raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
         if self.config.chunk is None:  # what is pinned here may be another machine's
             self.engine.panel.chunks = dict(meta["chunks"])
         device = self.engine.device
         self.step = meta["step"]
+        self._before = self._finite = None
         self.tracks = self._tracks(named(tensors, "params.", device))
         self.tracks.load_state_dict(tensors, meta)
         for loaded in self.engine.priors:
@@ -315,3 +351,19 @@ class Inversion:
             return
         best, self.tracks.scale = self._ordered()
         self.tracks.keep([row for rows in best for row in sorted(rows[:count])])
+
+
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The fields in which two configs differ, chunks aside; "" where they agree."""
+    return ", ".join(name for name in ours if name != "chunk" and theirs.get(name) != ours[name])
+
+
+def _refuse_foreign(config: RunConfig, engine: Engine) -> None:
+    """Raises RefcoreError for the engine of another config: its prompts, weights and schedules would be used."""
+    if config is engine.config or not _differing(engine.config.settings(), config.settings()):
+        return
+    if differs := _differing(resolve(engine.config).settings(), resolve(config).settings()):
+        raise RefcoreError(
+            f"the engine is of another config (it differs in {differs}); build one for this config, and give both "
+            "runs the same models=refcore.Models() to load nothing twice"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -14,14 +15,17 @@ from refcore.config.schedule import values
 from refcore.config.terms import PROMPT, PluginUse, PriorTerm, RefereeTerm, Witness
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
-from refcore.contracts.parser import Parser, load_parser
+from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.engine import checks
+from refcore.engine.models import Models
 from refcore.engine.panel import LoadedReferee, LoadedTerm, Panel
 from refcore.engine.precision import dtype_of
 from refcore.engine.step import LoadedPrior
 from refcore.engine.views import Group
 from refcore.errors import ParseError, RefcoreError
+from refcore.plugin import SINGULAR
 
 SHORT = 60
 """Characters of a prompt in a message."""
@@ -45,13 +49,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def load_panel(config: PanelConfig) -> Panel:
+def load_panel(config: PanelConfig, models: Models | None = None) -> Panel:
     """The referees and witnesses of a config, loaded, with the prompts read and the chunks planned.
+
+    Args:
+        config: of the panel.
+        models: where loaded models are looked for first, and kept.
 
     Raises:
         RefcoreError: as `refcore.engine.build.build`, as far as referees are concerned.
     """
-    panel = Loader(config).panel()
+    panel = Loader(config, models).panel()
     panel.plan()
     panel.finish_reading()
     return panel
@@ -60,12 +68,17 @@ def load_panel(config: PanelConfig) -> Panel:
 class Loader:
     """Loads plugins for the samples of a config. Equal uses of a referee are one, loaded once."""
 
-    def __init__(self, config: PanelConfig) -> None:
+    def __init__(self, config: PanelConfig, models: Models | None = None) -> None:
         self.config = config
+        self.models = models
+        """Where models are shared with other runs; None: nowhere."""
         self.device = pick_device(config.device)
         self.warnings: list[str] = []
         self.notes: list[str] = []
-        self._referees: dict[tuple[Any, ...], Referee] = {}
+        self._own = Models()
+        """Where equal uses within this run are found, unless `models` are given."""
+        self._uses: Counter[Hashable] = Counter()
+        """Equal uses of a prior so far, each of which is a prior of its own."""
 
     def panel(self) -> Panel:
         """The panel of the config; its chunks are not planned yet."""
@@ -73,32 +86,41 @@ class Loader:
             name: Group(
                 name,
                 group,
-                [
-                    registry.create("augmentations", use.name, use.config, f"views.{name}.augment.{i}")
-                    for i, use in enumerate(group.augment)
-                ],
+                [create("augmentations", use, f"views.{name}.augment.{i}") for i, use in enumerate(group.augment)],
             )
             for name, group in self.config.view_groups.items()
         }
         referees = [self._term(labelled) for labelled in self.config.referees]
         witnesses = [self._witness(labelled) for labelled in self.config.witnesses]
-        return Panel(self.config, referees, witnesses, groups, self.device, self.warnings, self.notes)
+        return Panel(self.config, referees, witnesses, groups, self.device, self.warnings, self.notes, self.models)
 
-    def prior(self, prior: Prior, term: PriorTerm, label: str, canvas: Canvas, tracks: int) -> LoadedPrior:
+    def canvas(self, use: PluginUse, size: tuple[int, int] | None) -> Canvas:
+        """The canvas, loaded for images of `size` (None: its default)."""
+        dtype = dtype_of(self.config.dtype)
+        made: Canvas = create("canvases", use, "canvas")
+        if self.models is None:
+            checks.load_canvas(made, self.device, dtype, size)
+            return made
+        return self.models.loaded(
+            made, lambda canvas: checks.load_canvas(canvas, self.device, dtype, size), self.device, dtype, size
+        )
+
+    def prior(self, term: PriorTerm, label: str, field: str, canvas: Canvas, tracks: int) -> LoadedPrior:
         """A prior, loaded, accepted by the canvas, with its prompts read.
 
         Args:
-            prior: not loaded yet.
             term: of the config.
             label: of the term.
+            field: of the term in the config, "priors.0".
             canvas: loaded.
             tracks: of all samples together.
 
         Raises:
             RefcoreError: a missing checkpoint, a canvas that it cannot work on, with `strict` a prompt too long for it.
         """
-        prior.load(self.device, self._dtype(term))
-        prior.accept(canvas)
+        prior = self._prior(create("priors", term, field), term, label, canvas)
+        with checks.Call(prior, "accept", label):
+            prior.accept(canvas)
         if prior.couples_samples and tracks > 1:
             self.notes.append(
                 f'"{label}" couples samples: what becomes of an image depends on which others are made with it'
@@ -114,9 +136,8 @@ class Loader:
         term, label, field = labelled.term, labelled.label, labelled.field
         parser: Parser | None = None
         if term.phrases is not None:
-            use = term.phrases.parser
-            parser = load_parser(use.name, use.config, f"{field}.phrases.parser")
-        referee = self._referee(term, field)
+            parser = self._parser(term.phrases.parser, f"{field}.phrases.parser")
+        referee = self._referee(term, field, label)
         lowest = min(values(term.weight, self.config.steps, term.window), default=0.0)
         if lowest < 0 and not referee.bounded_above:
             raise RefcoreError(
@@ -144,25 +165,52 @@ class Loader:
     def _witness(self, labelled: Labelled[Witness]) -> LoadedReferee:
         """A referee that only scores."""
         term = labelled.term
-        referee = self._referee(term, labelled.field)
+        referee = self._referee(term, labelled.field, labelled.label)
         texts, index = self._texts(term.prompt)
         conditioning = self._read(referee, texts, labelled.label)
         return LoadedReferee(labelled.label, referee, conditioning, index, self._autocast(term), term.coarse)
 
-    def _referee(self, use: PluginUse, field: str) -> Referee:
+    def _referee(self, use: PluginUse, field: str, label: str) -> Referee:
         """The loaded referee of a use; equal uses are one."""
-        made: Referee = registry.create("referees", use.name, use.config, field)
-        key = (use.name, made.config.model_dump_json(), getattr(use, "dtype", None))
-        if key not in self._referees:
-            made.load(self.device, self._dtype(use))
-            self._referees[key] = made
-        return self._referees[key]
+        made: Referee = create("referees", use, field)
+        dtype = self._dtype(use)
+
+        def load(referee: Referee) -> None:
+            checks.load_referee(referee, self.device, dtype, label)
+
+        return (self.models or self._own).loaded(made, load, self.device, dtype)
+
+    def _prior(self, made: Prior, term: PriorTerm, label: str, canvas: Canvas) -> Prior:
+        """The loaded prior of a term, for a canvas; shared with other runs, but not between terms of one."""
+        dtype = self._dtype(term)
+
+        def load(prior: Prior) -> None:
+            with checks.Call(prior, "load", label):
+                prior.load(self.device, dtype)
+
+        if self.models is None:
+            load(made)
+            return made
+        key = (self.device, dtype, type(canvas), canvas.config.model_dump_json(), canvas.size)
+        use = (type(made), made.config.model_dump_json(), *key)
+        self._uses[use] += 1
+        return self.models.loaded(made, load, *key, self._uses[use])
+
+    def _parser(self, use: PluginUse, field: str) -> Parser:
+        """The loaded parser of a use."""
+
+        def load(parser: Parser) -> None:
+            with checks.Call(parser, "load"):
+                parser.load()
+
+        made: Parser = create("parsers", use, field)
+        return (self.models or self._own).loaded(made, load)
 
     def _sentences(self, parser: Parser, label: str) -> list[tuple[str, ...]]:
         """[B] phrases of each sample's prompt, and a note of what they are."""
         prompts = [prompt for prompt, _ in self.config.samples]
         try:
-            phrases = {prompt: parser.parse(prompt).sentences() for prompt in dict.fromkeys(prompts)}
+            phrases = {prompt: checks.parse(parser, prompt).sentences() for prompt in dict.fromkeys(prompts)}
         except ParseError as error:
             raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}') from error
         by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
@@ -192,7 +240,7 @@ class Loader:
 
     def _read(self, reader: Referee | Prior, texts: Sequence[str], label: str) -> Conditioning:
         """The texts as a plugin reads them, on the device; what it truncates becomes a warning."""
-        conditioning = reader.read(texts)
+        conditioning = checks.read(reader, texts, label)
         for prompt, truncated in zip(conditioning.prompts, conditioning.truncated, strict=False):
             if truncated:
                 message = f'"{label}" does not read the end of the prompt "{_short(prompt)}": "{truncated}" is cut'
@@ -209,6 +257,12 @@ class Loader:
 
     def _autocast(self, term: Any) -> torch.dtype | None:
         return dtype_of(self.config.autocast if term.autocast is None else term.autocast)
+
+
+def create(kind: registry.Kind, use: PluginUse, field: str) -> Any:
+    """A new plugin of a use, not loaded; errors of its constructor name it."""
+    what = f'{SINGULAR[kind]} "{use.name}" in {field}'
+    return checks.created(lambda: registry.create(kind, use.name, use.config, field), what)
 
 
 def _short(text: str) -> str:

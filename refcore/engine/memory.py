@@ -13,6 +13,22 @@ from torch.autograd.graph import saved_tensors_hooks
 
 SHARE = 0.5
 """Share of the free memory that the graph of a chunk may hold; the rest is for backward pass, decoder and priors."""
+SIGNS = (
+    "DefaultCPUAllocator: ",
+    "MPS backend out of memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "Invalid buffer size",
+    "Storage size calculation overflowed",
+    "integer multiplication overflow",
+    "Overflow when unpacking long",
+    "Python int too large to convert",
+    "int too big to convert",
+    "into an index-sized integer",
+    "cannot allocate memory",
+)
+"""Parts of the messages by which torch and Python say that memory is short, or a size beyond any."""
 CGROUP = Path("/sys/fs/cgroup")
 """Folder in which Linux keeps the memory limit of a container."""
 
@@ -77,11 +93,13 @@ def chunk_that_fits(each: int, free: int | None, most: int) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for an error that says that a device, or the machine, is out of memory."""
+    """True for an error that says that a device, or the machine, is out of memory, or that no memory is that large."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     said = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator: " in said or "MPS backend out of memory" in said)
+    return isinstance(error, (RuntimeError, OverflowError, ValueError, TypeError)) and any(
+        sign in said for sign in SIGNS
+    )
 
 
 def release(device: torch.device) -> None:

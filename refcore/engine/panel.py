@@ -5,6 +5,7 @@ It has no canvas: a run judges its tracks with it, `refcore score` and the bench
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ from refcore.config.terms import RefereeTerm
 from refcore.config.views import CLEAN
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
-from refcore.engine import memory
+from refcore.engine import checks, memory
+from refcore.engine.models import Models
 from refcore.engine.precision import autocast
 from refcore.engine.questions import Questions
 from refcore.engine.views import FIXED, Group, OpenViews, Views, coarsen, resize
 from refcore.errors import RefcoreError
+from refcore.plugin import Plugin
 from refcore.rng import Key
 
 HALF_SCALE = 1024.0
@@ -88,6 +91,7 @@ class Panel:
         device: torch.device,
         warnings: Sequence[str] = (),
         notes: Sequence[str] = (),
+        models: Models | None = None,
     ) -> None:
         self.config = config
         self.referees = tuple(referees)
@@ -98,6 +102,8 @@ class Panel:
         """Prompt text truncated by a model's context limit."""
         self.notes = tuple(notes)
         """Remarks on how referees understood the prompts, where that is not plain."""
+        self.models = models
+        """Where its referees are shared with other runs; None: nowhere."""
         self.seeds = tuple(seed for _, seed in config.samples)
         """[B] seed of each sample."""
         self.chunks: dict[str, int] = dict(config.chunk) if isinstance(config.chunk, Mapping) else {}
@@ -128,9 +134,15 @@ class Panel:
                 self.chunks[judge.label] = chunk
 
     def finish_reading(self) -> None:
-        """Lets the referees drop what only reads text. No other prompt can be read afterwards."""
+        """Lets the referees drop what only reads text, where no later run may use it."""
         for judge in (*self.referees, *self.witnesses):
-            judge.referee.finish_reading()
+            self.finish(judge.referee, judge.label)
+
+    def finish(self, plugin: Plugin, label: str) -> None:
+        """Lets a plugin drop what only reads text, unless other runs may get it. It can read no other prompt then."""
+        if self.models is None or not self.models.holds(plugin):
+            with checks.Call(plugin, "finish_reading", label):
+                plugin.finish_reading()
 
     def gradients(
         self, images: Tensor, keys: Sequence[Key], samples: Sequence[int], step: int
@@ -202,7 +214,9 @@ class Panel:
             for chunk in self._chunks(judge, index, views, questions):
                 with torch.enable_grad():
                     loss = self._loss(judge, views, chunk, questions)
-                    (gradient,) = torch.autograd.grad((loss * scale).sum(), views.source)
+                    gradient = checks.gradient_of(
+                        judge.referee, "judge", (loss * scale).sum(), views.source, judge.label
+                    )
                 total += gradient
                 losses.append(loss.detach())
                 del loss, gradient  # and the graph, before the next is built
@@ -243,7 +257,31 @@ class Panel:
         A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
         """
         judges = (*self.referees, *self.witnesses)
-        return {judge.label: torch.cat(self.ask(judge, images, _score, samples)) for judge in judges}
+        return {judge.label: self._scores(judge, images, samples) for judge in judges}
+
+    @torch.no_grad()
+    def possible_scores(self, images: Tensor) -> tuple[dict[str, list[float]], dict[str, dict[int, str]]]:
+        """`scores` as numbers, with NaN where a referee fails, and label -> sample -> the reason."""
+        scores: dict[str, list[float]] = {}
+        reasons: dict[str, dict[int, str]] = {}
+        for judge in (*self.referees, *self.witnesses):
+            try:
+                found = self._scores(judge, images).tolist()
+                why = f"scored {judge.label} as NaN or infinity"
+                failed = {b: why for b, value in enumerate(found) if not math.isfinite(value)}
+            except Exception as error:
+                found = [math.nan] * len(images)
+                failed = dict.fromkeys(range(len(images)), " ".join(str(error).split()) or type(error).__name__)
+            scores[judge.label], reasons[judge.label] = found, failed
+        return scores, reasons
+
+    def _scores(self, judge: LoadedReferee, images: Tensor, samples: Sequence[int] | None = None) -> Tensor:
+        """[A] float32 scores by one referee or witness."""
+
+        def score(referee: Referee, seen: Tensor, conditioning: Conditioning) -> Tensor:
+            return checks.score(referee, seen, conditioning, judge.label).float()
+
+        return torch.cat(self.ask(judge, images, score, samples))
 
     @torch.no_grad()
     def ask(
@@ -279,7 +317,7 @@ class Panel:
             views = torch.zeros(n, 3, *judge.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
             with autocast(self.device, judge.autocast):
                 first = torch.zeros(n, dtype=torch.int64, device=self.device)
-                return judge.referee.judge(views, judge.conditioning, first, judge.term.wanted)
+                return checks.judge(judge.referee, views, judge.conditioning, first, judge.term.wanted, judge.label)
 
         return memory.graph_bytes(losses)
 
@@ -304,7 +342,8 @@ class Panel:
         if questions.judged is not None:
             made = made.repeat_interleave(counts, 0)
         with autocast(self.device, judge.autocast):
-            loss = judge.referee.judge(made, judge.conditioning, questions.prompt_index(sample), judge.term.wanted)
+            asked = questions.prompt_index(sample)
+            loss = checks.judge(judge.referee, made, judge.conditioning, asked, judge.term.wanted, judge.label)
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
         return loss if questions.judged is None else questions.reduced(loss, counts)
 
@@ -353,7 +392,3 @@ class Panel:
                 first, room = place, chunk
             room -= asked
         return [*chunks, index[first:]]
-
-
-def _score(referee: Referee, seen: Tensor, conditioning: Conditioning) -> Tensor:
-    return referee.score(seen, conditioning).float()

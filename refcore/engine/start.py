@@ -8,6 +8,7 @@ from torch import Tensor
 from refcore import images
 from refcore.config.start import SampleStart
 from refcore.contracts.canvas import CanvasParams
+from refcore.engine import checks
 from refcore.engine.step import Engine
 from refcore.engine.views import resize
 from refcore.rng import Rng
@@ -28,10 +29,10 @@ def start(engine: Engine) -> CanvasParams:
 
     with torch.no_grad():
         if config.init is None or isinstance(config.init, SampleStart):
-            params = own(canvas.init(Rng(engine.keys, 0, "init", device=engine.device)))
+            params = own(checks.init(canvas, Rng(engine.keys, 0, "init", device=engine.device)))
             return searched(engine, config.init, params) if config.init else params
         image = _middle(images.read(config.init).to(engine.device)[None], canvas.size)
-        return own(canvas.encode(resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1)))
+        return own(checks.encode_image(canvas, resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1)))
 
 
 @torch.no_grad()

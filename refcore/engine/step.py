@@ -16,6 +16,7 @@ from refcore.config.views import CLEAN
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
+from refcore.engine import checks, fitting
 from refcore.engine.candidates import ordered
 from refcore.engine.combine import Combiner
 from refcore.engine.gradients import GradientRows, StepGradients
@@ -71,18 +72,19 @@ class Engine:
 
     def plan(self) -> None:
         """Sets how many views each referee judges at a time, where the config leaves that open."""
-        self.panel.plan(self.config.candidates.count)
+        with fitting.named(self.config, self.device, self.canvas.size):
+            self.panel.plan(self.config.candidates.count)
 
     def finish_reading(self) -> None:
-        """Lets the plugins drop what only reads text. No other prompt can be read afterwards."""
+        """Lets the plugins drop what only reads text, where no later run may use it."""
         self.panel.finish_reading()
         for loaded in self.priors:
-            loaded.prior.finish_reading()
+            self.panel.finish(loaded.prior, loaded.label)
 
     def decode(self, params: CanvasParams) -> Tensor:
         """[A, 3, H, W] in [0, 1], in the dtype of the parameters."""
         with autocast(self.device, dtype_of(self.config.canvas.autocast)):
-            image = self.canvas.decode(params)
+            image = checks.decode(self.canvas, params)
         return image.to(next(iter(params.values())).dtype)
 
     def sample_of(self, track: int) -> int:
@@ -132,10 +134,10 @@ class Engine:
                     x = params[name]
                 else:
                     image = self.decode(params)
-                    x = loaded.prior.encode(image) if loaded.prior.space == "latent" else image
+                    x = checks.encode(loaded.prior, image, loaded.label) if loaded.prior.space == "latent" else image
             rng = Rng(keys, step, f"prior/{loaded.label}/learn", device=self.device)
             with autocast(self.device, loaded.autocast):
-                loaded.prior.update(x, loaded.conditioning.take(samples), step, rng)
+                checks.update(loaded.prior, x, loaded.conditioning.take(samples), step, rng, loaded.label)
 
     @property
     def compared(self) -> list[tuple[LoadedTerm, float]]:
@@ -203,9 +205,8 @@ class Engine:
         rng = Rng(keys, number, "init/sample", device=self.device)
         strength = settings.rounds[number - 1][1] if number else 1.0
         with autocast(self.device, loaded.autocast):
-            return loaded.prior.sample(
-                shape, loaded.conditioning.take(samples), rng, settings.steps, settings.guidance, around, strength
-            )
+            options = (settings.steps, settings.guidance, around, strength)
+            return checks.sample(loaded.prior, shape, loaded.conditioning.take(samples), rng, options, loaded.label)
 
     def _sampled_prior(self, settings: SampleStart) -> LoadedPrior:
         """The prior whose model makes the start."""
@@ -245,7 +246,9 @@ class Engine:
                 result.record(loaded.label, gradient, value)
                 rows.add_at_image(loaded.label, "priors", gradient)
         rows.reduce_at_image(lambda flat: self.combiner.at_image(flat, step, keys))
-        rows.pull_back(image, rescale=self.config.canvas.autocast == "float16" or self.config.dtype == "float16")
+        rescale = self.config.canvas.autocast == "float16" or self.config.dtype == "float16"
+        with checks.backward(self.canvas, "decode") as call:
+            rows.pull_back(image, rescale, call.refuse)
 
     def _image_prior(
         self, loaded: LoadedPrior, image: Tensor, tracks: Sequence[int], step: int
@@ -254,10 +257,11 @@ class Engine:
         x = image
         if loaded.prior.space == "latent":
             with torch.enable_grad(), autocast(self.device, loaded.autocast):
-                x = loaded.prior.encode(image)
+                x = checks.encode(loaded.prior, image, loaded.label)
         gradient, value = self._gradient(loaded, x.detach(), tracks, step)
         if x is not image:
-            (gradient,) = torch.autograd.grad(x, image, gradient.to(x.dtype))
+            upstream = gradient.to(x.dtype)
+            gradient = checks.gradient_of(loaded.prior, "encode", x, image, loaded.label, grad_outputs=upstream)
         return gradient.to(image.dtype) * loaded.term.weight_at(step, self.config.steps), value
 
     def _params_prior(
@@ -280,7 +284,7 @@ class Engine:
         samples, everyone = self._samples(tracks), list(range(len(self.config.samples)))
         conditioning = loaded.conditioning if samples == everyone else loaded.conditioning.take(samples)
         with autocast(self.device, loaded.autocast):
-            return loaded.prior.gradient(x, conditioning, step, rng)
+            return checks.gradient(loaded.prior, x, conditioning, step, rng, loaded.label)
 
     def _acts_on_image(self, loaded: LoadedPrior) -> bool:
         return loaded.prior.space == "image" or (loaded.prior.space == "latent" and self.canvas.latent_name() is None)

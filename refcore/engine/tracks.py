@@ -22,6 +22,14 @@ class Candidate(NamedTuple):
     """0 .. candidates.count - 1; it keeps its number when others are dropped."""
 
 
+class Snapshot(NamedTuple):
+    """The parameters of tracks at one moment, with their average."""
+
+    numbers: list[int]
+    params: CanvasParams
+    ema: CanvasParams | None
+
+
 class Tracks:
     """R rows of parameters with their moving average, best parameters, optimiser state and standing.
 
@@ -149,6 +157,22 @@ class Tracks:
         now, before = losses.to(self.recent.dtype), self.recent[referee]
         average = torch.where(before.isnan(), now, decay * before + (1 - decay) * now)
         self.recent[referee] = torch.where(now.isnan(), before, average)
+
+    def snapshot(self) -> Snapshot:
+        """Copies of the parameters and their average as they are now."""
+        return Snapshot(list(self.numbers), _copy(self.params), self.ema and _copy(self.ema))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Takes the parameters and their average back to an earlier moment; the optimiser stays as it is."""
+        rows = [snapshot.numbers.index(number) for number in self.numbers]
+        for now, before in ((self.params, snapshot.params), (self.ema or {}, snapshot.ema or {})):
+            for name, value in now.items():
+                value.data.copy_(_take(before[name], rows))
+
+    def finite(self) -> Tensor:
+        """Scalar bool, not read here: whether all parameters and their average are finite."""
+        values = [*self.params.values(), *(self.ema or {}).values()]
+        return torch.stack([value.detach().isfinite().all() for value in values]).all()
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, with everything that belongs to them."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from refcore.config.views import ViewGroup
 from refcore.contracts.augmentation import Augmentation, Draws, Params, places, select
+from refcore.engine import checks
 from refcore.rng import Key, Rng
 
 Size = tuple[int, int]
@@ -82,10 +83,11 @@ class Group:
             matrix = torch.diag(scale).expand(n, 3, 3)
         for i, augmentation in enumerate(self.augmentations):
             stream = f"views/{self.name}/{i}-{augmentation.name}"
-            draws = augmentation.draw(size, Rng(seeds, step, stream, self.config.count, image.device))
+            draws = checks.draw(augmentation, size, Rng(seeds, step, stream, self.config.count, image.device))
             if augmentation.geometric:
                 zoom *= augmentation.zoom
-                own = augmentation.matrix(_as_exact_as(image, select(draws, range(n))))
+                params = _as_exact_as(image, select(draws, range(n)))
+                own = checks.matrix(augmentation, params, n, image.device)
                 matrix = own if matrix is None else matrix @ own
             else:
                 photometric.append((augmentation, draws))
@@ -137,7 +139,7 @@ class Views:
             grid = sampling_grid(matrix, self.size).to(views.dtype)
             views = F.grid_sample(views, grid, mode="bilinear", padding_mode=self.config.padding, align_corners=False)
         for augmentation, draws in self.photometric:
-            views = augmentation.apply(views, _as_exact_as(self.image, select(draws, index)))
+            views = checks.apply(augmentation, views, _as_exact_as(self.image, select(draws, index)))
         return views
 
     def pull_back(self, gradient: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ from torch import Tensor
 from refcore import images as files
 from refcore.config.run import RunConfig
 from refcore.contracts.judge import Judge, Verdict
+from refcore.engine.checks import Call
 from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
+from refcore.errors import RefcoreError
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,12 @@ class Sample:
     prompt: str
     seed: int
     scores: dict[str, float]
-    """Label -> score by each referee and witness, in its natural unit."""
+    """Label -> score by each referee and witness, in its natural unit; NaN (null in JSON) where it failed."""
     candidate: int = 0
     """Number of the sample's candidate that was kept; 0 where there is one."""
     notes: tuple[str, ...] = ()
-    """Remarks on how referees and priors understood the prompt, and the part of it that they do not read."""
+    """Remarks on how referees and priors understood the prompt, the part of it that they do not read, and the reason
+    of a score or verdict that is missing."""
     verdict: Verdict | None = None
     """The judge's, where the run's checkpoints belong to a world with one and it reads the prompt."""
 
@@ -109,18 +112,15 @@ def collect(
         timings: seconds by what took them, so far.
     """
     pixels, panel = inversion.images(), inversion.engine.panel
-    scores = {label: values.tolist() for label, values in inversion.scores(pixels).items()}
-    samples = tuple(
-        Sample(
-            prompt,
-            seed,
-            {label: values[b] for label, values in scores.items()},
-            candidate,
-            _notes(inversion.engine, b),
-            judge.judge(files.levels(pixels[b]), prompt) if judge is not None and judge.reads(prompt) else None,
-        )
-        for b, ((prompt, seed), candidate) in enumerate(zip(inversion.samples, inversion.leaders(), strict=True))
-    )
+    scores, reasons = panel.possible_scores(pixels)
+    samples = []
+    for b, ((prompt, seed), candidate) in enumerate(zip(inversion.samples, inversion.leaders(), strict=True)):
+        verdict, failure = _verdict(judge, pixels[b], prompt)
+        notes = list(_notes(inversion.engine, b))
+        notes += [f"no score: {failed[b]}" for failed in reasons.values() if b in failed]
+        notes += [f"no verdict: {failure}"] if failure else []
+        own = {label: values[b] for label, values in scores.items()}
+        samples.append(Sample(prompt, seed, own, candidate, tuple(notes), verdict))
     facts = {
         "referees": [loaded.label for loaded in panel.referees],
         "witnesses": [loaded.label for loaded in panel.witnesses],
@@ -131,7 +131,7 @@ def collect(
     }
     return Result(
         pixels.float().cpu(),
-        samples,
+        tuple(samples),
         inversion.recorded,
         history,
         inversion.warnings,
@@ -141,6 +141,20 @@ def collect(
         timings,
         facts,
     )
+
+
+def _verdict(judge: Judge | None, pixels: Tensor, prompt: str) -> tuple[Verdict | None, str]:
+    """The judge's verdict on [3, H, W], None where there is none, and the reason of a failure."""
+    if judge is None:
+        return None, ""
+    try:
+        with Call(judge, "judge") as call:
+            verdict: Any = judge.judge(files.levels(pixels), prompt) if judge.reads(prompt) else None
+            if not isinstance(verdict, Verdict | None):
+                raise call.refuse(f"returned a value of type {type(verdict).__name__}; expected a Verdict")
+    except RefcoreError as error:
+        return None, " ".join(str(error).split())
+    return verdict, ""
 
 
 def _notes(engine: Engine, b: int) -> tuple[str, ...]:

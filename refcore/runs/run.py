@@ -21,6 +21,7 @@ from refcore.config.run import RunConfig
 from refcore.contracts.judge import Judge
 from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
+from refcore.engine.models import Models
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
@@ -28,6 +29,7 @@ from refcore.plugin import Plugin
 from refcore.runs.observers import Callback, Observer, Record
 from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken
+from refcore.runs.watch import watched
 
 
 class Run:
@@ -46,6 +48,7 @@ class Run:
         parent: str | Path | None = None,
         observers: Sequence[Observer] = (),
         preset: str | None = None,
+        models: Models | None = None,
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -55,6 +58,7 @@ class Run:
             parent: folder in which the run takes the next free one, named by its first prompt.
             observers: called in their order.
             preset: name that errors about missing checkpoints mention.
+            models: where loaded models are looked for first, and kept for later runs.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run.
@@ -64,7 +68,7 @@ class Run:
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
-        self.out, self.parent, self.preset = out, parent, preset
+        self.out, self.parent, self.preset, self.models = out, parent, preset, models
         self.observers = tuple(observers)
         self.folder: RunDir | None = None
         """The run's folder, once the start is made."""
@@ -77,6 +81,8 @@ class Run:
         self.written: dict[str, Any] = {}
         """Contents of `result.json`, once it is written."""
         self.timings: dict[str, float] = {}
+        self._beat: Callable[[], None] = lambda: None
+        """Tells the watch that a step is done."""
 
     def load(self) -> Engine:
         """Loads the models, once; `execute` does it where it has not been done.
@@ -87,7 +93,7 @@ class Run:
         if self.engine is None:
             began = time.perf_counter()
             with needed_by(self.preset):
-                self.engine = build(self.config)
+                self.engine = build(self.config, self.models)
                 self.engine.plan()
                 self.engine.finish_reading()
             self.timings["load"] = time.perf_counter() - began
@@ -124,7 +130,9 @@ class Run:
             RefcoreError: what goes wrong before the first step; a result that cannot be collected or written.
         """
         try:
-            return self._finish(self.loop())
+            with watched() as watch:
+                self._beat = watch.beat
+                return self._finish(self.loop())
         finally:
             for observer in self.observers:
                 observer.on_exit()
@@ -144,6 +152,7 @@ class Run:
             for observer in self.observers:
                 observer.on_start(inversion)
             for step in inversion:
+                self._beat()
                 record = step.record()
                 self.history.append(record)
                 if self.folder is not None:
@@ -182,6 +191,7 @@ def invert(
     out: str | Path | None = None,
     on_step: Callable[[StepResult], None] | None = None,
     observers: Sequence[Observer] = (),
+    models: Models | None = None,
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -195,6 +205,7 @@ def invert(
         out: folder for images, config, history and scores; by default nothing is written.
         on_step: called after every step.
         observers: what else watches the run.
+        models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -212,7 +223,8 @@ def invert(
     if objective is not None:
         composed = as_objective(objective).into(composed)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
-    result = Run(composed, out=out, observers=watching, preset=presets.name_of(preset, config)).execute()
+    name = presets.name_of(preset, config)
+    result = Run(composed, out=out, observers=watching, preset=name, models=models).execute()
     if result.error is not None:
         raise result.error
     return result

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import ToyReferee, toy_config
+from toys import ToyLatent, ToyReferee, toy_config
 
 from performance.measure import peak_bytes
 from refcore import registry
@@ -196,3 +196,59 @@ def test_free_memory_of_this_machine_is_told() -> None:
     assert free is not None
     assert total is not None
     assert 0 < free <= total
+
+
+TOO_LARGE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"size": 100_000_000},
+        r"size is 100,000,000 x 100,000,000 px, which takes at least .* on cpu.*at most a side of \d+ px",
+    ),
+    ({"size": [10**30, 8]}, r"size is about 1e30 x 8 px"),
+    ({"views": {"main": {"count": 10**30}}}, r"views\.main\.count is about 1e30, which takes .*; \d[\d,]* would fit"),
+    ({"views": {"main": {"count": 10**13}}}, r"views\.main\.count is 10,000,000,000,000"),
+    ({"size": 32, "candidates": {"count": 10**12}}, r"candidates\.count is 1,000,000,000,000.*; \d[\d,]* would fit"),
+]
+
+
+@pytest.mark.fault("5.7")
+@pytest.mark.parametrize(("fields", "says"), TOO_LARGE)
+def test_a_run_that_no_memory_holds_is_refused_by_its_field_before_a_model_is_loaded(
+    fields: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToyReferee, "load", lambda *args: pytest.fail("loaded"))
+    with pytest.raises(RefcoreError, match=says) as caught:
+        Inversion(toy_config(**fields))
+    assert "\n" not in str(caught.value)
+    assert "Allocator" not in str(caught.value)
+
+
+@pytest.mark.fault("5.7")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nframe #0: c10::Error"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory\nframe #1"),
+        RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904]"),
+        OverflowError("cannot fit 'int' into an index-sized integer"),
+        TypeError("randn(): argument 'size' failed to unpack the object: Overflow when unpacking long long"),
+        MemoryError(),
+    ],
+)
+@pytest.mark.parametrize("method", ["init", "decode", "load"])
+def test_lack_of_memory_outside_the_referees_names_the_fields_that_can_be_lowered(
+    method: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> Any:
+        raise type(error)(*error.args)
+
+    monkeypatch.setattr(ToyLatent, method, fail)
+    with pytest.raises(RefcoreError, match=r'out of memory on cpu .* in canvas "toy_latent"') as caught:
+        list(Inversion(toy_config(size=32)))
+    said = str(caught.value)
+    assert f"({method})" in said
+    assert "size is 32 x 32 px: make it smaller" in said
+    assert "there are 2 samples in one batch" in said
+    assert "views.main.count is 3: lower it" in said
+    assert "\n" not in said
+    assert "frame" not in said
+    assert "alloc_cpu" not in said

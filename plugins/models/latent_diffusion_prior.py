@@ -18,6 +18,7 @@ from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
+from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
@@ -79,6 +80,12 @@ class LatentDiffusionPrior(Prior):
             True, description="Divide the gradient by the latent's height x width, as in the paper."
         )
         negative_prompt: str = Field("", description="Prompt that guidance leads away from; empty for none.")
+        text: Cleaning = Field(
+            "as_given",
+            description=f"Cleaning of the prompt, its template included. as_given: none. {WHAT_BLIP_CAPTION_DOES}, at "
+            "most `words` words.",
+        )
+        words: int = Field(WORDS, ge=1, description=f"Words that blip_caption keeps. LAVIS: {WORDS}.")
         chunk: int | None = Field(
             None, ge=1, description="Samples in one UNet call (two latents each, with guidance); null: all at once."
         )
@@ -134,10 +141,11 @@ class LatentDiffusionPrior(Prior):
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Text features of the prompts, `text` [P, T, D], and of the negative prompt, `negative` [P, T, D]."""
-        text = self.diffusion.encode_text(prompts)
+        cleaned = clean(prompts, self.config.text, self.config.words)
+        text = self.diffusion.encode_text(cleaned.read)
         negative = self.diffusion.encode_text([self.config.negative_prompt]).expand_as(text)
-        truncated = tuple(self.diffusion.truncated(prompt) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated)
+        truncated = cleaned.truncated([self.diffusion.truncated(read) for read in cleaned.read])
+        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated, cleaned.notes)
 
     def finish_reading(self) -> None:
         self.diffusion.finish_reading()

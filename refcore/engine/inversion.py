@@ -154,7 +154,7 @@ class Inversion:
         # The one wait for the device in a step: a poisoned update must not reach the parameters.
         if gradients.finite and not (flags := torch.stack([*gradients.finite.values()])).all():
             ok = dict(zip(gradients.finite, flags.tolist(), strict=True))
-            raise NonFiniteError(step, [label for label, fine in ok.items() if not fine])
+            raise NonFiniteError(step, {label: self.engine.dtype_name(label) for label, fine in ok.items() if not fine})
         lr = config.optimizer.lr_at(step, config.steps)
         tracks.update(gradients.combined, rows, lr)
         if std := value_at(config.noise, step, config.steps):

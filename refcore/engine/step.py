@@ -85,6 +85,14 @@ class Engine:
             image = self.canvas.decode(params)
         return image.to(next(iter(params.values())).dtype)
 
+    def dtype_name(self, label: str) -> str:
+        """Name of the dtype that a term, or the canvas, is evaluated in: its autocast's, or that of its weights."""
+        run, canvas = self.config.dtype, self.config.canvas
+        if label == CANVAS:
+            return str(canvas.autocast or getattr(self.canvas.config, "dtype", None) or run)
+        loaded = next(loaded for loaded in (*self.panel.referees, *self.priors) if loaded.label == label)
+        return str(loaded.autocast or loaded.term.dtype or run).removeprefix("torch.")
+
     def sample_of(self, track: int) -> int:
         """The sample, 0 .. B - 1, of a track."""
         return track // self.config.candidates.count

@@ -161,7 +161,7 @@ def own_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.float16 and config.get("force_upcast") else dtype
 
 
-def out_of_float16(model: torch.nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+def out_of_float16(model: Any, device: torch.device) -> AbstractContextManager[Any]:
     """No float16 autocast for an autoencoder whose config says `force_upcast`; otherwise no context."""
     kind = device.type
     overflows = model.config.get("force_upcast") and torch.is_autocast_enabled(kind)

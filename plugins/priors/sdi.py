@@ -79,7 +79,7 @@ class Sdi(LatentDiffusionPrior):
             kicks = rng.normal(self.config.inversion_steps, *x.shape[1:]).to(base.latents)
         else:
             kicks = base.latents.new_zeros(count, 0)
-        return Inverting(*(getattr(base, field.name) for field in fields(Noised)), ends, kicks)
+        return Inverting(**{field.name: getattr(base, field.name) for field in fields(base)}, ends=ends, kicks=kicks)
 
     def distil(self, batch: Noised, step: int) -> Tensor:
         """w(t) (eps_hat(x_t) - kappa)."""

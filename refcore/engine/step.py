@@ -90,7 +90,8 @@ class Engine:
         run, canvas = self.config.dtype, self.config.canvas
         if label == CANVAS:
             return str(canvas.autocast or getattr(self.canvas.config, "dtype", None) or run)
-        loaded = next(loaded for loaded in (*self.panel.referees, *self.priors) if loaded.label == label)
+        terms: list[LoadedTerm | LoadedPrior] = [*self.panel.referees, *self.priors]
+        loaded = next(loaded for loaded in terms if loaded.label == label)
         return str(loaded.autocast or loaded.term.dtype or run).removeprefix("torch.")
 
     def sample_of(self, track: int) -> int:

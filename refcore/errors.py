@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 CANVAS = "canvas"
@@ -41,16 +41,22 @@ class ContractError(RefcoreError):
 class NonFiniteError(RefcoreError):
     """NaN or infinity from a referee, prior or canvas, or in the parameters, which are those from before the step."""
 
-    def __init__(self, step: int, terms: Sequence[str]) -> None:
+    def __init__(self, step: int, terms: Mapping[str, str]) -> None:
+        """`terms`: label of each term that gave NaN or infinity -> name of the dtype that it was evaluated in."""
         self.step = step
         self.terms = tuple(terms)
-        named = ", ".join(f'"{term}"' for term in self.terms)
-        remedy = (
-            "the parameters have diverged: try a lower optimizer.lr or noise, or optimizer.clip"
-            if {CANVAS, PARAMETERS} & {*self.terms}
-            else "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
-        )
-        super().__init__(f"step {step}: {named} gave NaN or infinity; {remedy}")
+        named, dtypes = ", ".join(f'"{term}"' for term in terms), ", ".join(dict.fromkeys(terms.values()))
+        if terms.get(CANVAS) == "float16":
+            remedy = (
+                "float16 overflows above 65,504: try canvas.config.dtype float32 or bfloat16, and no canvas.autocast"
+            )
+        elif {CANVAS, PARAMETERS} & {*terms}:
+            remedy = "the parameters have diverged: try a lower optimizer.lr or noise, or optimizer.clip"
+        elif "16" in dtypes:
+            remedy = "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
+        else:
+            remedy = "try a lower weight, or optimizer.clip"
+        super().__init__(f"step {step}: {named} gave NaN or infinity in {dtypes}; {remedy}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,6 +25,9 @@ class Autoencoder:
 
     Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752), sections 4.3.2
     and D.1 for the scale. `load_autoencoder` makes it, one for each folder, device and dtype.
+
+    One whose config says `force_upcast` (that of SDXL) overflows in float16. As in diffusers, it is kept in float32
+    then, and out of float16 autocast. bfloat16, which has the range of float32, is left as it is.
     """
 
     def __init__(self, model: AutoencoderKL, space: LatentSpace, default_size: tuple[int, int]) -> None:
@@ -40,7 +44,8 @@ class Autoencoder:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] -> images [B, 3, h*factor, w*factor], *around* [0, 1], in the latents' dtype."""
         unscaled = latents / self.space.scale + self.space.shift
-        decoded: Tensor = self.model.decode(unscaled.to(self.model.dtype)).sample
+        with out_of_float16(self.model, latents.device):
+            decoded: Tensor = self.model.decode(unscaled.to(self.model.dtype)).sample
         return (decoded.to(latents.dtype) + 1) / 2
 
     def decode_by_blocks(self, latents: Tensor) -> Tensor:
@@ -49,8 +54,9 @@ class Autoencoder:
         Those inside a block are recomputed (gradient checkpointing, Chen et al., arXiv 1604.06174).
         """
         x = (latents / self.space.scale + self.space.shift).to(self.model.dtype)
-        for block in self._blocks():
-            x = checkpoint(block, x, use_reentrant=False)
+        with out_of_float16(self.model, latents.device):
+            for block in self._blocks():
+                x = checkpoint(block, x, use_reentrant=False)
         return (x.to(latents.dtype) + 1) / 2
 
     def _blocks(self) -> list[Callable[[Tensor], Tensor]]:
@@ -75,7 +81,8 @@ class Autoencoder:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> scaled latents [B, C, H/factor, W/factor] (the mode), same dtype."""
-        posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
+        with out_of_float16(self.model, images.device):
+            posterior = self.model.encode((images * 2 - 1).to(self.model.dtype)).latent_dist
         mode: Tensor = posterior.mode()
         return (mode.to(images.dtype) - self.space.shift) * self.space.scale
 
@@ -101,7 +108,7 @@ class TinyDecoder:
         if kind != "AutoencoderTiny":
             raise CheckpointError(f'"{folder.model}" is of class {kind}; expected AutoencoderTiny, such as TAESD')
         model = folder.load(AutoencoderTiny, "", **diffusers_options())
-        self.model = place(model, device, dtype)
+        self.model = place(model, device, own_dtype(folder.config(""), dtype))
         self.scale = float(model.config["scaling_factor"])
         channels, factor = model.config["latent_channels"], 2 ** (len(model.config["decoder_block_out_channels"]) - 1)
         if (channels, factor) != (like.space.channels, like.factor):
@@ -139,9 +146,28 @@ def load_autoencoder(folder: DiffusersFolder, device: torch.device, dtype: torch
             scale=float(model.config["scaling_factor"]),
             shift=float(model.config["shift_factor"] or 0.0),
         )
-        autoencoder = Autoencoder(place(model, device, dtype), space, _default_size(folder, model))
+        placed = place(model, device, own_dtype(config, dtype))
+        autoencoder = Autoencoder(placed, space, _default_size(folder, model))
         _shared[key] = autoencoder
     return autoencoder
+
+
+def own_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """The dtype of an autoencoder's weights where `dtype` is asked for: not float16 if its file says `force_upcast`.
+
+    The file alone counts: diffusers' default for files without that field is true, but its Stable Diffusion pipelines
+    never upcast those, which were made for float16.
+    """
+    return torch.float32 if dtype == torch.float16 and config.get("force_upcast") else dtype
+
+
+def out_of_float16(model: Any, device: torch.device) -> AbstractContextManager[Any]:
+    """No float16 autocast for an autoencoder whose config says `force_upcast`; otherwise no context."""
+    kind = device.type
+    overflows = model.config.get("force_upcast") and torch.is_autocast_enabled(kind)
+    if overflows and torch.get_autocast_dtype(kind) == torch.float16:
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def latent_space(folder: DiffusersFolder) -> LatentSpace:

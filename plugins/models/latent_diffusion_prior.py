@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,9 +18,13 @@ from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
+from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy [B, C, h, w], timesteps [B], text [B, T, D]) -> [B, C, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,17 @@ class Noised:
     """[B] int64"""
     alpha_bar: Tensor
     """[B]"""
+    target: Tensor
+    """What `LatentDiffusionPrior.predicted` would be if the model knew the latents, [B, C, h, w]."""
     weight: Tensor
-    """w(t), [B]"""
+    """[B] w(t); 1 where predictions of clean latents are compared, whose differences contain it."""
     text: Tensor
     """[B, T, D] text features of the prompts."""
     negative: Tensor
     """[B, T, D] text features of the negative prompt."""
 
-    def __getitem__(self, samples: Tensor) -> Noised:
-        return Noised(*(getattr(self, field.name)[samples] for field in fields(self)))
+    def __getitem__(self, samples: Tensor) -> Self:
+        return type(self)(*(getattr(self, field.name)[samples] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -79,6 +85,12 @@ class LatentDiffusionPrior(Prior):
             True, description="Divide the gradient by the latent's height x width, as in the paper."
         )
         negative_prompt: str = Field("", description="Prompt that guidance leads away from; empty for none.")
+        text: Cleaning = Field(
+            "as_given",
+            description=f"Cleaning of the prompt, its template included. as_given: none. {WHAT_BLIP_CAPTION_DOES}, at "
+            "most `words` words.",
+        )
+        words: int = Field(WORDS, ge=1, description=f"Words that blip_caption keeps. LAVIS: {WORDS}.")
         chunk: int | None = Field(
             None, ge=1, description="Samples in one UNet call (two latents each, with guidance); null: all at once."
         )
@@ -105,6 +117,17 @@ class LatentDiffusionPrior(Prior):
             raise RefcoreError(
                 f'timesteps {list(self.config.timesteps)}: the last timestep of "{self.config.model}" is {last}'
             )
+        self.compares_clean = self.config.weighting == "x0" and self.diffusion.prediction != "epsilon"
+        """Whether gradients are differences of clean latents, which are w(t) times those of noise, and finite."""
+        if self.config.weighting == "x0" and not self.compares_clean and not self._has_signal():
+            raise RefcoreError(
+                f'weighting "x0" is infinite at timestep {last} of "{self.config.model}", which predicts noise where '
+                f"no signal is left (zero terminal SNR); set the highest of timesteps to {last - 1}"
+            )
+
+    def _has_signal(self) -> bool:
+        """Whether the noisy latents of every timestep that may be drawn contain some of the latents."""
+        return bool(self.diffusion.alphas_cumprod[: self.config.timesteps[1] + 1].min() > 0)
 
     def accept(self, canvas: Canvas) -> None:
         folder = self.diffusion.folder
@@ -134,10 +157,11 @@ class LatentDiffusionPrior(Prior):
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Text features of the prompts, `text` [P, T, D], and of the negative prompt, `negative` [P, T, D]."""
-        text = self.diffusion.encode_text(prompts)
+        cleaned = clean(prompts, self.config.text, self.config.words)
+        text = self.diffusion.encode_text(cleaned.read)
         negative = self.diffusion.encode_text([self.config.negative_prompt]).expand_as(text)
-        truncated = tuple(self.diffusion.truncated(prompt) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated)
+        truncated = cleaned.truncated([self.diffusion.truncated(read) for read in cleaned.read])
+        return Conditioning(tuple(prompts), {"text": text, "negative": negative}, truncated, cleaned.notes)
 
     def finish_reading(self) -> None:
         self.diffusion.finish_reading()
@@ -179,7 +203,12 @@ class LatentDiffusionPrior(Prior):
                 noise[samples],
                 steps,
                 lambda noisy, t, samples=samples: self.guided(  # type: ignore[misc]
-                    noisy, t, conditioning["text"][samples], conditioning["negative"][samples], guidance
+                    noisy,
+                    t,
+                    conditioning["text"][samples],
+                    conditioning["negative"][samples],
+                    guidance,
+                    self.diffusion.to_sample,
                 ),
                 None if around is None else around[samples],
                 strength,
@@ -194,13 +223,15 @@ class LatentDiffusionPrior(Prior):
         timesteps = self.draw_timesteps(step, rng).to(latents.device)
         noise = rng.normal(*latents.shape[1:]).to(latents)
         alpha_bar = self.diffusion.alphas_cumprod[timesteps].to(latents.dtype)
+        weight = WEIGHTINGS["uniform" if self.compares_clean else self.config.weighting](alpha_bar)
         return Noised(
             latents,
             noise,
             add_noise(latents, noise, alpha_bar),
             timesteps,
             alpha_bar,
-            WEIGHTINGS[self.config.weighting](alpha_bar),
+            -latents if self.compares_clean else noise,
+            weight,
             conditioning["text"],
             conditioning["negative"],
         )
@@ -213,17 +244,38 @@ class LatentDiffusionPrior(Prior):
             return torch.full((rng.n,), high - fallen)
         return rng.integers(low, high + 1)
 
-    def guided(self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor, guidance: float) -> Tensor:
-        """The guided noise. One UNet call for both predictions, and only one prediction where the other cancels."""
-        if guidance == 1:
-            return self.diffusion.noise(noisy, timesteps, text)
-        if guidance == 0:
-            return self.diffusion.noise(noisy, timesteps, negative)
-        return guide(*self.both(noisy, timesteps, text, negative), guidance)
+    def predicted(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """What gradients compare: the predicted noise or, if `compares_clean`, minus the predicted clean latents."""
+        if self.compares_clean:
+            return -self.diffusion.clean(noisy, timesteps, text)
+        return self.diffusion.noise(noisy, timesteps, text)
 
-    def both(self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise predicted for the negative prompt, and for the prompt, in one UNet call."""
-        out = self.diffusion.noise(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
+    def guided(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        negative: Tensor,
+        guidance: float,
+        predict: Predict | None = None,
+    ) -> Tensor:
+        """The guided prediction of `predict` (default: `predicted`).
+
+        One UNet call for prompt and negative prompt, and one prediction where the other cancels.
+        """
+        predict = predict or self.predicted
+        if guidance == 1:
+            return predict(noisy, timesteps, text)
+        if guidance == 0:
+            return predict(noisy, timesteps, negative)
+        return guide(*self.both(noisy, timesteps, text, negative, predict), guidance)
+
+    def both(
+        self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor, predict: Predict | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions for the negative prompt, and for the prompt, in one UNet call."""
+        predict = predict or self.predicted
+        out = predict(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
         without, given = out.chunk(2)
         return without, given
 

@@ -24,6 +24,16 @@ def noise_of_velocity(velocity: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Ten
     return _per_sample(alpha_bar.sqrt()) * velocity + _per_sample((1 - alpha_bar).sqrt()) * noisy
 
 
+def clean_of_velocity(velocity: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x = sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, of the same appendix; defined without any signal, too."""
+    return _per_sample(alpha_bar.sqrt()) * noisy - _per_sample((1 - alpha_bar).sqrt()) * velocity
+
+
+def clean_of_noise(noise: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar), `add_noise` solved for the latent; alpha_bar > 0."""
+    return (noisy - _per_sample((1 - alpha_bar).sqrt()) * noise) / _per_sample(alpha_bar.sqrt())
+
+
 def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """eps_hat = eps_0 + s (eps_c - eps_0), classifier-free guidance (arXiv 2207.12598) with s = 1 + w of its eq. 6."""
     return unconditional + scale * (conditional - unconditional)
@@ -44,14 +54,12 @@ def csd_gradient(unconditional: Tensor, conditional: Tensor, weight: Tensor) -> 
     return _per_sample(weight) * (conditional - unconditional)
 
 
-def nfsd_gradient(
-    unconditional: Tensor, negative: Tensor, conditional: Tensor, is_small: Tensor, scale: float, weight: Tensor
-) -> Tensor:
+def nfsd_gradient(unconditional: Tensor, negative: Tensor, conditional: Tensor, scale: float, weight: Tensor) -> Tensor:
     """w(t) (delta_D + s delta_C) of NFSD (arXiv 2310.17590), section 4.
 
-    delta_C = eps_c - eps_0; delta_D = eps_0 at small timesteps (`is_small`, [B] bool), else eps_0 - eps_negative.
+    delta_C = eps_c - eps_0; delta_D = eps_0 - eps_negative, where `negative` is no noise at small timesteps.
     """
-    domain = unconditional - negative * _per_sample(~is_small).to(negative.dtype)
+    domain = unconditional - negative
     return _per_sample(weight) * (domain + scale * (conditional - unconditional))
 
 
@@ -60,8 +68,17 @@ def ddim_step(noisy: Tensor, noise_pred: Tensor, alpha_bar: Tensor, alpha_bar_to
 
     In either direction: toward the image, or (inversion) toward the noise.
     """
-    clean = (noisy - _per_sample((1 - alpha_bar).sqrt()) * noise_pred) / _per_sample(alpha_bar.sqrt())
-    return add_noise(clean, noise_pred, alpha_bar_to)
+    return add_noise(clean_of_noise(noise_pred, noisy, alpha_bar), noise_pred, alpha_bar_to)
+
+
+def ddim_noise(noise: Tensor, alpha_bar: Tensor, alpha_bar_to: Tensor, eta: float) -> Tensor:
+    """eta sigma eps, which stochastic inversion adds to a step from alpha_bar to the smaller alpha_bar'.
+
+    sigma^2 = (1 - alpha_bar) / (1 - alpha_bar') (1 - alpha_bar' / alpha_bar), eq. 16 of DDIM; 0 for a step from the
+    clean latent.
+    """
+    variance = (1 - alpha_bar) / (1 - alpha_bar_to) * (1 - alpha_bar_to / alpha_bar)
+    return _per_sample(eta * variance.clamp(min=0).sqrt()) * noise
 
 
 def noise_between(latents: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -14,16 +14,25 @@ from transformers.utils import logging as transformers_logging
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
-from refcore_plugins.models.score_distillation import noise_of_velocity
+from refcore_plugins.models.score_distillation import (
+    clean_of_noise,
+    clean_of_velocity,
+    noise_between,
+    noise_of_velocity,
+)
 from refcore_plugins.models.untrusted_checkpoints import data_only
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """Pipelines with one CLIP text encoder and a text-conditioned UNet, as in Stable Diffusion 1.x and 2.x."""
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 class StableDiffusion:
     """Predicts the noise in noisy scaled latents, given text features. Every sample has its own timestep.
+
+    The network may predict the noise, the velocity or the clean latents. Where a schedule leaves no signal at its last
+    timestep (zero terminal SNR, arXiv 2305.08891), the noise says nothing of the latents, and only the network's own
+    output does: `clean` and `ddim` use it.
 
     Raises:
         CheckpointError: the folder holds another pipeline, lacks a component, or mixes components of different models.
@@ -38,10 +47,12 @@ class StableDiffusion:
         if self.prediction not in PREDICTIONS:
             raise CheckpointError(
                 f'the scheduler of "{folder.model}" says prediction_type "{self.prediction}"; '
-                f"expected {' or '.join(PREDICTIONS)}"
+                f"expected {', '.join(PREDICTIONS)}"
             )
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.to(self.device)
         """[T] alpha_bar_t, the fraction of signal variance at timestep t."""
+        self.has_signal = bool(self.alphas_cumprod.min() > 0)
+        """False with zero terminal SNR: alpha_bar is 0 at the last timestep."""
         self.tokenizer = self._load_tokenizer()
         self.text_encoder: Any = place(self._load_text_encoder(), self.device, dtype)
         unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
@@ -89,7 +100,7 @@ class StableDiffusion:
         return self.predicted(noisy, timesteps, text)
 
     def predicted(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-        """The predicted noise, also for a network that predicts velocity.
+        """The predicted noise, whatever the network predicts.
 
         Args:
             noisy: [B, C, h, w] noisy scaled latents.
@@ -99,11 +110,32 @@ class StableDiffusion:
         Returns:
             [B, C, h, w] in the dtype of `noisy`.
         """
+        out = self.output(noisy, timesteps, text)
+        if self.prediction == "epsilon":
+            return out
+        alpha_bar = self.alphas_cumprod[timesteps].to(noisy.dtype)
+        if self.prediction == "v_prediction":
+            return noise_of_velocity(out, noisy, alpha_bar)
+        return noise_between(out, noisy, alpha_bar)
+
+    @torch.no_grad()
+    def clean(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The predicted clean latents, with the arguments of `predicted`; not finite for noise without signal."""
+        out = self.output(noisy, timesteps, text)
+        if self.prediction == "sample":
+            return out
+        convert = clean_of_velocity if self.prediction == "v_prediction" else clean_of_noise
+        return convert(out, noisy, self.alphas_cumprod[timesteps].to(noisy.dtype))
+
+    def output(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """The network's own output, of the kind `prediction`, with the arguments of `predicted`."""
         # On the CPU, torch's fused attention and plain (not channels-last) memory are fastest for a forward pass alone.
         out: Tensor = self.unet(noisy.to(self.dtype), timesteps, text.to(self.dtype)).sample.to(noisy.dtype)
-        if self.prediction == "v_prediction":
-            return noise_of_velocity(out, noisy, self.alphas_cumprod[timesteps].to(noisy.dtype))
         return out
+
+    def to_sample(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+        """What `ddim` wants predicted: the noise, or the network's own output where the noise is not enough."""
+        return self.noise(noisy, timesteps, text) if self.has_signal else self.output(noisy, timesteps, text)
 
     @torch.no_grad()
     def ddim(
@@ -119,7 +151,7 @@ class StableDiffusion:
         Args:
             noise: [B, C, h, w] standard normal.
             steps: Number of sampling steps, spaced by the folder's scheduler config.
-            predict: (noisy latents, timesteps [B]) -> their noise, such as `noise` with guidance.
+            predict: (noisy latents, timesteps [B]) -> `to_sample` of them, with guidance.
             around: [B, C, h, w] scaled latents to start from, with noise added: SDEdit (arXiv 2108.01073).
             strength: Fraction of the steps, the last ones, that are taken from `around`; at least one step is.
 
@@ -127,17 +159,9 @@ class StableDiffusion:
             [B, C, h, w] scaled latents.
 
         Raises:
-            RefcoreError: `steps` exceeds the model's number of timesteps.
+            RefcoreError: `steps` exceeds the model's number of timesteps, or the model cannot be sampled.
         """
-        if steps > len(self.alphas_cumprod):
-            most = len(self.alphas_cumprod)
-            raise RefcoreError(
-                f'{steps} sampling steps; expected at most {most}, the timesteps of "{self.folder.model}"'
-            )
-        schedule = DDIMScheduler.from_config(
-            self._schedule, prediction_type="epsilon", clip_sample=False, thresholding=False
-        )
-        schedule.set_timesteps(steps)
+        schedule = self._sampler(steps)
         timesteps = schedule.timesteps
         if around is None:
             latents: Tensor = noise * schedule.init_noise_sigma
@@ -148,6 +172,34 @@ class StableDiffusion:
             predicted = predict(latents, torch.full((len(latents),), t, device=latents.device))
             latents = schedule.step(predicted, t, latents).prev_sample
         return latents
+
+    def _sampler(self, steps: int) -> Any:
+        """The scheduler of `ddim`, with its timesteps."""
+        most = len(self.alphas_cumprod)
+        if steps > most:
+            raise RefcoreError(
+                f'{steps} sampling steps; expected at most {most}, the timesteps of "{self.folder.model}"'
+            )
+        if not self.has_signal and self.prediction == "epsilon":
+            raise RefcoreError(
+                f'"{self.folder.model}" cannot be sampled: no signal is left at its last timestep (zero terminal SNR), '
+                'where predicted noise does not tell the latents; expected prediction_type "v_prediction" or "sample"'
+            )
+        schedule = DDIMScheduler.from_config(
+            self._schedule,
+            prediction_type="epsilon" if self.has_signal else self.prediction,
+            clip_sample=False,
+            thresholding=False,
+            steps_offset=1,  # as diffusers' pipeline sets it, whatever the folder says
+        )
+        schedule.set_timesteps(steps)
+        highest = int(schedule.timesteps.max())
+        if highest >= most:
+            raise RefcoreError(
+                f'{steps} sampling steps start at timestep {highest} of "{self.folder.model}", whose last is {most - 1}'
+                "; take fewer steps"
+            )
+        return schedule
 
     def _load_tokenizer(self) -> CLIPTokenizer:
         self.folder.config("tokenizer", "tokenizer_config.json")

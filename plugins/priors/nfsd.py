@@ -45,7 +45,15 @@ class Nfsd(LatentDiffusionPrior):
     def distil(self, batch: Noised, step: int) -> Tensor:
         """w(t) (delta_D + s delta_C), from one UNet call with three latents for each sample."""
         text = torch.cat([self._empty.expand_as(batch.text), batch.negative, batch.text])
-        predicted = self.diffusion.noise(torch.cat([batch.noisy] * 3), torch.cat([batch.timesteps] * 3), text)
+        predicted = self.predicted(torch.cat([batch.noisy] * 3), torch.cat([batch.timesteps] * 3), text)
         without, bad, given = predicted.chunk(3)
-        is_small = batch.timesteps < self.config.small
-        return nfsd_gradient(without, bad, given, is_small, self.config.guidance, batch.weight)
+        is_small = (batch.timesteps < self.config.small).view(-1, 1, 1, 1)
+        return nfsd_gradient(
+            without, torch.where(is_small, self._no_noise(batch), bad), given, self.config.guidance, batch.weight
+        )
+
+    def _no_noise(self, batch: Noised) -> Tensor:
+        """What `predicted` would be for a model that finds no noise in the noisy latents."""
+        if self.compares_clean:
+            return -batch.noisy / batch.alpha_bar.sqrt().view(-1, 1, 1, 1)
+        return torch.zeros_like(batch.noisy)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from refcore.contracts.conditioning import Conditioning
+from refcore.rng import Rng
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
-from refcore_plugins.models.score_distillation import add_noise, ddim_step, noise_between, sds_gradient
+from refcore_plugins.models.score_distillation import ddim_noise, ddim_step, noise_between, sds_gradient
+
+
+@dataclass(frozen=True)
+class Inverting(Noised):
+    """Latents with what their inversion draws in a step."""
+
+    ends: Tensor
+    """[B] int64 timesteps that the inversion reaches: t, and up to `tau` more."""
+    kicks: Tensor
+    """[B, inversion_steps, C, h, w] standard normal, for the noise of each step; [B, 0] without."""
 
 
 class Sdi(LatentDiffusionPrior):
     """Score Distillation via Inversion (arXiv 2405.15891): the noise from which DDIM would have reached the latent.
 
-    SDS is a step of DDIM with fresh noise, which causes its blur. Here the latent x is noised by `inversion_steps`
-    steps of DDIM in reverse, from 0 to t: x_t = sqrt(alpha_bar) x + sqrt(1 - alpha_bar) kappa, and kappa replaces the
-    drawn noise. With `anneal` the timestep falls over the run, as in the paper. A step needs `inversion_steps` more
-    UNet calls. The inversion is deterministic.
+    SDS is a step of DDIM with fresh noise, which causes its blur. Here the latent x is noised by DDIM in reverse, from
+    0 to t, in steps of equal length: `max(1, round(inversion_steps * t / 1000))` of them, as many UNet calls. The
+    result is x_t = sqrt(alpha_bar) x + sqrt(1 - alpha_bar) kappa, and kappa replaces the drawn noise. With `anneal` the
+    timestep falls over the run, as in the paper.
     """
 
     class Config(LatentDiffusionPrior.Config):
@@ -29,7 +42,23 @@ class Sdi(LatentDiffusionPrior):
             -7.5,
             description="Guidance scale of the inversion; below 0 it leads away from the prompt. The paper's: -7.5.",
         )
-        inversion_steps: int = Field(10, ge=1, description="DDIM steps of the inversion. The paper's: 10.")
+        inversion_steps: int = Field(
+            10,
+            ge=1,
+            description="DDIM steps of an inversion through all timesteps; one to t takes its share. The paper's: 10.",
+        )
+        eta: float = Field(
+            0.3,
+            ge=0,
+            description="Noise added in each step of the inversion, in standard deviations of DDPM's; 0: none. The "
+            "authors' code: 0.3.",
+        )
+        tau: int = Field(
+            0,
+            ge=0,
+            description="Timesteps by which the inversion may go beyond t, drawn from 0 to tau; the model is told t. "
+            "The authors' code: 99 with 10 inversion steps.",
+        )
         timesteps: tuple[int, int] = Field((20, 980), description="Lowest and highest timestep drawn, both inclusive.")
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
             "x0",
@@ -39,21 +68,40 @@ class Sdi(LatentDiffusionPrior):
     name = "sdi"
     config: Config
 
+    def noised(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> Inverting:
+        """As the base's, with what the inversion draws."""
+        base = super().noised(x, conditioning, step, rng)
+        count, last = len(base), len(self.diffusion.alphas_cumprod) - 1
+        ends = base.timesteps
+        if self.config.tau:
+            ends = (ends + rng.integers(0, self.config.tau + 1).to(ends)).clamp(max=last)
+        if self.config.eta:
+            kicks = rng.normal(self.config.inversion_steps, *x.shape[1:]).to(base.latents)
+        else:
+            kicks = base.latents.new_zeros(count, 0)
+        return Inverting(**{field.name: getattr(base, field.name) for field in fields(base)}, ends=ends, kicks=kicks)
+
     def distil(self, batch: Noised, step: int) -> Tensor:
         """w(t) (eps_hat(x_t) - kappa)."""
-        kappa = self.inverted(batch)
-        noisy = add_noise(batch.latents, kappa, batch.alpha_bar)
+        assert isinstance(batch, Inverting)
+        noisy = self.inverted(batch)
+        kappa = batch.target if self.compares_clean else noise_between(batch.latents, noisy, batch.alpha_bar)
         predicted = self.guided(noisy, batch.timesteps, batch.text, batch.negative, self.config.guidance)
         return sds_gradient(kappa, predicted, batch.weight)
 
-    def inverted(self, batch: Noised) -> Tensor:
-        """kappa [B, C, h, w]: the noise between each latent and its DDIM inversion at timestep t."""
-        steps, last = self.config.inversion_steps, batch.timesteps
+    def inverted(self, batch: Inverting) -> Tensor:
+        """x_t [B, C, h, w]: each latent after its own number of steps of DDIM in reverse."""
+        schedule, end = self.diffusion.alphas_cumprod.to(batch.alpha_bar), batch.ends
+        counts = (self.config.inversion_steps * batch.timesteps / len(schedule)).round().clamp(min=1).long()
         current, alpha_bar = batch.latents, torch.ones_like(batch.alpha_bar)
-        for k in range(steps):
-            at, to = last * k // steps, last * (k + 1) // steps
-            predicted = self.guided(current, at, batch.text, batch.negative, self.config.inversion_guidance)
-            after = self.diffusion.alphas_cumprod[to].to(alpha_bar)
-            current = ddim_step(current, predicted, alpha_bar, after)
-            alpha_bar = after
-        return noise_between(batch.latents, current, alpha_bar)
+        for k in range(int(counts.max())):
+            rows = (k < counts).nonzero().squeeze(1)
+            at, to = (end[rows] * n // counts[rows] for n in (k, k + 1))
+            before, after = alpha_bar[rows], schedule[to]
+            text, negative, guidance = batch.text[rows], batch.negative[rows], self.config.inversion_guidance
+            noise = self.guided(current[rows], at, text, negative, guidance, self.diffusion.noise)
+            moved = ddim_step(current[rows], noise, before, after)
+            if self.config.eta:
+                moved = moved + ddim_noise(batch.kicks[rows, k], before, after, self.config.eta)
+            current, alpha_bar = current.index_copy(0, rows, moved), alpha_bar.index_copy(0, rows, after)
+        return current

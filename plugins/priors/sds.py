@@ -29,4 +29,4 @@ class Sds(LatentDiffusionPrior):
     def distil(self, batch: Noised, step: int) -> Tensor:
         """w(t) (eps_hat - eps)."""
         predicted = self.guided(batch.noisy, batch.timesteps, batch.text, batch.negative, self.config.guidance)
-        return sds_gradient(batch.noise, predicted, batch.weight)
+        return sds_gradient(batch.target, predicted, batch.weight)

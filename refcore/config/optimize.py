@@ -62,7 +62,10 @@ class Ema(Section):
         0.95, ge=0, lt=1, description="ema <- decay * ema + (1 - decay) * parameters, after each step."
     )
     start: int = Field(
-        0, ge=0, description="First step that is averaged; until then the average equals the parameters."
+        0,
+        ge=0,
+        description="First step, counted from 0, that is averaged. Until then the average equals the parameters. "
+        "0: the average starts from the initial parameters; 1: from those after the first step.",
     )
     restarts: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=list, description="Steps, counted from 0, after which the parameters are set to the average."

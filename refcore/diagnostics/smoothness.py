@@ -338,7 +338,7 @@ class _Loss:
         flat = gradient.flatten().double().cpu().numpy()
         referees, steps = self.engine.panel.referees, self.engine.config.steps
         if not np.isfinite(flat).all():
-            raise NonFiniteError(self.step, [judge.label for judge in referees])
+            raise NonFiniteError(self.step, {judge.label: self.engine.dtype_name(judge.label) for judge in referees})
         weights = {judge.label: judge.term.weight_at(self.step, steps) for judge in referees}
         return sum(weights[label] * float(loss[0]) for label, loss in losses.items()), flat
 

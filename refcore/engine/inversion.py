@@ -204,10 +204,10 @@ class Inversion:
             return
         bad = [label for label, flag in flags.items() if not flag]
         if PARAMETERS not in bad or self._before is None:
-            raise NonFiniteError(self.step, bad)
+            raise NonFiniteError(self.step, {label: self.engine.dtype_name(label) for label in bad})
         self.tracks.restore(self._before)
         self.step, self._finite = self.step - 1, None
-        raise NonFiniteError(self.step, [PARAMETERS])
+        raise NonFiniteError(self.step, {PARAMETERS: self.engine.dtype_name(PARAMETERS)})
 
     @torch.no_grad()
     def images(self, which: Which | None = None) -> Tensor:

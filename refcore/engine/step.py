@@ -23,7 +23,7 @@ from refcore.engine.gradients import GradientRows, StepGradients
 from refcore.engine.panel import LoadedTerm, Panel
 from refcore.engine.precision import autocast, dtype_of
 from refcore.engine.views import FIXED
-from refcore.errors import CANVAS, RefcoreError
+from refcore.errors import CANVAS, PARAMETERS, RefcoreError
 from refcore.rng import Key, Rng, candidate_key
 
 
@@ -86,6 +86,17 @@ class Engine:
         with autocast(self.device, dtype_of(self.config.canvas.autocast)):
             image = checks.decode(self.canvas, params)
         return image.to(next(iter(params.values())).dtype)
+
+    def dtype_name(self, label: str) -> str:
+        """Name of the dtype that a term, the canvas or the parameters have: its autocast's, or that of its weights."""
+        run, canvas = self.config.dtype, self.config.canvas
+        if label == CANVAS:
+            return str(canvas.autocast or getattr(self.canvas.config, "dtype", None) or run)
+        if label == PARAMETERS:
+            return "float64" if run == "float64" else "float32"
+        terms: list[LoadedTerm | LoadedPrior] = [*self.panel.referees, *self.priors]
+        loaded = next(loaded for loaded in terms if loaded.label == label)
+        return str(loaded.autocast or loaded.term.dtype or run).removeprefix("torch.")
 
     def sample_of(self, track: int) -> int:
         """The sample, 0 .. B - 1, of a track."""

@@ -182,7 +182,9 @@ class TestThePapersRecipe:
 
     def test_update_and_averaging(self):
         assert (self.config.optimizer.name, self.config.optimizer.lr, self.config.optimizer.momentum) == ("sgd", 1, 0)
-        assert (self.config.ema.decay, self.config.ema.restarts) == (0.95, [40, 100])
+        ema = self.config.ema
+        assert (ema.decay, ema.start, ema.momentum) == (0.95, 1, "keep")
+        assert ema.restarts == [step for step in range(150) if step + 1 >= 40 and (step + 1 - 40) % 60 == 0]
 
     def test_views(self):
         views = self.config.views["main"]

@@ -204,9 +204,15 @@ TOO_LARGE: list[tuple[dict[str, Any], str]] = [
         r"size is 100,000,000 x 100,000,000 px, which takes at least .* on cpu.*at most a side of \d+ px",
     ),
     ({"size": [10**30, 8]}, r"size is about 1e30 x 8 px"),
-    ({"views": {"main": {"count": 10**30}}}, r"views\.main\.count is about 1e30, which takes .*; at most \d[\d,]* would fit"),
+    (
+        {"views": {"main": {"count": 10**30}}},
+        r"views\.main\.count is about 1e30, which takes .*; at most \d[\d,]* would fit",
+    ),
     ({"views": {"main": {"count": 10**13}}}, r"views\.main\.count is 10,000,000,000,000"),
-    ({"size": 32, "candidates": {"count": 10**12}}, r"candidates\.count is 1,000,000,000,000.*; at most \d[\d,]* would fit"),
+    (
+        {"size": 32, "candidates": {"count": 10**12}},
+        r"candidates\.count is 1,000,000,000,000.*; at most \d[\d,]* would fit",
+    ),
 ]
 
 

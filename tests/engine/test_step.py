@@ -172,12 +172,30 @@ def test_nan_names_step_and_term_and_leaves_the_parameters() -> None:
     next(inversion)
     next(inversion)
     before = inversion.state_dict()["tensors"]
-    with pytest.raises(NonFiniteError, match='step 2: "sick" gave NaN') as caught:
+    with pytest.raises(
+        NonFiniteError, match='step 2: "sick" gave NaN or infinity in float64; try a lower weight'
+    ) as caught:
         next(inversion)
     assert (caught.value.step, caught.value.terms) == (2, ("sick",))
     after = inversion.state_dict()["tensors"]
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert inversion.images().isfinite().all()
+
+
+@pytest.mark.fault("1.14")
+def test_nan_names_the_dtype_and_a_remedy_that_fits_it() -> None:
+    half = str(NonFiniteError(3, {"canvas": "float16", "clip": "bfloat16"}))
+    assert half.startswith(
+        'step 3: "canvas", "clip" gave NaN or infinity in float16, bfloat16; float16 overflows above'
+    )
+    assert "canvas.config.dtype float32 or bfloat16" in half
+    assert "diverged: try a lower optimizer.lr" in str(NonFiniteError(3, {"canvas": "float32"}))
+    assert "try dtype float32 without autocast for it" in str(NonFiniteError(3, {"clip": "bfloat16"}))
+    referees = [{"name": "toy", "label": "a", "autocast": "bfloat16"}, {"name": "toy", "label": "b"}]
+    priors = [{"name": "toy_sds", "dtype": "float32"}]
+    engine = Inversion(toy_config(referees=referees, priors=priors)).engine
+    found = [engine.dtype_name(label) for label in ("a", "b", "toy_sds", "canvas")]
+    assert found == ["bfloat16", "float64", "float32", "float64"]
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])

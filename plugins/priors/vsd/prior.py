@@ -79,7 +79,7 @@ class Vsd(LatentDiffusionPrior):
         for samples in self.chunks(len(batch)):
             part = batch[samples]
             with self._adapters.applied(vectors, groups[samples]):
-                adapted = self.diffusion.noise(part.noisy, part.timesteps, part.text)
+                adapted = self.predicted(part.noisy, part.timesteps, part.text)
             frozen = self.guided(part.noisy, part.timesteps, part.text, part.negative, self.config.guidance)
             parts.append(sds_gradient(adapted, frozen, part.weight))
         gradient = torch.cat(parts)

@@ -19,6 +19,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.transformers_folder import TransformersFolder
@@ -67,6 +68,10 @@ class Blip2(Referee):
         label_smoothing: float = Field(
             0.1, ge=0.0, lt=1.0, description="Label smoothing of the captioning loss of a wanted prompt (LAVIS: 0.1)."
         )
+        text: Cleaning = Field(
+            "blip_caption",
+            description=f"Cleaning of prompts. {WHAT_BLIP_CAPTION_DOES}, at most {WORDS} words. as_given: none.",
+        )
 
         @model_validator(mode="after")
         def _some_loss(self) -> Any:
@@ -101,16 +106,17 @@ class Blip2(Referee):
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Tokens, `ids` and `mask` [P, L], and unit text features of the contrastive loss, `text` [P, D]."""
+        cleaned = clean(prompts, self.config.text)
         encoded = self.tokenizer(
-            list(prompts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+            list(cleaned.read), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
         ).to(self.device)
         ids, mask = encoded.input_ids, encoded.attention_mask.bool()
         hidden = self.model.qformer(
             query_embeds=self.model.embeddings(input_ids=ids), query_length=0, attention_mask=mask
         ).last_hidden_state
         text = unit(self.model.text_projection(hidden[:, 0]))
-        truncated = tuple(truncated_text(self.tokenizer, prompt, self.context) for prompt in prompts)
-        return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, truncated)
+        truncated = cleaned.truncated([truncated_text(self.tokenizer, read, self.context) for read in cleaned.read])
+        return Conditioning(tuple(prompts), {"ids": ids, "mask": mask, "text": text}, truncated, cleaned.notes)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`: the weighted sum of `losses`."""

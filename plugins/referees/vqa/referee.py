@@ -12,6 +12,7 @@ from torch import Tensor
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.referees.vqa.question_answering import BLIP, Answering, BlipAnswering, ChatAnswering
@@ -42,6 +43,12 @@ class Vqa(Referee):
         )
         answer: str | None = Field(None, description='The answer; null: "yes" for BLIP, "Yes" for other models.')
 
+        text: Cleaning | None = Field(
+            None,
+            description=f"Cleaning of the prompt that the question quotes. {WHAT_BLIP_CAPTION_DOES}, at most {WORDS} "
+            "words. as_given: none. null: blip_caption for a BLIP, as_given for other models.",
+        )
+
         @field_validator("question")
         @classmethod
         def _has_a_place(cls, question: str) -> str:
@@ -59,16 +66,22 @@ class Vqa(Referee):
             self.config.model,
             f"expected a {BLIP} or an image-text-to-text model, such as llava-hf/llava-1.5-7b-hf",
         )
-        answering = BlipAnswering if folder.kind == BLIP else ChatAnswering
+        is_blip = folder.kind == BLIP
+        answering = BlipAnswering if is_blip else ChatAnswering
+        self._cleaning: Cleaning = self.config.text or ("blip_caption" if is_blip else "as_given")
         self.towers: Answering = answering(folder, self.config.answer, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Model inputs of the questions, each [P, L]. Prompts are truncated until their questions fit the context."""
-        truncated = tuple(self._truncated(prompt) for prompt in prompts)
-        kept = [prompt.removesuffix(rest).strip() for prompt, rest in zip(prompts, truncated, strict=True)]
-        tensors = self.towers.tokens([self._ask(prompt) for prompt in kept])
-        return Conditioning(tuple(prompts), {name: value.to(self.device) for name, value in tensors.items()}, truncated)
+        cleaned = clean(prompts, self._cleaning)
+        ends = [self._truncated(read) for read in cleaned.read]
+        kept = [read.removesuffix(end).strip() for read, end in zip(cleaned.read, ends, strict=True)]
+        tensors = {
+            name: value.to(self.device)
+            for name, value in self.towers.tokens([self._ask(prompt) for prompt in kept]).items()
+        }
+        return Conditioning(tuple(prompts), tensors, cleaned.truncated(ends), cleaned.notes)
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""

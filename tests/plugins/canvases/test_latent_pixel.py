@@ -1,12 +1,16 @@
 """The latent and pixel canvases: parity with diffusers, sizes, starts, clamps and batches."""
 
+import json
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from performance.measure import peak_bytes
+from refcore.config.run import RunConfig
+from refcore.engine.inversion import Inversion
 from refcore.engine.memory import graph_bytes
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError, NonFiniteError, RefcoreError
 from refcore.rng import Rng
 from refcore_plugins.canvases.latent import Latent
 from refcore_plugins.canvases.pixel import Pixel
@@ -296,3 +300,65 @@ def test_pixels_refuse_an_empty_size_and_another_images_size():
     canvas.load(CPU, torch.float32, (4, 4))
     with pytest.raises(RefcoreError, match=r"8x8.*4x4"):
         canvas.encode(torch.rand(1, 3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def overflowing(tmp_path_factory):
+    """(force_upcast) -> an autoencoder whose activations exceed float16's 65,504, like that of SDXL."""
+    torch.manual_seed(0)
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        sample_size=32,
+    )
+    with torch.no_grad():
+        model.decoder.conv_in.weight.mul_(4e5)
+        model.encoder.conv_in.weight.mul_(4e5)
+
+    def make(force_upcast):
+        folder = tmp_path_factory.mktemp("overflowing")
+        model.save_pretrained(folder)
+        config = json.loads((folder / "config.json").read_text()) | {"force_upcast": force_upcast}
+        (folder / "config.json").write_text(json.dumps(config))
+        return str(folder)
+
+    return make
+
+
+@pytest.mark.fault("1.14")
+@pytest.mark.parametrize("recompute", ["nothing", "blocks", "image"])
+def test_an_autoencoder_that_overflows_in_float16_is_upcast_as_in_diffusers(overflowing, recompute):
+    folder = overflowing(True)
+    exact, half = load(folder), load(folder, torch.float16, recompute=recompute)
+    assert half.autoencoder.model.dtype == torch.float32
+    assert load(folder, torch.bfloat16).autoencoder.model.dtype == torch.bfloat16
+    params = {"latent": exact.init(rng(0, 1))["latent"].requires_grad_()}
+    expected, found = exact.decode(params), half.decode(params)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, expected)
+    images = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(half.encode(images)["latent"], exact.encode(images)["latent"])
+    with torch.autocast("cpu", torch.float16):
+        torch.testing.assert_close(half.decode(params), expected)
+        torch.testing.assert_close(half.autoencoder.encode(images), exact.encode(images)["latent"])
+
+
+@pytest.mark.fault("1.14")
+def test_one_that_does_not_ask_for_it_stays_in_float16_and_an_overflow_names_the_dtype(overflowing):
+    folder = overflowing(False)
+    assert load(folder, torch.float16).autoencoder.model.dtype == torch.float16
+    config = {
+        "prompts": ["a"],
+        "seeds": [0],
+        "canvas": {"name": "latent", "config": {"model": folder, "dtype": "float16"}},
+        "priors": [{"name": "tv"}],
+        "size": [16, 24],
+        "steps": 1,
+        "device": "cpu",
+    }
+    with pytest.raises(
+        NonFiniteError, match=r'"canvas".* in float16, .*: try canvas\.config\.dtype float32 or bfloat16'
+    ):
+        next(Inversion(RunConfig.from_settings(config)))

@@ -84,8 +84,11 @@ def test_nfsd_is_its_formula_at_small_and_large_timesteps(folder, bounds):
     same(found, torch.cat(expected))
 
 
-def test_sdi_is_its_formula(folder):
-    prior = load(Sdi, folder, inversion_steps=4, inversion_guidance=-2.0, guidance=3.0)
+@pytest.mark.fault("1.4")
+@pytest.mark.parametrize("eta", [0.0, 0.3])
+def test_sdi_is_its_formula(folder, eta):
+    """With `max(1, round(inversion_steps t / 1000))` steps, and the noise of the authors' code after each."""
+    prior = load(Sdi, folder, inversion_steps=4, inversion_guidance=-2.0, guidance=3.0, eta=eta)
     found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
     noise, alpha_bar = plain(folder)
 
@@ -96,16 +99,79 @@ def test_sdi_is_its_formula(folder):
     expected = []
     for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
         x = latents()[i : i + 1]
-        t, _ = drawn(x, seed, (20, 980))
+        draws = rng(seed)
+        t, _ = draws.integers(20, 981), draws.normal(*x.shape[1:])
+        kicks = draws.normal(4, *x.shape[1:])[0] if eta else None
+        n = max(1, round(4 * int(t) / 1000))
         current, a = x, torch.tensor(1.0)
-        for k in range(4):
-            eps = guided(current, t * k // 4, prompt, -2.0)
+        for k in range(n):
+            eps = guided(current, t * k // n, prompt, -2.0)
             clean = (current - (1 - a).sqrt() * eps) / a.sqrt()
-            a = alpha_bar[t * (k + 1) // 4]
+            before, a = a, alpha_bar[t * (k + 1) // n]
             current = a.sqrt() * clean + (1 - a).sqrt() * eps
+            if eta:
+                current = current + eta * ((1 - before) / (1 - a) * (1 - a / before)).sqrt() * kicks[k]
         clean = (current - (1 - a).sqrt() * guided(current, t, prompt, 3.0)) / a.sqrt()
         expected.append((x - clean) / 96)  # w = sigma / sqrt(alpha_bar): the step to the predicted clean latent
     same(found, torch.cat(expected))
+
+
+@torch.no_grad()
+def threestudio_sdi(folder, x, t, delta, prompt):
+    """latents - target of threestudio's `stable_diffusion_sdi_guidance` (@28d9d80), its inversion noise left out.
+
+    The timesteps are those of diffusers' inverse scheduler for 10 steps (1, 101, ...) below t, one a step of 100
+    before them (of the clean latent), and t + delta. Guidance is -7.5; then x_0 is predicted with guidance 7.5 from
+    the latents reached, which the model is told are at t.
+    """
+    noise, alpha_bar = plain(folder)
+    clean_level = torch.tensor(1.0)
+
+    def guided(x, t, scale):
+        at = torch.tensor([t])
+        if t < 0 and pipeline(folder).scheduler.config.prediction_type == "v_prediction":
+            at = at.clamp(min=0)  # `plain` has no alpha_bar there; the step is from 1 to alpha_bar[1], and hardly moves
+        free = noise(x, at, "")
+        return free + scale * (noise(x, at, prompt) - free)
+
+    grid = [step for step in range(1, 1000, 100) if step < t]
+    path = [grid[0] - 100, *grid, min(t + delta, 999)]
+    levels = [clean_level, *alpha_bar[path[1:]]]
+    current = x
+    for k, at in enumerate(path[:-1]):
+        eps = guided(current, at, -7.5)
+        clean = (current - (1 - levels[k]).sqrt() * eps) / levels[k].sqrt()
+        current = levels[k + 1].sqrt() * clean + (1 - levels[k + 1]).sqrt() * eps
+    return x - (current - (1 - alpha_bar[t]).sqrt() * guided(current, t, 7.5)) / alpha_bar[t].sqrt()
+
+
+@pytest.mark.fault("1.4")
+@pytest.mark.parametrize(("t", "tau"), [(300, 0), (500, 0), (700, 0), (500, 99)])
+def test_sdi_points_where_the_authors_code_points(folder, t, tau):
+    """Cosines of 0.99 and more; with 10 steps to every t, they were 0.84 at t = 500 and 0.73 at t = 700."""
+    prior = load(Sdi, folder, timesteps=(t, t), eta=0, tau=tau, normalise=False)
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
+        draws = rng(seed)
+        draws.integers(t, t + 1), draws.normal(4, 8, 12)
+        delta = int(draws.integers(0, tau + 1)) if tau else 0
+        expected = threestudio_sdi(folder, latents()[i : i + 1], t, delta, prompt)
+        cosine = torch.cosine_similarity(found[i].flatten(), expected.flatten(), dim=0)
+        assert cosine > 0.985, float(cosine)
+        assert found[i].norm() / expected.norm() == pytest.approx(1, abs=0.03)
+
+
+def test_an_inversion_takes_its_share_of_the_steps_whatever_its_mates(sd1):
+    """Timesteps of the UNet calls of three samples: 1, 3 and 10 of the inversion, evenly from 0."""
+    prior = load(Sdi, sd1, inversion_guidance=1.0, eta=0)
+    calls = []
+    predict = prior.diffusion.noise
+    prior.diffusion.noise = lambda noisy, t, text: (calls.append(t.tolist()), predict(noisy, t, text))[1]
+    batch = prior.noised(latents(3), prior.read(["a", "b", "c"]), 5, rng(3, 4, 5))
+    batch.timesteps.copy_(batch.ends.copy_(torch.tensor([40, 300, 980])))
+    prior.inverted(batch)
+    assert calls[:3] == [[0, 0, 0], [100, 98], [200, 196]]
+    assert calls[3:] == [[294], [392], [490], [588], [686], [784], [882]]
 
 
 def test_a_step_of_ddim_is_diffusers_in_both_directions():

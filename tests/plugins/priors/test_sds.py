@@ -259,7 +259,7 @@ def test_other_pipelines_are_refused_by_name(sd1, tmp_path, kind):
         ("unet/config.json", {"in_channels": 9}, "9 channels.*inpainting"),
         ("unet/config.json", {"_class_name": "FluxTransformer2DModel"}, "FluxTransformer2DModel"),
         ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
-        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, 'prediction_type "sample"'),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, 'prediction_type "flow"'),
     ],
 )
 def test_a_folder_that_only_looks_alike_is_refused_by_what_differs(sd1, tmp_path, name, fields, said):

@@ -247,3 +247,21 @@ def test_what_is_out_of_reach_is_named_with_the_remedy():
 def test_a_question_without_a_place_for_the_prompt_is_refused():
     with pytest.raises(ValidationError, match=r"one \{\} for the prompt"):
         Vqa(question="Is it red?")
+
+
+@pytest.mark.fault("1.3")
+def test_a_blip_is_asked_about_the_cleaned_prompt_and_a_chat_model_about_the_prompt(blip_folder, llava_folder):
+    plain, written = "a red circle", "A (red)  circle."
+    ids = {
+        (folder, text, prompt): load(folder, text=text).read([prompt])["input_ids"].tolist()
+        for folder in (blip_folder, llava_folder)
+        for text in (None, "as_given", "blip_caption")
+        for prompt in (plain, written)
+    }
+    for folder, default, other in (
+        (blip_folder, "blip_caption", "as_given"),
+        (llava_folder, "as_given", "blip_caption"),
+    ):
+        assert ids[folder, None, written] == ids[folder, default, written] != ids[folder, other, written]
+        assert ids[folder, "blip_caption", written] == ids[folder, "blip_caption", plain]
+    assert load(blip_folder).read([written]).notes == ('read as "a red circle"',)

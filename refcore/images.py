@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 import stat
 import warnings
@@ -52,6 +53,10 @@ MOST_PIXELS: Final = 2**26
 which sees some hundreds of pixels a side, and a file of a few kB can hold billions of them."""
 MOST_BYTES: Final = 2**30
 """Size of the largest file that is read: 16-bit RGBA of MOST_PIXELS is half of it."""
+MOST_SCANS: Final = 100
+"""Scans of a JPEG: a progressive one has about ten, and each is a pass over all pixels that takes few bytes."""
+SCAN: Final = b"\xff\xda"
+"""Marker at the start of a scan, which cannot occur inside of one."""
 KINDS: Final = (
     (stat.S_ISDIR, "it is a folder"),
     (stat.S_ISFIFO, "it is a pipe"),
@@ -89,6 +94,8 @@ def read_levels(path: str | Path) -> Levels:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as file:
                 _refuse_large(file.size)
+                if file.format in ("JPEG", "MPO"):
+                    _refuse_scans(path)
                 file.load()
                 return _levels(_upright(file))
     except UnidentifiedImageError:
@@ -162,6 +169,17 @@ def _refuse_large(size: tuple[int, int]) -> None:
         raise ValueError(f"it has {width} x {height} pixels, more than {MOST_PIXELS:,} in all; {SMALLER}")
     if width * height == 0:
         raise ValueError(f"it has {width} x {height} pixels; expected at least one")
+
+
+def _refuse_scans(path: str | Path) -> None:
+    """Raises for a JPEG whose decoding would take minutes: hundreds of scans in a file of some hundred kB."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = -1
+        for _ in range(MOST_SCANS + 1):
+            at = data.find(SCAN, at + 1)
+            if at < 0:
+                return
+    raise ValueError(f"it has more than {MOST_SCANS} scans; save it as a JPEG again, or {AS_PNG}")
 
 
 def _instead(path: str | Path) -> str:

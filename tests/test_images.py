@@ -308,6 +308,17 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: P
 
 
 @pytest.mark.fault("5.6")
+def test_a_jpeg_of_hundreds_of_scans_is_refused_and_a_progressive_one_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "progressive.jpg", GREY, progressive=True, quality=100)
+    assert abs(images.read_levels(path).astype(int) - GREY).max() <= 3
+    whole = path.read_bytes()
+    assert whole.count(images.SCAN) == 10
+    last = whole[whole.rindex(images.SCAN) : -2]
+    path.write_bytes(whole[:-2] + last * 91 + whole[-2:])
+    assert "it has more than 100 scans" in refused(path)
+
+
+@pytest.mark.fault("5.6")
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty.png").touch()

@@ -10,6 +10,7 @@ import typer
 
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
+from refcore.prompts import parse_seeds
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
@@ -64,7 +65,7 @@ def playground(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Run variants over drawn prompts, judged by the truth. If interrupted, the same command continues."""
-    numbers = _parse_seeds(seeds)
+    numbers = parse_seeds(seeds)
     from refcore_bench.tasks import playground_prompts
     from refcore_bench.tasks.playground import PLAYGROUND
 
@@ -106,7 +107,7 @@ def natural(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Run variants over ImageNet classes, judged by a witness. If interrupted, the same command continues."""
-    numbers = _parse_seeds(seeds)
+    numbers = parse_seeds(seeds)
     from refcore_bench.tasks.natural import NATURAL, draw
 
     if count is None and quick and not name:
@@ -167,12 +168,6 @@ def show(
         from refcore_bench import tables
 
         typer.echo(tables.markdown(tables.tables(summary)), nl=False)
-
-
-def _parse_seeds(text: str) -> list[int]:
-    from refcore.cli.invert import parse_seeds
-
-    return parse_seeds(text)
 
 
 def _run(

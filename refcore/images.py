@@ -1,10 +1,20 @@
-"""Image files to pixels and back. torch is imported on use, so that commands without tensors start at once."""
+"""Image files to pixels and back. torch is imported on use, so that commands without tensors start at once.
+
+Whatever a file holds is read as 8-bit sRGB: the first frame of an animation, turned as its EXIF tag says, transparent
+areas on white. Colours are converted where an ICC profile is embedded, and are taken for sRGB without one. Grey values
+of more than 8 bits, whole or floating-point, are scaled to 0..255 (`white_of`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import mmap
+import os
+import stat
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +28,51 @@ if TYPE_CHECKING:
 Levels = NDArray[np.uint8]
 """[H, W, 3], 0..255, sRGB."""
 
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+"""Formats that are read. Pillow knows forty; some of them start other programs (EPS: Ghostscript), and most of their
+readers are rarely tested on hostile files."""
+OTHERS: Final[dict[bytes, str]] = {
+    b"%!PS": "PostScript, which only a program can draw",
+    b"\xc5\xd0\xd3\xc6": "PostScript, which only a program can draw",
+    b"%PDF": "a PDF document",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML document",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer without its picture; run `git lfs pull`",
+    b"8BPS": "a Photoshop document",
+    b"\0\0\0\x0cJXL ": "a JPEG XL image",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 image",
+    b"\x76\x2f\x31\x01": "an OpenEXR image",
+}
+"""First bytes of files that are met instead, and what they are."""
+HEIF: Final = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+MOST_PIXELS: Final = 2**26
+"""Pixels of the largest image that is read, 8192 x 8192: as float32 they are 0.8 GB. Larger ones serve no referee,
+which sees some hundreds of pixels a side, and a file of a few kB can hold billions of them."""
+MOST_BYTES: Final = 2**30
+"""Size of the largest file that is read: 16-bit RGBA of MOST_PIXELS is half of it."""
+MOST_SCANS: Final = 100
+"""Scans of a JPEG: a progressive one has about ten, and each is a pass over all pixels that takes few bytes."""
+SCAN: Final = b"\xff\xda"
+"""Marker at the start of a scan, which cannot occur inside of one."""
+KINDS: Final = (
+    (stat.S_ISDIR, "it is a folder"),
+    (stat.S_ISFIFO, "it is a pipe"),
+    (stat.S_ISCHR, "it is a device"),
+    (stat.S_ISBLK, "it is a device"),
+    (stat.S_ISSOCK, "it is a socket"),
+)
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+"""Tags of TIFF, and a value of the second."""
+SMALLER: Final = "scale it down"
+AS_PNG: Final = "convert it to an 8-bit PNG"
+ROUNDED: Final = 1.01
+"""A maximum up to which floating-point values are those of [0, 1], overshoot of a filter included."""
+DIMMEST: Final = 1 / 16
+"""Share of full scale that the maximum of undeclared values must reach for the scale to be known by it."""
+
 
 def read(path: str | Path) -> Tensor:
     """The pixels of an image file as a tensor [3, H, W], float32 in [0, 1], sRGB; otherwise as `read_levels`."""
@@ -27,22 +82,31 @@ def read(path: str | Path) -> Tensor:
 
 
 def read_levels(path: str | Path) -> Levels:
-    """The pixels of an image file, rotated by its EXIF tag, with transparent areas on white.
+    """The pixels of an image file of `FORMATS`, as the module's docstring says.
 
     Raises:
-        RefcoreError: the file is missing, truncated, or not an image.
+        RefcoreError: the file is missing, special (a pipe, a device), truncated, larger than MOST_PIXELS, of another
+            format, or its colours or levels cannot be known.
     """
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise RefcoreError(f'cannot read the image "{path}": not a known image format') from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RefcoreError(f'cannot read the image "{path}": {reason}') from error
+        _refuse_special(path)
+        with warnings.catch_warnings():  # Pillow's, of broken EXIF tags and of sizes that `_refuse_large` bounds
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as file:
+                _refuse_large(file.size)
+                if file.format in ("JPEG", "MPO"):
+                    _refuse_scans(path)
+                file.load()
+                return _levels(_upright(file))
+    except UnidentifiedImageError:
+        reason = _instead(path)
+    except Image.DecompressionBombError:
+        reason = f"it has more than {MOST_PIXELS:,} pixels; {SMALLER}"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:  # on a corrupt file: of every kind, RuntimeError, struct.error and KeyError among them
+        reason = str(error) or type(error).__name__
+    raise RefcoreError(f'cannot read the image "{path}": {" ".join(reason.split())}')
 
 
 def levels(pixels: Tensor) -> Levels:
@@ -58,3 +122,161 @@ def png(levels: Levels) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def white_of(values: NDArray[Any]) -> float:
+    """The value that stands for white where a file does not declare it: that of the smallest scale that holds them.
+
+    Floating-point values up to 1 are shares of white; other values up to 255 are levels of 8 bits, and up to 65535 of
+    16 bits. A maximum below 1/16 of full scale says nothing: such an image is nearly black, or in other units.
+
+    Raises:
+        ValueError: values are negative, not finite, or fit no scale.
+    """
+    low, high = float(values.min()), float(values.max())
+    whole = np.issubdtype(values.dtype, np.integer)
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f"it holds NaN or infinite values; {AS_PNG}")
+    if low >= (0 if whole else 1 - ROUNDED):
+        if not whole and high <= ROUNDED:
+            return 1.0
+        if high <= 255 and (whole or high >= 255 * DIMMEST):
+            return 255.0
+        if 65535 * DIMMEST <= high <= 65535:
+            return 65535.0
+    raise ValueError(
+        f"its values go from {low:g} to {high:g}, which tells neither black nor white; "
+        f"expected 0..1, 0..255 or 0..65535: {AS_PNG}"
+    )
+
+
+def _refuse_special(path: str | Path) -> None:
+    """Raises unless the path is of a regular file of a bearable size: opening a pipe waits, and a device has no end."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((what for is_kind, what in KINDS if is_kind(status.st_mode)), "it is no regular file")
+        raise ValueError(f"{kind}; expected an image file")
+    if not status.st_size:
+        raise ValueError("the file is empty")
+    if status.st_size > MOST_BYTES:
+        raise ValueError(f"the file has {status.st_size:,} bytes, more than {MOST_BYTES:,}; {SMALLER}")
+
+
+def _refuse_large(size: tuple[int, int]) -> None:
+    """Raises for a size, known before anything is decoded, that memory does not bear, and for one without pixels."""
+    width, height = size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, more than {MOST_PIXELS:,} in all; {SMALLER}")
+    if width * height == 0:
+        raise ValueError(f"it has {width} x {height} pixels; expected at least one")
+
+
+def _refuse_scans(path: str | Path) -> None:
+    """Raises for a JPEG whose decoding would take minutes: hundreds of scans in a file of some hundred kB."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = -1
+        for _ in range(MOST_SCANS + 1):
+            at = data.find(SCAN, at + 1)
+            if at < 0:
+                return
+    raise ValueError(f"it has more than {MOST_SCANS} scans; save it as a JPEG again, or {AS_PNG}")
+
+
+def _instead(path: str | Path) -> str:
+    """What a file is that no reader of `FORMATS` takes."""
+    with open(path, "rb") as file:
+        start = file.read(512)
+    found = next((what for sign, what in OTHERS.items() if start.lstrip().startswith(sign)), "")
+    if start[4:8] == b"ftyp" and start[8:12] in HEIF:
+        found = "an HEIC photograph"
+    kinds = ", ".join(FORMATS[:-1])
+    if not found:
+        return (
+            f"not a known image format, or a kind of it that is not read; expected {kinds} or {FORMATS[-1]}: {AS_PNG}"
+        )
+    return f"it is {found}; {AS_PNG}"
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """The image, turned and mirrored as its EXIF tag says; as it is where the tags cannot be read."""
+    with contextlib.suppress(Exception):  # tags are the least reliable part of a file; viewers pass over broken ones
+        ImageOps.exif_transpose(file, in_place=True)
+    return file
+
+
+def _levels(image: Image.Image) -> Levels:
+    """An image of any of Pillow's modes as levels, with its transparent parts on white."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _shallow(image)
+    if not image.has_transparency_data:
+        return np.array(_srgb(image, profile))
+    seen = image.convert("RGBA")
+    colours = _srgb(seen.convert("RGB"), profile)
+    colours.putalpha(seen.getchannel("A"))
+    return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB"))
+
+
+def _shallow(image: Image.Image) -> Image.Image:
+    """Grey values of more than 8 bits as an 8-bit image, L, or LA where one value is declared transparent."""
+    values = np.array(image)
+    tags = getattr(image, "tag_v2", {}) or {}
+    if image.mode.startswith("I;16"):
+        white = float(2 ** (tags.get(BITS_PER_SAMPLE) or (16,))[0] - 1)
+    elif image.mode == "I" and image.format == "PPM":
+        white = 65535.0  # Pillow scales every maximum above 255 to it
+    else:
+        white = white_of(values)
+    shares = np.clip(values.astype(np.float32) / white, 0, 1)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        shares = 1 - shares
+    shallow = Image.fromarray(np.rint(shares * 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        shallow.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return shallow
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """An opaque image as RGB, its colours converted from the profile's space; unchanged where that is sRGB.
+
+    Raises:
+        ValueError: the profile is broken, or of another kind than the image.
+    """
+    if not profile or image.mode == "LAB":  # which is defined without one
+        return image.convert("RGB")
+    from PIL import ImageCms
+
+    target = ImageCms.createProfile("sRGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
+        if mode is None or (mode == "CMYK") != (image.mode == "CMYK") or (mode == "L" and not _is_grey(image)):
+            raise ValueError(f"it is of {space} colours, and the image is {image.mode}")
+        exact = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE  # else dark greys are 9 levels off
+        transform = ImageCms.buildTransform(source, target, mode, "RGB", flags=exact)
+        image = image.convert(mode)
+        if mode == "CMYK" or not _changes_nothing(transform, mode):
+            return ImageCms.applyTransform(image, transform)  # type: ignore[return-value]
+        return image.convert("RGB")
+    except Exception as error:  # PyCMSError, OSError, and what a profile's own lies bring about
+        reason = f"its ICC profile cannot be used ({error}); save it in sRGB, without a profile"
+        raise ValueError(reason) from error
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether an image is grey, if in three equal channels: Pillow reads 16-bit grey with alpha as those."""
+    channels = np.array(image.convert("RGB"))
+    return bool((channels == channels[..., :1]).all())
+
+
+def _changes_nothing(transform: Any, mode: str) -> bool:
+    """Whether a transform moves no colour of a grid by more than the level that rounding may: a profile of sRGB."""
+    from PIL import ImageCms
+
+    side = np.arange(0, 256, 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(side, side, side), -1).reshape(1, -1, 3) if mode == "RGB" else np.arange(256)[None]
+    colours = Image.fromarray(grid.astype(np.uint8))
+    moved = np.array(ImageCms.applyTransform(colours, transform)).astype(int) - np.array(colours.convert("RGB"))
+    return bool(abs(moved).max() <= 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +28,13 @@ from refcore_plugins.models.untrusted_checkpoints import (
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+"""Ends of files that torch pickles."""
+FROM_SINGLE_FILE = (
+    "python -c 'import sys; from diffusers import StableDiffusionPipeline as Model; "
+    "Model.from_single_file(sys.argv[1]).save_pretrained(sys.argv[2])'"
+)
+"""Command that makes a folder of a single file."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -50,9 +58,7 @@ class DiffusersFolder:
             self.source = str(path.resolve())
             refuse_code(path, model)
         elif path.is_file():
-            raise CheckpointError(
-                f'model "{model}" is a file; expected a diffusers folder, a hub id or playground:NAME'
-            )
+            raise single_file(path, model)
         elif not HUB_ID.fullmatch(self.source):
             raise CheckpointError(f'model "{model}" is neither an existing folder nor a hub id such as "owner/name"')
 
@@ -153,6 +159,30 @@ class DiffusersFolder:
             )
         frozen: ModelT = model.float().requires_grad_(False).eval()
         return frozen
+
+
+def single_file(path: Path, model: str) -> CheckpointError:
+    """The error for a file in place of a folder, with the command that makes a folder of it.
+
+    A single file holds the weights alone: diffusers fetches settings and tokenizer from the hub, by their shapes.
+
+    Args:
+        path: Of the file.
+        model: As in the config.
+    """
+    if path.suffix in PICKLES:
+        return CheckpointError(
+            f'model "{model}" is a pickle, which can run code when it is read; if you trust it, '
+            f"`refcore convert clip-weights {shlex.quote(str(path))} WEIGHTS.safetensors` writes its tensors, "
+            "and `model: WEIGHTS.safetensors` then tells how a diffusers folder is made of them"
+        )
+    if path.suffix != ".safetensors":
+        return CheckpointError(f'model "{model}" is a file; expected a diffusers folder, a hub id or playground:NAME')
+    return CheckpointError(
+        f'model "{model}" is a single file, without settings and tokenizer; make a diffusers folder of it once, on a '
+        f"machine that reaches the hub: {FROM_SINGLE_FILE} {shlex.quote(str(path))} FOLDER (for a VAE alone "
+        "AutoencoderKL), and set `model` to FOLDER"
+    )
 
 
 def place(model: ModelT, device: torch.device, dtype: torch.dtype) -> ModelT:

@@ -134,6 +134,11 @@ class OpenClipTowers:
                 )
         elif not source.startswith(HUB):
             known = open_clip.list_models()
+            if os.path.isfile(os.path.expanduser(source)):
+                raise CheckpointError(
+                    f'{plugin}: model "{self._name}" is a file of weights; set `model` to the name of its architecture '
+                    "(see open_clip.list_models()), and `pretrained` to the file, which must be safetensors"
+                )
             if source not in known:
                 near = difflib.get_close_matches(source, known, 3)
                 hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"

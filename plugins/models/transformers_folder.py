@@ -52,6 +52,11 @@ class TransformersFolder:
             self.source = str(folder)
             if not (folder / "config.json").is_file():
                 raise CheckpointError(f'{plugin}: the folder of model "{model}" has no config.json; {expected}')
+        elif model and folder.is_file():
+            raise CheckpointError(
+                f'{plugin}: model "{model}" is a file; set it to the folder that holds config.json, tokenizer and '
+                f"weights in safetensors; {expected}"
+            )
         elif folder.is_absolute() or self.source.startswith((".", "~")) or self.source.count("/") != 1:
             raise CheckpointError(f'{plugin}: the folder of model "{model}" does not exist; {expected}')
         try:

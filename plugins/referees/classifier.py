@@ -165,6 +165,11 @@ class Classifier(Referee):
                 raise CheckpointError(f'classifier: the folder of model "{model}" {state}; give one saved by timm')
             if weights is None:
                 refuse_pickled_folder(folder, model, self.name, WEIGHTS)
+        elif Path(model).expanduser().is_file():
+            raise CheckpointError(
+                f'classifier: model "{model}" is a file of weights; set `model` to the name of its architecture (see '
+                "timm.list_models()), and `weights` to the file, which must be safetensors"
+            )
         elif not model.startswith(HUB) and not timm.is_model(model.split(".")[0]):
             near = difflib.get_close_matches(model.split(".")[0], timm.list_models(), 3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -26,6 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = [word for word in argv if word != "--debug"]
     if not debug:
         _silence_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot encode must not lose what was made
     from refcore.cli.app import app
 
     try:

@@ -50,14 +50,19 @@ def invert(
         list[str] | None, typer.Argument(metavar="PROMPT...", help="What the images should show.")
     ] = None,
     prompts_file: Annotated[
-        Path | None, typer.Option("--prompts-file", metavar="FILE", help="File with more prompts, one per line.")
+        Path | None,
+        typer.Option(
+            "--prompts-file",
+            metavar="FILE",
+            help="File with more prompts, one per line; lines that begin with # are comments (\\# is the sign).",
+        ),
     ] = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="0,1,2", help="One image per prompt and seed.")
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="One image per prompt and seed; 0-9 is a range.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; by default runs/PROMPT-N.")

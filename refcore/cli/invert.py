@@ -11,6 +11,7 @@ from refcore.cli.garbage_collection import without_garbage_collection
 from refcore.cli.output import print_json, print_table, warn
 from refcore.config import presets
 from refcore.errors import RefcoreError
+from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs import rundir
 
 if TYPE_CHECKING:
@@ -66,43 +67,6 @@ def run(
     result = road.execute()
     assert road.folder is not None, "the command writes every run"
     _report(result, road.folder.path, road.written if as_json else None)
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts in a file, one a line; blank lines are skipped.
-
-    Raises:
-        RefcoreError: the file is missing, unreadable, or holds no prompt.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RefcoreError(f'cannot read the prompts file "{path}": {reason}') from error
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise RefcoreError(f'the prompts file "{path}" is empty; expected one prompt a line')
-    return prompts
-
-
-def parse_seeds(text: str) -> list[int]:
-    """`0,1,2`, or `0-9`, or both: `0-3,7`.
-
-    Raises:
-        RefcoreError: the text is malformed, or names a seed twice.
-
-    >>> parse_seeds("0-3,7")
-    [0, 1, 2, 3, 7]
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise RefcoreError(f'--seeds "{text}" is not a list of seeds; expected 0,1,2 or 0-9')
-        seeds += range(int(first), int(last if dash else first) + 1)
-    if len(set(seeds)) < len(seeds):
-        raise RefcoreError(f'--seeds "{text}" names a seed twice, which would make the same image twice')
-    return seeds
 
 
 def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:

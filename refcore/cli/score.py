@@ -13,6 +13,7 @@ from refcore.config.panel import Labelled
 from refcore.config.run import RunConfig
 from refcore.config.terms import RefereeTerm, Witness
 from refcore.errors import RefcoreError, unknown
+from refcore.prompts import problem_of
 
 
 def run(
@@ -24,8 +25,8 @@ def run(
     overrides: list[str],
     as_json: bool,
 ) -> None:
-    if not prompt.strip():
-        raise RefcoreError("the prompt is empty; expected some words")
+    if problem := problem_of(prompt):
+        raise RefcoreError(f"the prompt {problem}")
     config = presets.compose(preset_name, config_file, overrides)
     chosen = choose(config, wanted)
     pixels = images.read(image)

@@ -22,6 +22,7 @@ from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, Re
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import nearest
 from refcore.explain import validated
+from refcore.prompts import problem_of
 
 Chunk = Annotated[int, Field(ge=1)]
 
@@ -189,8 +190,8 @@ class RunConfig(Section):
 
     def _problems(self) -> Any:
         for i, prompt in enumerate(self.prompts):
-            if not prompt.strip():
-                yield f'prompts.{i} is "{prompt}", which is empty; expected a prompt'
+            if problem := problem_of(prompt):
+                yield f"prompts.{i} {problem}"
         if self.image_size and min(self.image_size) < 1:
             yield f"size is {self.size}; expected at least 1 pixel"
         if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):

@@ -94,6 +94,29 @@ def test_prompts_come_from_the_command_line_and_from_a_file(invert, tmp_path):
     assert [sample["prompt"] for sample in result["samples"]] == ["red", "green", "blue"]
 
 
+@pytest.mark.fault("3.4")
+@pytest.mark.parametrize("out", [True, False])
+def test_a_prompt_of_invalid_bytes_is_one_line_and_makes_no_folder(invert, tmp_path, out):
+    told = invert("a caf\udce9", *(["--out", tmp_path / "run"] if out else []))
+    assert told.error == r'prompts.0 "a caf\udce9" holds bytes that are not UTF-8 text; give it in UTF-8'
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "working" / "runs").exists()
+
+
+@pytest.mark.fault("3.4")
+def test_what_an_output_cannot_encode_is_printed_escaped(refcore_process, settings, tmp_path, monkeypatch):
+    settings["referees"], settings["priors"] = [], [{"name": "tv"}]
+    (tmp_path / "tv.yaml").write_text(yaml.safe_dump(settings))
+    argv = ["invert", "--config", tmp_path / "tv.yaml"]
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    told = refcore_process(*argv, "red", "--json", "--out", "r\udce9")
+    assert (told.status, json.loads(told.out)["out"]) == (0, "r\udce9")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    told = refcore_process(*argv, "a café", "--out", "run")
+    assert (told.status, told.err) == (0, "")
+    assert r"a caf\xe9" in told.out
+
+
 def test_seed_ranges_are_spelled_out(invert, tmp_path):
     invert("red", "--seeds", "0-2,7", "--out", tmp_path / "run")
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["seeds"] == [0, 1, 2, 7]
@@ -164,7 +187,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monke
     ("argv", "told"),
     [
         ([], "no prompt was given"),
-        ([""], 'prompts.0 is "", which is empty'),
+        ([""], "prompts.0 is empty"),
         (["red", "  "], "prompts.1 is"),
         (["red", "--prompts-file", "none.txt"], 'cannot read the prompts file "none.txt": No such file'),
         (["red", "--seeds", "1,x"], '--seeds "1,x" is not a list of seeds'),

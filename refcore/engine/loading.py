@@ -155,6 +155,7 @@ class Loader:
         key = (use.name, made.config.model_dump_json(), getattr(use, "dtype", None))
         if key not in self._referees:
             made.load(self.device, self._dtype(use))
+            self.warnings += [f'"{use.name}": {remark}' for remark in made.remarks]
             self._referees[key] = made
         return self._referees[key]
 

@@ -27,13 +27,17 @@ class PlainAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
-        """The same [N, T, W] three times, and an additive mask -> [N, T, W] and no weights, as in the original."""
+        """The same [N, T, W] three times -> [N, T, W] and no weights, as in the original.
+
+        `attn_mask` is [T, T] or [N * heads, T, T], additive, or boolean and true where nothing is attended to.
+        """
         n, tokens, width = query.shape
         projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         logits = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2)
         if attn_mask is not None:
-            logits = logits + attn_mask
+            mask = attn_mask.view(n, self.heads, tokens, tokens) if attn_mask.ndim == 3 else attn_mask
+            logits = logits.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
         return self.out_proj((logits.softmax(-1) @ v).transpose(1, 2).reshape(n, tokens, width)), None
 
 

@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from refcore_plugins.models.log_complement import IMPOSSIBLE
+
 ClassLoss = Literal["logit", "cross_entropy"]
 
 
@@ -23,10 +25,13 @@ def class_targets(weights: Sequence[Mapping[int, float]], classes: int) -> Tenso
 def class_loss(logits: Tensor, target: Tensor, loss: ClassLoss, wanted: bool) -> Tensor:
     """[N] losses of logits [N, C] against targets [N, C], each of which sums to 1.
 
-    Wanted: the negated weighted sum of the logits, or the cross-entropy. Not wanted: -log(1 - p) for either loss.
+    Wanted: the negated weighted sum of the logits, or the cross-entropy. Not wanted: -log(1 - p) for either loss, with
+    p as `class_probability`. From the logits, so that its gradient stays where the classifier is certain.
     """
     if not wanted:
-        return -torch.log1p(-class_probability(logits, target).clamp(max=1.0 - 1e-6))
+        share = target / target.amax(1, keepdim=True)
+        others = torch.log1p(-share).clamp(min=IMPOSSIBLE)  # log of the part of each class that does not count
+        return logits.logsumexp(1) - (logits + others).logsumexp(1)
     if loss == "logit":
         return -(target * logits).sum(1)
     return -(target * logits.log_softmax(1)).sum(1)

@@ -29,5 +29,10 @@ def _one_minus(cosine: Tensor) -> Tensor:
 
 
 def _half_square_angle(cosine: Tensor) -> Tensor:
-    """Half the squared angle of a cosine, clamped away from +-1, where the derivative of acos is infinite."""
-    return 0.5 * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().square()
+    """Half the squared angle of a cosine.
+
+    The derivative of acos is infinite at 1, that of the result is not: there it is a series in 1 - cos, to 1e-12. At -1
+    it is infinite, and clamped.
+    """
+    angle = 0.5 * cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().square()
+    return torch.where(cosine > 1 - 1e-6, 1 - cosine, angle)

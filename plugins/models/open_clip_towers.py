@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
@@ -17,9 +18,9 @@ from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import fastest_attention, write_out_attention
 from refcore_plugins.models.feature_similarity import unit
-from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.preprocess import Filter, Fit, Normalise
 from refcore_plugins.models.truncated_text import truncated_text
-from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
+from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE, TextCleaning
 from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     fetch_safetensors,
@@ -54,13 +55,21 @@ class OpenClipTowers:
         plugin: Name of the plugin, with which errors begin.
         model: An open_clip name (with `pretrained`), hf-hub:ORG/NAME, local-dir:FOLDER or playground:NAME.
         pretrained: Weights of a model given by name: a tag of open_clip, or a safetensors file.
+        text: "own": prompts are cleaned as the checkpoint's own tokenizer cleans them (lower case, canonical
+            punctuation); "as_given": they are not.
 
     Raises:
         CheckpointError: the checkpoint is missing, corrupt, of another kind, or names code.
     """
 
     def __init__(
-        self, plugin: str, model: str, pretrained: str | None, device: torch.device, dtype: torch.dtype
+        self,
+        plugin: str,
+        model: str,
+        pretrained: str | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        text: TextCleaning = "own",
     ) -> None:
         self._plugin, self._name, self._pretrained = plugin, model, pretrained
         source = resolve(model)
@@ -71,9 +80,14 @@ class OpenClipTowers:
         self._check(source)
         try:
             config = self._refuse_code(source)
-            with data_only():
+            with data_only(), warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
                 loaded = open_clip.create_model(
-                    source, pretrained=pretrained, require_pretrained=True, weights_only=True
+                    source,
+                    pretrained=pretrained,
+                    require_pretrained=True,
+                    weights_only=True,
+                    force_quick_gelu=self._needs_quick_gelu(source),
                 )
                 # open_clip's own tokenizers do not have this option.
                 trust = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
@@ -82,13 +96,22 @@ class OpenClipTowers:
             raise
         except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self._failure(source, error) from error
+        if text == "as_given":
+            self.tokenizer.clean_fn = str
+        self.remarks = tuple(
+            dict.fromkeys(
+                " ".join(str(each.message).split()) for each in caught if issubclass(each.category, UserWarning)
+            )
+        )
         if device.type == "cpu":
             write_out_attention(loaded)
         self.model: Any = loaded.to(device, dtype).eval().requires_grad_(False)
         self.dtype = dtype
         size = loaded.visual.image_size
         self.input_size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.normalise = Normalise(loaded.visual.preprocess_cfg["mean"], loaded.visual.preprocess_cfg["std"], device)
+        preprocess = loaded.visual.preprocess_cfg
+        self.normalise = Normalise(preprocess["mean"], preprocess["std"], device)
+        self.fit = _fit(preprocess, self.input_size)
         wide = torch.promote_types(dtype, torch.float32)
         self.scale = self.model.logit_scale.to(wide).exp()
         bias = self.model.logit_bias
@@ -156,6 +179,12 @@ class OpenClipTowers:
             if pretrained not in tags:
                 refuse_pickle(pretrained, plugin)
 
+    def _needs_quick_gelu(self, source: str) -> bool:
+        """Whether a tag's weights were trained with QuickGELU: OpenAI's were, whose names in open_clip have GELU."""
+        if source.startswith((LOCAL, HUB)) or self._pretrained is None:
+            return False
+        return bool(open_clip.get_pretrained_cfg(source, self._pretrained).get("quick_gelu", False))
+
     def _refuse_code(self, source: str) -> dict[str, Any]:
         """The model's config, `model_cfg`; raises where it, or another checkpoint that it names, names code."""
         plugin, name = self._plugin, self._name
@@ -187,3 +216,15 @@ class OpenClipTowers:
             f'{self._plugin}: the checkpoint of model "{self._name}" cannot be loaded: {type(error).__name__}: '
             f"{reason}; its files are corrupt or belong to another model: copy or download it again"
         )
+
+
+def _fit(preprocess: Mapping[str, Any], size: tuple[int, int]) -> Fit:
+    """How open_clip's transform of this preprocessing config fits images (`image_transform`)."""
+    name = str(preprocess.get("interpolation", "bicubic"))
+    filter = cast(Filter, name) if name in ("nearest", "bilinear") else "bicubic"
+    mode = preprocess.get("resize_mode", "shortest")
+    if mode == "longest":
+        level = preprocess.get("fill_color", 0) or 0
+        levels = [level] * 3 if isinstance(level, int | float) else list(level)
+        return Fit(size, "pad", filter, (levels[0] / 255, levels[1] / 255, levels[2] / 255))
+    return Fit(size, "stretch" if mode == "squash" else "crop", filter, rounds=True)

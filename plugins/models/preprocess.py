@@ -1,14 +1,22 @@
-"""A checkpoint's own image preprocessing, as a differentiable function of views in [0, 1]."""
+"""A checkpoint's own image preprocessing: of views in [0, 1], and of finished images of any shape."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 from refcore.errors import CheckpointError
+
+Filter = Literal["nearest", "bilinear", "bicubic"]
+FILTERS: dict[int, Filter] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of the resampling filters that torch has; the others are replaced by bicubic."""
 
 
 class Normalise:
@@ -39,6 +47,105 @@ class Normalise:
     def __call__(self, views: Tensor) -> Tensor:
         """[N, 3, H, W] in [0, 1] -> the same shape and dtype, in the model's own range."""
         return (views - self.mean.to(views.dtype)) / self.std.to(views.dtype)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How finished images of any shape come to a model's input size, as `Referee.fit`.
+
+    `[B, 3, H, W]` in [0, 1] -> `[B, 3, *size]` in [0, 1]; the same values if the size is right already. Nothing is
+    rounded to 8 bits, as the libraries' own processors round.
+    """
+
+    size: tuple[int, int]
+    """(height, width) in pixels."""
+    mode: Literal["stretch", "crop", "pad", "square", "corner"] = "stretch"
+    """stretch: both sides to the size, whatever the proportions.
+    crop: resized until the image covers the size, and centre-cropped.
+    pad: resized until it lies within the size, and padded on both sides.
+    square: padded on both sides to a square, then resized.
+    corner: padded at the right or at the bottom to a square, blurred by the factor of the reduction, then resized
+    without another antialiasing filter (OWLv2)."""
+    filter: Filter = "bicubic"
+    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Colour of the padding, in [0, 1]."""
+    rounds: bool = False
+    """Whether an odd margin of `crop` is rounded half to even, as torchvision's, instead of down, as transformers'."""
+
+    @classmethod
+    def of_processor(cls, processor: Any, size: tuple[int, int]) -> Fit:
+        """As a transformers image processor does, for a model of input `size`.
+
+        A shorter side resized beyond the crop (DINOv2: 256, of which 224 are kept) is resized to the crop instead, so
+        that a model sees of a square image what it sees of a view: all of it.
+        """
+        number = getattr(processor, "resample", 3)
+        filter = FILTERS.get(int(3 if number is None else number), "bicubic")
+        if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):  # LLaVA's
+            mean = processor.image_mean
+            return cls(size, "square", filter, (_level(mean[0]), _level(mean[1]), _level(mean[2])))
+        asked = dict(getattr(processor, "size", None) or {})
+        crops = getattr(processor, "do_center_crop", False) or asked.get("shortest_edge")
+        return cls(size, "crop" if crops else "stretch", filter)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> [B, 3, *size] in [0, 1]."""
+        height, width = images.shape[-2:]
+        if (height, width) == self.size:
+            return images
+        if self.mode == "stretch":
+            return self._resized(images, self.size)
+        if self.mode == "corner":
+            return self._cornered(images)
+        if self.mode == "square":
+            side = max(height, width)
+            return self._resized(self._padded(images, (side, side)), self.size)
+        return self._padded(self._cropped(self._resized(images, self._within(height, width))), self.size)
+
+    def _within(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the image resized in proportion, for `crop` and `pad`; as the libraries round."""
+        if self.mode == "crop" and self.size[0] == self.size[1]:
+            short, side = min(height, width), self.size[0]
+            return int(side * height / short), int(side * width / short)
+        ratios = height / self.size[0], width / self.size[1]
+        ratio = max(ratios) if self.mode == "pad" else min(ratios)
+        return max(1, round(height / ratio)), max(1, round(width / ratio))
+
+    def _resized(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        if images.shape[-2:] == size:
+            return images
+        if self.filter == "nearest":
+            return F.interpolate(images, size, mode="nearest-exact")
+        return F.interpolate(images, size, mode=self.filter, align_corners=False, antialias=True).clamp(0, 1)
+
+    def _cropped(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        spare = max(0, height - self.size[0]), max(0, width - self.size[1])
+        top, left = (round(side / 2) if self.rounds else side // 2 for side in spare)
+        return images[..., top : top + self.size[0], left : left + self.size[1]]
+
+    def _padded(self, images: Tensor, size: tuple[int, int], corner: bool = False) -> Tensor:
+        height, width = images.shape[-2:]
+        if (height, width) == size:
+            return images
+        top, left = (0, 0) if corner else ((size[0] - height) // 2, (size[1] - width) // 2)
+        padded = torch.tensor(self.fill, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+        padded = padded.repeat(len(images), 1, *size)
+        padded[..., top : top + height, left : left + width] = images
+        return padded
+
+    def _cornered(self, images: Tensor) -> Tensor:
+        side = max(images.shape[-2:])
+        square = self._padded(images, (side, side), corner=True)
+        sigma = [max(0.0, (side / of - 1) / 2) for of in self.size]
+        if min(sigma) > 0:
+            square = gaussian_blur(square, [2 * math.ceil(3 * s) + 1 for s in sigma], sigma)
+        return F.interpolate(square, self.size, mode="bilinear", align_corners=False).clamp(0, 1)
+
+
+def _level(mean: float) -> float:
+    """A mean in [0, 1], as the 8-bit level that LLaVA pads with."""
+    return int(mean * 255) / 255
 
 
 def processor_size(processor: Any) -> tuple[int, int]:

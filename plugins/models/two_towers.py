@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -14,7 +14,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
+from refcore_plugins.models.preprocess import Fit
+from refcore_plugins.models.reward_loss import RewardLoss, reward_loss
 
+TextCleaning = Literal["own", "as_given"]
 PROMPTS_AT_ONCE = 256
 """Prompts in one pass of a text tower, which bounds its memory."""
 
@@ -27,6 +30,10 @@ class Towers(Protocol):
     """[] factor of the cosine in the model's logits."""
     bias: Tensor
     """[] bias of the model's logits; 0 for a CLIP."""
+    fit: Fit
+    """See `Referee.fit`."""
+    remarks: tuple[str, ...]
+    """See `Referee.remarks`."""
 
     def image(self, views: Tensor) -> Tensor:
         """[N, 3, H, W] in [0, 1] -> [N, D] unit features, float32 or wider, differentiable."""
@@ -48,10 +55,20 @@ class TwoTowers(Referee):
     part of the cosine above `absent_below` (correspondingly for the angle), which is bounded below by 0 and has no
     gradient once the prompt is absent from the image. A CLIP has no probability of a match and so no -log(1 - p), and
     1 + cos would keep pushing an image without a trace of the prompt, towards features of nothing.
+
+    `linear` and `saturating` are the losses of the score s as published, gain times the cosine: best - s and
+    softplus(best - s), its bend 1 wide in logits; not wanted, the softplus of s above gain times `absent_below`.
     """
 
     class Config(PluginConfig):
-        loss: SimilarityLoss = Field("cosine", description="cosine: 1 - cos. spherical: half the squared angle.")
+        loss: SimilarityLoss | RewardLoss = Field(
+            "cosine",
+            description="cosine: 1 - cos. spherical: half the squared angle. Of the published score s: linear: best - "
+            "s, saturating: softplus(best - s).",
+        )
+        best: float | None = Field(
+            None, description="Published score at which `linear` is 0 and `saturating` bends; null: as published."
+        )
         absent_below: float = Field(
             0.0,
             ge=-1.0,
@@ -61,6 +78,8 @@ class TwoTowers(Referee):
 
     bounded_above: ClassVar[bool] = True
     score_unit: ClassVar[str] = "cosine"
+    published_best: ClassVar[float] = 100.0
+    """`best` where the config leaves it open: that of ReNO (arXiv 2406.04312)."""
     towers: Towers
 
     @abstractmethod
@@ -71,6 +90,7 @@ class TwoTowers(Referee):
         """See `Referee.load`. The model is in `dtype`; features are compared in float32 (float64 with float64)."""
         self.towers = self.open(device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
+        self.fit, self.remarks = self.towers.fit, self.towers.remarks
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -84,7 +104,16 @@ class TwoTowers(Referee):
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         cosine = self.cosine(views, conditioning["text"].index_select(0, prompt_index))
-        return similarity_loss(cosine, self.config.loss, wanted, self.config.absent_below)
+        if self.config.loss not in ("linear", "saturating"):
+            return similarity_loss(cosine, self.config.loss, wanted, self.config.absent_below)
+        gain = self.gain()
+        best = self.published_best if self.config.best is None else self.config.best
+        width = gain / self.towers.scale
+        return reward_loss(gain * cosine, self.config.loss, wanted, best, gain * self.config.absent_below, width)
+
+    def gain(self) -> Tensor:
+        """[] factor of the cosine in the published score: the model's logit scale."""
+        return self.towers.scale
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.models.checkpoint_conversion import read_pickled
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.rating_head import RatingHead
+from refcore_plugins.models.reward_loss import RewardLoss, reward_loss
 
 FILE_NAME = "aesthetic_head.safetensors"
 ORIGINAL = (
@@ -46,8 +46,8 @@ class Aesthetic(Referee):
     """LAION-Aesthetics (arXiv 2210.08402, section 3.2): a head on the unit image features of a CLIP rates the picture.
 
     Ratings are about 1 to 10 but not limited to that range. Wanted, the loss is softplus(best - rating): it falls at
-    the rate at which the rating rises, and flattens above `best`. Not wanted, it is softplus(rating - worst). The
-    prompt is ignored.
+    the rate at which the rating rises, and flattens above `best`; `linear` is best - rating. Not wanted, it is
+    softplus(rating - worst). The prompt is ignored.
     """
 
     class Config(PluginConfig):
@@ -59,7 +59,10 @@ class Aesthetic(Referee):
         pretrained: str | None = Field(
             "openai", description="Weights of a model given by name: a tag of open_clip, or a safetensors file."
         )
-        best: float = Field(10.0, description="Rating above which the loss flattens.")
+        loss: RewardLoss = Field(
+            "saturating", description="saturating: softplus(best - rating). linear: best - rating."
+        )
+        best: float = Field(10.0, description="Rating above which the loss flattens, or where the linear one is 0.")
         worst: float = Field(1.0, description="With wanted: false, the rating below which the loss flattens.")
 
     name = "aesthetic"
@@ -75,6 +78,7 @@ class Aesthetic(Referee):
         self.towers = OpenClipTowers(self.name, self.config.model, pretrained, device, dtype)
         self.head = head.to(device, torch.promote_types(dtype, torch.float32))
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
+        self.fit, self.remarks = self.towers.fit, self.towers.remarks
         with torch.no_grad():
             width = self.towers.text([""]).shape[1]
         if width != head.width:
@@ -89,8 +93,8 @@ class Aesthetic(Referee):
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        rating = self.rating(views)
-        return F.softplus(self.config.best - rating if wanted else rating - self.config.worst)
+        config = self.config
+        return reward_loss(self.rating(views), config.loss, wanted, config.best, config.worst)
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:

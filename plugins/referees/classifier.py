@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -20,7 +20,7 @@ from refcore.errors import CheckpointError, RefcoreError, unknown
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
-from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.preprocess import Filter, Fit, Normalise
 from refcore_plugins.models.untrusted_checkpoints import (
     fetch_safetensors,
     reason_of,
@@ -52,8 +52,9 @@ class Classifier(Referee):
     A prompt is a class index, a class name of the checkpoint, or for 1,000 classes the ImageNet names that the referee
     `imagenet` knows. The loss is the negated logit, or the cross-entropy; not wanted, -log(1 - p).
 
-    Views are judged whole, at the model's training size. timm's own evaluation crops the centre (`crop_pct`); in a run,
-    the augmentation `resized_crop` is the nearest to that.
+    Views are judged whole, at the model's training size, and a finished image is cropped to the input's proportions
+    alone. timm's own evaluation crops the centre of that (`crop_pct`); in a run, the augmentation `resized_crop` is the
+    nearest to it.
     """
 
     class Config(PluginConfig):
@@ -103,6 +104,7 @@ class Classifier(Referee):
         self.labels = tuple(str(label) for label in (self.network.pretrained_cfg or {}).get("label_names") or ())
         self.input_size = (int(data["input_size"][1]), int(data["input_size"][2]))
         self.normalise = Normalise(data["mean"], data["std"], device)
+        self.fit = _fit(data, self.input_size)
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -174,3 +176,14 @@ class Classifier(Referee):
             near = difflib.get_close_matches(model.split(".")[0], timm.list_models(), 3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
             raise CheckpointError(f'classifier: unknown model "{model}"; {hint} (hub ids start with hf-hub:)')
+
+
+def _fit(data: Mapping[str, Any], size: tuple[int, int]) -> Fit:
+    """How timm's evaluation transform (`transforms_imagenet_eval`) fits images, but for `crop_pct`."""
+    name = str(data.get("interpolation", "bicubic"))
+    filter = cast(Filter, name) if name in ("nearest", "bilinear") else "bicubic"
+    mode = data.get("crop_mode", "center")
+    if mode == "border":
+        red, green, blue = (round(255 * level) / 255 for level in data["mean"])
+        return Fit(size, "pad", filter, (red, green, blue))
+    return Fit(size, "stretch" if mode == "squash" else "crop", filter, rounds=True)

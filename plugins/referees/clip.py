@@ -9,7 +9,7 @@ from pydantic import Field
 
 from refcore_plugins.models.checkpoint_conversion import convert_weights
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
-from refcore_plugins.models.two_towers import TwoTowers
+from refcore_plugins.models.two_towers import TextCleaning, TwoTowers
 
 
 class Clip(TwoTowers):
@@ -27,10 +27,13 @@ class Clip(TwoTowers):
         pretrained: str | None = Field(
             None, description="Weights of a model given by name: a tag of open_clip, or a safetensors file."
         )
+        text: TextCleaning = Field(
+            "own", description="own: prompts are cleaned as by the checkpoint's tokenizer. as_given: they are not."
+        )
 
     name = "clip"
     conversions = MappingProxyType({"weights": convert_weights})
 
     def open(self, device: torch.device, dtype: torch.dtype) -> OpenClipTowers:
         """See `TwoTowers.open`."""
-        return OpenClipTowers(self.name, self.config.model, self.config.pretrained, device, dtype)
+        return OpenClipTowers(self.name, self.config.model, self.config.pretrained, device, dtype, self.config.text)

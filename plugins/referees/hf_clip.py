@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
@@ -16,6 +18,7 @@ class HfClip(TwoTowers):
     cosine times the model's logit scale, 100.
 
     Wanted, the loss is 1 - cos or half the squared angle; not wanted, the part of the cosine above `absent_below`.
+    `linear` is 30 - s with the published score s, as ReNO (arXiv 2406.04312) uses PickScore.
     """
 
     class Config(TwoTowers.Config):
@@ -24,6 +27,7 @@ class HfClip(TwoTowers):
         )
 
     name = "hf-clip"
+    published_best: ClassVar[float] = 30.0
 
     def open(self, device: torch.device, dtype: torch.dtype) -> TransformersTowers:
         """See `TwoTowers.open`."""

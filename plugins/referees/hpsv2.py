@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
+from torch import Tensor
 
 from refcore.errors import CheckpointError
 from refcore_plugins.models.checkpoint_conversion import (
@@ -48,7 +50,7 @@ def convert_weights(source: str | Path, out: str | Path) -> Path:
         "mean": list(OPENAI_DATASET_MEAN),
         "std": list(OPENAI_DATASET_STD),
         "interpolation": "bicubic",
-        "resize_mode": "shortest",
+        "resize_mode": "longest",  # with black, as HPSv2's `resize_longest_max`
     }
     write_json({"model_cfg": config, "preprocess_cfg": preprocess}, out / CONFIG)
     return out
@@ -58,13 +60,14 @@ class Hpsv2(TwoTowers):
     """HPS v2 (arXiv 2306.09341): the cosine of image and prompt in a CLIP-H fine-tuned on 798,090 human preferences.
 
     Wanted, the loss is 1 - cos or half the squared angle; not wanted, the part of the cosine above `absent_below`.
-    Its published scores are 100 cos.
+    The authors' code returns cos and prints 100 cos; `linear` is 1 - cos, as in ReNO (arXiv 2406.04312).
     """
 
     class Config(TwoTowers.Config):
         model: str = Field(description="Folder written by `refcore convert hpsv2-weights`.")
 
     name = "hpsv2"
+    published_best: ClassVar[float] = 1.0
     conversions = MappingProxyType({"weights": convert_weights})
 
     def open(self, device: torch.device, dtype: torch.dtype) -> OpenClipTowers:
@@ -73,3 +76,7 @@ class Hpsv2(TwoTowers):
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f'hpsv2: there is no converted checkpoint at "{self.config.model}"; {REMEDY}')
         return OpenClipTowers(self.name, LOCAL + str(folder), None, device, dtype)
+
+    def gain(self) -> Tensor:
+        """[] 1: the authors' score is the cosine."""
+        return torch.ones_like(self.towers.scale)

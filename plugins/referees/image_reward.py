@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from pydantic import Field
 from safetensors import SafetensorError
@@ -32,8 +31,9 @@ from refcore_plugins.models.checkpoint_conversion import (
     write_json,
     write_safetensors,
 )
-from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.preprocess import Fit, Normalise
 from refcore_plugins.models.rating_head import RatingHead
+from refcore_plugins.models.reward_loss import RewardLoss, reward_loss
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 
@@ -107,7 +107,8 @@ class ImageReward(Referee):
 
     Rewards have mean 0 and standard deviation 1 over the authors' data. The training loss was -log sigmoid(r_i - r_j)
     for the preferred image i of a pair (eq. 1), so p = sigmoid(r) is the probability that an image is preferred over
-    the average one. Wanted, the loss is -log p; not wanted, -log(1 - p). Both are bounded below by 0.
+    the average one. Wanted, the loss is -log p; not wanted, -log(1 - p). Both are bounded below by 0. `linear` is
+    2 - r, as ReNO (arXiv 2406.04312) weights it: its gradient is not multiplied by 1 - p.
     """
 
     class Config(PluginConfig):
@@ -115,6 +116,13 @@ class ImageReward(Referee):
         tokenizer: str | None = Field(
             None,
             description=f"Hub id or folder of BERT's tokenizer; null: the one in `model`, or else {TOKENIZER}.",
+        )
+        loss: RewardLoss = Field(
+            "saturating", description="saturating: softplus(best - r), -log p with best 0. linear: best - r."
+        )
+        best: float | None = Field(
+            None,
+            description="Reward at which `linear` is 0 and `saturating` bends; null: 2 for linear, 0 for saturating.",
         )
 
     name = "image-reward"
@@ -147,6 +155,7 @@ class ImageReward(Referee):
         self.head = head.to(device, torch.promote_types(dtype, torch.float32))
         self.normalise = Normalise(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, device)
         self.input_size = (config["vision"]["image_size"],) * 2
+        self.fit = Fit(self.input_size, "crop", rounds=True)  # torchvision's Resize and CenterCrop, as the authors
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -160,7 +169,10 @@ class ImageReward(Referee):
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         reward = self.reward(views, conditioning.select(prompt_index))
-        return F.softplus(-reward if wanted else reward)
+        best = self.config.best
+        if best is None:
+            best = 2.0 if self.config.loss == "linear" else 0.0
+        return reward_loss(reward, self.config.loss, wanted, best)
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:

@@ -14,6 +14,7 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
+from refcore_plugins.models.preprocess import Fit
 
 CLASSES = 1000
 
@@ -45,6 +46,7 @@ class Imagenet(Referee):
         """See `Referee.load`."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
+        self.fit = Fit(self.input_size, "crop")
         network, _ = folded_network(self.config.weights, self.config.size)
         # Depthwise convolutions are about 1.4 times as fast in channels-last format, on the CPU and on CUDA.
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -35,6 +35,11 @@ class Referee(Plugin):
     """Unit of `score` for display: "cosine", "probability"."""
     input_size: tuple[int, int]
     """(height, width) in pixels of the views that it judges; set by `load`."""
+    fit: Callable[[Tensor], Tensor] | None = None
+    """How finished images [B, 3, H, W] of any shape come to `input_size` before `score`: by the checkpoint's own rule,
+    such as a centre crop; set by `load`. None: stretched, bicubic. Views in a run come by the view group's `fit`."""
+    remarks: tuple[str, ...] = ()
+    """What the libraries warned of while the model was loaded, for the user; set by `load`."""
     device: torch.device
     dtype: torch.dtype
 

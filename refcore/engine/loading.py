@@ -178,7 +178,10 @@ class Loader:
         def load(referee: Referee) -> None:
             checks.load_referee(referee, self.device, dtype, label)
 
-        return (self.models or self._own).loaded(made, load, self.device, dtype)
+        found = (self.models or self._own).loaded(made, load, self.device, dtype)
+        remarks = [f'"{use.name}": {remark}' for remark in found.remarks]
+        self.warnings += [remark for remark in remarks if remark not in self.warnings]
+        return found
 
     def _prior(self, made: Prior, term: PriorTerm, label: str, canvas: Canvas) -> Prior:
         """The loaded prior of a term, for a canvas; shared with other runs, but not between terms of one."""

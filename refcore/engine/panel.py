@@ -254,7 +254,8 @@ class Panel:
     def scores(self, images: Tensor, samples: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Label -> [A] float32 score by each referee and witness, in its natural unit; arguments as for `losses`.
 
-        A referee sees the whole image at its input size; a witness with `coarse` sees it shrunk to that first.
+        A referee sees the image as its checkpoint's own preprocessing fits it into the input size (`Referee.fit`); a
+        witness with `coarse` sees it shrunk to that first.
         """
         judges = (*self.referees, *self.witnesses)
         return {judge.label: self._scores(judge, images, samples) for judge in judges}
@@ -298,7 +299,8 @@ class Panel:
         for first in range(0, len(images), size):
             part = images[first : first + size]
             whole = part if judge.coarse is None else coarsen(part, judge.coarse)
-            seen = resize(whole, judge.referee.input_size)
+            fit = judge.referee.fit
+            seen = resize(whole, judge.referee.input_size) if fit is None else fit(whole)
             conditioning = judge.conditioning.take([judge.prompt_index[b] for b in samples[first : first + size]])
             with autocast(self.device, judge.autocast):
                 answers.append(question(judge.referee, seen, conditioning))

@@ -21,15 +21,14 @@ from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.feature_similarity import unit
-from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.log_complement import log_complement, log_complement_of_product
+from refcore_plugins.models.preprocess import Fit, Normalise
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.referees.blip2.itg_head import FILE_NAME, ItgHead, extract_itg_head
 
 CONTEXT_LENGTH = 32
 """Text tokens in the training of BLIP-2's first stage, first and last included (LAVIS: max_txt_len)."""
-EPS = 1e-8
-"""Added inside the logarithm of a probability, as in the reference code."""
 ARCHITECTURE = "Blip2ForImageTextRetrieval"
 EXPECTED = f"expected a {ARCHITECTURE} of transformers, such as Salesforce/blip2-itm-vit-g or playground:blip2"
 
@@ -41,14 +40,17 @@ class Blip2(Referee):
 
     | loss | wanted | not wanted |
     | --- | --- | --- |
-    | ITM, matching | -log(p + 1e-8) | -log(1 - p + 1e-8) |
+    | ITM, matching | -log p | -log(1 - p) |
     | ITC, contrast | 1 - cos | cos, where positive |
-    | ITG, captioning | cross-entropy | -log(1 - q + 1e-8), q = exp(-cross-entropy) |
+    | ITG, captioning | cross-entropy | -log(1 - q), q = exp(-cross-entropy) |
 
     p is the probability of a match, from the two-way head's logits averaged over the query tokens. cos is the largest
     cosine of a query token and the text. The cross-entropy is the mean over the prompt's tokens, each predicted from
     the image and the tokens before it, and q is the geometric mean of those tokens' probabilities. The negated ITG is
     thus an unlikelihood (arXiv 1908.04319); the cross-entropy itself has no upper bound and could not be maximised.
+
+    The logarithms are computed from the logits, so that their gradients never vanish. The reference code adds 1e-8 to
+    the probabilities (`eps`), which scales the gradient by p / (p + 1e-8): at a margin of 25 logits, .0014.
 
     The vision tower runs in the dtype of `load`; Q-Former and heads run in float32 (float64 with it).
     """
@@ -71,6 +73,12 @@ class Blip2(Referee):
         text: Cleaning = Field(
             "blip_caption",
             description=f"Cleaning of prompts. {WHAT_BLIP_CAPTION_DOES}, at most {WORDS} words. as_given: none.",
+        )
+        eps: float = Field(
+            0.0,
+            ge=0.0,
+            lt=1.0,
+            description="Added inside the logarithms of probabilities (reference code: 1e-8); 0: from logits.",
         )
 
         @model_validator(mode="after")
@@ -98,6 +106,7 @@ class Blip2(Referee):
         self.device, self.dtype = device, dtype
         self.input_size = (model.config.vision_config.image_size,) * 2
         self.normalise = Normalise.of_processor(processor, device)
+        self.fit = Fit.of_processor(processor, self.input_size)
         self.head = None
         if self.config.itg:
             self.head = self._load_head(folder.source).to(device, text_dtype).eval().requires_grad_(False)
@@ -131,8 +140,7 @@ class Blip2(Referee):
         losses: dict[str, Tensor] = {}
         match, queries, caption = self._fuse(views, text, bool(weights.itm), bool(weights.itc), bool(weights.itg))
         if match is not None:
-            p = self._match_probability(match)
-            losses["itm"] = -torch.log((p[:, 1] if wanted else p[:, 0]) + EPS)
+            losses["itm"] = self._match_loss(match, wanted)
         if caption is not None:
             losses["itg"] = self._caption_loss(caption, text, wanted)
         if weights.itc:
@@ -196,8 +204,19 @@ class Blip2(Referee):
 
     def _match_probability(self, queries: Tensor | None) -> Tensor:
         """[N, 2]: probabilities of no match and of a match."""
+        return self._match_logits(queries).softmax(-1)
+
+    def _match_logits(self, queries: Tensor | None) -> Tensor:
+        """[N, 2] logits of no match and of a match, float32 or wider."""
         logits: Tensor = self.model.itm_head(queries).mean(1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _match_loss(self, queries: Tensor, wanted: bool) -> Tensor:
+        """[N] from the hidden states [N, Q, W]."""
+        logits = self._match_logits(queries)
+        if self.config.eps:
+            return -torch.log(logits.softmax(-1)[:, int(wanted)] + self.config.eps)
+        return -logits.log_softmax(-1)[:, int(wanted)]
 
     def _caption_ids(self, ids: Tensor) -> Tensor:
         """Token ids for the captioning loss: the first token marks the start of a caption."""
@@ -208,11 +227,15 @@ class Blip2(Referee):
         assert self.head is not None
         target, mask = text["ids"][:, 1:], text["mask"][:, 1:]
         smoothing = self.config.label_smoothing if wanted else 0.0
-        loss = F.cross_entropy(
-            self.head(hidden[:, :-1]).transpose(1, 2), target, reduction="none", label_smoothing=smoothing
-        )
-        loss = (loss * mask).sum(1) / mask.sum(1)
-        return loss if wanted else -torch.log(-torch.expm1(-loss) + EPS)
+        logits = self.head(hidden[:, :-1])
+        each = F.cross_entropy(logits.transpose(1, 2), target, reduction="none", label_smoothing=smoothing)
+        loss = (each * mask).sum(1) / mask.sum(1)
+        if wanted:
+            return loss
+        if self.config.eps:
+            return -torch.log(-torch.expm1(-loss) + self.config.eps)
+        weight = mask.to(each.dtype) / mask.sum(1, keepdim=True)
+        return -log_complement_of_product(-each, log_complement(logits, target), weight)
 
     def _load_head(self, source: str) -> ItgHead:
         """The captioning head named in the config, or the one beside the checkpoint."""

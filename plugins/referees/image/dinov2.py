@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from refcore_plugins.models.attention import transformers_attention
 from refcore_plugins.models.feature_similarity import unit
-from refcore_plugins.models.preprocess import Normalise, processor_size
+from refcore_plugins.models.preprocess import Fit, Normalise, processor_size
 from refcore_plugins.models.transformers_folder import TransformersFolder
 
 KINDS = ("Dinov2Model", "Dinov2WithRegistersModel")
@@ -32,6 +32,7 @@ class Dinov2:
         self.model: Any = loaded.to(device)
         self.dtype = dtype
         self.input_size = processor_size(processor)
+        self.fit = Fit.of_processor(processor, self.input_size)
         self.normalise = Normalise.of_processor(processor, device)
         self.special = 1 + int(getattr(loaded.config, "num_register_tokens", 0))
         """Number of tokens before those of the patches: the class token and the registers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,8 +26,8 @@ class ImageSimilarity(Referee):
 
     CLIP's features (arXiv 2103.00020) capture the content, DINOv2's (arXiv 2304.07193) also the appearance. With
     `compare: patches`, the cosine is the mean over DINOv2's patches, so that the layout counts: use it without
-    geometric augmentations. The losses are those of the referee `clip`. The reference is centre-cropped to the view's
-    aspect ratio. The prompt is ignored.
+    geometric augmentations. The losses are those of the referee `clip`. The reference and finished images are
+    centre-cropped to the input's aspect ratio. The prompt is ignored.
     """
 
     class Config(PluginConfig):
@@ -76,6 +77,8 @@ class ImageSimilarity(Referee):
         else:
             self.towers = Dinov2(self.name, model, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
+        self.fit = partial(centre, size=self.input_size)
+        self.remarks = getattr(self.towers, "remarks", ())
         with torch.no_grad():
             view = centre(reference, self.input_size).to(device, torch.promote_types(dtype, torch.float32))
             self.reference = self._features(view)
@@ -107,7 +110,7 @@ class ImageSimilarity(Referee):
 
 
 def centre(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """[1, 3, H, W] -> [1, 3, *size]: the largest centred crop of that aspect ratio, resized."""
+    """[B, 3, H, W] -> [B, 3, *size]: the largest centred crop of that aspect ratio, resized."""
     height, width = image.shape[-2:]
     scale = min(height / size[0], width / size[1])
     kept = (round(size[0] * scale), round(size[1] * scale))

@@ -8,31 +8,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refcore_plugins.models.log_complement import IMPOSSIBLE
+
 DIRECTIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
 """Relations defined by the places of two things; y grows downwards."""
-IMPOSSIBLE = -1e4
-"""Log-probability of the impossible; finite, so that gradients are finite."""
 
 
-def log_count(logits: Tensor, most: int) -> Tensor:
+def log_count(logits: Tensor, most: int, more: bool = False) -> Tensor:
     """Distribution of the number of true detections among independent ones: the Poisson binomial distribution.
 
     Args:
         logits: [..., P] logits of the detections.
         most: Largest count of the result, at least 1.
+        more: Whether the probability of more is computed, too.
 
     Returns:
-        [..., most + 1] log-probabilities of 0, 1, ... `most` true detections; the rest to 1 is that of more.
+        [..., most + 1] log-probabilities of 0, 1, ... `most` true detections; the rest to 1 is that of more, which
+        follows as one further entry where asked for.
     """
     none, one = F.logsigmoid(-logits), F.logsigmoid(logits)
     rest = torch.full_like(none, IMPOSSIBLE)
-    counts = torch.stack([none, one, *[rest] * (most - 1)], -1)
+    top = most + more
+    counts = torch.stack([none, one, *[rest] * (top - 1)], -1)
     while (n := counts.shape[-2]) > 1:  # the counts of two halves add: a convolution, in the log domain
         half, odd = counts[..., : n // 2, :], counts[..., 2 * (n // 2) :, :]
         other = counts[..., n // 2 : 2 * (n // 2), :]
-        sums = [
-            torch.stack([half[..., i] + other[..., k - i] for i in range(k + 1)]).logsumexp(0) for k in range(most + 1)
-        ]
+        pairs = [[(i, k - i) for i in range(k + 1)] for k in range(top + 1)]
+        if more:  # the last entry takes all that is beyond it
+            pairs[top] += [(i, j) for i in range(top + 1) for j in range(top + 1) if i + j > top]
+        sums = [torch.stack([half[..., i] + other[..., j] for i, j in terms]).logsumexp(0) for terms in pairs]
         counts = torch.cat([torch.stack(sums, -1), odd], -2)
     return counts[..., 0, :]
 
@@ -50,8 +54,18 @@ def log_number(logits: Tensor, wanted: Tensor) -> Tensor:
     """
     counts = log_count(logits, wanted.shape[-1])
     exactly = counts[..., 1:].masked_fill(~wanted, IMPOSSIBLE).logsumexp(-1)
-    some = torch.log(-torch.expm1(counts[..., 0].clamp(max=-1e-7)))  # log(1 - P(none)), with P(none) below 1
+    # log(1 - P(none)); to first order where P(none) rounds to 1, so that a thing which is nowhere still has a gradient.
+    rare = logits.logsumexp(-1)
+    some = torch.where(rare < -15, rare, torch.log(-torch.expm1(counts[..., 0].clamp(max=-1e-7))))
     return torch.where(wanted.any(-1), exactly, some)
+
+
+def log_other_number(logits: Tensor, wanted: Tensor) -> Tensor:
+    """log(1 - p) for the p of `log_number`, exact where p rounds to 1: that of all the other counts together."""
+    counts = log_count(logits, wanted.shape[-1], more=True)
+    others = torch.cat([torch.ones_like(wanted[..., :1]), ~wanted, torch.ones_like(wanted[..., :1])], -1)
+    apart = counts.masked_fill(~others, IMPOSSIBLE).logsumexp(-1)
+    return torch.where(wanted.any(-1), apart, counts[..., 0])
 
 
 def numbers(counts: Sequence[int]) -> Tensor:

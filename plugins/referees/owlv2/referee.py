@@ -16,21 +16,21 @@ from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.attention import transformers_attention
 from refcore_plugins.models.feature_similarity import unit
-from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.log_complement import IMPOSSIBLE, log_complement, log_complement_of_product
+from refcore_plugins.models.preprocess import Fit, Normalise
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.referees.owlv2.counts_and_relations import (
     DIRECTIONS,
-    IMPOSSIBLE,
     centre,
     log_direction,
     log_number,
+    log_other_number,
     numbers,
 )
 
 ARCHITECTURE = "Owlv2ForObjectDetection"
 EXPECTED = f"expected an {ARCHITECTURE}, such as google/owlv2-base-patch16-ensemble"
-EPS = 1e-6
 
 
 class Owlv2(Referee):
@@ -80,6 +80,7 @@ class Owlv2(Referee):
         self.normalise = Normalise.of_processor(folder.load_image_processor(), device)
         self.device, self.dtype = device, dtype
         self.input_size = (int(model.config.vision_config.image_size),) * 2
+        self.fit = Fit(self.input_size, "corner")
         self.context = int(model.config.text_config.max_position_embeddings)
         self.parser = load_parser(self.config.parser, where="parser") if self.config.parser else None
 
@@ -122,8 +123,8 @@ class Owlv2(Referee):
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        log_p = self.log_probability(views, conditioning.select(prompt_index))
-        return -log_p if wanted else -torch.log(-torch.expm1(log_p.clamp(max=-EPS)))
+        text = conditioning.select(prompt_index)
+        return -(self.log_probability(views, text) if wanted else self.log_mismatch(views, text))
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
@@ -132,24 +133,56 @@ class Owlv2(Referee):
 
     def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
         """[N] log-probabilities of views [N, 3, H, W], each factor to the power of its weight."""
-        features = patch_features(self.model, self.normalise(views).to(self.dtype))
-        logits = self.model.class_head(features, text["query"].to(features.dtype), None)[0]
-        wide = torch.promote_types(self.dtype, torch.float32)
-        logits = logits.transpose(1, 2).to(wide)
+        features, logits = self._detect(views, text)
         log_p = log_number(logits, text["number"]).masked_fill(~text["thing"], 0).sum(1)
         if self.config.total:
-            objectness = self.model.objectness_head(features)[..., 0].to(wide)
-            of_all = log_number(objectness, text["total"])
+            of_all = log_number(self._objectness(features), text["total"])
             log_p = log_p + self.config.total * of_all.masked_fill(~text["total"].any(1), 0)
         if self.config.relation and text["relation"].shape[1]:
-            subject, direction, other = text["relation"].unbind(-1)
-            boxes = (self.model.box_head(features) + self.model.box_bias.to(features.dtype)).sigmoid().to(wide)
-            middle = centre(logits, boxes[:, None, :, :2])
-            start, end = (middle.gather(1, of.unsqueeze(-1).expand(-1, -1, 2)) for of in (subject, other))
-            holds = log_direction(start, end, self.config.softness)
-            holds = holds.gather(-1, direction.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-            log_p = log_p + self.config.relation * holds.masked_fill(direction < 0, 0).sum(1)
+            wanted = text["relation"][..., 1]
+            holds = self._directions(features, logits, text)
+            holds = holds.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+            log_p = log_p + self.config.relation * holds.masked_fill(wanted < 0, 0).sum(1)
         return log_p.clamp(min=IMPOSSIBLE)
+
+    def log_mismatch(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
+        """[N] log(1 - p) for the p of `log_probability`, exact where p rounds to 1."""
+        features, logits = self._detect(views, text)
+        p, not_p = [log_number(logits, text["number"])], [log_other_number(logits, text["number"])]
+        weights = [text["thing"].to(logits.dtype)]
+        if self.config.total:
+            objectness = self._objectness(features)
+            p.append(log_number(objectness, text["total"]).unsqueeze(1))
+            not_p.append(log_other_number(objectness, text["total"]).unsqueeze(1))
+            weights.append(self.config.total * text["total"].any(1, keepdim=True).to(logits.dtype))
+        if self.config.relation and text["relation"].shape[1]:
+            directions = self._directions(features, logits, text)
+            index = text["relation"][..., 1].clamp(min=0)
+            p.append(directions.gather(-1, index.unsqueeze(-1)).squeeze(-1))
+            not_p.append(log_complement(directions, index))
+            weights.append(self.config.relation * (text["relation"][..., 1] >= 0).to(logits.dtype))
+        return log_complement_of_product(torch.cat(p, 1), torch.cat(not_p, 1), torch.cat(weights, 1))
+
+    def _detect(self, views: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """[N, P, W] features of the patches of views [N, 3, H, W], and [N, T, P] logits of the things."""
+        features = patch_features(self.model, self.normalise(views).to(self.dtype))
+        logits = self.model.class_head(features, text["query"].to(features.dtype), None)[0]
+        return features, self._wide(logits.transpose(1, 2))
+
+    def _objectness(self, features: Tensor) -> Tensor:
+        """[N, P] logits of any object."""
+        return self._wide(self.model.objectness_head(features)[..., 0])
+
+    def _directions(self, features: Tensor, logits: Tensor, text: dict[str, Tensor]) -> Tensor:
+        """[N, R, 4] log-probabilities of `DIRECTIONS` for the two things of each relation."""
+        subject, _, other = text["relation"].unbind(-1)
+        boxes = self._wide((self.model.box_head(features) + self.model.box_bias.to(features.dtype)).sigmoid())
+        middle = centre(logits, boxes[:, None, :, :2])
+        start, end = (middle.gather(1, of.unsqueeze(-1).expand(-1, -1, 2)) for of in (subject, other))
+        return log_direction(start, end, self.config.softness)
+
+    def _wide(self, values: Tensor) -> Tensor:
+        return values.to(torch.promote_types(self.dtype, torch.float32))
 
     def _parse(self, prompt: str) -> ParsedPrompt:
         return self.parser.parse(prompt) if self.parser else ParsedPrompt(prompt, (Phrase(prompt, None),))

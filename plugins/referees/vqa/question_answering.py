@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
-from refcore.errors import CheckpointError
-from refcore_plugins.models.preprocess import Normalise, processor_size
+from refcore.errors import CheckpointError, RefcoreError
+from refcore_plugins.models.log_complement import log_complement, log_complement_of_product
+from refcore_plugins.models.preprocess import Fit, Normalise, processor_size
 from refcore_plugins.models.transformers_folder import TransformersFolder
 
 BLIP = "BlipForQuestionAnswering"
+LLAVA = "LlavaForConditionalGeneration"
+PALIGEMMA = "PaliGemmaForConditionalGeneration"
 
 
 class Answering(Protocol):
-    """A question-answering model with a fixed answer."""
+    """A question-answering model with a fixed answer, and maybe another that it is compared with."""
 
     input_size: tuple[int, int]
+    fit: Fit
+    """See `Referee.fit`."""
     tokenizer: Any
     context: int
     """Maximum number of tokens of a question, with the tokens around it."""
@@ -32,30 +39,71 @@ class Answering(Protocol):
     def tokens(self, questions: Sequence[str]) -> dict[str, Tensor]:
         """Model inputs of P questions, padded to the same length: tensors [P, L]."""
 
-    def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
-        """[N] log-probabilities of the answer, for views [N, 3, H, W] in [0, 1] and the tokens of N questions.
+    answers: list[Tensor]
+    """Tokens [K] of the answer, and of the one that it is compared with, if any."""
 
-        The mean over the answer's tokens, each given those before it; at most 0, in float32 or wider.
+    def logits(self, views: Tensor, text: dict[str, Tensor]) -> list[Tensor]:
+        """[N, K, V] logits of the tokens of each answer, each given those before it, float32 or wider.
+
+        For views [N, 3, H, W] in [0, 1] and the tokens of N questions.
         """
 
 
+def log_probabilities(answering: Answering, views: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """[N] log p and [N] log(1 - p) of the answer.
+
+    p is the geometric mean of the probabilities of the answer's tokens, each given those before it; with a second
+    answer, p / (p + that of the second).
+    """
+    logits = answering.logits(views, text)
+    if len(logits) == 2:
+        margin = torch.stack(
+            [_token_log_probabilities(*pair).mean(1) for pair in zip(logits, answering.answers, strict=True)]
+        )
+        return F.logsigmoid(margin[0] - margin[1]), F.logsigmoid(margin[1] - margin[0])
+    (own,), (answer,) = logits, answering.answers
+    each = _token_log_probabilities(own, answer)
+    missed = log_complement(own, answer.expand(len(own), -1))
+    return each.mean(1), log_complement_of_product(each, missed, 1 / len(answer))
+
+
 class BlipAnswering:
-    """BLIP (arXiv 2201.12086): an encoder for image and question, and a decoder for the answer."""
+    """BLIP (arXiv 2201.12086): an encoder for image and question, and a decoder for the answer.
+
+    The question begins with [ENC], the token of the encoder that reads the image, as the authors' code writes it
+    (`question.input_ids[:, 0] = tokenizer.enc_token_id`); transformers leaves BERT's [CLS] there.
+
+    Args:
+        size: Side of the input in pixels, a multiple of the patch's; None: the checkpoint's own. The positions of the
+            patches are interpolated.
+    """
 
     def __init__(
-        self, folder: TransformersFolder, answer: str | None, device: torch.device, dtype: torch.dtype
+        self,
+        folder: TransformersFolder,
+        answer: str | None,
+        against: str | None,
+        size: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         model = folder.load_model(BlipForQuestionAnswering, dtype)
         self.tokenizer: Any = folder.load_tokenizer(padding_side="right")
-        self.normalise = Normalise.of_processor(folder.load_image_processor(), device)
+        processor = folder.load_image_processor()
+        self.normalise = Normalise.of_processor(processor, device)
         self.model: Any = model.to(device)
         self.dtype = dtype
-        self.input_size = (int(model.config.vision_config.image_size),) * 2
+        vision = model.config.vision_config
+        if size is not None and size % vision.patch_size:
+            raise RefcoreError(f"vqa: size {size} is no multiple of the model's patches of {vision.patch_size} pixels")
+        self.input_size = (int(size or vision.image_size),) * 2
+        self.interpolates = size is not None and size != vision.image_size
+        self.fit = Fit.of_processor(processor, self.input_size)
         self.context = int(model.config.text_config.max_position_embeddings)
-        self.answer = _answer_ids(self.tokenizer, answer or "yes", folder).to(device)
-        start = torch.tensor([model.decoder_start_token_id], device=device)
-        self.written = torch.cat([start, self.answer[:-1]])
-        """Input of the decoder: the start token, and the answer without its last token."""
+        self.encoder_token = _encoder_token(self.tokenizer, model.config.text_config)
+        """Id of [ENC]; None where the vocabulary has none."""
+        self.answers = _answers(self.tokenizer, answer or "yes", against, folder, device)
+        self.start = torch.tensor([model.decoder_start_token_id], device=device)
 
     def length(self, question: str) -> int:
         """See `Answering`."""
@@ -66,32 +114,46 @@ class BlipAnswering:
         encoded = self.tokenizer(
             list(questions), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
         )
-        return {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask}
+        ids = encoded.input_ids
+        if self.encoder_token is not None:
+            ids = torch.cat([torch.full_like(ids[:, :1], self.encoder_token), ids[:, 1:]], 1)
+        return {"input_ids": ids, "attention_mask": encoded.attention_mask}
 
-    def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
+    def logits(self, views: Tensor, text: dict[str, Tensor]) -> list[Tensor]:
         """See `Answering`."""
         mask = text["attention_mask"]
-        image = self.model.vision_model(pixel_values=self.normalise(views).to(self.dtype)).last_hidden_state
+        pixels = self.normalise(views).to(self.dtype)
+        image = self.model.vision_model(
+            pixel_values=pixels, interpolate_pos_encoding=self.interpolates
+        ).last_hidden_state
         question = self.model.text_encoder(
             input_ids=text["input_ids"], attention_mask=mask, encoder_hidden_states=image
         ).last_hidden_state
         # The decoder in transformers attends to a question's padding too (its cross-attention never gets the mask), so
         # questions are answered in batches of the same length.
         lengths = mask.sum(1)
-        log_p = torch.zeros(len(views), dtype=torch.promote_types(question.dtype, torch.float32), device=views.device)
-        for length in torch.unique(lengths).tolist():
-            of_length = (lengths == length).nonzero().squeeze(1)
-            logits = self.model.text_decoder(
-                input_ids=self.written.expand(len(of_length), -1),
-                encoder_hidden_states=question[of_length, :length],
-                use_cache=False,
-            ).logits
-            log_p = log_p.index_copy(0, of_length, _mean_log_probability(logits, self.answer).to(log_p.dtype))
-        return log_p
+        groups = [(n, (lengths == n).nonzero().squeeze(1)) for n in torch.unique(lengths).tolist()]
+        places = torch.cat([rows for _, rows in groups]).argsort()
+        found = []
+        for answer in self.answers:
+            written = torch.cat([self.start, answer[:-1]])  # the start token, and the answer without its last token
+            parts = [
+                self.model.text_decoder(
+                    input_ids=written.expand(len(rows), -1),
+                    encoder_hidden_states=question[rows, :length],
+                    use_cache=False,
+                ).logits
+                for length, rows in groups
+            ]
+            found.append(_wide(torch.cat(parts).index_select(0, places)))
+        return found
 
 
 class ChatAnswering:
     """A language model with image tokens, for images of one fixed size: LLaVA 1.5, PaliGemma and similar models.
+
+    A finished image is fitted as the processor does, but for LLaVA padded to a square with the mean colour, as the
+    authors' code and VQAScore's do (`expand2square`), where the converted checkpoints' processor crops.
 
     Loading checks on an image of noise that the processor only resizes and normalises.
 
@@ -100,8 +162,16 @@ class ChatAnswering:
     """
 
     def __init__(
-        self, folder: TransformersFolder, answer: str | None, device: torch.device, dtype: torch.dtype
+        self,
+        folder: TransformersFolder,
+        answer: str | None,
+        against: str | None,
+        size: int | None,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
+        if size is not None:
+            raise RefcoreError(f'vqa: size {size} is for {BLIP} alone; model "{folder.model}" is a {folder.kind}')
         model = folder.load_model(AutoModelForImageTextToText, dtype)
         self._text_config = model.config.get_text_config()
         if getattr(model.config, "is_encoder_decoder", False) or getattr(
@@ -117,10 +187,16 @@ class ChatAnswering:
         self.input_size = processor_size(self.processor.image_processor)
         self.normalise = Normalise.of_processor(self.processor.image_processor, device)
         self._try_processor(folder, device)
+        self.fit = Fit.of_processor(self.processor.image_processor, self.input_size)
+        if folder.kind == LLAVA:
+            red, green, blue = (int(255 * mean) / 255 for mean in self.processor.image_processor.image_mean)
+            self.fit = replace(self.fit, mode="square", fill=(red, green, blue))
+        self._answer_type = 1 if folder.kind == PALIGEMMA else None
+        """Token type of the answer's tokens, as `generate` sets it; None: that of the question's last."""
         self.model: Any = model.to(device)
         self.dtype, self.device = dtype, device
-        self.answer = _answer_ids(self.tokenizer, answer or "Yes", folder).to(device)
-        self.context = int(self._text_config.max_position_embeddings) - len(self.answer)
+        self.answers = _answers(self.tokenizer, answer or "Yes", against, folder, device)
+        self.context = int(self._text_config.max_position_embeddings) - max(map(len, self.answers))
 
     def length(self, question: str) -> int:
         """See `Answering`."""
@@ -136,31 +212,40 @@ class ChatAnswering:
             padding=True,
             return_tensors="pt",
         )
-        return {name: value for name, value in encoded.items() if name != "pixel_values"}
+        return {name: value for name, value in encoded.items() if name not in ("pixel_values", "labels")}
 
-    def log_probability(self, views: Tensor, text: dict[str, Tensor]) -> Tensor:
-        """See `Answering`."""
-        n, steps = len(views), len(self.answer)
-        written = self.answer[:-1].expand(n, -1)
+    def logits(self, views: Tensor, text: dict[str, Tensor]) -> list[Tensor]:
+        """See `Answering`. Answers that begin alike, as those of one token do, take one pass."""
+        passes: dict[tuple[int, ...], Tensor] = {}
+        for answer in self.answers:
+            before = tuple(answer[:-1].tolist())
+            if before not in passes:
+                passes[before] = self._answered(views, text, answer)
+        return [passes[tuple(answer[:-1].tolist())] for answer in self.answers]
+
+    def _answered(self, views: Tensor, text: dict[str, Tensor], answer: Tensor) -> Tensor:
+        """[N, K, V] logits of an answer's tokens [K]."""
+        n, steps = len(views), len(answer)
+        written = answer[:-1].expand(n, -1)
         inputs = {
             name: torch.cat([value, written if name == "input_ids" else torch.ones_like(written)], 1)
             for name, value in text.items()
             if name in ("input_ids", "attention_mask")
         }
-        inputs |= {
-            name: torch.cat([value, value[:, -1:].expand(-1, steps - 1)], 1)
-            for name, value in text.items()
-            if name not in inputs
-        }
+        for name in text.keys() - inputs.keys():
+            last = text[name][:, -1:].expand(-1, steps - 1)
+            if name == "token_type_ids" and self._answer_type is not None:
+                last = torch.full_like(last, self._answer_type)
+            inputs[name] = torch.cat([text[name], last], 1)
         logits = self.model(
             **inputs, pixel_values=self.normalise(views).to(self.dtype), use_cache=False, logits_to_keep=steps
         ).logits
-        return _mean_log_probability(logits[:, -steps:], self.answer)
+        return _wide(logits[:, -steps:])
 
     def _turn(self, question: str) -> str:
         """The question in the model's chat template, up to the answer."""
         if not getattr(self.processor, "chat_template", None):
-            return question
+            return f"{getattr(self.processor, 'image_token', None) or ''}{question}"
         content = [{"type": "image"}, {"type": "text", "text": question}]
         return str(
             self.processor.apply_chat_template(
@@ -184,6 +269,13 @@ class ChatAnswering:
             )
 
 
+def _answers(
+    tokenizer: Any, answer: str, against: str | None, folder: TransformersFolder, device: torch.device
+) -> list[Tensor]:
+    """Tokens [K] of the answer, and of the one that it is compared with, if any."""
+    return [_answer_ids(tokenizer, text, folder).to(device) for text in (answer, against) if text is not None]
+
+
 def _answer_ids(tokenizer: Any, answer: str, folder: TransformersFolder) -> Tensor:
     ids = tokenizer(answer, add_special_tokens=False).input_ids
     if not ids or ids == [tokenizer.unk_token_id]:
@@ -194,7 +286,18 @@ def _answer_ids(tokenizer: Any, answer: str, folder: TransformersFolder) -> Tens
     return torch.tensor(ids)
 
 
-def _mean_log_probability(logits: Tensor, answer: Tensor) -> Tensor:
-    """[N] mean log-probabilities of the answer's tokens [K], from logits [N, K, V]."""
-    logs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    return logs.gather(-1, answer.expand(len(logs), -1).unsqueeze(-1)).squeeze(-1).mean(1)
+def _token_log_probabilities(logits: Tensor, answer: Tensor) -> Tensor:
+    """[N, K] log-probabilities of the answer's tokens [K], from logits [N, K, V]."""
+    return logits.log_softmax(-1).gather(-1, answer.expand(len(logits), -1).unsqueeze(-1)).squeeze(-1)
+
+
+def _encoder_token(tokenizer: Any, config: Any) -> int | None:
+    """Id of BLIP's [ENC]: in the vocabulary, or beside [DEC], which the public checkpoints' tokenizer lacks, too."""
+    if "[ENC]" in tokenizer.get_vocab():
+        return int(tokenizer.convert_tokens_to_ids("[ENC]"))
+    after = int(config.bos_token_id) + 1  # [DEC] and [ENC] were added to BERT's vocabulary in this order
+    return after if len(tokenizer) <= after < config.vocab_size else None
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -15,18 +15,21 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
-from refcore_plugins.referees.vqa.question_answering import BLIP, Answering, BlipAnswering, ChatAnswering
-
-EPS = 1e-8
-"""Added inside the logarithm of 1 - p, which bounds the loss."""
+from refcore_plugins.referees.vqa.question_answering import (
+    BLIP,
+    Answering,
+    BlipAnswering,
+    ChatAnswering,
+    log_probabilities,
+)
 
 
 class Vqa(Referee):
     """VQAScore (arXiv 2404.01291, eq. 2): p("yes" | image, 'Does this figure show "PROMPT"?').
 
     p is the probability of the answer's token given the question, or the geometric mean if the answer has several
-    tokens, each given those before it. Wanted, the loss is -log p; not wanted, -log(1 - p + 1e-8). Both are bounded
-    below by 0.
+    tokens, each given those before it. Wanted, the loss is -log p; not wanted, -log(1 - p). Both are bounded below by
+    0, and computed from the logits. With `against`, p is p(answer) / (p(answer) + p(against)).
 
     The model reads a sentence with its relations and counts, where a CLIP reads little more than a bag of words.
     """
@@ -42,6 +45,17 @@ class Vqa(Referee):
             description="The question; {} stands for the prompt.",
         )
         answer: str | None = Field(None, description='The answer; null: "yes" for BLIP, "Yes" for other models.')
+        against: str | None = Field(
+            None,
+            description='Other answer, such as "no": p is p(answer) / (p(answer) + p(against)); null: p is over the '
+            "whole vocabulary.",
+        )
+        size: int | None = Field(
+            None,
+            ge=32,
+            description="Side of BLIP's input in pixels, for which it interpolates its positions (its authors: 480); "
+            "null: the checkpoint's own.",
+        )
 
         text: Cleaning | None = Field(
             None,
@@ -68,9 +82,11 @@ class Vqa(Referee):
         )
         is_blip = folder.kind == BLIP
         answering = BlipAnswering if is_blip else ChatAnswering
-        self._cleaning: Cleaning = self.config.text or ("blip_caption" if is_blip else "as_given")
-        self.towers: Answering = answering(folder, self.config.answer, device, dtype)
+        config = self.config
+        self._cleaning: Cleaning = config.text or ("blip_caption" if is_blip else "as_given")
+        self.towers: Answering = answering(folder, config.answer, config.against, config.size, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
+        self.fit = self.towers.fit
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """Model inputs of the questions, each [P, L]. Prompts are truncated until their questions fit the context."""
@@ -85,13 +101,13 @@ class Vqa(Referee):
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
-        log_p = self.towers.log_probability(views, conditioning.select(prompt_index))
-        return -log_p if wanted else -torch.log(-torch.expm1(log_p) + EPS)
+        log_p, log_not_p = log_probabilities(self.towers, views, conditioning.select(prompt_index))
+        return -log_p if wanted else -log_not_p
 
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The probability of the answer for each image, in [0, 1]."""
-        return self.towers.log_probability(images, conditioning.tensors).exp()
+        return log_probabilities(self.towers, images, conditioning.tensors)[0].exp()
 
     def _ask(self, prompt: str) -> str:
         return str(self.config.question).replace("{}", prompt)

@@ -45,7 +45,7 @@ def test_scores_equal_the_sigmoid_of_the_logits_in_transformers(siglip_folder, p
     referee = load(siglip_folder)
     model = SiglipModel.from_pretrained(siglip_folder).eval()
     tokens = AutoTokenizer.from_pretrained(siglip_folder)(
-        PROMPTS, padding="max_length", max_length=12, return_tensors="pt"
+        PROMPTS, padding="max_length", max_length=12, return_attention_mask=False, return_tensors="pt"
     )
     processed = AutoImageProcessor.from_pretrained(siglip_folder)(photographs, return_tensors="pt").pixel_values
     images = pixels(referee.input_size)

@@ -10,6 +10,7 @@ import typer
 from refcore.cli.garbage_collection import without_garbage_collection
 from refcore.cli.output import print_json, print_table, warn
 from refcore.config import presets
+from refcore.config.run import MOST_SEEDS
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
 
@@ -97,9 +98,15 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise RefcoreError(f'--seeds "{text}" is not a list of seeds; expected 0,1,2 or 0-9')
-        seeds += range(int(first), int(last if dash else first) + 1)
+        numbers = [first, last] if dash else [first]
+        if not all(n.isdecimal() and len(n) < 20 for n in numbers) or int(numbers[-1]) < int(first):
+            raise RefcoreError(f'--seeds "{text[:60]}" is not a list of seeds; expected 0,1,2 or 0-9')
+        if len(seeds) + int(numbers[-1]) - int(first) >= MOST_SEEDS:
+            raise RefcoreError(
+                f'--seeds "{text[:60]}" names more than {MOST_SEEDS:,} seeds; expected fewer, since all images of a run '
+                "are made side by side"
+            )
+        seeds += range(int(first), int(numbers[-1]) + 1)
     if len(set(seeds)) < len(seeds):
         raise RefcoreError(f'--seeds "{text}" names a seed twice, which would make the same image twice')
     return seeds

@@ -103,8 +103,8 @@ def parse_seeds(text: str) -> list[int]:
             raise RefcoreError(f'--seeds "{text[:60]}" is not a list of seeds; expected 0,1,2 or 0-9')
         if len(seeds) + int(numbers[-1]) - int(first) >= MOST_SEEDS:
             raise RefcoreError(
-                f'--seeds "{text[:60]}" names more than {MOST_SEEDS:,} seeds; expected fewer, since all images of a run '
-                "are made side by side"
+                f'--seeds "{text[:60]}" names more than {MOST_SEEDS:,} seeds; expected fewer, '
+                "since all images of a run are made side by side"
             )
         seeds += range(int(first), int(numbers[-1]) + 1)
     if len(set(seeds)) < len(seeds):

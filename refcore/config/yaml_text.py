@@ -47,11 +47,12 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         """A node, counted."""
-        mark = self.peek_event().start_mark
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth == DEPTH:
             _refuse(f"it is nested more than {DEPTH} deep", mark)
         self._depth += 1
-        node: yaml.Node = super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        assert node is not None
         self._depth -= 1
         if node not in self._sizes:
             if getattr(node, "end_mark", None) is None and isinstance(node, yaml.CollectionNode):

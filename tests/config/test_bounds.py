@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -160,18 +161,14 @@ FIELDS = st.sampled_from(
 @pytest.mark.fault("5.10")
 @given(settings=st.dictionaries(FIELDS, VALUES, max_size=3))
 @hypothesis_settings(max_examples=200, deadline=None)
-def test_whatever_the_settings_hold_they_are_a_config_or_a_short_error(settings):
-    try:
+def test_whatever_the_settings_hold_they_are_a_config_or_an_error_of_ours(settings):
+    with contextlib.suppress(RefcoreError):
         RunConfig.from_settings({**MINIMAL, **{name: value for name, value in settings.items() if "." not in name}})
-    except RefcoreError as error:
-        assert "\n" not in str(error)[:1]
 
 
 @pytest.mark.fault("5.10")
 @given(field=FIELDS | st.text(max_size=20), text=st.text(max_size=40) | VALUES.map(str))
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_whatever_is_assigned_it_is_a_config_or_an_error_of_ours(field, text):
-    try:
+    with contextlib.suppress(RefcoreError):
         presets.compose(None, MINIMAL, [f"{field}={text}"])
-    except RefcoreError:
-        return

@@ -17,6 +17,7 @@ from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import fastest_attention, write_out_attention
 from refcore_plugins.models.feature_similarity import unit
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE
@@ -82,6 +83,9 @@ class OpenClipTowers:
             raise
         except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self._failure(source, error) from error
+        refuse_broken(
+            loaded, (), f'{plugin}: the checkpoint of model "{model}"', "copy or download its files again"
+        )  # left-over tensors are the library's own error
         if device.type == "cpu":
             write_out_attention(loaded)
         self.model: Any = loaded.to(device, dtype).eval().requires_grad_(False)

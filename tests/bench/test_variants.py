@@ -7,12 +7,12 @@ import shutil
 import pytest
 
 from refcore import checkpoints
+from refcore.checkpoints import digest
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import dump_yaml, override
 from refcore.errors import RefcoreError
 from refcore_bench import variants
-from refcore_bench.checkpoint_hashes import digest
 from refcore_bench.labels import ORACLE
 from refcore_bench.tasks import playground_baselines
 from refcore_bench.tasks.playground import PLAYGROUND

@@ -200,3 +200,19 @@ def test_a_rating_head_of_vectors_or_with_more_is_refused(tmp_path):
     save_file({**whole, "x": torch.zeros(1)}, tmp_path / "more")
     with pytest.raises(CheckpointError, match="1 tensors that its config gives no place to, x the first"):
         RatingHead.from_file(tmp_path / "more", "remedy")
+
+
+@pytest.mark.fault("5.6")
+@pytest.mark.parametrize(
+    ("referee", "name", "file", "path"),
+    [
+        ("owlv2", "owlv2", "config.json", ("text_config", "num_hidden_layers")),
+        ("blip2", "blip2", "config.json", ("qformer_config", "num_hidden_layers")),
+        ("clip", "clip", "open_clip_config.json", ("model_cfg", "vision_cfg", "layers")),
+    ],
+)
+def test_a_config_of_a_hundred_thousand_layers_builds_none(referee, name, file, path, tmp_path):
+    folder = copied(name, tmp_path)
+    edit(folder / file, *path, value=100_000)
+    with pytest.raises(CheckpointError, match=rf"has {'.'.join(path)} 100000; expected at most 1000"):
+        load(referee, f"local-dir:{folder}" if referee == "clip" else str(folder))

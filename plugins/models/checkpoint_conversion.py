@@ -41,7 +41,16 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
             if "mmap" not in str(error):
                 raise
             content = torch.load(source, map_location="cpu", weights_only=True)  # written by torch before 1.6
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = reason_of(error, 200)
         raise CheckpointError(
             f"{source} cannot be read as a torch checkpoint of plain tensors: {reason}; download it again"

@@ -11,11 +11,18 @@ import time
 from textwrap import dedent
 
 import pytest
+import torch
 
-from refcore.errors import RefcoreError
+from refcore.cli import main
+from refcore.errors import CheckpointError, RefcoreError
 from refcore.runs import rundir
 from refcore.runs.lock import LOCK, FolderLock
 from refcore.runs.rundir import RunDir
+from refcore_plugins.models.checkpoint_conversion import convert_weights
+from refcore_plugins.referees import hpsv2
+from refcore_plugins.referees.aesthetic import convert_head
+from refcore_plugins.referees.blip2.itg_head import extract_itg_head
+from refcore_plugins.referees.image_reward import convert_checkpoint
 
 PAIRS = 20
 WRITER = """
@@ -135,3 +142,48 @@ def test_nothing_is_written_over_unasked(tmp_path):
     with pytest.raises(RefcoreError, match="expected the name of a file with --html"):
         rundir.refuse_existing("", "--html")
     assert json.loads(rundir.to_json({})) == {}
+
+
+@pytest.mark.fault("5.8")
+def test_conversions_write_over_nothing_their_source_least(tmp_path):
+    source = tmp_path / "head.safetensors"
+    torch.save({"weight": torch.zeros(1, 4), "bias": torch.zeros(1)}, source)
+    before = source.read_bytes()
+    (tmp_path / "blip2").mkdir()
+    (tmp_path / "blip2" / "itg_head.safetensors").write_text("mine")
+    (tmp_path / "hps").mkdir()
+    (tmp_path / "hps" / "open_clip_config.json").write_text("mine")
+    (tmp_path / "reward").mkdir()
+    (tmp_path / "reward" / "config.json").write_text("mine")
+    for conversion, out in [
+        (convert_weights, source),
+        (convert_head, source),
+        (extract_itg_head, tmp_path / "blip2"),
+        (hpsv2.convert_weights, tmp_path / "hps"),
+        (convert_checkpoint, tmp_path / "reward"),
+    ]:
+        with pytest.raises(CheckpointError, match="exists, and is never overwritten; remove it, or name another"):
+            conversion(source, out)
+    assert source.read_bytes() == before
+    with pytest.raises(CheckpointError, match="cannot be read as a torch checkpoint"):  # torch goes by the name
+        convert_weights(source, tmp_path / "new.safetensors")
+    assert convert_weights(source.rename(tmp_path / "head.pth"), tmp_path / "new.safetensors").is_file()
+
+
+@pytest.mark.fault("5.8")
+def test_commands_that_write_a_file_refuse_one_that_exists_before_they_work(tmp_path, capsys):
+    taken = tmp_path / "taken.png"
+    taken.write_text("mine")
+    (tmp_path / "scene_0.png").write_text("mine")
+    for argv in (
+        ["bench", "show", tmp_path / "none", "--html", taken],
+        ["bench", "show", tmp_path / "none", "--plot", taken],
+        ["bench", "show", tmp_path / "none", "--grid", taken],
+        ["smoothness", "playground", "--out", taken],
+        ["playground", "draw", "--out", tmp_path],
+        ["convert", "clip-weights", taken, taken],
+    ):
+        with pytest.raises(SystemExit, match="1"):
+            main([str(word) for word in argv])
+        assert "exists, and is never overwritten; remove it, or name another" in capsys.readouterr().err
+    assert taken.read_text() == (tmp_path / "scene_0.png").read_text() == "mine"

@@ -11,6 +11,7 @@ import typer
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
 from refcore.prompts import parse_seeds
+from refcore.runs.rundir import refuse_existing, to_json
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
@@ -141,6 +142,9 @@ def show(
 
     if markdown and json:
         raise RefcoreError("both --markdown and --json were given; expected one of them")
+    for option, path in (("--html", html), ("--plot", plot), ("--grid", grid)):
+        if path is not None:
+            refuse_existing(path, option)
     results = Results.existing(folder)
     if html is None and plot is None and grid is None and not markdown and not json:
         _print_tables(results, against, everything=True)
@@ -161,9 +165,7 @@ def show(
 
         write_grid(results, grid)
     if json:
-        from refcore.runs import rundir
-
-        typer.echo(rundir.to_json(summary, indent=2))
+        typer.echo(to_json(summary, indent=2))
     if markdown:
         from refcore_bench import tables
 

@@ -298,6 +298,8 @@ def ascend(config: RunConfig, truths: Sequence[Scene], out: Path | None = None) 
                 image=folder.write_image(b, made[b]) if folder is not None else None,
             )
         )
+    if folder is not None:
+        folder.release()
     seconds = sum(record["seconds"] for record in run.history)
     return Ascent(inversion.step, seconds / max(1, inversion.step), tuple(attempts))
 

@@ -21,7 +21,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.build import build, resolve
 from refcore.engine.step import Engine
-from refcore.runs.rundir import versions, write_text
+from refcore.runs.rundir import refuse_existing, versions, write_text
 from refcore_playground.draw import SPLITS, draw_prompts, draw_scene
 from refcore_playground.grammar import Request, parse
 from refcore_playground.render import render_batch
@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=7000, help="random seed of prompts, scenes and views")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     args = parser.parse_args(argv)
+    refuse_existing(args.out, "--out")
     torch.set_num_threads(args.threads)
     config = presets.compose(args.preset, args.config, args.set)
     prompts = args.prompt or draw_prompts(args.prompts, args.seed, split=args.split)

@@ -53,10 +53,8 @@ def draw_scenes(
         drawn = [(draw_scene(wanted, rng), wanted) if wanted else draw_pair(rng) for _ in range(n)]
     except (GrammarError, RuntimeError) as error:  # RuntimeError: no room for so many large things
         raise RefcoreError(str(error)) from error
-    if (out / SCENES).exists():
-        raise RefcoreError(
-            f'the folder "{out}" holds other scenes, which are never overwritten; choose another with --out'
-        )
+    for name in (SCENES, *(f"scene_{index}.png" for index in range(n))):
+        rundir.refuse_existing(out / name, "--out")
     out.mkdir(parents=True, exist_ok=True)
     scenes = []
     for index, (scene, request) in enumerate(drawn):

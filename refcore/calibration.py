@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,8 +95,28 @@ class Calibration:
         file = zoo() / path.removeprefix(EMBEDDED) if path.startswith(EMBEDDED) else Path(path)
         try:
             found = json.loads(file.read_text("utf-8"))
+            _check(found)
             return cls(tuple(Curve(**curve) for curve in found["referees"]), found["about"], found["latent"])
         except OSError as error:
             raise RefcoreError(f'cannot read the calibration "{path}": {error.strerror or error}') from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RefcoreError(f'"{path}" is not a calibration file ({error}); write it anew') from error
+
+
+def _check(found: Any) -> None:
+    """Refuses quantiles and statistics that are not finite numbers, and those that are not there.
+
+    Raises:
+        ValueError: naming the list.
+    """
+    lists = {}
+    for index, curve in enumerate(found["referees"]):
+        lists[f"referees.{index}.losses"] = curve["losses"]
+        for prompt, losses in curve.get("prompts", {}).items():
+            lists[f'referees.{index}.prompts."{prompt}"'] = losses
+    for name, values in (found["latent"] or {}).items():
+        lists[f"latent.{name}"] = values
+    for name, values in lists.items():
+        numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        if not values or not numbers:
+            raise ValueError(f"{name} is {'empty' if not values else 'not of finite numbers'}")

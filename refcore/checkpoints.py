@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +17,13 @@ EMBEDDED = "playground:"
 PLAYGROUND = "refcore_playground"
 """The package that holds them."""
 
+HASHES = "hashes.json"
+"""File beside the embedded checkpoints: name -> digest."""
+LOCAL = "local-dir:"
+"""Prefix of folders in the names of open_clip and timm."""
+WHOLE = 1 << 30
+BLOCK = 1 << 20
+
 
 def resolve(model: str) -> str:
     """The folder of an embedded checkpoint (`playground:NAME`); any other model (hub id, path) is returned unchanged.
@@ -21,8 +31,12 @@ def resolve(model: str) -> str:
     The package that holds it is located, not imported, so that no referee ever loads the playground's code.
 
     Raises:
-        CheckpointError: no embedded checkpoint has this name, or its files are missing.
+        CheckpointError: no embedded checkpoint has this name, or its files are missing or were changed.
     """
+    long = len(model) > 4000 or any(len(part.encode(errors="replace")) > 255 for part in model.split("/"))
+    if long or "\0" in model:
+        problem = "is longer than a path can be" if long else "has a null character"
+        raise CheckpointError(f'model "{json.dumps(model[:60])[1:-1]}..." {problem}; check the name')
     if not model.startswith(EMBEDDED):
         return model
     name = model.removeprefix(EMBEDDED)
@@ -34,7 +48,61 @@ def resolve(model: str) -> str:
             f'embedded checkpoint "{model}" has no weights in {folder}; '
             f"reinstall refcore, or train it: python -m refcore_playground.train {name} --out {folder}"
         )
+    _verify(model, folder)
     return str(folder)
+
+
+def digest(path: Path) -> str:
+    """First 16 digits of the SHA-256 of a file, or of all files of a folder with their names.
+
+    A folder of more than WHOLE bytes is sampled, which its digest says: of each large file, the size and 64 evenly
+    spaced blocks of a mebibyte. That tells models and versions apart, not every flipped bit.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+def digests(models: Iterable[str]) -> dict[str, str]:
+    """Name -> digest of each model that is embedded or a local file or folder; hub ids have none."""
+    found = {}
+    for model in sorted(set(models) - {""}):
+        path = Path(resolve(model).removeprefix(LOCAL)).expanduser()
+        if path.exists():
+            found[model] = digest(path)
+    return found
+
+
+def _verify(model: str, folder: Path) -> None:
+    """Refuses an embedded checkpoint whose files are not those that were shipped.
+
+    Raises:
+        CheckpointError: naming both digests.
+    """
+    shipped = folder.parent / HASHES
+    expected = json.loads(shipped.read_text("utf-8")).get(folder.name) if shipped.is_file() else None
+    if expected is not None and (found := digest(folder)) != expected:
+        raise CheckpointError(
+            f'embedded checkpoint "{model}" is not as it was shipped (hash {found}, expected {expected}): files in '
+            f"{folder} were changed; reinstall refcore, or copy the folder elsewhere and name it by its path"
+        )
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Cached by file, size and time of change."""
+    state = hashlib.sha256()
+    sampled = sum(size for _, size, _ in files) > WHOLE
+    for file, size, _ in files:
+        name = str(file.relative_to(path)) if file != path else file.name
+        state.update(f"{name}\0{size}\0".encode())
+        if sampled and size > 64 * BLOCK:
+            with file.open("rb") as content:
+                for place in range(64):
+                    content.seek(place * (size - BLOCK) // 63)
+                    state.update(content.read(BLOCK))
+        else:
+            state.update(file.read_bytes())
+    return ("sampled:" if sampled else "") + state.hexdigest()[:16]
 
 
 def embedded() -> list[str]:

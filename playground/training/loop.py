@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from refcore.runs.state import load_state, save_state
 
 WARMUP = 0.02
 """Share of the budget in which the learning rate rises."""
@@ -45,7 +47,7 @@ def learning_rate(peak: float, progress: float) -> float:
 def train(recipe: Recipe, state_dir: Path, minutes: float, seed: int) -> None:
     """Trains for `minutes` of wall-clock time, over all resumed runs together, and saves the averaged weights.
 
-    `state_dir` receives `state.pt` (replaced atomically) and `log.jsonl`; a run that finds them continues.
+    `state_dir` receives `state.safetensors` (replaced atomically) and `log.jsonl`; a run that finds them continues.
     """
     training = Training(recipe, state_dir)
     torch.manual_seed(seed + training.step)
@@ -72,7 +74,7 @@ class Training:
 
     def __init__(self, recipe: Recipe, state_dir: Path) -> None:
         state_dir.mkdir(parents=True, exist_ok=True)
-        self.recipe, self.state_dir, self.state_file = recipe, state_dir, state_dir / "state.pt"
+        self.recipe, self.state_dir, self.state_file = recipe, state_dir, state_dir / "state.safetensors"
         self.modules = recipe.modules()
         self.trainable = [p for p in self.modules.parameters() if p.requires_grad]
         decayed = [p for p in self.trainable if p.ndim > 1]
@@ -85,10 +87,7 @@ class Training:
         self.averaged = {k: v.detach().clone() for k, v in self.modules.state_dict().items()}
         self.step, self.elapsed = 0, 0.0
         if self.state_file.exists():
-            saved = torch.load(self.state_file, weights_only=True)
-            self.modules.load_state_dict(saved["modules"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.averaged, self.step, self.elapsed = saved["averaged"], saved["step"], saved["elapsed"]
+            self._resume(load_state(self.state_file))
         self.modules.train()
 
     def advance(self, progress: float) -> dict[str, float]:
@@ -130,10 +129,29 @@ class Training:
 
     def save(self) -> None:
         """Saves the resumable state."""
-        part = self.state_file.with_suffix(".part")
-        content: dict[str, Any] = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({**content, "averaged": self.averaged, "step": self.step, "elapsed": self.elapsed}, part)
-        os.replace(part, self.state_file)
+        moments = {
+            f"{parameter}.{name}": value
+            for parameter, own in self.optimizer.state_dict()["state"].items()
+            for name, value in own.items()
+        }
+        parts = {"modules": self.modules.state_dict(), "averaged": self.averaged, "moments": moments}
+        tensors = {f"{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
+        save_state({"tensors": tensors, "meta": {"step": self.step, "elapsed": self.elapsed}}, self.state_file)
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `save` wrote."""
+        parts: dict[str, dict[str, Tensor]] = {"modules": {}, "averaged": {}, "moments": {}}
+        for name, value in state["tensors"].items():
+            part, _, own = name.partition(".")
+            parts[part][own] = value
+        self.modules.load_state_dict(parts["modules"])
+        self.averaged = parts["averaged"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["moments"].items():
+            parameter, _, own = name.partition(".")
+            moments.setdefault(int(parameter), {})[own] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.step, self.elapsed = state["meta"]["step"], state["meta"]["elapsed"]
 
     def log(self, **values: Any) -> None:
         """Appends a line to the log and prints it."""

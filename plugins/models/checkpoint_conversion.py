@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from refcore.errors import CheckpointError
+from refcore.errors import CheckpointError, RefcoreError
+from refcore.runs.rundir import partial, refuse_existing
 from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 
@@ -40,7 +41,16 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
             if "mmap" not in str(error):
                 raise
             content = torch.load(source, map_location="cpu", weights_only=True)  # written by torch before 1.6
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = reason_of(error, 200)
         raise CheckpointError(
             f"{source} cannot be read as a torch checkpoint of plain tensors: {reason}; download it again"
@@ -53,30 +63,45 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in tensors if isinstance(value, Tensor)}
 
 
-def write_safetensors(tensors: Mapping[str, Tensor], out: Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """Writes a safetensors file, which gets its name when it is complete.
+def refuse_written(*files: Path) -> None:
+    """Refuses to write over files, before a large one is read.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        CheckpointError: one of them exists, or could not be written.
     """
-    partial = out.with_name(out.name + ".partial")
+    for file in files:
+        try:
+            refuse_existing(file)
+        except RefcoreError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], out: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Writes a new safetensors file, which gets its name when it is complete.
+
+    Raises:
+        CheckpointError: the file exists, or cannot be written.
+    """
+    refuse_written(out)
+    unfinished = partial(out)
     try:
         plain = {name: value.contiguous().clone() for name, value in tensors.items()}
-        save_file(plain, partial, metadata=dict(metadata or {}) or None)
-        os.replace(partial, out)
+        save_file(plain, unfinished, metadata=dict(metadata or {}) or None)
+        os.replace(unfinished, out)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{out} cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return out
 
 
 def write_json(content: Mapping[str, Any], out: Path) -> Path:
-    """Writes an indented JSON object.
+    """Writes an indented JSON object to a new file.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        CheckpointError: the file exists, or cannot be written.
     """
+    refuse_written(out)
     try:
         out.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -95,6 +120,7 @@ def convert_weights(source: str | Path, out: str | Path) -> Path:
         CheckpointError: `source` is missing, corrupt, or holds anything but tensors, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    refuse_written(out)
     tensors = read_pickled(source, "a torch checkpoint, such as pytorch_model.bin")
     if not tensors:
         raise CheckpointError(f"{source} holds no tensors by name; expected the weights of a model")

@@ -17,6 +17,7 @@ from torch import nn
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
     reason_of,
@@ -157,6 +158,8 @@ class DiffusersFolder:
             raise CheckpointError(
                 f"{where} lacks {len(missing)} weights, {missing[0]} the first; fetch or train that folder again"
             )
+        remedy = "fetch or train that folder again"
+        refuse_broken(model, map(str, report["unexpected_keys"]), where, remedy)
         frozen: ModelT = model.float().requires_grad_(False).eval()
         return frozen
 

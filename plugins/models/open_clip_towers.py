@@ -18,6 +18,7 @@ from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.attention import fastest_attention, write_out_attention
 from refcore_plugins.models.feature_similarity import unit
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.preprocess import Filter, Fit, Normalise
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.models.two_towers import PROMPTS_AT_ONCE, TextCleaning
@@ -96,6 +97,9 @@ class OpenClipTowers:
             raise
         except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self._failure(source, error) from error
+        refuse_broken(
+            loaded, (), f'{plugin}: the checkpoint of model "{model}"', "copy or download its files again"
+        )  # left-over tensors are the library's own error
         if text == "as_given":
             self.tokenizer.clean_fn = str
         self.remarks = tuple(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
 from refcore_plugins.models.checkpoint_conversion import write_safetensors
+from refcore_plugins.models.loaded_weights import refuse_left_over, refuse_non_finite
 
 ACTIVATIONS = {(0,): "none", (0, 2, 4, 6, 7): "none", (0, 3, 6, 9, 11): "relu"}
 """Indices of the linear layers in the original `nn.Sequential` -> the activation between them.
@@ -81,13 +82,19 @@ class RatingHead(nn.Module):
             layers = [(state[f"layers.{i}.weight"], state[f"layers.{i}.bias"]) for i in range(len(state) // 2)]
             if not layers:
                 raise KeyError("layers.0.weight")
+            places = range(len(layers))
+            known = {f"layers.{i}.{part}" for i in places for part in ("weight", "bias")}
+            refuse_left_over(state.keys() - known, str(path), remedy)
+            refuse_non_finite(state.items(), str(path), remedy)
             return cls._of(layers, activation)
-        except (SafetensorError, KeyError, RuntimeError) as error:
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{path} is corrupt or not a rating head: {reason}; {remedy}") from error
 
     @classmethod
     def _of(cls, layers: list[tuple[Tensor, Tensor]], activation: str) -> RatingHead:
+        if any(weight.ndim != 2 for weight, _ in layers):
+            raise RuntimeError(f"weights of {[list(weight.shape) for weight, _ in layers]}, not of matrices")
         head = cls([weight.shape[1] for weight, _ in layers], activation)
         tensors = {}
         for i, (weight, bias) in enumerate(layers):

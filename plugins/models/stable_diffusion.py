@@ -20,7 +20,7 @@ from refcore_plugins.models.score_distillation import (
     noise_between,
     noise_of_velocity,
 )
-from refcore_plugins.models.untrusted_checkpoints import data_only
+from refcore_plugins.models.untrusted_checkpoints import data_only, reason_of
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """Pipelines with one CLIP text encoder and a text-conditioned UNet, as in Stable Diffusion 1.x and 2.x."""
@@ -42,7 +42,7 @@ class StableDiffusion:
         check_layout(folder)
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
         self._schedule = folder.config("scheduler", "scheduler_config.json")
-        schedule = DDPMScheduler.from_config(self._schedule)
+        schedule = _scheduler(folder, self._schedule)
         self.prediction: str = schedule.config.prediction_type
         if self.prediction not in PREDICTIONS:
             raise CheckpointError(
@@ -219,6 +219,25 @@ class StableDiffusion:
         finally:
             if shows_progress:
                 transformers_logging.enable_progress_bar()
+
+
+def _scheduler(folder: DiffusersFolder, config: dict[str, Any]) -> Any:
+    """The folder's noise schedule, with a signal at every timestep that is a number.
+
+    Raises:
+        CheckpointError: the config makes no schedule.
+    """
+    try:
+        schedule = DDPMScheduler.from_config(config)
+        alphas = schedule.alphas_cumprod
+        if not (alphas.numel() and alphas.isfinite().all() and alphas.min() >= 0 and alphas.max() <= 1):
+            raise ValueError("its alpha_bar are not numbers in [0, 1]")
+    except Exception as error:  # the library checks nothing, so torch raises what it makes of the values
+        raise CheckpointError(
+            f'scheduler/scheduler_config.json of "{folder.model}" makes no noise schedule: '
+            f"{type(error).__name__}: {reason_of(error, 120)}; fetch that file again"
+        ) from error
+    return schedule
 
 
 def check_layout(folder: DiffusersFolder) -> None:

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
     CONVERT,
     data_only,
@@ -28,6 +29,9 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 """Weights files in transformers' order of preference."""
+
+HEADS = r"(classifier|lm_head|cls|pooler)\."
+"""Tensors that a class without this head leaves in the file."""
 
 
 class TransformersFolder:
@@ -64,6 +68,10 @@ class TransformersFolder:
                 refuse_pickled_folder(folder, model, plugin, WEIGHTS)
             refuse_code(self.source, model, plugin)
             self.config, _ = PreTrainedConfig.get_config_dict(self.source, trust_remote_code=False)
+            if not isinstance(self.config, dict):
+                raise CheckpointError(
+                    f'{plugin}: config.json of model "{model}" is not a JSON object; copy or download it again'
+                )
         except Exception as error:
             raise self.failure(error) from error
 
@@ -106,11 +114,19 @@ class TransformersFolder:
                 f'{self.plugin}: the checkpoint of model "{self.model}" lacks {len(missing)} tensors '
                 f"({', '.join(missing[:3])}, ...); expected a complete {self.kind}: copy or download it again"
             )
+        where = f'{self.plugin}: the checkpoint of model "{self.model}"'
+        refuse_broken(model, info["unexpected_keys"], where, "copy or download it again", HEADS)
         return model.eval().requires_grad_(False)
 
     def load_tokenizer(self, **options: Any) -> Any:
         """The tokenizer, which truncates text at its end."""
-        return self._load(AutoTokenizer, truncation_side="right", **options)
+        tokenizer = self._load(AutoTokenizer, truncation_side="right", **options)
+        if tokenizer.pad_token_id is None:
+            raise CheckpointError(
+                f'{self.plugin}: the tokenizer of model "{self.model}" has no padding token: its tokenizer_config.json '
+                "is missing or of another model; copy or download it again"
+            )
+        return tokenizer
 
     def load_image_processor(self) -> Any:
         """The image processor, with the constants of the preprocessing."""

@@ -78,6 +78,9 @@ TOKENIZER_OPTIONS = frozenset(
 """Options of open_clip's own tokenizers; any other is passed on to transformers."""
 LIBRARIES = ("diffusers", "transformers")
 """Libraries whose classes a model_index.json may name, beside diffusers' own pipelines."""
+LAYERS = re.compile(r"(^|_)(layers|depth|n_layer)$")
+"""Fields that say how many layers are built, before any weight is read."""
+MOST_LAYERS = 1_000
 SAFE = (".safetensors", ".safetensors.index.json")
 REMEDY = "a checkpoint is data, and none of its code is run"
 CONVERT = "`refcore convert clip-weights SOURCE OUT.safetensors` writes the tensors of a file that you trust"
@@ -132,6 +135,8 @@ def refuse_fields(content: Any, file: str, model: str, plugin: str = "") -> None
     if base == "model_index.json" and isinstance(content, dict):
         _refuse_components(content, where)
     for field, name, value in _fields(content):
+        if LAYERS.search(name) and isinstance(value, int) and value > MOST_LAYERS:
+            _refuse(where, f"has {field} {_short(value)}", f"expected at most {MOST_LAYERS}, more than any model has")
         if name in CODE and value:
             _refuse_code_field(where, field, value, CODE[name])
         elif name in ATTENTION and "/" in json.dumps(value):

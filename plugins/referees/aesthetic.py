@@ -15,7 +15,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.checkpoint_conversion import read_pickled
+from refcore_plugins.models.checkpoint_conversion import read_pickled, refuse_written
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.rating_head import RatingHead
 from refcore_plugins.models.reward_loss import RewardLoss, reward_loss
@@ -38,8 +38,10 @@ def convert_head(source: str | Path, out: str | Path) -> Path:
         CheckpointError: `source` is missing, corrupt or not such a head, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    out = out / FILE_NAME if out.is_dir() else out
+    refuse_written(out)
     head = RatingHead.from_original(read_pickled(source, ORIGINAL), source, ORIGINAL)
-    return head.save(out / FILE_NAME if out.is_dir() else out)
+    return head.save(out)
 
 
 class Aesthetic(Referee):

@@ -20,6 +20,7 @@ from refcore.errors import CheckpointError, RefcoreError, unknown
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.preprocess import Filter, Fit, Normalise
 from refcore_plugins.models.untrusted_checkpoints import (
     fetch_safetensors,
@@ -94,6 +95,7 @@ class Classifier(Referee):
                 f'classifier: the checkpoint of model "{model}"{f" in {weights}" if weights else ""} cannot be loaded: '
                 f"{type(error).__name__}: {reason}; its files are corrupt or belong to another model"
             ) from error
+        refuse_broken(network, (), f'classifier: the checkpoint of model "{model}"', "copy or download it again")
         data = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
         self.network = cast(Any, network.to(device, dtype).eval().requires_grad_(False))
         self.classes = int(self.network.num_classes)

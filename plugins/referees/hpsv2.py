@@ -17,6 +17,7 @@ from refcore_plugins.models.checkpoint_conversion import (
     make_folder,
     matched,
     read_pickled,
+    refuse_written,
     write_json,
     write_safetensors,
 )
@@ -26,6 +27,7 @@ from refcore_plugins.models.two_towers import TwoTowers
 ARCHITECTURE = "ViT-H-14"
 """open_clip's name of the fine-tuned model."""
 ORIGINAL = "the weights of HPSv2 (HPS_v2_compressed.pt, or HPS_v2.1_compressed.pt of version 2.1)"
+WEIGHTS = "open_clip_model.safetensors"
 REMEDY = f"refcore convert hpsv2-weights SOURCE FOLDER makes one from {ORIGINAL}"
 
 
@@ -40,12 +42,13 @@ def convert_weights(source: str | Path, out: str | Path) -> Path:
         CheckpointError: `source` is missing, corrupt or of another model, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    refuse_written(out / WEIGHTS, out / CONFIG)
     config = open_clip.get_model_config(ARCHITECTURE)
     with torch.device("meta"):
         model = open_clip.model.CLIP(**config)
     shapes = {name: value.shape for name, value in model.state_dict().items()}
     weights = matched(read_pickled(source, ORIGINAL), shapes, source, ORIGINAL)
-    write_safetensors(weights, make_folder(out) / "open_clip_model.safetensors")
+    write_safetensors(weights, make_folder(out) / WEIGHTS)
     preprocess = {
         "mean": list(OPENAI_DATASET_MEAN),
         "std": list(OPENAI_DATASET_STD),

@@ -28,9 +28,11 @@ from refcore_plugins.models.checkpoint_conversion import (
     make_folder,
     matched,
     read_pickled,
+    refuse_written,
     write_json,
     write_safetensors,
 )
+from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.preprocess import Fit, Normalise
 from refcore_plugins.models.rating_head import RatingHead
 from refcore_plugins.models.reward_loss import RewardLoss, reward_loss
@@ -85,6 +87,7 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
         CheckpointError: `source` is missing, corrupt or of another model, or `out` cannot be written.
     """
     source, out = Path(source), Path(out)
+    refuse_written(out / HEAD, out / WEIGHTS, out / CONFIG)
     state = read_pickled(source, ORIGINAL)
     prefix = "blip." if any(name.startswith("blip.") for name in state) else ""
     renamed = {_renamed(name.removeprefix(prefix)): value for name, value in state.items()}
@@ -143,6 +146,7 @@ class ImageReward(Referee):
             raise CheckpointError(
                 f'image-reward: the checkpoint in "{self.config.model}" cannot be loaded: {reason}; {REMEDY}'
             ) from error
+        refuse_broken(model, (), f'image-reward: the checkpoint in "{self.config.model}"', REMEDY)
         head = RatingHead.from_file(folder / HEAD, REMEDY)
         self.tokenizer: Any = self._load_tokenizer(folder)
         vocabulary = config["text"]["vocab_size"]

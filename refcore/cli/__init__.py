@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -19,9 +20,10 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> None:
     """Runs `refcore` with `argv` (by default the process's) and exits.
 
-    Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted. `--debug`, in any position, shows the
-    traceback of a failure.
+    Exit status: 0 done, 1 failed (without a word where the reader of the output is gone), 2 wrong command line, 130
+    interrupted. `--debug`, in any position, shows the traceback of a failure.
     """
+    _open_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
@@ -29,23 +31,59 @@ def main(argv: list[str] | None = None) -> None:
         _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that it cannot encode must not lose what was made
-    from refcore.cli.app import app
-
     try:
+        from refcore.cli.app import app
+
         status = app(argv, prog_name="refcore", standalone_mode=False)
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        message, status = _explain(error)
-        if message:  # empty for a group without a command, which has printed its help
-            print(f"error: {message}", file=sys.stderr)
+        message, status = ("", FAILED) if _reader_gone(error) else _explain(error)
+        if message:  # empty for a group without a command, which has printed its help, and where nobody reads it
+            with contextlib.suppress(OSError):
+                print(f"error: {message}", file=sys.stderr)
+    _flush_streams()
     sys.exit(status or 0)
+
+
+def _reader_gone(error: BaseException) -> bool:
+    """Whether who read this command's output has closed it."""
+    if isinstance(error, BrokenPipeError):
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                return True
+    return False
+
+
+def _open_streams() -> None:
+    """Opens what the caller has closed: else the next file would be the standard error, and get its text."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            stream = open(number, "w", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def _flush_streams() -> None:
+    """Flushes what is left; where nobody can take it, Python's own attempt at exit would add a message."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """(message on one line, exit status) of an error."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
+        return _one_line(str(error)) or "interrupted", INTERRUPTED
     if isinstance(error, RefcoreError):
         return _one_line(str(error)), FAILED
     if hasattr(error, "format_message"):  # a usage error of typer, whose class differs between its versions

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from refcore.cli.options import ConfigFile, Json, LocalPlugins, Overrides, PluginsDir, PresetName
+from refcore.cli.options import ConfigFile, Json, LocalPlugins, Overrides, PluginsDir, PresetName, output_folder
 from refcore.runs import rundir
 
 app = typer.Typer(
@@ -65,7 +65,8 @@ def invert(
         str | None, typer.Option("--seeds", metavar="0,1,2", help="One image per prompt and seed; 0-9 is a range.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; by default runs/PROMPT-N.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", parser=output_folder, help="Folder of the run; by default runs/PROMPT-N."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse prompts that a referee would truncate.")] = False,
     json: Json = False,
@@ -250,7 +251,10 @@ def smoothness(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="One seed for every prompt.")] = None,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Also write the result to this file, as JSON.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", parser=output_folder, help="Also write the result to this new file, as JSON."
+        ),
     ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,

@@ -28,6 +28,17 @@ def _read_local(value: bool) -> bool:
     return value
 
 
+def output_folder(text: str) -> Path:
+    """The folder that an option names.
+
+    Raises:
+        RefcoreError: the name is empty, which would be the working directory.
+    """
+    if not text.strip():
+        raise RefcoreError(f'the output folder is "{text}"; expected a name after --out, "." for this folder')
+    return Path(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PresetName = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset; see `refcore presets`.")]
 ConfigFile = Annotated[

@@ -53,6 +53,8 @@ def run(
     for option, value, allowed in (("--at", at, ("params", "image")), ("--dtype", dtype, ("float64", "float32"))):
         if value not in allowed:
             raise RefcoreError(f'{option} is "{value}"; expected {" or ".join(allowed)}')
+    if out is not None:
+        rundir.refuse_existing(out, "--out")
     config = _config(source, prompts, overrides, seed)
 
     # Imported here: it loads torch and scipy, and mistakes on the command line are reported before.

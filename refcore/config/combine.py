@@ -88,7 +88,9 @@ class NashMtl(ConflictAware):
     """Multi-task learning as a bargaining game: Navon et al. (arXiv 2202.01017), algorithm 1."""
 
     name: Literal["nash_mtl"] = Field("nash_mtl", description="The Nash bargaining solution between the terms.")
-    iterations: int = Field(20, ge=1, description="Maximum number of iterations of the solver.")
+    iterations: int = Field(
+        20, ge=1, le=10_000, description="Maximum number of iterations of the solver, in each step."
+    )
 
 
 Combine = Sum | NormBalance | Pcgrad | Mgda | Upgrad | Cagrad | ImtlG | NashMtl

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from refcore.config.schedule import Cosine, Linear
+from refcore.config.schedule import LARGEST, Cosine, Linear
 from refcore.config.section import Section
 from refcore.config.views import CLEAN
 
@@ -15,25 +15,26 @@ class Optimizer(Section):
     """The optimiser of the canvas's parameters."""
 
     name: Literal["sgd", "adam", "adamw"] = Field("adam", description="Optimiser of torch.optim.")
-    lr: float = Field(0.05, gt=0, description="Peak learning rate.")
+    lr: float = Field(0.05, gt=0, le=1e6, description="Peak learning rate; at most 1e6, since parameters are float32.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="Decay of the learning rate after the warm-up, to `final` * lr at the run's end."
     )
     warmup: int = Field(0, ge=0, description="Number of linear warm-up steps; step t has lr * (t + 1) / warmup.")
-    final: float = Field(0.0, ge=0, description="Final learning rate as a fraction of lr (linear, cosine).")
+    final: float = Field(0.0, ge=0, le=1e6, description="Final learning rate as a fraction of lr (linear, cosine).")
     momentum: float = Field(0.0, ge=0, lt=1, description="Momentum (sgd).")
     nesterov: bool = Field(False, description="Nesterov momentum (sgd, with momentum).")
     betas: tuple[float, float] = Field(
         (0.9, 0.999), description="Decay rates of the first and second moments (adam, adamw)."
     )
-    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment (adam, adamw).")
-    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the parameters toward 0.")
+    eps: float = Field(1e-8, gt=0, le=1e6, description="Added to the root of the second moment (adam, adamw).")
+    weight_decay: float = Field(0.0, ge=0, le=1e6, description="Weight decay of the parameters toward 0.")
     normalize: Literal["none", "sample"] = Field(
         "none", description="sample: scale each sample's gradient to norm 1 before the update. none: leave it as it is."
     )
     clip: float | None = Field(
         None,
         gt=0,
+        le=LARGEST,
         description="Maximum gradient norm of a sample; larger gradients are scaled down to it. null: no limit.",
     )
 
@@ -98,4 +99,4 @@ class EarlyStop(Section):
         ge=1,
         description="Checks in a row without improvement of the weighted loss after which a sample stops; null: never.",
     )
-    min_delta: float = Field(0.0, ge=0, description="Decrease of the loss that counts as an improvement.")
+    min_delta: float = Field(0.0, ge=0, le=LARGEST, description="Decrease of the loss that counts as an improvement.")

@@ -15,16 +15,19 @@ from pydantic import Field, field_validator, model_validator
 from refcore.config.combine import Combine, ConflictAware, NormBalance, Sum
 from refcore.config.optimize import Best, EarlyStop, Ema, Optimizer
 from refcore.config.panel import Labelled, PanelConfig
-from refcore.config.schedule import Schedule, values
+from refcore.config.schedule import Schedule, extremes
 from refcore.config.section import Section
 from refcore.config.start import SAMPLE, Candidates, SampleStart
 from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, Witness
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import nearest
 from refcore.explain import validated
-from refcore.prompts import problem_of
+from refcore.prompts import MOST_SEEDS, problem_of
 
 Chunk = Annotated[int, Field(ge=1)]
+MOST_STEPS = 1_000_000
+MOST_TRACKS = 100_000
+"""Most candidates of all samples together: they are made side by side, each with its own parameters and generators."""
 
 
 class RunConfig(Section):
@@ -37,8 +40,12 @@ class RunConfig(Section):
     """
 
     prompts: list[str] = Field(default_factory=list, description="One or more prompts.")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0], min_length=1, description="Seeds; there is one image per prompt and seed, with prompts as the outer loop."
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        [0],
+        min_length=1,
+        max_length=MOST_SEEDS,
+        description="Seeds; there is one image per prompt and seed, with prompts as the outer loop. At most 10,000, "
+        "since all images of a run are made side by side.",
     )
     canvas: CanvasConfig = Field(description="The parameterisation of the image: pixels or latents, for example.")
     size: int | tuple[int, int] | None = Field(
@@ -68,7 +75,12 @@ class RunConfig(Section):
     optimizer: Optimizer = Field(
         default_factory=Optimizer, description="Optimiser, learning rate and gradient scaling."
     )
-    steps: int = Field(100, ge=1, description="Number of steps.")
+    steps: int = Field(
+        100,
+        ge=1,
+        le=MOST_STEPS,
+        description="Number of steps; at most a million, which take days on the smallest models.",
+    )
     noise: Schedule = Field(
         0.0, description="Standard deviation of the noise added to the parameters after each update."
     )
@@ -192,6 +204,12 @@ class RunConfig(Section):
         for i, prompt in enumerate(self.prompts):
             if problem := problem_of(prompt):
                 yield f"prompts.{i} {problem}"
+        tracks = len(self.prompts) * len(self.seeds) * self.candidates.count
+        if tracks > MOST_TRACKS:
+            yield (
+                f"prompts x seeds x candidates.count is {tracks:,}; expected at most {MOST_TRACKS:,} in one run, "
+                "since they are made side by side"
+            )
         if self.image_size and min(self.image_size) < 1:
             yield f"size is {self.size}; expected at least 1 pixel"
         if isinstance(self.chunk, dict) and (others := set(self.chunk) - set(self.referee_labels)):
@@ -212,23 +230,23 @@ class RunConfig(Section):
             if times > 1:
                 yield f'the label "{label}" is given to {times} terms; labels must be unique'
         for i, term in enumerate(self.referees):
-            if term.satisfied_at is not None and min(values(term.weight, self.steps, term.window), default=0.0) < 0:
+            if term.satisfied_at is not None and extremes(term.weight, self.steps, term.window)[0] < 0:
                 yield f"referees.{i} has `satisfied_at`, which needs a weight of 0 or more; its weight falls below 0"
         for i, prior in enumerate(self.priors):
-            lowest = min(values(prior.weight, self.steps, prior.window), default=0.0)
+            lowest, _ = extremes(prior.weight, self.steps, prior.window)
             if lowest < 0:
                 yield f"priors.{i}.weight falls to {lowest:g}; expected 0 or more, since a negated prior has no minimum"
-        if min(values(self.noise, self.steps)) < 0:
+        if extremes(self.noise, self.steps)[0] < 0:
             yield "noise falls below 0; expected a standard deviation"
         if isinstance(self.combine, NormBalance):
             if not self.referees or not self.priors:
                 missing = "priors" if self.referees else "referees"
                 yield f"combine is norm_balance, but {missing} is empty; expected both, or combine.name=sum"
-            if min(values(self.combine.factor, self.steps)) < 0:
+            if extremes(self.combine.factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
         if isinstance(self.combine, ConflictAware):
             factor = 0.0 if self.combine.factor is None else self.combine.factor
-            if min(values(factor, self.steps)) < 0:
+            if extremes(factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
         if self.output == "ema" and self.ema is None:
             yield "output is ema, but ema is null; set ema, for example ema.decay=0.95"

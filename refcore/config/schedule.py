@@ -7,6 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+LARGEST = 1e30
+"""Largest number of a schedule, by magnitude: float32 ends at 3e38, and numbers are multiplied with others."""
+Number = Annotated[float, Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
+SAMPLES = 10_000
+"""Steps at which a sum or product of schedules is looked at for its extremes."""
+
 
 class _Kind(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -21,8 +27,8 @@ class _Kind(BaseModel):
 
 
 class _Ramp(_Kind):
-    start: float = Field(description="Value up to step `first`.")
-    end: float = Field(description="Value from step `last` on.")
+    start: Number = Field(description="Value up to step `first`.")
+    end: Number = Field(description="Value from step `last` on.")
     first: int = Field(0, ge=0, description="Step at which the ramp begins.")
     last: int | None = Field(
         None, ge=1, description="Step at which it reaches `end`; null: the run's number of steps, one past its last."
@@ -63,8 +69,8 @@ class WarmupCosine(_Kind):
     kind: Literal["warmup_cosine"] = Field(
         "warmup_cosine", description="A linear warm-up to `peak`, then half a cosine to `end`."
     )
-    peak: float = Field(description="Value at step `warmup`.")
-    end: float = Field(description="Value from step `last` on.")
+    peak: Number = Field(description="Value at step `warmup`.")
+    end: Number = Field(description="Value from step `last` on.")
     warmup: int = Field(ge=0, description="Number of warm-up steps; step t has peak * (t + 1) / warmup.")
     last: int | None = Field(
         None, ge=1, description="Step at which it reaches `end`; null: the run's number of steps, one past its last."
@@ -164,7 +170,7 @@ class _Unknown(_Kind):
 
 
 Schedule = Annotated[
-    Annotated[float, Tag("number"), Field(allow_inf_nan=False)]
+    Annotated[Number, Tag("number")]
     | Annotated[Linear, Tag("linear")]
     | Annotated[Cosine, Tag("cosine")]
     | Annotated[WarmupCosine, Tag("warmup_cosine")]
@@ -189,10 +195,41 @@ def value_at(schedule: Any, step: int, steps: int) -> float:
     return schedule.at(step, steps) if isinstance(schedule, _Kind) else float(schedule)
 
 
-def values(schedule: Any, steps: int, window: tuple[int, int | None] = (0, None)) -> list[float]:
-    """The values at the steps of a run in `window`: (first step, first step after it or None for the run's end)."""
-    first, last = window
-    return [value_at(schedule, t, steps) for t in range(first, steps if last is None else min(last, steps))]
+def extremes(schedule: Any, steps: int, window: tuple[int, int | None] = (0, None)) -> tuple[float, float]:
+    """The lowest and the highest value in `window`: (first step, first step after it or None for the run's end).
+
+    Exact but for sums and products of schedules over more than SAMPLES steps, which are sampled evenly.
+
+    Returns:
+        (0, 0) where the window has no step of the run.
+    """
+    first, end = window
+    end = steps if end is None else min(end, steps)
+    if first >= end:
+        return 0.0, 0.0
+    found = [value_at(schedule, step, steps) for step in sorted(_turning(schedule, steps, first, end))]
+    return min(found), max(found)
+
+
+def _turning(schedule: Any, steps: int, first: int, end: int) -> set[int]:
+    """Steps of [first, end) among which are those of the lowest and the highest value."""
+    if not isinstance(schedule, _Kind):
+        return {first}
+    if isinstance(schedule, Hypot | Product):
+        between = range(first, end, max(1, (end - first) // SAMPLES))
+        parts = [_turning(part, steps, first, end) for part in schedule.of]
+        return {*between, end - 1}.union(*parts)
+    turning = {first, end - 1}
+    if isinstance(schedule, Piecewise):
+        for piece in schedule.pieces:
+            until = end if piece.until is None else min(piece.until, end)
+            if first < until:
+                turning |= _turning(piece.value, steps, first, until)
+            first = max(first, until)
+    else:  # these rise or fall between their first step, their last and the end of their warm-up
+        turns = [getattr(schedule, name, None) for name in ("first", "last", "warmup")]
+        turning |= {step for turn in turns if turn is not None for step in (turn - 1, turn) if first <= step < end}
+    return turning
 
 
 def is_schedule(value: Any) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from refcore.config.yaml_text import CHARACTERS, DEPTH, read_yaml, write_yaml
 from refcore.errors import RefcoreError
 
 Settings = dict[str, Any]
@@ -31,11 +31,11 @@ def parse_yaml(text: str, source: str) -> Settings:
         RefcoreError: the text is not YAML, or not a mapping.
     """
     try:
-        settings = yaml.load(text, Loader=_Loader)
+        settings = read_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RefcoreError(f"{source} is not valid YAML{where}: {getattr(error, 'problem', None) or error}") from error
+        raise RefcoreError(f"{source} is not valid YAML{where}: {_problem(error)}") from error
     if not isinstance(settings, dict):
         raise RefcoreError(
             f"{source} holds {_kind(settings)}; expected a mapping of fields, as `refcore config show` prints"
@@ -64,19 +64,25 @@ def override(settings: Settings, assignments: Iterable[str]) -> Settings:
         path = path.strip()
         if not equals or not all(path.split(".")):
             raise RefcoreError(
-                f'--set "{assignment}" is not an assignment; expected FIELD=VALUE, as in referees.0.weight=0.5'
+                f'--set "{_short(assignment)}" is not an assignment; expected FIELD=VALUE, as in referees.0.weight=0.5'
+            )
+        if path.count(".") >= DEPTH:
+            raise RefcoreError(
+                f'--set "{_short(assignment)}" goes {path.count(".") + 1} deep; expected at most {DEPTH}'
             )
         try:
-            value = yaml.load(text, Loader=_Loader)
+            value = read_yaml(text)
         except yaml.YAMLError as error:
-            raise RefcoreError(f'--set "{assignment}": the value is not valid YAML; quote it') from error
+            raise RefcoreError(
+                f'--set "{_short(assignment)}": the value is not valid YAML ({_problem(error)}); quote it'
+            ) from error
         _assign(settings, path.split("."), value)
     return settings
 
 
 def dump_yaml(settings: Settings) -> str:
     """Settings as YAML text, which `parse_yaml` reads back to equal values."""
-    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
+    return write_yaml(settings)
 
 
 def _assign(settings: Settings, path: list[str], value: Any) -> None:
@@ -103,10 +109,12 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
 def _index(node: list[Any], part: str, here: str) -> int:
     if part == "+":
         return len(node)
-    if part.isdecimal() and int(part) <= len(node):
+    if part.isdecimal() and len(part) < 10 and int(part) <= len(node):
         return int(part)
     have = f"0 to {len(node) - 1}" if node else "none"
-    raise RefcoreError(f'{here} has no element "{part}"; expected an index of the list ({have}), or + to append')
+    raise RefcoreError(
+        f'{here} has no element "{_short(part)}"; expected an index of the list ({have}), or + to append'
+    )
 
 
 def _kind(value: Any) -> str:
@@ -116,7 +124,15 @@ def _kind(value: Any) -> str:
         return "a list"
     if isinstance(value, dict):
         return "a mapping"
-    return f"the value {value!r}"
+    return f"the value {_short(repr(value))}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return str(getattr(error, "problem", None) or error)
 
 
 def read_text(path: Any, what: str) -> str:
@@ -126,47 +142,13 @@ def read_text(path: Any, what: str) -> str:
         RefcoreError: the file is missing, unreadable, or not UTF-8.
     """
     try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(CHARACTERS + 1)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RefcoreError(f'cannot read {what} "{path}": {reason}') from error
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads `1e-4` as a number, as YAML 1.2 does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'the key "{key}" occurs twice', key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that indents the elements of a list and writes lists of plain numbers on one line."""
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        # Outside double quotes PyYAML writes these line breaks as they are, and reads them back as spaces.
-        style = '"' if set(data) & set("\x85\u2028\u2029") else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
-        node = super().represent_sequence(tag, sequence, flow_style)
-        plain = all(isinstance(item, yaml.ScalarNode) and item.tag != "tag:yaml.org,2002:str" for item in node.value)
-        if node.value and plain:
-            node.flow_style = True
-        return node
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
-_EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
-for _side in (_Loader, _Dumper):  # both, so that the string "1e4" is quoted on its way out
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+        if "\0" in str(path):
+            reason = "its name holds a null character"
+        raise RefcoreError(f'cannot read {what} "{_short(str(path))}": {reason}') from error
+    if len(text) > CHARACTERS:
+        raise RefcoreError(f'{what} "{path}" has more than {CHARACTERS:,} characters; expected fewer')
+    return text

@@ -18,7 +18,11 @@ class Candidates(Section):
     """
 
     count: int = Field(
-        1, ge=1, description="Number of candidates of every sample at the start, each with its own random draws."
+        1,
+        ge=1,
+        le=1_000,
+        description="Number of candidates of every sample at the start, each with its own random draws. At most 1,000, "
+        "since all are optimised side by side until they are dropped.",
     )
     keep: list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]]] = Field(
         default_factory=list,
@@ -62,7 +66,9 @@ class SampleStart(Section):
     prior: str | None = Field(
         None, description="Label of the prior whose model is sampled; null: the first prior that can be sampled."
     )
-    steps: int = Field(50, ge=1, description="Number of sampler steps (DDIM, eta = 0).")
+    steps: int = Field(
+        50, ge=1, le=1_000, description="Number of sampler steps (DDIM, eta = 0); at most the model's 1,000 timesteps."
+    )
     guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 for none.")
     rounds: list[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(gt=0, le=1)]]] = Field(
         default_factory=list,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from refcore.config.schedule import Schedule, value_at, values
+from refcore.config.schedule import Schedule, extremes, value_at
 from refcore.config.section import Section
 from refcore.registry import as_plugin_use
 
@@ -79,7 +79,7 @@ class _Weighted(BaseTerm):
 
     def largest_weight(self, steps: int) -> float:
         """The weight of largest magnitude in a run of `steps`; 0 if the term never takes part."""
-        return max(values(self.weight, steps, self.window), key=abs, default=0.0)
+        return max(reversed(extremes(self.weight, steps, self.window)), key=abs)
 
 
 class SatisfiedAt(Section):

@@ -16,7 +16,12 @@ CLEAN = "clean"
 class ViewGroup(Section):
     """Random views of the image, judged by one or more referees."""
 
-    count: int = Field(8, ge=1, description="Views per sample and step.")
+    count: int = Field(
+        8,
+        ge=1,
+        le=10_000,
+        description="Views per sample and step; at most 10,000, since every step judges all of them.",
+    )
     hardest: int | None = Field(
         None, ge=1, description="Only this many views, those with the highest loss, get gradients; null: all."
     )

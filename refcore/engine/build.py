@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refcore import registry
+from refcore import checkpoints, registry
 from refcore.config.combine import ConflictAware, NormBalance
 from refcore.config.run import RunConfig
 from refcore.config.terms import PluginUse
@@ -59,6 +59,16 @@ def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
         for i, term in enumerate(config.referees)
         if term.phrases is not None
     ]
+
+
+def local_checkpoints(config: RunConfig) -> dict[str, str]:
+    """Name -> digest of every embedded or local checkpoint that the plugins of a config name.
+
+    Raises:
+        RefcoreError: as `resolve`.
+    """
+    named = (plugin_config(kind, use, field).checkpoints().values() for field, kind, use in uses(config))
+    return checkpoints.digests(model for several in named for model in several)
 
 
 def build(config: RunConfig, models: Models | None = None) -> Engine:

@@ -15,7 +15,7 @@ from refcore.config.schedule import value_at
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import fitting
-from refcore.engine.build import build, resolve
+from refcore.engine.build import build, local_checkpoints, resolve
 from refcore.engine.models import Models
 from refcore.engine.start import start
 from refcore.engine.step import Engine
@@ -102,6 +102,8 @@ class Inversion:
             self.engine.plan()
             self.engine.finish_reading()
         self.samples: Sequence[tuple[str, int]] = config.samples
+        self.checkpoints = local_checkpoints(config)
+        """Name -> digest of every embedded or local checkpoint."""
         self.step = 0
         """The next step."""
         self._closed = False
@@ -238,6 +240,7 @@ class Inversion:
         tensors: dict[str, Tensor] = state["tensors"]
         meta: dict[str, Any] = {"step": self.step, "config": self.config.settings(), **state["meta"]}
         meta["chunks"] = dict(self.engine.panel.chunks)
+        meta["checkpoints"] = dict(self.checkpoints)
         for loaded in self.engine.priors:
             for name, value in loaded.prior.state_dict().items():
                 (tensors if isinstance(value, Tensor) else meta)[f"prior.{loaded.label}.{name}"] = value
@@ -249,11 +252,17 @@ class Inversion:
         Chunk sizes are taken over, unless this run's config pins others.
 
         Raises:
-            RefcoreError: the state is that of another config.
+            RefcoreError: the state is that of another config, or of other weights.
         """
         tensors, meta = state["tensors"], state["meta"]
         if differs := _differing(meta["config"], self.config.settings()):
             raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
+        for model, digest in meta["checkpoints"].items():
+            if (now := self.checkpoints.get(model)) != digest:
+                raise RefcoreError(
+                    f'the saved state is of other weights: "{model}" had the hash {digest}, and has {now} now; '
+                    "restore the checkpoint, or start anew"
+                )
         if self.config.chunk is None:  # what is pinned here may be another machine's
             self.engine.panel.chunks = dict(meta["chunks"])
         device = self.engine.device

@@ -11,7 +11,7 @@ import torch
 from refcore import registry
 from refcore.calibration import Calibration
 from refcore.config.panel import Labelled, PanelConfig
-from refcore.config.schedule import values
+from refcore.config.schedule import extremes
 from refcore.config.terms import PROMPT, PluginUse, PriorTerm, RefereeTerm, Witness
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
@@ -43,7 +43,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # not on "meta", where tensors have no values
     except Exception as error:  # torch raises many kinds here; each means that the device cannot be used
         raise RefcoreError(f'device "{name}" is not available here; use auto or cpu') from error
     return device
@@ -138,7 +138,7 @@ class Loader:
         if term.phrases is not None:
             parser = self._parser(term.phrases.parser, f"{field}.phrases.parser")
         referee = self._referee(term, field, label)
-        lowest = min(values(term.weight, self.config.steps, term.window), default=0.0)
+        lowest, _ = extremes(term.weight, self.config.steps, term.window)
         if lowest < 0 and not referee.bounded_above:
             raise RefcoreError(
                 f'{field}.weight falls to {lowest:g}, but the loss of "{term.name}" has no upper bound: '

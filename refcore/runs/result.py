@@ -55,6 +55,8 @@ class Result:
     """Exception that ended the run early; None where it went to its end."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what took them: load, start, steps, finish."""
+    checkpoints: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Name -> digest of every embedded or local checkpoint."""
     panel: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """referees and witnesses (labels), units, device, chunks, halved."""
 
@@ -78,6 +80,7 @@ class Result:
             "stopped": self.stopped,
             "steps": self.steps,
             **{name: self.panel[name] for name in ("units", "device", "chunks", "halved")},
+            "checkpoints": dict(self.checkpoints),
             "timings": dict(self.timings),
             "versions": dict(versions),
         }
@@ -139,6 +142,7 @@ def collect(
         inversion.step,
         error,
         timings,
+        inversion.checkpoints,
         facts,
     )
 

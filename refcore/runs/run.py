@@ -28,7 +28,7 @@ from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
 from refcore.runs.observers import Callback, Observer, Record
 from refcore.runs.result import Result, collect
-from refcore.runs.rundir import RunDir, refuse_taken
+from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable
 from refcore.runs.watch import watched
 
 
@@ -61,10 +61,12 @@ class Run:
             models: where loaded models are looked for first, and kept for later runs.
 
         Raises:
-            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run.
+            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run or is read-only.
         """
         if out is not None:
             refuse_taken(out)
+        elif parent is not None:
+            refuse_unwritable(Path(parent))
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
@@ -126,14 +128,19 @@ class Run:
     def execute(self) -> Result:
         """The whole road: `loop`, then the result, collected and written however the loop ended.
 
+        The first Ctrl-C while the result is written waits until it is; a second one ends that, too.
+
         Raises:
             RefcoreError: what goes wrong before the first step; a result that cannot be collected or written.
+            KeyboardInterrupt: a Ctrl-C after the last step; its message says what is kept.
         """
         try:
             with watched() as watch:
                 self._beat = watch.beat
-                return self._finish(self.loop())
+                return self._finish_uncut(self.loop())
         finally:
+            if self.folder is not None:
+                self.folder.release()
             for observer in self.observers:
                 observer.on_exit()
 
@@ -161,6 +168,20 @@ class Run:
                     observer.on_step(step, record)
                 if interrupted() and not inversion.done:
                     raise KeyboardInterrupt
+
+    def _finish_uncut(self, inversion: Inversion) -> Result:
+        """The result, with what a Ctrl-C meanwhile has lost said in words."""
+        where = "" if self.folder is None else f' in "{self.folder.path}"'
+        try:
+            with _interrupts() as interrupted:
+                result = self._finish(inversion)
+        except KeyboardInterrupt as error:
+            kept = [] if self.folder is None else self.folder.files()
+            said = f"{', '.join(kept)} are kept{where}" if kept else "nothing is kept"
+            raise KeyboardInterrupt(f"interrupted while the result was written: {said}, the rest is lost") from error
+        if interrupted() and self.error is None:
+            raise KeyboardInterrupt(f"interrupted after the last step: the whole result is kept{where}")
+        return result
 
     def _finish(self, inversion: Inversion) -> Result:
         """The result, written where there is a folder, and shown to the observers."""

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from refcore import images
 from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError
+from refcore.runs.lock import FolderLock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,14 +30,17 @@ HISTORY = "history.jsonl"
 RESULT = "result.json"
 FLUSH_SECONDS = 5.0
 """Longest time between two writes of the history; a killed run loses at most this much of it."""
+PARTIAL = ".refcore-{}.partial"
+"""File that is being written; a killed process may leave one, which the next claim of the folder removes."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
 
 
 class RunDir:
-    """A folder that belongs to one run. Made by `RunDir.claim`."""
+    """A folder that belongs to one run, locked until `release`. Made by `RunDir.claim`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
+        self._lock = lock
         self._history: list[str] = []
         self._flushed = time.monotonic()
 
@@ -44,15 +49,23 @@ class RunDir:
         """Takes a folder for a run, and makes it where there is none.
 
         Raises:
-            RefcoreError: the folder holds another run, is a file, or cannot be made.
+            RefcoreError: the folder holds another run, is being written by one, is a file, or cannot be made.
         """
-        path = Path(path)
         refuse_taken(path)
+        path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, FolderLock.take(path))
         except OSError as error:
             raise _unwritable(path, error) from error
-        return cls(path)
+        try:
+            refuse_taken(path)  # again, now that nobody else can take it
+            for left in path.glob(PARTIAL.format("*")):
+                left.unlink(missing_ok=True)
+        except BaseException:
+            run.release()
+            raise
+        return run
 
     @classmethod
     def claim_next(cls, parent: str | Path, prompt: str) -> RunDir:
@@ -72,7 +85,15 @@ class RunDir:
             except OSError as error:
                 raise _unwritable(path, error) from error
             else:
-                return cls(path)
+                return cls.claim(path)
+
+    def release(self) -> None:
+        """Gives the folder back; nothing is written to it afterwards."""
+        self._lock.release()
+
+    def files(self) -> list[str]:
+        """The names of the run's files that are there, sorted."""
+        return held(self.path)
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved config, which reproduces the run."""
@@ -124,18 +145,67 @@ def refuse_taken(path: str | Path) -> None:
     Raises:
         RefcoreError: `path` holds a run, or is a file.
     """
-    path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise RefcoreError(f'the output folder "{path}" is a file; name another with --out')
-    if path.is_dir():
-        held = [n for n in (CONFIG, HISTORY, RESULT) if (path / n).exists()] + [
-            f.name for f in path.glob("image_*.png")
-        ]
-        if held:
+    if not str(path) or "\0" in str(path):
+        raise RefcoreError(f"the output folder is {json.dumps(str(path))}; expected the name of a folder after --out")
+    try:
+        path = Path(path)
+        if path.is_symlink() and not path.exists():
             raise RefcoreError(
-                f'the output folder "{path}" holds another run ({held[0]}), which is never overwritten; '
+                f'the output folder "{path}" is a link to "{os.readlink(path)}", which does not exist; '
+                "make that folder, or name another with --out"
+            )
+        if path.exists() and not path.is_dir():
+            raise RefcoreError(f'the output folder "{path}" is a file; name another with --out')
+        if path.is_dir() and (found := held(path)):
+            raise RefcoreError(
+                f'the output folder "{path}" holds another run ({found[0]}), which is never overwritten; '
                 "name another with --out"
             )
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    refuse_unwritable(path)
+
+
+def held(folder: Path) -> list[str]:
+    """The names of a run's files in a folder, sorted."""
+    named = [name for name in (CONFIG, HISTORY, RESULT) if (folder / name).exists()]
+    return sorted([*named, *(image.name for image in folder.glob("image_*.png"))])
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuses a file or folder that could not be written, before anything expensive is loaded.
+
+    Raises:
+        RefcoreError: it, or the nearest folder above it that exists, is no folder or is read-only.
+    """
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise RefcoreError(f'cannot write "{path}": "{place}" is a file; name another place')
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RefcoreError(f'cannot write "{path}": the folder "{place}" is read-only; name another place')
+
+
+def refuse_existing(path: str | Path, option: str = "") -> None:
+    """Refuses to write over a file.
+
+    Args:
+        path: of the file.
+        option: that named it, for the message: "--html".
+
+    Raises:
+        RefcoreError: it exists, as a link or folder too, or could not be written.
+    """
+    by = f" with {option}" if option else ""
+    if str(path) in ("", ".") or "\0" in str(path):
+        raise RefcoreError(f"the file to write is {json.dumps(str(path))}; expected the name of a file{by}")
+    try:
+        if os.path.lexists(path):
+            raise RefcoreError(f'"{path}" exists, and is never overwritten; remove it, or name another{by}')
+        refuse_unwritable(Path(path))
+    except (OSError, ValueError) as error:
+        raise _unwritable(Path(path), error) from error
 
 
 def slug(prompt: str, length: int = 48) -> str:
@@ -176,7 +246,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         RefcoreError: the disk is full, or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = partial(path)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -189,8 +259,15 @@ def write(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> RefcoreError:
-    return RefcoreError(f'cannot write "{path}": {error.strerror or error}; free some space or name another --out')
+def partial(path: Path) -> Path:
+    """A file beside `path` that nobody else has, to write before it takes that name."""
+    return path.with_name(PARTIAL.format(secrets.token_hex(8)))
+
+
+def _unwritable(path: str | Path, error: OSError | ValueError) -> RefcoreError:
+    shown = str(path) if len(str(path)) <= 100 else f"{str(path)[:97]}..."
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    return RefcoreError(f'cannot write "{shown}": {reason}; free some space or name another --out')
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from refcore.config.schedule import Schedule, scaled, value_at, values
+from refcore.config.schedule import Schedule, extremes, scaled, value_at
 
 READ: TypeAdapter[Any] = TypeAdapter(Schedule)
 ETA = {"kind": "warmup_cosine", "peak": 1.0, "end": 0.5, "warmup": 10, "last": 160}
@@ -60,9 +61,42 @@ def test_scaling_a_schedule_scales_its_values_and_none_leaves_its_ends(
     assert value_at(scaled(schedule, factor), t, 40) == pytest.approx(factor * value, abs=1e-9)
 
 
-def test_values_are_those_of_the_window() -> None:
-    assert values(2.5, 5, (3, None)) == [2.5, 2.5]
-    assert values(2.5, 5, (7, 9)) == []
+def ramps() -> st.SearchStrategy[Any]:
+    number, step = st.floats(-3, 3), st.integers(0, 12)
+    ramp = st.fixed_dictionaries(
+        {"kind": st.sampled_from(["linear", "cosine"]), "start": number, "end": number, "first": step},
+        optional={"last": st.integers(1, 30)},
+    )
+    warmup = st.fixed_dictionaries({"kind": st.just("warmup_cosine"), "peak": number, "end": number, "warmup": step})
+    return number | ramp | warmup
+
+
+def composed(part: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.fixed_dictionaries(
+        {"kind": st.sampled_from(["hypot", "product"]), "of": st.lists(part, min_size=2, max_size=3)}
+    )
+    pieces = st.tuples(part, part).map(
+        lambda two: {"kind": "piecewise", "pieces": [{"until": 7, "value": two[0]}, {"value": two[1]}]}
+    )
+    return part | several | pieces
+
+
+@pytest.mark.fault("5.6")
+@given(given=composed(composed(ramps())), first=st.integers(0, 22), length=st.none() | st.integers(1, 22))
+def test_the_extremes_are_those_of_all_the_steps_in_the_window(given: Any, first: int, length: int | None) -> None:
+    schedule, window = READ.validate_python(given), (first, None if length is None else first + length)
+    every = [value_at(schedule, t, 20) for t in range(20) if t >= first and (length is None or t < first + length)]
+    assert extremes(schedule, 20, window) == ((min(every), max(every)) if every else (0, 0))
+
+
+@pytest.mark.fault("5.6")
+def test_the_extremes_of_a_million_steps_take_no_list_of_them() -> None:
+    ramp = {"kind": "cosine", "start": 1, "end": -1}
+    once = READ.validate_python({"kind": "product", "of": [ramp, {"kind": "linear", "start": 2, "end": 1}]})
+    began = time.perf_counter()
+    low, high = extremes(once, 10**9)
+    assert (low, high) == (pytest.approx(-1.04672, abs=1e-5), 2)
+    assert time.perf_counter() - began < 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from refcore.engine.candidates import best_first, consensus, spread
 from refcore.engine.inversion import Candidate, Inversion
 from refcore.errors import ConfigError
 from refcore.runs.run import Run
+from refcore.runs.state import load_state, save_state
 
 ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "clip": 0.5}
 EMA = {"decay": 0.9, "restarts": [1]}
@@ -47,8 +48,8 @@ def test_a_resumed_halving_is_the_whole_one_bit_for_bit(steps: int, optimizer: A
     fields: dict[str, Any] = {"dtype": "float32", "noise": 0.1, "ema": EMA, "output": "best", "best": {"every": 2}}
     config = toy_config(**fields, optimizer=optimizer, candidates=HALVING)
     whole = run(config)
-    torch.save(run(config, steps=steps).state_dict(), tmp_path / "state.pt")
-    resumed = Inversion(config, state=torch.load(tmp_path / "state.pt", weights_only=True))
+    save_state(run(config, steps=steps).state_dict(), tmp_path / "state")
+    resumed = Inversion(config, state=load_state(tmp_path / "state"))
     for _ in resumed:
         pass
     theirs, ours = resumed.state_dict(), whole.state_dict()

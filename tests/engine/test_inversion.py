@@ -17,6 +17,7 @@ from toys import run, toy_config
 from refcore.engine.inversion import Inversion
 from refcore.errors import RefcoreError
 from refcore.rng import Rng
+from refcore.runs.state import load_state, save_state
 
 EMA = {"decay": 0.9, "restarts": [1, 3], "momentum": "keep"}
 ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "normalize": "sample", "clip": 0.5, "schedule": "cosine"}
@@ -29,9 +30,9 @@ def test_a_resumed_run_is_the_whole_run_bit_for_bit(optimizer: Any, tmp_path: Pa
     config = toy_config(dtype="float32", optimizer=optimizer, ema=EMA, output="best", best={"every": 2}, noise=0.1)
     whole = run(config)
     part = run(config, steps=3)
-    torch.save(part.state_dict(), tmp_path / "state.pt")
+    save_state(part.state_dict(), tmp_path / "state")
     resumed = Inversion(config)
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    resumed.load_state_dict(load_state(tmp_path / "state"))
     assert [result.step for result in resumed] == [3, 4, 5]
     theirs, ours = resumed.state_dict()["tensors"], whole.state_dict()["tensors"]
     assert theirs.keys() == ours.keys()

@@ -22,6 +22,7 @@ from refcore.config import presets
 from refcore.config.settings import load_yaml
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
+from refcore.runs import rundir
 from refcore.runs.observers import Observer, Record
 from refcore.runs.result import Result
 from refcore.runs.run import Run
@@ -190,3 +191,34 @@ def test_the_models_are_loaded_once() -> None:
     engine = run.load()
     assert run.load() is engine
     assert run.execute().steps == 6
+
+
+def _press(times: int) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.fault("5.8")
+def test_a_ctrl_c_during_the_last_writes_waits_for_them_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = rundir.RunDir.write_image
+    monkeypatch.setattr(rundir.RunDir, "write_image", lambda *given: (_press(1), write(*given))[1])
+    with pytest.raises(
+        KeyboardInterrupt, match=f'interrupted after the last step: the whole result is kept in "{tmp_path}'
+    ):
+        refcore.invert("a", config=toy_config(), out=tmp_path / "run")
+    assert record(tmp_path / "run")["finished"] is True
+
+
+@pytest.mark.fault("5.8")
+def test_a_second_one_ends_the_writes_and_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = rundir.RunDir.write_image
+    monkeypatch.setattr(rundir.RunDir, "write_image", lambda *given: (write(*given), _press(2))[0])
+    with pytest.raises(KeyboardInterrupt) as pressed:
+        refcore.invert("a", config=toy_config(), seeds=[0, 1], out=tmp_path / "run")
+    assert str(pressed.value) == (
+        "interrupted while the result was written: config.yaml, history.jsonl, image_0.png are kept in "
+        f'"{tmp_path / "run"}", the rest is lost'
+    )
+    assert not (tmp_path / "run" / ".lock").exists()

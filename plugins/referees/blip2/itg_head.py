@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
-from refcore_plugins.models.checkpoint_conversion import read_pickled, write_safetensors
+from refcore_plugins.models.checkpoint_conversion import read_pickled, refuse_written, write_safetensors
+from refcore_plugins.models.loaded_weights import refuse_left_over, refuse_non_finite
 
 FILE_NAME = "itg_head.safetensors"
 """File of the head, beside the other files of a transformers checkpoint."""
@@ -64,6 +65,9 @@ class ItgHead(nn.Module):
         missing = [PREFIX + name for name in _TENSORS if PREFIX + name not in tensors]
         if missing:
             raise CheckpointError(f"{path} is not a captioning head: it lacks {', '.join(missing)}; {REMEDY}")
+        where = f"the captioning head {path}"
+        refuse_left_over(tensors.keys() - {PREFIX + name for name in _TENSORS}, where, REMEDY)
+        refuse_non_finite(tensors.items(), where, REMEDY)
         shape = tuple(tensors[PREFIX + "decoder.weight"].shape)
         if shape != (vocabulary, width):
             raise CheckpointError(
@@ -94,6 +98,7 @@ def extract_itg_head(source: str | Path, out: str | Path) -> Path:
     source, out = Path(source), Path(out)
     if out.is_dir():
         out = out / FILE_NAME
+    refuse_written(out)
     state = read_pickled(source, ORIGINAL)
     head = {name.removeprefix("Qformer."): value for name, value in state.items() if name.startswith("Qformer.cls.")}
     # The decoder's matrix is that of the word embeddings, and its bias is the head's; a file may name either.

@@ -78,7 +78,8 @@ def test_missing_corrupt_and_foreign_heads_are_refused_with_the_remedy(clip_fold
     (tmp_path / "broken").write_bytes(b"broken")
     assert "is corrupt" in refusal(tmp_path / "broken")
     assert "is corrupt or not a rating head" in refusal(clip_folder / "open_clip_model.safetensors")
-    assert "takes 20 features" in refusal(converted("linear", tmp_path, width=20))
+    (tmp_path / "wide").mkdir()
+    assert "takes 20 features" in refusal(converted("linear", tmp_path / "wide", width=20))
     with pytest.raises(CheckpointError, match="does not exist"):
         load(converted("linear", tmp_path), tmp_path / "nowhere")
 

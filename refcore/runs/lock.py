@@ -1,0 +1,88 @@
+"""The exclusive lock of a run's folder: two processes never write into one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import weakref
+from pathlib import Path
+
+from refcore.errors import RefcoreError
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: its runs have no lock
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+"""File in a run's folder for as long as the run writes there."""
+UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""Errors of file systems that have no locks; runs go on without."""
+
+
+class FolderLock:
+    """An exclusive lock on a folder, made by `take`. The system drops it when the process ends, however it ends."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.release = weakref.finalize(self, _release, path, descriptor)
+        """Gives the folder back; at the latest when the lock is collected, or the process ends."""
+
+    @classmethod
+    def take(cls, folder: Path) -> FolderLock:
+        """Takes the lock, from a process that was killed too, which is then said in the log.
+
+        Raises:
+            RefcoreError: another run holds it.
+            OSError: the folder cannot be written to.
+        """
+        path = folder / LOCK
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                _lock(descriptor, folder)
+                kept = os.path.samestat(os.fstat(descriptor), os.stat(path))
+            except FileNotFoundError:  # its holder has just ended and removed it
+                kept = False
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if kept:
+                break
+            os.close(descriptor)
+        if left := _holder(descriptor):
+            logging.getLogger(__name__).warning(
+                'the folder "%s" was locked by a run that was killed (%s); it is taken over', folder, left
+            )
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        return cls(path, descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        by = _holder(descriptor) or "another process"
+        raise RefcoreError(
+            f'another run is writing to the output folder "{folder}" ({by}); name another with --out'
+        ) from error
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace")
+
+
+def _release(path: Path, descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()  # while it is held, so that nobody holds a file without a name
+    with contextlib.suppress(OSError):
+        os.close(descriptor)

@@ -90,12 +90,6 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
 
 
 def _print_table(result: Result, path: Path) -> None:
-    labels = list(result.panel["units"])
-    judged = any(sample.verdict is not None for sample in result.samples)
-    rows = []
-    for index, sample in enumerate(result.samples):
-        row = [rundir.image_name(index), sample.prompt, sample.seed, *(f"{sample.scores[n]:.3f}" for n in labels)]
-        verdict = "" if sample.verdict is None else "yes" if sample.verdict.verdict else "no"
-        rows.append([*row, verdict] if judged else row)
-    print_table(["image", "prompt", "seed", *labels, *(["judge"] if judged else [])], rows)
+    header, rows = result.table()
+    print_table(["image", *header], [[rundir.image_name(index), *row] for index, row in enumerate(rows)])
     print(f"in {path}")

@@ -25,7 +25,7 @@ from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
 Which = Literal["current", "ema", "best"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepResult:
     """Outcome of one step. Tensors are [R] on the run's device, one number for each of `candidates`.
 
@@ -45,6 +45,12 @@ class StepResult:
     lr: float
     seconds: float
     """Wall-clock time of the step; the first one is usually slower."""
+
+    def __repr__(self) -> str:
+        """The step in a line, with each loss as the mean over the tracks that took part. Waits for the device."""
+        taking = torch.tensor(self.active)
+        means = [f"{label} {loss.float().cpu()[taking].mean():.3f}" for label, loss in self.losses.items()]
+        return ", ".join([f"step {self.step}", *means, f"{sum(self.active)} of {len(self.active)} tracks active"])
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers and lists, for a JSON line. Waits for the device, once."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
+from PIL import Image
 from torch import Tensor
 
 from refcore import images as files
@@ -15,6 +17,8 @@ from refcore.engine.checks import Call
 from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
+from refcore.runs import show
+from refcore.runs.rundir import RunDir
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Sample:
     seed: int
     scores: dict[str, float]
     """Label -> score by each referee and witness, in its natural unit; NaN (null in JSON) where it failed."""
+    pixels: Tensor = field(repr=False, compare=False)
+    """[3, H, W] float32 in [0, 1], on the CPU."""
     candidate: int = 0
     """Number of the sample's candidate that was kept; 0 where there is one."""
     notes: tuple[str, ...] = ()
@@ -33,10 +39,31 @@ class Sample:
     verdict: Verdict | None = None
     """The judge's, where the run's checkpoints belong to a world with one and it reads the prompt."""
 
+    @property
+    def image(self) -> Image.Image:
+        """The picture, as `image_N.png` holds it."""
+        return Image.fromarray(files.levels(self.pixels))
 
-@dataclass(frozen=True)
+    def _repr_png_(self) -> bytes:
+        return files.png(files.levels(self.pixels))
+
+    def _repr_html_(self) -> str:
+        scores = ", ".join(f"{label} {value:.3f}" for label, value in self.scores.items())
+        caption = [self.prompt, f"seed {self.seed}", scores, verdict_text(self)]
+        return show.figure(self.image, [line for line in caption if line])
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Result:
-    """Images of a run with all that belongs to them. `images[i]` is that of `samples[i]`, prompts outermost."""
+    """Images of a run with all that belongs to them: a sequence of samples, which prints as a table.
+
+    `images[i]` is that of `samples[i]`, prompts outermost.
+
+    Example:
+        >>> result = refcore.invert(["a red circle", "a blue square"])     # doctest: +SKIP
+        >>> print(result)                                                 # doctest: +SKIP
+        >>> result[0].image.show()                                        # doctest: +SKIP
+    """
 
     images: Tensor
     """[B, 3, H, W] float32 in [0, 1], on the CPU."""
@@ -66,6 +93,65 @@ class Result:
         if self.error is None:
             return None
         return "interrupted" if isinstance(self.error, KeyboardInterrupt) else str(self.error) or _name(self.error)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Sample, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | tuple[Sample, ...]:
+        return self.samples[index]
+
+    def __repr__(self) -> str:
+        return "\n".join([show.text(*self.table()), *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        header, rows = self.table()
+        return show.html(header, rows, [sample.image for sample in self.samples[: show.ROWS]], self._remarks())
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """(header, one row a sample): prompt, seed, score by each referee and witness, and the verdict if any has one.
+
+        Scores have three digits, and are blank where a sample lacks one.
+        """
+        labels = list(dict.fromkeys(label for sample in self.samples for label in sample.scores))
+        judged = any(sample.verdict is not None for sample in self.samples)
+        rows = []
+        for sample in self.samples:
+            scores = [f"{sample.scores[label]:.3f}" if label in sample.scores else "" for label in labels]
+            rows.append([sample.prompt, str(sample.seed), *scores, *([verdict_text(sample)] if judged else [])])
+        return ["prompt", "seed", *labels, *(["verdict"] if judged else [])], rows
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the images, `config.yaml`, `history.jsonl` and `result.json`, as `invert(..., out=folder)` does.
+
+        Args:
+            folder: made where there is none.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RefcoreError: the folder holds another run, or cannot be written to.
+        """
+        run = RunDir.claim(folder)
+        run.write_config(self.config)
+        for record in self.history:
+            run.append_history(record)
+        run.finish(self)
+        return run.path
+
+    def _remarks(self) -> list[str]:
+        """What a reader of the table should know besides."""
+        steps = f"{self.steps} of {self.config.steps} steps"
+        return [f"stopped after {steps}: {self.stopped}" if self.error is not None else steps]
 
     def to_dict(self, names: Sequence[str], versions: Mapping[str, str]) -> dict[str, Any]:
         """The contents of `result.json`.
@@ -114,16 +200,17 @@ def collect(
         error: what ended it early.
         timings: seconds by what took them, so far.
     """
-    pixels, panel = inversion.images(), inversion.engine.panel
-    scores, reasons = panel.possible_scores(pixels)
+    decoded, panel = inversion.images(), inversion.engine.panel
+    scores, reasons = panel.possible_scores(decoded)
+    pixels = decoded.float().cpu()
     samples = []
     for b, ((prompt, seed), candidate) in enumerate(zip(inversion.samples, inversion.leaders(), strict=True)):
-        verdict, failure = _verdict(judge, pixels[b], prompt)
+        verdict, failure = _verdict(judge, decoded[b], prompt)
         notes = list(_notes(inversion.engine, b))
         notes += [f"no score: {failed[b]}" for failed in reasons.values() if b in failed]
         notes += [f"no verdict: {failure}"] if failure else []
         own = {label: values[b] for label, values in scores.items()}
-        samples.append(Sample(prompt, seed, own, candidate, tuple(notes), verdict))
+        samples.append(Sample(prompt, seed, own, pixels[b], candidate, tuple(notes), verdict))
     facts = {
         "referees": [loaded.label for loaded in panel.referees],
         "witnesses": [loaded.label for loaded in panel.witnesses],
@@ -133,7 +220,7 @@ def collect(
         "halved": list(panel.halved),
     }
     return Result(
-        pixels.float().cpu(),
+        pixels,
         tuple(samples),
         inversion.recorded,
         history,
@@ -159,6 +246,11 @@ def _verdict(judge: Judge | None, pixels: Tensor, prompt: str) -> tuple[Verdict 
     except RefcoreError as error:
         return None, " ".join(str(error).split())
     return verdict, ""
+
+
+def verdict_text(sample: Sample) -> str:
+    """A sample's verdict as a word; "" where there is none."""
+    return "" if sample.verdict is None else "yes" if sample.verdict.verdict else "no"
 
 
 def _notes(engine: Engine, b: int) -> tuple[str, ...]:

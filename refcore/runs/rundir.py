@@ -9,10 +9,10 @@ import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from refcore import images
 from refcore.config.settings import dump_yaml
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from refcore.config.run import RunConfig
-    from refcore.runs.result import Result
 
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
@@ -33,6 +32,17 @@ FLUSH_SECONDS = 5.0
 PARTIAL = ".refcore-{}.partial"
 """File that is being written; a killed process may leave one, which the next claim of the folder removes."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
+
+
+class Writable(Protocol):
+    """What `RunDir.finish` writes; a `Result` is one."""
+
+    @property
+    def images(self) -> Tensor:
+        """[B, 3, H, W] in [0, 1]."""
+
+    def to_dict(self, names: Sequence[str], versions: Mapping[str, str]) -> dict[str, Any]:
+        """The contents of `result.json`."""
 
 
 class RunDir:
@@ -116,7 +126,7 @@ class RunDir:
         write_text(self.path / HISTORY, "".join(self._history))
         self._flushed = time.monotonic()
 
-    def finish(self, result: Result, on_images: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    def finish(self, result: Writable, on_images: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Writes what is left of the history, the images, and last the result, whose existence says that all is there.
 
         Args:

@@ -13,6 +13,8 @@ import mmap
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +90,20 @@ def read_levels(path: str | Path) -> Levels:
         RefcoreError: the file is missing, special (a pipe, a device), truncated, larger than MOST_PIXELS, of another
             format, or its colours or levels cannot be known.
     """
+    with _opened(path) as file:
+        file.load()
+        return _levels(_upright(file))
+
+
+def check(path: str | Path) -> None:
+    """Reads as much of an image file as says what it is; errors as for `read_levels`."""
+    with _opened(path):
+        pass
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The image in a file, with what goes wrong in reading it as a RefcoreError."""
     try:
         _refuse_special(path)
         with warnings.catch_warnings():  # Pillow's, of broken EXIF tags and of sizes that `_refuse_large` bounds
@@ -96,8 +112,8 @@ def read_levels(path: str | Path) -> Levels:
                 _refuse_large(file.size)
                 if file.format in ("JPEG", "MPO"):
                     _refuse_scans(path)
-                file.load()
-                return _levels(_upright(file))
+                yield file
+                return
     except UnidentifiedImageError:
         reason = _instead(path)
     except Image.DecompressionBombError:

@@ -154,6 +154,9 @@ class ToySds(Prior):
         noise = rng.normal(*shape) * steps * guidance
         return noise if around is None else around + strength * noise
 
+    def noise_to(self, latents: Tensor, rng: Rng, steps: int, strength: float) -> Tensor:
+        return latents + strength * rng.normal(*latents.shape[1:]).to(latents) * steps
+
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.net = network(50 + self.config.seed, lambda: nn.Conv2d(4, 4, 3, padding=1), nn.Tanh).to(device, dtype)
 

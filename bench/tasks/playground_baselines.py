@@ -101,7 +101,10 @@ def _startable(settings: Settings) -> Settings:
 
 
 def _from_noise(settings: Settings) -> Settings:
-    """Replaces a start from a sample by noise; a start from an image file stays."""
-    if not isinstance(settings.get("init"), str) or settings["init"] == "sample":
+    """Replaces a start from a sample by noise; a start from an image file stays, without a prior's name."""
+    start = settings.get("init")
+    if isinstance(start, dict) and "image" in start:
+        settings["init"] = {**start, "prior": None}
+    elif not isinstance(start, str) or start == "sample":
         settings.pop("init", None)
     return settings

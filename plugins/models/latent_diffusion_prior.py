@@ -217,6 +217,11 @@ class LatentDiffusionPrior(Prior):
         ]
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def noise_to(self, latents: Tensor, rng: Rng, steps: int, strength: float) -> Tensor:
+        """See `Prior.noise_to`."""
+        return self.diffusion.noised(latents, rng.normal(*latents.shape[1:]), steps, strength)
+
     def noised(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> Noised:
         """Latents [B, C, h, w] with this step's timesteps and noise, in float32 (float64 for float64 latents)."""
         latents = x.detach().to(torch.promote_types(x.dtype, torch.float32))

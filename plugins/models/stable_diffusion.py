@@ -162,16 +162,21 @@ class StableDiffusion:
             RefcoreError: `steps` exceeds the model's number of timesteps, or the model cannot be sampled.
         """
         schedule = self._sampler(steps)
-        timesteps = schedule.timesteps
+        latents: Tensor
         if around is None:
-            latents: Tensor = noise * schedule.init_noise_sigma
-        else:  # as in diffusers' image-to-image pipelines
-            timesteps = timesteps[steps - max(1, min(int(steps * strength), steps)) :]
-            latents = schedule.add_noise(around.to(noise), noise, timesteps[:1])
+            timesteps, latents = schedule.timesteps, noise * schedule.init_noise_sigma
+        else:
+            timesteps, latents = last(schedule.timesteps, strength), self.noised(around, noise, steps, strength)
         for t in timesteps.tolist():
             predicted = predict(latents, torch.full((len(latents),), t, device=latents.device))
             latents = schedule.step(predicted, t, latents).prev_sample
         return latents
+
+    def noised(self, latents: Tensor, noise: Tensor, steps: int, strength: float) -> Tensor:
+        """Latents [B, C, h, w] with `noise`, as at the first timestep of `ddim` around them; in the noise's dtype."""
+        schedule = self._sampler(steps)
+        noised: Tensor = schedule.add_noise(latents.to(noise), noise, last(schedule.timesteps, strength)[:1])
+        return noised
 
     def _sampler(self, steps: int) -> Any:
         """The scheduler of `ddim`, with its timesteps."""
@@ -238,6 +243,16 @@ def _scheduler(folder: DiffusersFolder, config: dict[str, Any]) -> Any:
             f"{type(error).__name__}: {reason_of(error, 120)}; fetch that file again"
         ) from error
     return schedule
+
+
+def last(timesteps: Tensor, strength: float) -> Tensor:
+    """The timesteps that diffusers' image-to-image pipelines do at a strength in (0, 1]; at least one.
+
+    >>> last(torch.tensor([801, 601, 401, 201, 1]), 0.5)
+    tensor([201,   1])
+    """
+    steps = len(timesteps)
+    return timesteps[steps - max(1, min(int(steps * strength), steps)) :]
 
 
 def check_layout(folder: DiffusersFolder) -> None:

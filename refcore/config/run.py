@@ -17,7 +17,7 @@ from refcore.config.optimize import Best, EarlyStop, Ema, Optimizer
 from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import Schedule, extremes
 from refcore.config.section import Section
-from refcore.config.start import SAMPLE, Candidates, SampleStart
+from refcore.config.start import Candidates, ImageStart, SampleStart, Start, read_start
 from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, Witness
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import nearest
@@ -51,10 +51,10 @@ class RunConfig(Section):
     size: int | tuple[int, int] | None = Field(
         None, description="Image size in pixels: the side of a square, or [height, width]; null: the canvas's default."
     )
-    init: SampleStart | str | None = Field(
+    init: Start | None = Field(
         None,
-        description="Start of the run. A path: this image. sample, or its settings: an image sampled from the prior's "
-        "diffusion model for the prompt. null: noise.",
+        description="Start of the run. A path, or {image, strength}: this image, or one for each sample. sample, or "
+        "its settings: an image sampled from the prior's diffusion model for the prompt. null: noise.",
     )
     candidates: Candidates = Field(
         default_factory=Candidates,
@@ -113,8 +113,8 @@ class RunConfig(Section):
 
     @field_validator("init", mode="before")
     @classmethod
-    def _sample(cls, init: Any) -> Any:
-        return SampleStart() if init == SAMPLE else init
+    def _start(cls, init: Any) -> Any:
+        return read_start(init)
 
     @classmethod
     def from_settings(cls, data: Any) -> RunConfig:
@@ -254,9 +254,13 @@ class RunConfig(Section):
             yield "output is best, but there is no referee to decide; expected current or ema"
         if self.candidates.count > 1 and not any(term.largest_weight(self.steps) for term in self.referees):
             yield f"candidates.count is {self.candidates.count}, but no referee ever has a weight to compare them by"
-        if isinstance(self.init, SampleStart) and self.init.prior not in (None, *self.prior_labels):
+        if self.init is not None and self.init.prior not in (None, *self.prior_labels):
             known = ", ".join(self.prior_labels) or "none"
             yield f'init.prior is "{self.init.prior}", which is not a prior of this run; known: {known}'
+        if isinstance(self.init, ImageStart) and isinstance(self.init.image, list) and self.prompts:
+            paths, samples = len(self.init.image), len(self.samples)
+            if paths != samples:
+                yield f"init.image has {paths} paths; expected {samples}, one for each prompt and seed"
         if isinstance(self.init, SampleStart):
             count = self.candidates.count
             for number, (kept, _) in enumerate(self.init.rounds):

@@ -1,13 +1,18 @@
-"""The start of a run: samples of a prior's model, and several candidates for each sample."""
+"""The start of a run: images, or samples of a prior's model, and several candidates for each sample."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from refcore import images
 from refcore.config.section import Section
+from refcore.config.terms import PROMPT
 from refcore.config.views import CLEAN
+from refcore.errors import RefcoreError
 
 
 class Candidates(Section):
@@ -80,3 +85,88 @@ class SampleStart(Section):
 
 SAMPLE = "sample"
 """`init: sample` is short for a SampleStart with default settings."""
+SEED = "{seed}"
+"""Stands for the sample's seed in the path of an image."""
+
+
+class ImageStart(Section):
+    """A start from images: as they are, or on the way from them to a fresh start."""
+
+    image: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="Path of the image. {prompt} and {seed} in it stand for those of each sample. A list has one path "
+        "for each sample, prompts outermost.",
+    )
+    strength: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="How far the start is from the image, up to 1 for a fresh start. On a canvas with latents, and "
+        "with a prior that can be sampled: the image's latent with the noise of the timestep at which diffusers' "
+        "image-to-image pipelines begin. Of the sampler's `steps` timesteps they do the last int(`steps` x strength), "
+        "here at least one. Otherwise: (1 - strength) x the image's parameters + strength x those of a fresh start. "
+        "null: the image.",
+    )
+    prior: str | None = Field(
+        None, description="Label of the prior whose model adds the noise; null: the first prior that can be sampled."
+    )
+    steps: int = Field(50, ge=1, description="Number of sampler steps (DDIM) that `strength` is a share of.")
+
+    def paths(self, samples: Sequence[tuple[str, int]]) -> list[str]:
+        """[B] the path of each sample, (prompt, seed).
+
+        >>> ImageStart(image="refs/{prompt}-{seed}.png").paths([("a cat", 0), ("a cat", 1)])
+        ['refs/a cat-0.png', 'refs/a cat-1.png']
+        """
+        asked = [self.image] * len(samples) if isinstance(self.image, str) else self.image
+        return [
+            path.replace(SEED, str(seed)).replace(PROMPT, prompt)
+            for path, (prompt, seed) in zip(asked, samples, strict=True)
+        ]
+
+    def absolute(self) -> ImageStart:
+        """The same start without the working directory in it."""
+        paths = [self.image] if isinstance(self.image, str) else self.image
+        absolute = [str(Path(path).absolute()) for path in paths]
+        return self.model_copy(update={"image": absolute[0] if isinstance(self.image, str) else absolute})
+
+    def check(self, samples: Sequence[tuple[str, int]]) -> None:
+        """Looks at every file that the samples (prompt, seed) start from.
+
+        Raises:
+            RefcoreError: naming every file that is missing, or else the first that is no image.
+        """
+        paths = list(dict.fromkeys(self.paths(samples)))
+        missing = [path for path in paths if not Path(path).exists()]
+        if missing:
+            named = ", ".join(f'"{path}"' for path in missing)
+            many = f"{len(missing)} of {len(paths)} files are missing" if len(paths) > 1 else "the file is missing"
+            raise RefcoreError(f"init.image: {many}: {named}; expected the paths of images")
+        for path in paths:
+            images.check(path)
+
+
+def _which(init: Any) -> str:
+    """The tag of a start in a config."""
+    return (
+        "ImageStart" if isinstance(init, ImageStart) or (isinstance(init, dict) and "image" in init) else "SampleStart"
+    )
+
+
+Start = Annotated[
+    Annotated[SampleStart, Tag("SampleStart")] | Annotated[ImageStart, Tag("ImageStart")], Discriminator(_which)
+]
+
+
+def read_start(init: Any) -> Any:
+    """The settings that a start in short stands for: "sample", or the path of an image.
+
+    Raises:
+        ValueError: it is neither of these, nor settings.
+    """
+    if init == SAMPLE:
+        return SampleStart()
+    if isinstance(init, str):
+        return ImageStart(image=init)
+    if init is None or isinstance(init, (dict, SampleStart, ImageStart)):
+        return init
+    raise ValueError(f"init is {init}; expected the path of an image, {SAMPLE}, or the settings of one of them")

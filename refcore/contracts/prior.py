@@ -33,7 +33,7 @@ class Prior(Plugin):
     learns: ClassVar[bool] = False
     """Whether it is trained during the run: `update` is called after each step in which it takes part."""
     can_sample: ClassVar[bool] = False
-    """Whether it has a generative model, sampled by `sample`."""
+    """Whether it has a generative model: `sample` samples it, and `noise_to` adds its noise."""
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -82,6 +82,17 @@ class Prior(Plugin):
             guidance: classifier-free guidance scale; 1 for none.
             around: [B, *shape] latents to start from, noised; None for pure noise.
             strength: fraction of the steps, in (0, 1], run from the noised `around`; 1 for all.
+        """
+        raise NotImplementedError
+
+    def noise_to(self, latents: Tensor, rng: Rng, steps: int, strength: float) -> Tensor:
+        """Latent priors with `can_sample` only: latents with the noise that `sample` would give an `around`.
+
+        Args:
+            latents: [B, C, h, w], scaled.
+            rng: source of the noise, with n = B.
+            steps: number of sampler steps.
+            strength: in (0, 1], as for `sample`; 1 for the most noise.
         """
         raise NotImplementedError
 

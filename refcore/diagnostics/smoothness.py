@@ -360,7 +360,7 @@ class _Loss:
 def _path(config: RunConfig, steps: Sequence[int]) -> dict[int, tuple[CanvasParams, CanvasParams | None]]:
     """Steps done -> the parameters there, and those one step later, or one step earlier at the end of the run."""
     settings = config.settings()
-    if isinstance(settings["init"], dict):
+    if isinstance(settings["init"], dict) and "rounds" in settings["init"]:
         settings["init"] = {**settings["init"], "rounds": []}  # rounds compare candidates
     inversion = Inversion(RunConfig.from_settings({**settings, "candidates": {}}))
     last = min(steps[-1] + 1, config.steps)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from refcore import images
-from refcore.config.start import SampleStart
+from refcore.config.start import ImageStart, SampleStart
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import checks
 from refcore.engine.step import Engine
@@ -27,12 +27,43 @@ def start(engine: Engine) -> CanvasParams:
     def own(params: CanvasParams) -> CanvasParams:
         return {name: value.detach().to(engine.device, dtype, copy=True) for name, value in params.items()}
 
+    def fresh() -> CanvasParams:
+        return own(checks.init(canvas, Rng(engine.keys, 0, "init", device=engine.device)))
+
     with torch.no_grad():
-        if config.init is None or isinstance(config.init, SampleStart):
-            params = own(checks.init(canvas, Rng(engine.keys, 0, "init", device=engine.device)))
-            return searched(engine, config.init, params) if config.init else params
-        image = _middle(images.read(config.init).to(engine.device)[None], canvas.size)
-        return own(checks.encode_image(canvas, resize(image, canvas.size).expand(len(engine.keys), -1, -1, -1)))
+        if config.init is None:
+            return fresh()
+        if isinstance(config.init, SampleStart):
+            return searched(engine, config.init, fresh())
+        params = own(encoded(engine, config.init))
+        return params if config.init.strength is None else moved(engine, config.init, params, fresh())
+
+
+def encoded(engine: Engine, settings: ImageStart) -> CanvasParams:
+    """The parameters of every track's image, each tensor [N, ...]; every file is read and encoded once, alone.
+
+    Raises:
+        RefcoreError: an image is unreadable, or the canvas cannot start from one.
+    """
+    canvas, paths, made = engine.canvas, settings.paths(engine.config.samples), {}
+    for path in dict.fromkeys(paths):
+        image = _middle(images.read(path).to(engine.device)[None], canvas.size)
+        made[path] = checks.encode_image(canvas, resize(image, canvas.size))
+    own = [made[paths[engine.sample_of(track)]] for track in range(len(engine.keys))]
+    return {name: torch.cat([params[name] for params in own]) for name in own[0]}
+
+
+def moved(engine: Engine, settings: ImageStart, params: CanvasParams, fresh: CanvasParams) -> CanvasParams:
+    """Parameters of images, moved toward a fresh start by the strength of `settings`.
+
+    The latent is noised as SDEdit does (arXiv 2108.01073), if a prior can do it; all else is interpolated.
+    """
+    assert settings.strength is not None, "a start without a strength is the image"
+    result = {name: value.lerp(fresh[name], settings.strength) for name, value in params.items()}
+    noised, name = engine.noised(settings, params), engine.canvas.latent_name()
+    if noised is not None and name is not None:
+        result[name] = noised.to(params[name])
+    return result
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from refcore.config.run import RunConfig
-from refcore.config.start import SampleStart
+from refcore.config.start import ImageStart, SampleStart
 from refcore.config.terms import PriorTerm
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import Canvas, CanvasParams
@@ -219,6 +219,28 @@ class Engine:
             options = (settings.steps, settings.guidance, around, strength)
             return checks.sample(loaded.prior, shape, loaded.conditioning.take(samples), rng, options, loaded.label)
 
+    @torch.no_grad()
+    def noised(self, settings: ImageStart, params: CanvasParams) -> Tensor | None:
+        """[N, C, h, w] the latents of all tracks with the noise of a prior's model, at the strength of `settings`.
+
+        Returns:
+            None where the canvas has no latents or, unless one is named, no prior can be sampled.
+
+        Raises:
+            RefcoreError: the named prior cannot be sampled, or the canvas has no latents for it.
+        """
+        assert settings.strength is not None, "without a strength there is no noise"
+        loaded, name = self._able(settings), self.canvas.latent_name()
+        if name is None and settings.prior is not None:
+            raise RefcoreError(
+                f'init.prior is "{settings.prior}", but canvas "{self.canvas.name}" has no latents for its noise; '
+                "leave init.prior out"
+            )
+        if loaded is None or name is None:
+            return None
+        rng = Rng(self.keys, 0, "init/noise", device=self.device)
+        return loaded.prior.noise_to(params[name], rng, settings.steps, settings.strength)
+
     def _sampled_prior(self, settings: SampleStart) -> LoadedPrior:
         """The prior whose model makes the start."""
         if self.canvas.latent_name() is None:
@@ -226,13 +248,18 @@ class Engine:
                 f'init is a sample, but canvas "{self.canvas.name}" has no latents; use the latent canvas with the '
                 "prior's model, or start from noise or an image"
             )
+        loaded = self._able(settings)
+        if loaded is None:
+            raise RefcoreError("init is a sample, but no prior of this run can be sampled; add a prior such as sds")
+        return loaded
+
+    def _able(self, settings: SampleStart | ImageStart) -> LoadedPrior | None:
+        """The prior that a start names, or the first one that can be sampled; None without any."""
         named = [loaded for loaded in self.priors if settings.prior in (None, loaded.label)]
         able = [loaded for loaded in named if loaded.prior.can_sample]
-        if not able:
-            if settings.prior is None:
-                raise RefcoreError("init is a sample, but no prior of this run can be sampled; add a prior such as sds")
-            raise RefcoreError(f'init is a sample of prior "{settings.prior}", which cannot be sampled; name another')
-        return able[0]
+        if not able and settings.prior is not None:
+            raise RefcoreError(f'init is by prior "{settings.prior}", which cannot be sampled; name another')
+        return able[0] if able else None
 
     def _at_image(
         self,

@@ -18,6 +18,7 @@ from refcore import registry
 from refcore.checkpoints import needed_by
 from refcore.config import presets
 from refcore.config.run import RunConfig
+from refcore.config.start import ImageStart
 from refcore.contracts.judge import Judge
 from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
@@ -61,7 +62,8 @@ class Run:
             models: where loaded models are looked for first, and kept for later runs.
 
         Raises:
-            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run or is read-only.
+            RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
+                another run or is read-only.
         """
         if out is not None:
             refuse_taken(out)
@@ -70,6 +72,8 @@ class Run:
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
+        if isinstance(self.config.init, ImageStart):
+            self.config.init.check(self.config.samples)
         self.out, self.parent, self.preset, self.models = out, parent, preset, models
         self.observers = tuple(observers)
         self.folder: RunDir | None = None
@@ -262,9 +266,9 @@ def judge_of(config: RunConfig) -> Judge | None:
 
 def _with_absolute_init(config: RunConfig) -> RunConfig:
     """`init` without the working directory in it, so that the recorded config works from anywhere."""
-    if not isinstance(config.init, str):
+    if not isinstance(config.init, ImageStart):
         return config
-    return config.model_copy(update={"init": str(Path(config.init).absolute())})
+    return config.model_copy(update={"init": config.init.absolute()})
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_a_start_image_is_recorded_with_its_whole_path(invert, tmp_path):
     grey = tmp_path / "working" / "grey.png"
     grey.write_bytes(images.png(np.full((16, 16, 3), 128, np.uint8)))
     invert("red", "--set", "init=grey.png", "--out", tmp_path / "run")
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["init"] == str(grey)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["init"]["image"] == str(grey)
 
 
 def test_a_prompt_that_is_too_long_warns_what_is_cut_and_strict_refuses(invert, tmp_path):
@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monke
         (["red", "--set", "referees.0.config.modle=x"], "referees.0.config.modle: unknown field"),
         (["red", "--set", "referees.0.config.nan_after=soon"], "referees.0.config.nan_after: "),
         (["red", "--set", "referees.0.config.model=missing"], 'model "missing" is not on this machine'),
-        (["red", "--set", "init=none.png"], "cannot read the image"),
+        (["red", "--set", "init=none.png"], "init.image: the file is missing"),
         (["red", "--set", "device=abacus"], 'device "abacus" is not available'),
         (["red", "--bogus"], "No such option"),
     ],

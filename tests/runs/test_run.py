@@ -112,7 +112,7 @@ def test_the_command_and_python_write_the_same_run(tmp_path: Path, monkeypatch: 
     assert record(tmp_path / "python") == record(tmp_path / "command")
     for name in ("config.yaml", "image_0.png", "image_1.png"):
         assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes(), name
-    assert load_yaml(tmp_path / "python" / "config.yaml")["init"] == str(tmp_path / "start.png")
+    assert load_yaml(tmp_path / "python" / "config.yaml")["init"]["image"] == str(tmp_path / "start.png")
     judged, other = record(tmp_path / "python")["samples"]
     assert {"asked", "found", "ok"} == set(judged["facts"][0])
     assert "verdict" not in other

@@ -146,6 +146,28 @@ def encoder(case: Case) -> None:
     require((gradient.flatten(1).abs().amax(1) > 0).all(), "the latents do not depend on the images")
 
 
+def noising(case: Case) -> None:
+    """A prior that can be sampled adds noise to latents: more at a higher strength, all of it from the given rng."""
+    prior = case.loaded()
+    if not prior.can_sample:
+        raise NotApplicable("can_sample is false")
+    latents = case.rng(step=4).normal(*_x(case, prior).popitem()[1].shape[1:]).to(case.device)
+
+    def noised(strength: float) -> Tensor:
+        try:
+            return prior.noise_to(latents, case.rng(), 10, strength)
+        except NotImplementedError as cause:
+            raise Failed(
+                "there is no noise_to; a prior with can_sample adds the noise of its model to latents"
+            ) from cause
+
+    little, much = noised(0.2), noised(0.8)
+    require(much.shape == latents.shape, f"noise_to returns {list(much.shape)}; expected {list(latents.shape)}")
+    require(error(noised(0.8), much) < 1e-5, "noise_to differs in a second call with the same rng; draw from it alone")
+    gaps = [float((latents - found).norm()) for found in (little, much)]
+    require(0 < gaps[0] < gaps[1], f"the latents move by {gaps[0]:.3g} at strength 0.2 and {gaps[1]:.3g} at 0.8")
+
+
 def inputs_unchanged(case: Case) -> None:
     """`gradient` does not modify x."""
     prior = case.loaded()

@@ -65,6 +65,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             priors.no_dependence_on_batch_mates,
             priors.randomness_by_key,
             priors.encoder,
+            priors.noising,
             priors.state_round_trip,
             priors.inputs_unchanged,
         ),

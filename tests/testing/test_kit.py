@@ -278,6 +278,22 @@ class LatentPrior(GoodPrior):
         return nn.functional.avg_pool2d(images, 2)
 
 
+class SampledPrior(LatentPrior):
+    can_sample = True
+
+    def noise_to(self, latents: Tensor, rng: Rng, steps: int, strength: float) -> Tensor:
+        return latents + strength * rng.normal(*latents.shape[1:]).to(latents)
+
+
+class NoNoise(LatentPrior):
+    can_sample = True
+
+
+class SameNoise(SampledPrior):
+    def noise_to(self, latents: Tensor, rng: Rng, steps: int, strength: float) -> Tensor:
+        return super().noise_to(latents, rng, steps, 1.0)
+
+
 class NoGradientEncoder(LatentPrior):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -670,6 +686,8 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("no_dependence_on_batch_mates", Coupled, "depends on the rest of the batch"),
     ("randomness_by_key", OwnDice, "two calls with the same rng"),
     ("determinism", OwnDice, "differs in a second call"),
+    ("noising", NoNoise, "there is no noise_to"),
+    ("noising", SameNoise, r"at strength 0\.2 and"),
     ("encoder", NoGradientEncoder, "has no gradient"),
     ("state_round_trip", ForgetsItsState, "could not be resumed"),
     ("inputs_unchanged", PriorInPlace, "changed in place"),
@@ -734,6 +752,7 @@ GOOD: list[type[Plugin]] = [
     GoodReferee,
     GoodPrior,
     LatentPrior,
+    SampledPrior,
     GoodAugmentation,
     HoldsWeights,
     GoodGeometry,

@@ -13,6 +13,7 @@ from refcore.testing.case import (
     ROUGH,
     SEEDS,
     Case,
+    Failed,
     NotApplicable,
     Tensors,
     error,

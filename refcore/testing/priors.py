@@ -156,11 +156,12 @@ def noising(case: Case) -> None:
 
     def noised(strength: float) -> Tensor:
         try:
-            return prior.noise_to(latents, case.rng(), 10, strength)
+            found: Tensor = prior.noise_to(latents, case.rng(), 10, strength)
         except NotImplementedError as cause:
             raise Failed(
                 "there is no noise_to; a prior with can_sample adds the noise of its model to latents"
             ) from cause
+        return found
 
     little, much = noised(0.2), noised(0.8)
     require(much.shape == latents.shape, f"noise_to returns {list(much.shape)}; expected {list(latents.shape)}")

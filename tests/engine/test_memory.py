@@ -206,12 +206,11 @@ TOO_LARGE: list[tuple[dict[str, Any], str]] = [
     ({"size": [10**30, 8]}, r"size is about 1e30 x 8 px"),
     (
         {"views": {"main": {"count": 10**30}}},
-        r"views\.main\.count is about 1e30, which takes .*; at most \d[\d,]* would fit",
+        r"views\.main\.count: input should be less than or equal to 10000",
     ),
-    ({"views": {"main": {"count": 10**13}}}, r"views\.main\.count is 10,000,000,000,000"),
     (
         {"size": 32, "candidates": {"count": 10**12}},
-        r"candidates\.count is 1,000,000,000,000.*; at most \d[\d,]* would fit",
+        r"candidates\.count: input should be less than or equal to 1000",
     ),
 ]
 

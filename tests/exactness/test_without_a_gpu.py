@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refcore.config.run import RunConfig
+from refcore.engine import checks, loading
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
 from refcore.engine.start import start
@@ -78,6 +79,9 @@ def fake(recipe: dict[str, Any], reader: Blip2, monkeypatch: pytest.MonkeyPatch)
     """(fields of the recipe) -> an engine and its parameters at the start, all on a CUDA device that is not there."""
     modes: list[FakeTensorMode] = []
     monkeypatch.setattr(torch.autograd, "grad", made_up)
+    monkeypatch.setattr(checks.Call, "__init__", not_the_first)
+    monkeypatch.setattr(checks, "_start", lambda *given: None)  # reads the parameters, once a run
+    monkeypatch.setattr(loading, "pick_device", lambda name: META)  # a run on it is refused: it has no values
     # transformers looks into the mask of the texts, which is once a run, and which a meta tensor does not allow.
     monkeypatch.setattr(Blip2, "read", lambda self, prompts: READ(reader, prompts).to(META))
 
@@ -94,7 +98,14 @@ def fake(recipe: dict[str, Any], reader: Blip2, monkeypatch: pytest.MonkeyPatch)
         mode.__exit__(None, None, None)
 
 
-READ = Blip2.read
+READ, CALL = Blip2.read, checks.Call.__init__
+
+
+def not_the_first(self: checks.Call, *given: Any, **named: Any) -> None:
+    """A call whose values were looked at before, as in every step but the first."""
+    CALL(self, *given, **named)
+    self.first = self._draws = False
+
 
 RECIPES: dict[str, dict[str, Any]] = {
     "sum": {},

@@ -172,6 +172,7 @@ def coca(get: Callable[[str], Any], param: Any) -> Original:
     model["custom_text"] = True
     path.write_text(json.dumps(config))
     scramble(network, 21)
+    nn.init.normal_(network.text_decoder.text_projection)  # the library leaves it as it finds the memory
     save_file(dict(network.state_dict()), folder / "open_clip_model.safetensors")
     return Original(loaded(Clip(model=f"local-dir:{folder}")), of_open_clip(folder))
 

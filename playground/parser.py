@@ -21,6 +21,7 @@ class GrammarParser(Parser):
         try:
             request = parse(prompt)
         except GrammarError as error:
-            raise ParseError(f'the parser "grammar" cannot read {error}; use the parser "spacy"') from error
+            message = f'the parser "grammar" cannot read {error}; use the parser "spacy"'
+            raise ParseError(message, str(error)) from error
         things = tuple(Phrase(str(replace(p, count=1)), p.count, str(p)) for p in request.phrases)
         return ParsedPrompt(prompt, things, (Relation(0, request.relation, 1),) if request.relation else ())

@@ -24,6 +24,11 @@ class ConfigError(RefcoreError):
 class ParseError(RefcoreError, ValueError):
     """A prompt that a parser cannot read; the message names the prompt and what was expected."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        """`reason`: the prompt and what was expected, without who says so and what else to try."""
+        self.reason = reason or message
+        super().__init__(message)
+
 
 class ApiVersionError(RefcoreError):
     """A plugin written for another version of the hooks and contracts."""

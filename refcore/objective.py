@@ -79,14 +79,18 @@ class Objective:
             "priors": [term.model_dump(mode="json") for term in self.priors],
         }
 
+    def fields(self) -> dict[str, list[dict[str, Any]]]:
+        """The fields of a config that it replaces: the referees, and the priors if it has any."""
+        own = self.settings()
+        return own if self.priors else {"referees": own["referees"]}
+
     def into(self, config: RunConfig) -> RunConfig:
         """The config with these referees, and with these priors if there are any.
 
         Raises:
             ConfigError: the terms do not fit the rest of the config; for example, they name a view group that it lacks.
         """
-        settings, own = config.settings(), self.settings()
-        return RunConfig.from_settings(settings | (own if self.priors else {"referees": own["referees"]}))
+        return RunConfig.from_settings(config.settings() | self.fields())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Objective):

@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from refcore.nulls import without_nulls
 
 Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -23,11 +25,16 @@ SINGULAR: Mapping[str, str] = {
 
 
 class PluginConfig(BaseModel):
-    """Base of a plugin's config: unknown fields are refused, and every field needs a description."""
+    """Base of a plugin's config: unknown fields are refused, null is the default, and every field has a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     checkpoint_fields: ClassVar[tuple[str, ...]] = ("model",)
     """Fields that may name a checkpoint; fields that a class lacks are ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, data: Any) -> Any:
+        return without_nulls(cls, data)
 
     def checkpoints(self) -> dict[str, str]:
         """Field -> the checkpoint it names: a hub id, a path, or WORLD:NAME for one that ships with a world."""

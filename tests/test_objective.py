@@ -178,3 +178,13 @@ def test_a_config_takes_plugins_in_the_place_of_names() -> None:
 
 def test_a_plugin_shows_its_settings() -> None:
     assert repr(ToyReferee(seed=4)) == "ToyReferee(seed=4)"
+
+
+@pytest.mark.fault("4.6")
+@pytest.mark.parametrize("terms", [{"referees": []}, {"referees": None}, {}])
+def test_an_objective_alone_is_enough_for_a_run(terms: dict[str, Any]) -> None:
+    config = {"canvas": {"name": "pixel"}, "size": 8, "steps": 1, "device": "cpu", **terms}
+    result = refcore.invert("red", objective=referee_term("toy"), config=config)
+    assert [term.name for term in result.config.referees] == ["toy"]
+    by_prior = refcore.invert("red", objective=0.1 * prior_term("tv"), config=config)
+    assert [term.name for term in by_prior.config.priors] == ["tv"]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from refcore import images, registry
-from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, warn
 from refcore.config import presets
 from refcore.config.panel import Labelled
@@ -32,7 +31,7 @@ def run(
 
     from refcore.engine.loading import load_panel  # torch, after the mistakes of a command line
 
-    with needed_by(presets.name_of(preset_name, config_file)):
+    with presets.needed_by(presets.name_of(preset_name, config_file)):
         panel = load_panel(replace(config.panel, samples=[(prompt, 0)], referees=(), witnesses=chosen, chunk=None))
     for warning in panel.warnings:
         warn(warning)

@@ -164,7 +164,7 @@ class Loader:
         try:
             phrases = {prompt: parser.parse(prompt).sentences() for prompt in dict.fromkeys(prompts)}
         except ParseError as error:
-            raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}') from error
+            raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}', error.reason) from error
         by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
         for prompt, own in phrases.items():
             self.notes.append(f'"{label}", "{_short(prompt)}": its phrases, by {by}: {"; ".join(own)}')

@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 from refcore import registry
-from refcore.checkpoints import needed_by
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.contracts.judge import Judge
@@ -86,7 +85,7 @@ class Run:
         """
         if self.engine is None:
             began = time.perf_counter()
-            with needed_by(self.preset):
+            with presets.needed_by(self.preset):
                 self.engine = build(self.config)
                 self.engine.plan()
                 self.engine.finish_reading()
@@ -188,9 +187,10 @@ def invert(
     Args:
         prompts: one, or several.
         preset: its name; the embedded playground if neither it nor `config` is given.
-        config: instead of a preset: a RunConfig, its settings as a mapping, or the path of a YAML file.
+        config: a RunConfig, its settings as a mapping, or the path of a YAML file; with a preset, laid over that.
         overrides: such as "referees.0.weight=0.5", as `--set` of the command line.
         objective: replaces the referees (and the priors, where it has any): `2 * Clip() + MyReferee()`, or one plugin.
+            With it, the config needs none of its own.
         seeds: one, or several for each prompt; by default those of the config.
         out: folder for images, config, history and scores; by default nothing is written.
         on_step: called after every step.
@@ -208,9 +208,9 @@ def invert(
     fields: dict[str, Any] = {"prompts": [prompts] if isinstance(prompts, str) else list(prompts)}
     if seeds is not None:
         fields["seeds"] = [seeds] if isinstance(seeds, int) else list(seeds)
-    composed = presets.compose(preset, config, overrides, **fields)
     if objective is not None:
-        composed = as_objective(objective).into(composed)
+        fields |= as_objective(objective).fields()
+    composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     result = Run(composed, out=out, observers=watching, preset=presets.name_of(preset, config)).execute()
     if result.error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,6 +16,12 @@ class GrammarParser(Parser):
 
     name = "grammar"
     oracle: ClassVar[bool] = True
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`: every prompt is parsed, which takes no time."""
+        super().check(prompts)
+        for prompt in prompts:
+            self.parse(prompt)
 
     def parse(self, prompt: str) -> ParsedPrompt:
         """See `Parser.parse`; a relation holds between the first two things."""

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from refcore.checkpoints import Download
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
@@ -18,7 +19,7 @@ from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
-from refcore_plugins.models.diffusers_folder import DiffusersFolder
+from refcore_plugins.models.diffusers_folder import PIPELINE, DiffusersFolder, download
 from refcore_plugins.models.distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 
@@ -94,6 +95,10 @@ class LatentDiffusionPrior(Prior):
     diffusion: StableDiffusion
     autoencoder: Autoencoder | None = None
     """Only on canvases without latents."""
+
+    def downloads(self) -> dict[str, Download]:
+        """See `Plugin.downloads`: text encoder, UNet and autoencoder of the folder, without its other weights."""
+        return {name: download(name, PIPELINE) for name in super().downloads()}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = torch.device(device), dtype

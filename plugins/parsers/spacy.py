@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -39,6 +43,7 @@ OPEN = frozenset({"some", "many", "several", "few", "various", "numerous", "mult
 NEGATIONS = frozenset({"no"})
 SKIPPED = frozenset({"between"})
 """Prepositions that hold between more than two things."""
+REMEDY = "python -m spacy download en_core_web_sm, or set `model` to the folder of an English pipeline"
 PLURAL_TAGS = frozenset({"NNS", "NNPS"})
 
 
@@ -55,7 +60,15 @@ class Spacy(Parser):
         )
 
     name = "spacy"
+    requires = MappingProxyType({"spacy": 'pip install "refcore[spacy]"'})
     config: Config
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`: the model is looked for, too, and not loaded."""
+        super().check(prompts)
+        model = self.config.model
+        if not Path(model).expanduser().exists() and ("/" in model or find_spec(model) is None):
+            raise CheckpointError(f'the spaCy model "{model}" is not installed: {REMEDY}')
 
     def load(self) -> None:
         """See `Parser.load`."""
@@ -67,10 +80,7 @@ class Spacy(Parser):
         try:
             self._nlp = spacy.load(model, exclude=["ner", "senter"])
         except Exception as error:  # what is no pipeline fails in many ways: OSError, KeyError, msgpack's own
-            raise CheckpointError(
-                f'spaCy cannot load the model "{model}" ({_line(error)}): python -m spacy download en_core_web_sm, or '
-                "set `model` to the folder of an English pipeline"
-            ) from error
+            raise CheckpointError(f'spaCy cannot load the model "{model}" ({_line(error)}): {REMEDY}') from error
         missing = [need for need in ("tagger", "parser", "lemmatizer") if need not in self._nlp.pipe_names]
         if missing:
             raise CheckpointError(f'the spaCy model "{model}" has no {", ".join(missing)}; use en_core_web_sm')

@@ -51,6 +51,7 @@ class Aesthetic(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"head": "refcore convert aesthetic-head SOURCE OUT writes one"})
         head: str = Field(description="file of the head, written by `refcore convert aesthetic-head`")
         model: str = Field(
             "ViT-L-14-quickgelu",

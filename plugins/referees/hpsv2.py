@@ -56,6 +56,7 @@ class Hpsv2(TwoTowers):
     """
 
     class Config(TwoTowers.Config):
+        local_fields = MappingProxyType({"model": "refcore convert hpsv2-weights SOURCE OUT writes one"})
         model: str = Field(description="folder that `refcore convert hpsv2-weights` wrote")
 
     name = "hpsv2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -30,6 +31,7 @@ class ImageSimilarity(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"reference": "name an image file"})
         reference: str = Field(description="file of the reference image")
         features: Literal["clip", "hf-clip", "dinov2"] = Field(
             "clip", description="clip: an open_clip model; hf-clip: a CLIP or SigLIP of transformers; dinov2"

@@ -105,6 +105,7 @@ class ImageReward(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"model": "refcore convert image-reward-checkpoint SOURCE OUT writes one"})
         model: str = Field(description="folder that `refcore convert image-reward-checkpoint` wrote")
         tokenizer: str | None = Field(
             None,

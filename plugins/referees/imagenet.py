@@ -6,6 +6,7 @@ import importlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -46,7 +47,20 @@ class Imagenet(Referee):
         free_text: bool = Field(True, description="Whether prompts that name no class are matched by meaning")
 
     name = "imagenet"
+    requires = MappingProxyType({"efficientnet_lite_pytorch": _REMEDY})
     score_unit = "probability"
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`; without free text, every prompt has to name a class."""
+        super().check(prompts)
+        weights_file(self.config.weights)
+        if not self.config.free_text:
+            for prompt in prompts:
+                target_of(prompt, ClassNames.known(), free_text=False)
+
+    def packaged(self) -> dict[str, Path]:
+        """See `Plugin.packaged`: the network's own weights."""
+        return {self.config.weights: weights_file(self.config.weights)}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype

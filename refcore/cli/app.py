@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from refcore.cli.options import ConfigFile, Json, LocalPlugins, Overrides, PluginsDir, PresetName
+from refcore.cli.options import (
+    ConfigArgument,
+    ConfigFile,
+    Json,
+    LocalPlugins,
+    Overrides,
+    PluginsDir,
+    PresetName,
+    only_one,
+)
 from refcore.runs import rundir
 
 app = typer.Typer(
@@ -133,6 +142,7 @@ def presets(json: Json = False, plugins_dir: PluginsDir = None, local_plugins: L
 
 @config_app.command("show")
 def config_show(
+    file: ConfigArgument = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -143,12 +153,12 @@ def config_show(
     """Print a config with every default filled in."""
     from refcore.cli.config import show
 
-    show(preset, config, overrides or [], json)
+    show(only_one(file, config), preset, overrides or [], json)
 
 
 @config_app.command("validate")
 def config_validate(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config, the same as --config.")] = None,
+    file: ConfigArgument = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -156,10 +166,10 @@ def config_validate(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Check a config, its plugins' fields included, without loading a model."""
+    """Check a config and what it needs (plugins' fields, files, packages, device), without loading a model."""
     from refcore.cli.config import validate
 
-    validate(file or config, preset, overrides or [], json)
+    validate(only_one(file, config), preset, overrides or [], json)
 
 
 @config_app.command("schema")

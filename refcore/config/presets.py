@@ -186,7 +186,7 @@ def _over(base: Settings, top: Mapping[str, Any]) -> Settings:
     for key, value in top.items():
         below = base.get(key)
         mappings = isinstance(value, Mapping) and isinstance(below, Mapping)
-        laid[key] = _over(dict(below), value) if mappings and not _another(below, value) else value
+        laid[key] = _over(dict(below or {}), value) if mappings and not _another(below, value) else value
     return laid
 
 

@@ -19,6 +19,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.contracts.judge import Judge
 from refcore.engine.build import build, plugin_config, resolve, uses
+from refcore.engine.checks import check
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
@@ -56,13 +57,16 @@ class Run:
             preset: name that errors about missing checkpoints mention.
 
         Raises:
-            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run.
+            RefcoreError: no prompt, a plugin's field that is wrong, a folder that holds another run, and what
+                `refcore.engine.checks.problems` finds.
         """
         if out is not None:
             refuse_taken(out)
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
+        with presets.needed_by(preset):
+            check(self.config)
         self.out, self.parent, self.preset = out, parent, preset
         self.observers = tuple(observers)
         self.folder: RunDir | None = None

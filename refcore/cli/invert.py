@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from refcore.cli.garbage_collection import without_garbage_collection
-from refcore.cli.output import print_json, print_table, warn
+from refcore.cli.output import UNWANTED, print_json, print_table, warn
 from refcore.config import presets
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
@@ -47,14 +48,14 @@ def run(
 
     with without_garbage_collection():
         # From here on torch is needed; a mistake on the command line has been reported before.
-        from refcore.runs.observers import Progress
+        from refcore.runs.observers import Lines, Progress
         from refcore.runs.run import Run
 
         road = Run(
             config,
             out=out,
             parent=None if out is not None else RUNS,
-            observers=[Progress()],
+            observers=[Progress() if sys.stderr.isatty() else Lines()],
             preset=presets.name_of(preset_name, config_file),
         )
         engine = road.load()
@@ -133,5 +134,6 @@ def _print_table(result: Result, path: Path) -> None:
         row = [rundir.image_name(index), sample.prompt, sample.seed, *(f"{sample.scores[n]:.3f}" for n in labels)]
         verdict = "" if sample.verdict is None else "yes" if sample.verdict.verdict else "no"
         rows.append([*row, verdict] if judged else row)
-    print_table(["image", "prompt", "seed", *labels, *(["judge"] if judged else [])], rows)
+    heads = [f"{label} ({UNWANTED})" if label in result.panel["unwanted"] else label for label in labels]
+    print_table(["image", "prompt", "seed", *heads, *(["judge"] if judged else [])], rows)
     print(f"in {path}")

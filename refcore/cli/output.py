@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     stdout: Console
     stderr: Console
 
+UNWANTED = "not wanted: low is good"
+"""Marks the score of a referee with `wanted: false`, whose question is the same as that of any other."""
+
 
 def __getattr__(name: str) -> Any:
     """`stdout` and `stderr`: rich consoles, made on first use."""

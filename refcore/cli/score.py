@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from refcore import images, registry
-from refcore.cli.output import print_json, print_table, warn
+from refcore.cli.output import UNWANTED, print_json, print_table, warn
 from refcore.config import presets
 from refcore.config.panel import Labelled
 from refcore.config.run import RunConfig
@@ -27,6 +27,8 @@ def run(
         raise RefcoreError("the prompt is empty; expected some words")
     config = presets.compose(preset_name, config_file, overrides)
     chosen = choose(config, wanted)
+    negated = {own.label for own in config.panel.referees if not own.term.wanted}
+    unwanted = [entry.label for entry in chosen if entry.label in negated]
     pixels = images.read(image)
 
     from refcore.engine.loading import load_panel  # torch, after the mistakes of a command line
@@ -37,9 +39,13 @@ def run(
         warn(warning)
     scores = {label: float(values[0]) for label, values in panel.scores(pixels[None].to(panel.device)).items()}
     if as_json:
-        print_json({"image": str(image), "prompt": prompt, "scores": scores, "units": panel.units})
+        about = {"image": str(image), "prompt": prompt}
+        print_json({**about, "scores": scores, "units": panel.units, "unwanted": unwanted})
     else:
-        rows = [(label, f"{score:.4f}", panel.units[label]) for label, score in scores.items()]
+        rows = [
+            (label, f"{score:.4f}", panel.units[label] + (f" ({UNWANTED})" if label in unwanted else ""))
+            for label, score in scores.items()
+        ]
         print_table(["referee", "score", "unit"], rows)
 
 

@@ -53,7 +53,7 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by what took them: load, start, steps, finish."""
     panel: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """referees and witnesses (labels), units, device, chunks, halved."""
+    """referees and witnesses (labels), unwanted (labels whose score should be low), units, device, chunks, halved."""
 
     @property
     def stopped(self) -> str | None:
@@ -74,7 +74,7 @@ class Result:
             "finished": self.error is None,
             "stopped": self.stopped,
             "steps": self.steps,
-            **{name: self.panel[name] for name in ("units", "device", "chunks", "halved")},
+            **{name: self.panel[name] for name in ("units", "unwanted", "device", "chunks", "halved")},
             "timings": dict(self.timings),
             "versions": dict(versions),
         }
@@ -124,6 +124,7 @@ def collect(
     facts = {
         "referees": [loaded.label for loaded in panel.referees],
         "witnesses": [loaded.label for loaded in panel.witnesses],
+        "unwanted": [loaded.label for loaded in panel.referees if not loaded.term.wanted],
         "units": panel.units,
         "device": str(inversion.engine.device),
         "chunks": dict(panel.chunks),

@@ -5,6 +5,7 @@ The command line, Python, the benchmark and the probes are its callers.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -25,9 +26,13 @@ from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
-from refcore.runs.observers import Callback, Observer, Record
+from refcore.runs.observers import Callback, Lines, Observer, Record
 from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken
+
+log = logging.getLogger("refcore")
+"""Of every run: warnings about prompts, and at level INFO loading, steps every few seconds, and where the result is."""
+log.addHandler(logging.NullHandler())
 
 
 class Run:
@@ -68,7 +73,7 @@ class Run:
         with presets.needed_by(preset):
             check(self.config)
         self.out, self.parent, self.preset = out, parent, preset
-        self.observers = tuple(observers)
+        self.observers = (*observers, Lines(log.info, patience=0))
         self.folder: RunDir | None = None
         """The run's folder, once the start is made."""
         self.engine: Engine | None = None
@@ -89,14 +94,31 @@ class Run:
         """
         if self.engine is None:
             began = time.perf_counter()
-            with presets.needed_by(self.preset):
-                self.engine = build(self.config)
-                self.engine.plan()
-                self.engine.finish_reading()
+            for observer in self.observers:
+                observer.before_load(self.config)
+            try:
+                with presets.needed_by(self.preset):
+                    engine = build(self.config)
+                    engine.plan()
+                    engine.finish_reading()
+            except BaseException:
+                self._exit()
+                raise
+            self.engine = engine
             self.timings["load"] = time.perf_counter() - began
             for observer in self.observers:
-                observer.on_load(self.engine)
+                observer.on_load(engine)
+            for warning in engine.warnings:
+                log.warning(warning)
+            for note in engine.notes:
+                log.info(note)
         return self.engine
+
+    def _exit(self) -> None:
+        """Tells the observers once that all is over."""
+        leaving, self.observers = self.observers, ()
+        for observer in leaving:
+            observer.on_exit()
 
     def loop(self) -> Inversion:
         """Makes the start, takes the folder, and does every step.
@@ -129,8 +151,7 @@ class Run:
         try:
             return self._finish(self.loop())
         finally:
-            for observer in self.observers:
-                observer.on_exit()
+            self._exit()
 
     def _claim(self, inversion: Inversion) -> None:
         """Takes the run's folder and writes its config."""
@@ -165,6 +186,7 @@ class Run:
                 self.written = self.folder.finish(
                     result, lambda: self.timings.update(finish=time.perf_counter() - began)
                 )
+                log.info(f"written to {self.folder.path}")
             for observer in self.observers:
                 observer.on_end(result)
         except Exception as failure:

@@ -234,3 +234,24 @@ def test_which_prompts_a_preset_is_for_stands_in_its_file():
     found = presets.Preset("mine", "# A preset.\n# Prompts: only words\n# Prompts: of one letter\nsteps: 1\n")
     assert found.prompts == "only words of one letter"
     assert presets.Preset("mine", "# A preset.\n").prompts == ""
+
+
+@pytest.mark.fault("4.7")
+def test_the_score_of_what_is_not_wanted_is_marked(invert, refcore, config_file, tmp_path):
+    avoid = "referees.+={name: tint, label: no-blue, prompt: blue, wanted: false}"
+    told = invert("red", "--set", avoid, "--out", tmp_path / "run")
+    assert "no-blue (not wanted: low is good)" in " ".join(told.out.split())
+    assert "tint (not wanted" not in " ".join(told.out.split())
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["unwanted"] == ["no-blue"]
+    picture = tmp_path / "run" / "image_0.png"
+    told = refcore("score", picture, "red", "--config", config_file, "--set", avoid)
+    assert "distance (not wanted: low is good)" in told.out
+    told = refcore("score", picture, "red", "--config", config_file, "--set", avoid, "--json")
+    assert json.loads(told.out)["unwanted"] == ["no-blue"]
+
+
+@pytest.mark.fault("4.8")
+def test_a_log_of_the_command_has_lines_of_steps(invert, monkeypatch, tmp_path):
+    monkeypatch.setattr("refcore.runs.observers.Lines.__init__.__defaults__", (print, 0.0, 0.0))
+    told = invert("red", "--out", tmp_path / "run")
+    assert "step 6 of 6" in told.out

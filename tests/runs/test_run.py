@@ -66,7 +66,13 @@ def test_nan_keeps_the_image_so_far(tmp_path: Path) -> None:
 
 @pytest.mark.fault("4.6")
 def test_a_config_is_laid_over_the_preset_that_is_given_with_it() -> None:
-    over = {"canvas": {"name": "toy"}, "init": None, "candidates": None, "combine": {"name": "sum"}, "priors": None}
+    over = {
+        "canvas": {"name": "toy_pixel"},
+        "init": None,
+        "candidates": None,
+        "combine": {"name": "sum"},
+        "priors": None,
+    }
     settings = {**over, "referees": [{"name": "toy"}], "size": 8, "steps": 1, "ema": None, "output": None}
     result = refcore.invert("red", preset="playground", config=settings)
     assert (result.config.optimizer.lr, result.config.steps) == (0.02, 1)

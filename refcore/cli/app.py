@@ -172,6 +172,19 @@ def config_validate(
     validate(only_one(file, config), preset, overrides or [], json)
 
 
+@config_app.command("describe")
+def config_describe(
+    field: Annotated[
+        str | None, typer.Argument(metavar="FIELD", help="A field such as early_stop.min_delta, or a kind of schedule.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Describe the fields of a config: type, range, default, meaning and an example."""
+    from refcore.cli.describe import describe
+
+    describe(field, json)
+
+
 @config_app.command("schema")
 def config_schema(
     plugins: Annotated[bool, typer.Option("--plugins", help="Include the fields of every installed plugin.")] = False,

@@ -9,9 +9,17 @@ _P = "refcore_plugins"
 
 @hookimpl
 def register_referees(register: Register) -> None:
-    register("clip", f"{_P}.referees.clip:Clip", summary="CLIP similarity: any open_clip model, hub id or local folder")
     register(
-        "blip2", f"{_P}.referees.blip2:Blip2", summary="BLIP-2 first stage: matching, contrast and captioning losses"
+        "clip",
+        f"{_P}.referees.clip:Clip",
+        summary="CLIP similarity: any open_clip model, hub id or local folder",
+        conversions=("weights",),
+    )
+    register(
+        "blip2",
+        f"{_P}.referees.blip2:Blip2",
+        summary="BLIP-2 first stage: matching, contrast and captioning losses",
+        conversions=("itg",),
     )
     register(
         "imagenet",
@@ -20,10 +28,25 @@ def register_referees(register: Register) -> None:
     )
     register("siglip", f"{_P}.referees.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{_P}.referees.hf_clip:HfClip", summary="CLIP in transformers' layout, such as PickScore")
-    register("hpsv2", f"{_P}.referees.hpsv2:Hpsv2", summary="Human Preference Score v2, a tuned CLIP-H")
+    register(
+        "hpsv2",
+        f"{_P}.referees.hpsv2:Hpsv2",
+        summary="Human Preference Score v2, a tuned CLIP-H",
+        conversions=("weights",),
+    )
     register("owlv2", f"{_P}.referees.owlv2:Owlv2", summary="OWLv2 detector: things are there, counted and in place")
-    register("image-reward", f"{_P}.referees.image_reward:ImageReward", summary="ImageReward: what people prefer")
-    register("aesthetic", f"{_P}.referees.aesthetic:Aesthetic", summary="LAION's aesthetic rating; reads no prompt")
+    register(
+        "image-reward",
+        f"{_P}.referees.image_reward:ImageReward",
+        summary="ImageReward: what people prefer",
+        conversions=("checkpoint",),
+    )
+    register(
+        "aesthetic",
+        f"{_P}.referees.aesthetic:Aesthetic",
+        summary="LAION's aesthetic rating; reads no prompt",
+        conversions=("head",),
+    )
     register("vqa", f"{_P}.referees.vqa:Vqa", summary="VQAScore: the probability that a model says yes, it shows that")
     register("image", f"{_P}.referees.image:ImageSimilarity", summary="Likeness to a reference image: CLIP or DINOv2")
     register(

@@ -49,6 +49,15 @@ class NonFiniteError(RefcoreError):
         super().__init__(f"step {step}: {named} gave NaN or infinity; {remedy}")
 
 
+def article(word: str) -> str:
+    """`word` with "a" or "an", by its first letter.
+
+    >>> article("augmentation"), article("Clip")
+    ('an augmentation', 'a Clip')
+    """
+    return f"{'an' if word[:1].lower() in 'aeio' else 'a'} {word}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name`, or None if none is close."""
     known = list(known)

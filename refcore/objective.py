@@ -12,7 +12,7 @@ from refcore import registry
 from refcore.config.run import RunConfig
 from refcore.config.schedule import is_schedule, scaled
 from refcore.config.terms import PROMPT, PriorTerm, RefereeTerm
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, article
 from refcore.explain import validated
 from refcore.plugin import Plugin, PluginType
 from refcore.registry import as_plugin_use
@@ -191,7 +191,8 @@ def as_objective(value: Any) -> Objective:
     kind = registry.kind_of(cls)
     if kind not in TERMS:
         raise RefcoreError(
-            f"{cls.__name__} is a {registry.SINGULAR[kind]}; only referees and priors can be terms of an objective"
+            f"{cls.__name__} is {article(registry.SINGULAR[kind])}; "
+            "only referees and priors can be terms of an objective"
         )
     return _term(kind, value, {}, {})
 
@@ -203,7 +204,7 @@ def _term(kind: str, plugin: Any, settings: Mapping[str, Any], fields: dict[str,
         cls = plugin if isinstance(plugin, PluginType) else type(plugin)
         if (own := registry.kind_of(cls)) != kind:
             raise RefcoreError(
-                f"{cls.__name__} is a {registry.SINGULAR[own]}; expected a {registry.SINGULAR[kind]} here"
+                f"{cls.__name__} is {article(registry.SINGULAR[own])}; expected {article(registry.SINGULAR[kind])} here"
             )
         use = as_plugin_use(plugin)
         if fields and plugin is not cls:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
-from refcore.errors import CheckpointError
+from refcore.errors import CheckpointError, article
 from refcore_plugins.models.preprocess import Normalise, processor_size
 from refcore_plugins.models.transformers_folder import TransformersFolder
 
@@ -108,8 +108,8 @@ class ChatAnswering:
             self._text_config, "is_encoder_decoder", False
         ):
             raise CheckpointError(
-                f'{folder.plugin}: model "{folder.model}" is a {folder.kind}, an encoder and a decoder, which is not '
-                f"supported; {folder.expected}"
+                f'{folder.plugin}: model "{folder.model}" is {article(folder.kind)}, an encoder and a decoder, '
+                f"which is not supported; {folder.expected}"
             )
         self.processor: Any = folder.load_processor()
         self.tokenizer: Any = self.processor.tokenizer

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from refcore.cli.convert import ConvertCommand
 from refcore.cli.options import (
     ConfigArgument,
     ConfigFile,
@@ -280,7 +281,7 @@ def smoothness(
     run(source, prompts or [], overrides or [], seed, steps, views, noise, at, directions, radius, dtype, out, json)
 
 
-@app.command()
+@app.command(cls=ConvertCommand)
 def convert(
     conversion: Annotated[str, typer.Argument(metavar="CONVERSION", help="Conversion, such as blip2-itg.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file to convert.")],

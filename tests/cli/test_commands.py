@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from refcore import images, registry
+from refcore.cli.convert import offered, registered
 from refcore.config.run import RunConfig
 from refcore_playground.render import render
 from refcore_playground.world import SHAPES, Scene, Thing
@@ -28,7 +29,9 @@ def picture(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["plugins", "--json"], ["presets"], ["config", "schema"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["convert", "--help"], ["plugins", "--json"], ["presets"], ["config", "schema"]]
+)
 def test_quick_commands_import_no_model_library(refcore_process, argv):
     result = refcore_process(
         *argv,
@@ -85,6 +88,29 @@ def test_a_check_shows_fields_and_the_error_of_a_broken_plugin(refcore):
     assert rows["tint"]["fields"] == ["model", "nan_after", "fail_after", "interrupt_after"]
     assert "No module named 'refcore_nonesuch'" in rows["broken"]["error"]
     assert "broken:" in result.out
+
+
+@pytest.mark.fault("4.13")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_check_fails_if_a_plugin_is_broken_and_a_list_does_not(refcore, monkeypatch, form):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert refcore("plugins", "--check", *form).status == 0
+    registry.register("priors", "broken", "refcore_nonesuch.module:Prior", "Broken")
+    try:
+        checked, listed = refcore("plugins", "--check", *form), refcore("plugins", *form)
+    finally:
+        registry.unregister("priors", "broken")
+    assert (checked.status, checked.err) == (1, "")
+    assert "refcore_nonesuch" in checked.out
+    assert listed.status == 0
+
+
+@pytest.mark.fault("4.13")
+def test_the_help_of_convert_lists_the_conversions_that_classes_have(refcore):
+    said = " ".join(refcore("convert", "--help").out.split())
+    assert f"Conversions: {', '.join(registered())}." in said
+    assert sorted(registered()) == sorted(offered())
+    assert {"blip2-itg", "clip-weights", "hpsv2-weights", "image-reward-checkpoint"} < set(registered())
 
 
 def test_config_show_prints_yaml_with_overrides_and_plugin_defaults_that_reads_back(refcore, config_file):

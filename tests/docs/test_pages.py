@@ -118,3 +118,12 @@ def test_marks_are_read_and_titles_and_places(tmp_path: Path) -> None:
 def test_a_block_that_is_wrong_fails(reader: Reader, language: str, source: str, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         reader.do(Block(ROOT / "README.md", 1, language, source))
+
+
+@pytest.mark.fault("4.13")
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_link_leads_to_a_file_of_the_repository(page: Path) -> None:
+    """Pages that only a build makes are dead links where the repository is read."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []

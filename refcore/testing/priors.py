@@ -13,6 +13,7 @@ from refcore.testing.case import (
     ROUGH,
     SEEDS,
     Case,
+    Failed,
     NotApplicable,
     Tensors,
     error,
@@ -155,7 +156,8 @@ def noising(case: Case) -> None:
 
     def noised(strength: float) -> Tensor:
         try:
-            return prior.noise_to(latents, case.rng(), 10, strength)
+            found: Tensor = prior.noise_to(latents, case.rng(), 10, strength)
+            return found
         except NotImplementedError as cause:
             raise Failed(
                 "there is no noise_to; a prior with can_sample adds the noise of its model to latents"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from refcore.config import presets
 from refcore.config.run import RunConfig
-from refcore.config.settings import load_yaml, override
+from refcore.config.settings import override
 from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
@@ -108,7 +108,7 @@ def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -
     if source in presets.names():
         return _inversion(name, override(presets.get(source).settings, overrides), task)
     if Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
-        return _inversion(name, override(load_yaml(source), overrides), task)
+        return _inversion(name, override(presets.load(source), overrides), task)
     raise unknown("variant", source, {*task.names(), *presets.names()})
 
 

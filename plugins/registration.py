@@ -8,15 +8,40 @@ from refcore.hooks import Register, hookimpl
 @hookimpl
 def register_referees(register: Register) -> None:
     at = "refcore_plugins.referees"
-    register("clip", f"{at}.clip:Clip", summary="CLIP similarity; any open_clip model, hub id or local folder")
-    register("blip2", f"{at}.blip2.referee:Blip2", summary="BLIP-2's matching, contrastive and captioning losses")
+    register(
+        "clip",
+        f"{at}.clip:Clip",
+        summary="CLIP similarity; any open_clip model, hub id or local folder",
+        conversions=("weights",),
+    )
+    register(
+        "blip2",
+        f"{at}.blip2.referee:Blip2",
+        summary="BLIP-2's matching, contrastive and captioning losses",
+        conversions=("itg",),
+    )
     register("imagenet", f"{at}.imagenet:Imagenet", summary="EfficientNet-Lite on ImageNet; prompts name classes")
     register("siglip", f"{at}.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{at}.hf_clip:HfClip", summary="CLIP in the format of transformers, such as PickScore")
-    register("hpsv2", f"{at}.hpsv2:Hpsv2", summary="Human Preference Score v2, a CLIP-H fine-tuned on preferences")
+    register(
+        "hpsv2",
+        f"{at}.hpsv2:Hpsv2",
+        summary="Human Preference Score v2, a CLIP-H fine-tuned on preferences",
+        conversions=("weights",),
+    )
     register("owlv2", f"{at}.owlv2.referee:Owlv2", summary="OWLv2 detector; presence, number and place of things")
-    register("image-reward", f"{at}.image_reward:ImageReward", summary="ImageReward, a model of human preferences")
-    register("aesthetic", f"{at}.aesthetic:Aesthetic", summary="LAION's aesthetic rating; ignores the prompt")
+    register(
+        "image-reward",
+        f"{at}.image_reward:ImageReward",
+        summary="ImageReward, a model of human preferences",
+        conversions=("checkpoint",),
+    )
+    register(
+        "aesthetic",
+        f"{at}.aesthetic:Aesthetic",
+        summary="LAION's aesthetic rating; ignores the prompt",
+        conversions=("head",),
+    )
     register("vqa", f"{at}.vqa.referee:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
     register("image", f"{at}.image.referee:ImageSimilarity", summary="Similarity to a reference image; CLIP or DINOv2")
     register("classifier", f"{at}.classifier:Classifier", summary="Any classifier of timm; prompts name classes")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
+from os.path import exists, expanduser  # Path's own raise where a name is too long, or no user's
 from pathlib import Path
 
 from refcore.errors import CheckpointError, unknown
@@ -16,6 +20,57 @@ EMBEDDED = "playground:"
 """Prefix of the checkpoints that ship with refcore: `playground:clip`, `playground:blip2`, `playground:diffusion`."""
 PLAYGROUND = "refcore_playground"
 """The package that holds them."""
+HUB = re.compile(r"(?:hf-hub:)?(\w[\w.-]*/\w[\w.-]*)(?:@[\w./-]+)?")
+"""A hub id, owner/name, with open_clip's prefix and a revision if need be."""
+PATH = re.compile(r"[/.~]|local-dir:|.*\.(safetensors|pth|pt|bin|ckpt|json|png|jpe?g)$")
+"""Begins what can only be a file or folder, or matches it whole."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a plugin reads of a checkpoint on a hub."""
+
+    include: tuple[str, ...] = ("*.json", "*.txt", "*.model", "*.safetensors")
+    """Patterns of its files, as `hf download --include` takes them."""
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """Part -> its number of parameters, where it is known."""
+    reading: frozenset[str] = frozenset()
+    """Parts that only read the prompts, and are dropped after that."""
+
+    def __or__(self, other: Download) -> Download:
+        """What two plugins read of the same checkpoint."""
+        include = tuple(dict.fromkeys((*self.include, *other.include)))
+        return Download(include, {**self.parts, **other.parts}, self.reading | other.reading)
+
+    def command(self, repository: str) -> str:
+        """The command line that brings it into the hub's cache.
+
+        >>> Download(("*.json",)).command("owner/name")
+        "hf download owner/name --include '*.json'"
+        """
+        return " ".join(["hf download", repository, *(f"--include {shlex.quote(part)}" for part in self.include)])
+
+
+def hub_id(model: str) -> str | None:
+    """The hub id that a config's `model` may be; None for files, folders, embedded checkpoints and other names.
+
+    >>> hub_id("hf-hub:owner/name"), hub_id("./owner/name"), hub_id("ViT-B-32")
+    ('owner/name', None, None)
+    """
+    found = HUB.fullmatch(model)
+    return found[1] if found and not PATH.match(model) else None
+
+
+def refuse_absent(model: str, field: str) -> None:
+    """Raises for an embedded checkpoint that does not exist, and for a path where there is nothing.
+
+    Raises:
+        CheckpointError: naming the field.
+    """
+    place = resolve(model).removeprefix(LOCAL)
+    if PATH.match(model) and not exists(expanduser(place)):
+        raise CheckpointError(f'{field} is "{model}", and there is no such file or folder')
+
 
 HASHES = "hashes.json"
 """File beside the embedded checkpoints: name -> digest."""

@@ -26,6 +26,11 @@ class ConfigError(RefcoreError):
 class ParseError(RefcoreError, ValueError):
     """A prompt that a parser cannot read; the message names the prompt and what was expected."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        """`reason`: the prompt and what was expected, without who says so and what else to try."""
+        self.reason = reason or message
+        super().__init__(message)
+
 
 class ApiVersionError(RefcoreError):
     """A plugin written for another version of the hooks and contracts."""
@@ -57,6 +62,15 @@ class NonFiniteError(RefcoreError):
         else:
             remedy = "try a lower weight, or optimizer.clip"
         super().__init__(f"step {step}: {named} gave NaN or infinity in {dtypes}; {remedy}")
+
+
+def article(word: str) -> str:
+    """`word` with "a" or "an", by its first letter.
+
+    >>> article("augmentation"), article("Clip")
+    ('an augmentation', 'a Clip')
+    """
+    return f"{'an' if word[:1].lower() in 'aeio' else 'a'} {word}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -22,7 +22,10 @@ UNDECLARED = 1
 """Version of a plugin that declares none."""
 
 Register = Callable[..., None]
-"""register(name, "package.module:Class", summary="one line"); the module is imported once a config names it."""
+"""register(name, "package.module:Class", summary="one line"); the module is imported once a config names it.
+
+`conversions=("itg",)` lists those of the class, for `refcore convert --help`.
+"""
 
 
 class HookSpecs:

@@ -12,7 +12,7 @@ from refcore import registry
 from refcore.config.run import RunConfig
 from refcore.config.schedule import is_schedule, scaled
 from refcore.config.terms import PROMPT, PriorTerm, RefereeTerm
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, article
 from refcore.explain import validated
 from refcore.plugin import Plugin, PluginType
 from refcore.registry import as_plugin_use
@@ -79,14 +79,18 @@ class Objective:
             "priors": [term.model_dump(mode="json") for term in self.priors],
         }
 
+    def fields(self) -> dict[str, list[dict[str, Any]]]:
+        """The fields of a config that it replaces: the referees, and the priors if it has any."""
+        own = self.settings()
+        return own if self.priors else {"referees": own["referees"]}
+
     def into(self, config: RunConfig) -> RunConfig:
         """The config with these referees, and with these priors if there are any.
 
         Raises:
             ConfigError: the terms do not fit the rest of the config; for example, they name a view group that it lacks.
         """
-        settings, own = config.settings(), self.settings()
-        return RunConfig.from_settings(settings | (own if self.priors else {"referees": own["referees"]}))
+        return RunConfig.from_settings(config.settings() | self.fields())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Objective):
@@ -187,7 +191,8 @@ def as_objective(value: Any) -> Objective:
     kind = registry.kind_of(cls)
     if kind not in TERMS:
         raise RefcoreError(
-            f"{cls.__name__} is a {registry.SINGULAR[kind]}; only referees and priors can be terms of an objective"
+            f"{cls.__name__} is {article(registry.SINGULAR[kind])}; "
+            "only referees and priors can be terms of an objective"
         )
     return _term(kind, value, {}, {})
 
@@ -199,7 +204,7 @@ def _term(kind: str, plugin: Any, settings: Mapping[str, Any], fields: dict[str,
         cls = plugin if isinstance(plugin, PluginType) else type(plugin)
         if (own := registry.kind_of(cls)) != kind:
             raise RefcoreError(
-                f"{cls.__name__} is a {registry.SINGULAR[own]}; expected a {registry.SINGULAR[kind]} here"
+                f"{cls.__name__} is {article(registry.SINGULAR[own])}; expected {article(registry.SINGULAR[kind])} here"
             )
         use = as_plugin_use(plugin)
         if fields and plugin is not cls:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import ABCMeta
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
+from os.path import exists, expanduser  # Path's own raise where a name is too long, or no user's
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from refcore.checkpoints import Download, hub_id, refuse_absent
+from refcore.errors import CheckpointError
+from refcore.nulls import without_nulls
 
 Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -23,11 +29,21 @@ SINGULAR: Mapping[str, str] = {
 
 
 class PluginConfig(BaseModel):
-    """Base of a plugin's config: unknown fields, NaN and infinity are refused; every field needs a description."""
+    """Base of a plugin's config: null is the default; unknown fields, NaN and infinity are refused.
+
+    Every field needs a description.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
     checkpoint_fields: ClassVar[tuple[str, ...]] = ("model",)
     """Fields that may name a checkpoint; fields that a class lacks are ignored."""
+    local_fields: ClassVar[Mapping[str, str]] = {}
+    """Field that names a file or folder of this machine -> how to come by one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, data: Any) -> Any:
+        return without_nulls(cls, data)
 
     def checkpoints(self) -> dict[str, str]:
         """Field -> the checkpoint it names: a hub id, a path, or WORLD:NAME for one that ships with a world."""
@@ -98,6 +114,46 @@ class Plugin(_Arithmetic, metaclass=PluginType):
         if config is not None and fields:
             raise TypeError("give a config or its fields, not both")
         self.config: Any = config if config is not None else self.Config(**fields)
+
+    requires: ClassVar[Mapping[str, str]] = {}
+    """Module that `load` imports from an extra -> how to install it."""
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """Raises what `load` and `read` would raise, as far as it can be told at once, before any model is loaded.
+
+        Here: a package of `requires` that is not installed, and a file or folder that the config names and that is not
+        there. Called before every run, and by `refcore config validate` and `refcore doctor`.
+
+        Args:
+            prompts: that will be read, as far as they are known.
+
+        Raises:
+            RefcoreError: naming the field or the package, with what to do.
+        """
+        for module, remedy in self.requires.items():
+            if find_spec(module) is None:
+                kind = SINGULAR.get(self.kind or "", "plugin")
+                raise CheckpointError(f'the {kind} "{self.name}" needs the package {module}: {remedy}')
+        local = self.config.local_fields
+        for name, remedy in local.items():
+            given = getattr(self.config, name)
+            if given is not None and not exists(expanduser(given)):
+                raise CheckpointError(
+                    f'{self.name}: {name} is "{given}", and there is no such file or folder; {remedy}'
+                )
+        for name, model in self.config.checkpoints().items():
+            if name not in local:
+                refuse_absent(model, f"{self.name}: {name}")
+
+    def downloads(self) -> dict[str, Download]:
+        """Checkpoint as the config names it -> what `load` reads of it; here, for each hub id."""
+        local = self.config.local_fields
+        named = [model for name, model in self.config.checkpoints().items() if name not in local]
+        return {model: Download() for model in named if hub_id(model) is not None}
+
+    def packaged(self) -> dict[str, Path]:
+        """Name -> file of the weights that an installed package brings."""
+        return {}
 
     def finish_reading(self) -> None:
         """Called once all prompts of a run are read; models that only encode text can be freed here.

@@ -11,8 +11,8 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Entry:
     summary: str
     distribution: str
     version: str
+    conversions: tuple[str, ...] = ()
+    """Those of `Plugin.conversions` that were given at registration, so that nothing is imported to list them."""
 
     @property
     def origin(self) -> str:
@@ -241,9 +243,12 @@ class Registry:
             others = [p for p in self._hooks.get_plugins() if p is not plugin]
             for kind in (*KINDS, PRESETS):
 
-                def register(name: str, target: Any, summary: str = "", kind: str = kind) -> None:
+                def register(
+                    name: str, target: Any, summary: str = "", conversions: Sequence[str] = (), kind: str = kind
+                ) -> None:
                     make = _preset_entry if kind == PRESETS else _entry
-                    collected.append(make(kind, name, target, summary, distribution, version))
+                    made = make(kind, name, target, summary, distribution, version)
+                    collected.append(replace(made, conversions=tuple(conversions)))
 
                 self._hooks.subset_hook_caller(f"register_{kind}", others)(register=register)
         except Exception as cause:

@@ -178,3 +178,20 @@ def test_a_config_takes_plugins_in_the_place_of_names() -> None:
 
 def test_a_plugin_shows_its_settings() -> None:
     assert repr(ToyReferee(seed=4)) == "ToyReferee(seed=4)"
+
+
+@pytest.mark.fault("4.6")
+@pytest.mark.parametrize("terms", [{"referees": []}, {"referees": None}, {}])
+def test_an_objective_alone_is_enough_for_a_run(terms: dict[str, Any]) -> None:
+    config = {"canvas": {"name": "pixel"}, "size": 8, "steps": 1, "device": "cpu", **terms}
+    result = refcore.invert("red", objective=referee_term("toy"), config=config)
+    assert [term.name for term in result.config.referees] == ["toy"]
+    by_prior = refcore.invert("red", objective=0.1 * prior_term("tv"), config=config)
+    assert [term.name for term in by_prior.config.priors] == ["tv"]
+
+
+@pytest.mark.fault("4.13")
+def test_a_plugin_of_another_kind_has_its_article() -> None:
+    affine = registry.get("augmentations", "affine")
+    with pytest.raises(RefcoreError, match="Affine is an augmentation; only referees and priors"):
+        as_objective(affine)

@@ -1,4 +1,4 @@
-"""Pages that mkdocs makes from what is installed: one for each plugin, one for all presets, one for the command line.
+"""Pages that mkdocs makes from what is installed: each plugin, all presets, the fields of a config, the command line.
 
 They are not written to the repository, so they cannot go stale: a plugin or preset that ships with refcore has its page
 in the next build.
@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 from typer.testing import CliRunner
 
 from refcore import registry
+from refcore.cli import describe
 from refcore.cli.app import app
 from refcore.cli.plugins import page
 from refcore.config import presets
@@ -26,7 +27,7 @@ SHIPPED = "refcore"
 """The distribution whose plugins get pages."""
 CHAPTERS = "Background"
 """The section of the navigation that a new page of docs/ joins."""
-PLUGINS, PRESETS, COMMANDS = "plugins", "presets.md", "commands.md"
+PLUGINS, PRESETS, COMMANDS, FIELDS = "plugins", "presets.md", "commands.md", "fields.md"
 PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "dumb"}
 """Environment variables that make help plain text."""
 STYLE = """\
@@ -76,7 +77,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def pages(docs: Path) -> dict[str, str]:
     """Path in the site's sources -> Markdown."""
     homes = _homes(docs)
-    found = {f"{PLUGINS}/index.md": _index(), PRESETS: _presets(), COMMANDS: _commands()}
+    found = {f"{PLUGINS}/index.md": _index(), PRESETS: _presets(), COMMANDS: _commands(), FIELDS: _fields()}
     for kind, name in _shipped():
         found[_path(kind, name)] = _plugin(kind, name, docs, homes.get(name))
     return found
@@ -175,6 +176,41 @@ def _presets() -> str:
         default = " (the default)" if name == presets.DEFAULT else ""
         lines += ["", f"## `{name}`{default}", "", "```yaml", shown.text.rstrip(), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _fields() -> str:
+    lines = [
+        "# The fields of a config",
+        "",
+        "Every field of a run, as `refcore config describe` prints them. `N` stands for an index, a label or a name: "
+        "`referees.N.weight` is `referees.0.weight` or `referees.clip.weight` on the command line. Null is the default "
+        "of a field that cannot be null itself. The fields under `config` are the plugin's own, on [its page]"
+        f"({PLUGINS}/index.md).",
+        "",
+        "A file may begin with `extends: NAME`, a preset or a YAML file relative to it, over which the rest is laid: "
+        "mappings field by field, all else replaced, and a mapping that names another plugin with all its fields.",
+    ]
+    for part in describe.parts():
+        lines += _part(part, f"`{part.path}`" if part.path else "The config", describe.EXAMPLES.get(part.path))
+        for row in part.rows:
+            if not part.path and row.path in describe.EXAMPLES:
+                lines += ["", f"`{row.path}`, for example:", "", "```yaml", describe.EXAMPLES[row.path], "```"]
+    lines += ["", "## Schedules", "", "A number that changes over the run. Steps are counted from 0."]
+    for part in describe.schedules():
+        lines += _part(part, f"`{part.path}`", describe.KIND_EXAMPLES.get(part.path))
+    return "\n".join(lines) + "\n"
+
+
+def _part(part: describe.Part, title: str, example: str | None) -> list[str]:
+    """A heading, what it is about, an example, and a table of fields."""
+    name = part.title.removeprefix(part.path)
+    lines = ["", f"### {title}{name}", "", part.about, ""]
+    if example and part.path and "." not in part.path:
+        lines += ["```yaml", example, "```", ""]
+    lines += ["| field | type | default | meaning |", "| --- | --- | --- | --- |"]
+    return lines + [
+        f"| `{row.path}` | {_cell(row.type)} | `{_cell(row.default)}` | {_cell(row.meaning)} |" for row in part.rows
+    ]
 
 
 def _commands() -> str:

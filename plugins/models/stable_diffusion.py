@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError, RefcoreError, article
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
 from refcore_plugins.models.score_distillation import (
     clean_of_noise,
@@ -259,7 +259,8 @@ def check_layout(folder: DiffusersFolder) -> None:
     """Raises CheckpointError, with what it found, unless the components are those of Stable Diffusion 1.x or 2.x."""
     if folder.pipeline is not None and folder.pipeline not in PIPELINES:
         raise CheckpointError(
-            f'"{folder.model}" is a {folder.pipeline}; expected Stable Diffusion 1.x or 2.x ({", ".join(PIPELINES)})'
+            f'"{folder.model}" is {article(str(folder.pipeline))}; '
+            f"expected Stable Diffusion 1.x or 2.x ({', '.join(PIPELINES)})"
         )
     text = folder.config("text_encoder")
     if "CLIPTextModel" not in text.get("architectures", ["CLIPTextModel"]):
@@ -270,7 +271,7 @@ def check_layout(folder: DiffusersFolder) -> None:
     unet = folder.config("unet")
     if unet.get("_class_name") != "UNet2DConditionModel":
         raise CheckpointError(
-            f'the UNet of "{folder.model}" is a {unet.get("_class_name")}; expected UNet2DConditionModel'
+            f'the UNet of "{folder.model}" is {article(str(unet.get("_class_name")))}; expected UNet2DConditionModel'
         )
     if unet.get("in_channels", 4) != unet.get("out_channels", 4):
         raise CheckpointError(

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTr
 from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
-from refcore.errors import CheckpointError
+from refcore.errors import CheckpointError, article
 from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
     CONVERT,
@@ -83,7 +83,7 @@ class TransformersFolder:
     def require(self, kinds: Collection[str]) -> None:
         """Raises CheckpointError unless the checkpoint's architecture is one of these."""
         if self.kind not in kinds:
-            raise CheckpointError(f'{self.plugin}: model "{self.model}" is a {self.kind}; {self.expected}')
+            raise CheckpointError(f'{self.plugin}: model "{self.model}" is {article(self.kind)}; {self.expected}')
 
     def load_model(self, architecture: Any, dtype: torch.dtype = torch.float32, attention: str | None = None) -> Any:
         """The model, frozen and in eval mode, on the CPU.

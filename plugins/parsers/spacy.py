@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from os.path import exists, expanduser
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -95,6 +98,7 @@ PLACES = _words("back background bottom center centre corner distance foreground
 """Nouns that name a part of the picture, "on the left", and no thing."""
 SKIPPED = frozenset({"between"})
 """Prepositions that relate more than two things."""
+REMEDY = "python -m spacy download en_core_web_sm, or set `model` to the folder of an English pipeline"
 PLURAL_TAGS = frozenset({"NNS", "NNPS"})
 
 
@@ -112,7 +116,15 @@ class Spacy(Parser):
         )
 
     name = "spacy"
+    requires = MappingProxyType({"spacy": 'pip install "refcore[spacy]"'})
     config: Config
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`: the model is looked for, too, and not loaded."""
+        super().check(prompts)
+        model = self.config.model
+        if not exists(expanduser(model)) and (not model.isidentifier() or find_spec(model) is None):
+            raise CheckpointError(f'the spaCy model "{model}" is not installed: {REMEDY}')
 
     def load(self) -> None:
         """See `Parser.load`."""
@@ -124,10 +136,7 @@ class Spacy(Parser):
         try:
             self._nlp = spacy.load(model, exclude=["ner", "senter"])
         except Exception as error:  # a folder that is not a pipeline fails in many ways: OSError, KeyError, msgpack's
-            raise CheckpointError(
-                f'spaCy cannot load the model "{model}" ({_line(error)}): python -m spacy download en_core_web_sm, or '
-                "set `model` to the folder of an English pipeline"
-            ) from error
+            raise CheckpointError(f'spaCy cannot load the model "{model}" ({_line(error)}): {REMEDY}') from error
         missing = [need for need in ("tagger", "parser", "lemmatizer") if need not in self._nlp.pipe_names]
         if missing:
             raise CheckpointError(f'the spaCy model "{model}" has no {", ".join(missing)}; use en_core_web_sm')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,7 +17,7 @@ from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize
+from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize, weights_file
 
 _LEAST_VARIANCE = 1e-4
 """Minimum variance of a feature map, relative to that of photographs; keeps the loss of flat maps finite."""
@@ -46,6 +48,15 @@ class Statistics(Prior):
     name = "statistics"
     space: ClassVar[Literal["latent", "image", "params"]] = "image"
     config: Config
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`: the package of the network's weights is looked for, too."""
+        super().check(prompts)
+        weights_file(self.config.weights)
+
+    def packaged(self) -> dict[str, Path]:
+        """See `Plugin.packaged`: the network's own weights."""
+        return {self.config.weights: weights_file(self.config.weights)}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Loads the network's early layers.

@@ -53,6 +53,7 @@ class Aesthetic(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"head": "refcore convert aesthetic-head SOURCE OUT writes one"})
         head: str = Field(description="File of the head, written by `refcore convert aesthetic-head`.")
         model: str = Field(
             "ViT-L-14-quickgelu",

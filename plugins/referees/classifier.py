@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import timm
@@ -59,6 +60,7 @@ class Classifier(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"weights": "name a safetensors file, or null for timm's own"})
         model: str = Field(
             description="A timm name with its tag (resnet50.a1_in1k), hf-hub:ORG/NAME or local-dir:FOLDER."
         )

@@ -67,6 +67,7 @@ class Hpsv2(TwoTowers):
     """
 
     class Config(TwoTowers.Config):
+        local_fields = MappingProxyType({"model": "refcore convert hpsv2-weights SOURCE OUT writes one"})
         model: str = Field(description="Folder written by `refcore convert hpsv2-weights`.")
 
     name = "hpsv2"

@@ -115,6 +115,7 @@ class ImageReward(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"model": "refcore convert image-reward-checkpoint SOURCE OUT writes one"})
         model: str = Field(description="Folder written by `refcore convert image-reward-checkpoint`.")
         tokenizer: str | None = Field(
             None,

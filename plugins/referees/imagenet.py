@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from pydantic import Field
@@ -12,7 +14,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
-from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize
+from refcore_plugins.models.efficientnet_lite import REMEDY, Weights, folded_network, normalize, weights_file
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 from refcore_plugins.models.preprocess import Fit
 
@@ -40,7 +42,20 @@ class Imagenet(Referee):
         free_text: bool = Field(True, description="Match prompts that name no class by meaning.")
 
     name = "imagenet"
+    requires = MappingProxyType({"efficientnet_lite_pytorch": REMEDY})
     score_unit = "probability"
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`; without free text, every prompt has to name a class."""
+        super().check(prompts)
+        weights_file(self.config.weights)
+        if not self.config.free_text:
+            for prompt in prompts:
+                target_of(prompt, ClassNames.known(), free_text=False)
+
+    def packaged(self) -> dict[str, Path]:
+        """See `Plugin.packaged`: the network's own weights."""
+        return {self.config.weights: weights_file(self.config.weights)}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`."""

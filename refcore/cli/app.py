@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from refcore.cli.options import ConfigFile, Json, LocalPlugins, Overrides, PluginsDir, PresetName, output_folder
+from refcore.cli.convert import ConvertCommand
+from refcore.cli.options import (
+    ConfigArgument,
+    ConfigFile,
+    Json,
+    LocalPlugins,
+    Overrides,
+    PluginsDir,
+    PresetName,
+    only_one,
+    output_folder,
+)
 from refcore.runs import rundir
 
 app = typer.Typer(
@@ -139,6 +150,7 @@ def presets(json: Json = False, plugins_dir: PluginsDir = None, local_plugins: L
 
 @config_app.command("show")
 def config_show(
+    file: ConfigArgument = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -149,12 +161,12 @@ def config_show(
     """Print a config with every default filled in."""
     from refcore.cli.config import show
 
-    show(preset, config, overrides or [], json)
+    show(only_one(file, config), preset, overrides or [], json)
 
 
 @config_app.command("validate")
 def config_validate(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config, the same as --config.")] = None,
+    file: ConfigArgument = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -162,10 +174,23 @@ def config_validate(
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Check a config, its plugins' fields included, without loading a model."""
+    """Check a config and what it needs (plugins' fields, files, packages, device), without loading a model."""
     from refcore.cli.config import validate
 
-    validate(file or config, preset, overrides or [], json)
+    validate(only_one(file, config), preset, overrides or [], json)
+
+
+@config_app.command("describe")
+def config_describe(
+    field: Annotated[
+        str | None, typer.Argument(metavar="FIELD", help="A field such as early_stop.min_delta, or a kind of schedule.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Describe the fields of a config: type, range, default, meaning and an example."""
+    from refcore.cli.describe import describe
+
+    describe(field, json)
 
 
 @config_app.command("schema")
@@ -266,7 +291,7 @@ def smoothness(
     run(source, prompts or [], overrides or [], seed, steps, views, noise, at, directions, radius, dtype, out, json)
 
 
-@app.command()
+@app.command(cls=ConvertCommand)
 def convert(
     conversion: Annotated[str, typer.Argument(metavar="CONVERSION", help="Conversion, such as blip2-itg.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The file to convert.")],

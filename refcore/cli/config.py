@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from refcore import registry
+from refcore.checkpoints import hub_id
 from refcore.cli.output import print_json, stdout
 from refcore.config import presets
 from refcore.config.run import RunConfig
@@ -13,7 +16,7 @@ from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError
 
 
-def show(preset_name: str | None, file: Path | None, overrides: list[str], as_json: bool) -> None:
+def show(file: Path | None, preset_name: str | None, overrides: list[str], as_json: bool) -> None:
     from refcore.engine.build import resolve
 
     config = resolve(presets.compose(preset_name, file, overrides))
@@ -24,14 +27,33 @@ def show(preset_name: str | None, file: Path | None, overrides: list[str], as_js
 
 
 def validate(file: Path | None, preset_name: str | None, overrides: list[str], as_json: bool) -> None:
+    """Prints what a valid config runs, and what its first run would download.
+
+    Raises:
+        RefcoreError: the config is wrong, or something that it needs is not here; all that can be told at once.
+    """
+    from refcore.diagnostics import doctor
     from refcore.engine.build import resolve
+    from refcore.engine.preflight import problems
 
     config = resolve(presets.compose(preset_name, file, overrides))
+    found = [" ".join(str(problem).split()) for problem in problems(config)]
+    if found and not as_json:
+        raise RefcoreError("; ".join(dict.fromkeys(found)))
+    missing = (
+        [] if found else [c for c in doctor.needed_checkpoints(config) if c.state == "missing" and hub_id(c.model)]
+    )
     terms = [use.name for use in (*config.referees, *config.priors)]
     if as_json:
-        print_json({"valid": True, "canvas": config.canvas.name, "terms": terms, "steps": config.steps})
-    else:
-        stdout.print(f"valid: {config.steps} steps of {', '.join(terms)} on {config.canvas.name}", markup=False)
+        about = {"canvas": config.canvas.name, "terms": terms, "steps": config.steps}
+        downloads = [checkpoint.model for checkpoint in missing]
+        print_json({"valid": not found, **about, "downloads": downloads, "problems": found})
+        if found:
+            raise typer.Exit(1)
+        return
+    stdout.print(f"valid: {config.steps} steps of {', '.join(terms)} on {config.canvas.name}", markup=False)
+    for checkpoint in missing:
+        stdout.print(f'not here yet: "{checkpoint.model}"; {checkpoint.remedy}', markup=False, soft_wrap=True)
 
 
 def schema(with_plugins: bool) -> None:

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
 
 from refcore import registry
-from refcore.cli.output import stdout
+from refcore.cli import output
 from refcore.errors import RefcoreError, unknown
+
+
+class ConvertCommand(TyperCommand):
+    """Its help lists the conversions that plugins gave at registration."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = f"Conversions: {', '.join(registered())}."
+        super().format_help(ctx, formatter)
+
+
+def registered() -> list[str]:
+    """The conversions that plugins gave at registration; nothing is imported."""
+    return [
+        f"{name}-{conversion}"
+        for kind in registry.KINDS
+        for name in registry.names(kind)
+        for conversion in registry.entry(kind, name).conversions
+    ]
 
 
 def run(conversion: str, source: Path, out: Path) -> None:
@@ -18,7 +39,7 @@ def run(conversion: str, source: Path, out: Path) -> None:
                 continue
             conversions = registry.get(kind, plugin).conversions
             if name in conversions:
-                stdout.print(f"wrote {conversions[name](source, out)}", soft_wrap=True)
+                output.stdout.print(f"wrote {conversions[name](source, out)}", soft_wrap=True)
                 return
     raise unknown("conversion", conversion, offered())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,14 @@ def run(
 
     with without_garbage_collection():
         # From here on torch is needed; a mistake on the command line has been reported before.
-        from refcore.runs.observers import Progress
+        from refcore.runs.observers import Lines, Progress
         from refcore.runs.run import Run
 
         road = Run(
             config,
             out=out,
             parent=None if out is not None else RUNS,
-            observers=[Progress()],
+            observers=[Progress() if sys.stderr.isatty() else Lines()],
             preset=presets.name_of(preset_name, config_file),
         )
         engine = road.load()

@@ -39,11 +39,26 @@ def output_folder(text: str) -> Path:
     return Path(text)
 
 
+def only_one(argument: Path | None, option: Path | None) -> Path | None:
+    """The config file, given as an argument or as `--config`.
+
+    Raises:
+        RefcoreError: both were given.
+    """
+    if argument is not None and option is not None:
+        raise RefcoreError(f'both "{argument}" and --config "{option}" were given; expected one of them')
+    return argument or option
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PresetName = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset; see `refcore presets`.")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A YAML config, such as a run's config.yaml.")
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="A YAML config, such as a run's config.yaml; with --preset, laid over that."
+    ),
 ]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="A YAML config, the same as --config.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, as in referees.0.weight=0.5. Repeatable."),

@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
@@ -18,10 +19,21 @@ _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >
 
 
 def list_plugins(check: bool, as_json: bool) -> None:
+    """Prints a line for each plugin.
+
+    Raises:
+        typer.Exit: with status 1, if `check` finds a broken one; they are all printed before.
+    """
     rows = registry.rows(check)
     if as_json:
         print_json([row.to_dict() for row in rows])
-        return
+    else:
+        _print_list(rows, check)
+    if check and any(row.error for row in rows):
+        raise typer.Exit(1)
+
+
+def _print_list(rows: list[registry.Row], check: bool) -> None:
     columns = ["name", "kind", "version", "distribution", "summary"] + (["fields"] if check else [])
     lines = []
     for row in rows:

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from refcore import images, registry
-from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, warn
 from refcore.config import presets
 from refcore.config.panel import Labelled
 from refcore.config.run import RunConfig
-from refcore.config.terms import RefereeTerm, Witness
+from refcore.config.terms import UNWANTED, RefereeTerm, Witness
 from refcore.errors import RefcoreError, unknown
 from refcore.prompts import problem_of
 
@@ -29,19 +28,25 @@ def run(
         raise RefcoreError(f"the prompt {problem}")
     config = presets.compose(preset_name, config_file, overrides)
     chosen = choose(config, wanted)
+    negated = {own.label for own in config.panel.referees if not own.term.wanted}
+    unwanted = [entry.label for entry in chosen if entry.label in negated]
     pixels = images.read(image)
 
     from refcore.engine.loading import load_panel  # torch, after the mistakes of a command line
 
-    with needed_by(presets.name_of(preset_name, config_file)):
+    with presets.needed_by(presets.name_of(preset_name, config_file)):
         panel = load_panel(replace(config.panel, samples=[(prompt, 0)], referees=(), witnesses=chosen, chunk=None))
     for warning in panel.warnings:
         warn(warning)
     scores = {label: float(values[0]) for label, values in panel.scores(pixels[None].to(panel.device)).items()}
     if as_json:
-        print_json({"image": str(image), "prompt": prompt, "scores": scores, "units": panel.units})
+        about = {"image": str(image), "prompt": prompt}
+        print_json({**about, "scores": scores, "units": panel.units, "unwanted": unwanted})
     else:
-        rows = [(label, f"{score:.4f}", panel.units[label]) for label, score in scores.items()]
+        rows = [
+            (label, f"{score:.4f}", panel.units[label] + (f" ({UNWANTED})" if label in unwanted else ""))
+            for label, score in scores.items()
+        ]
         print_table(["referee", "score", "unit"], rows)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from refcore.checkpoints import needed_by
 from refcore.cli.output import print_json, print_table, stdout
 from refcore.config import presets
 from refcore.errors import RefcoreError, unknown
@@ -60,7 +59,7 @@ def run(
     # Imported here: it loads torch and scipy, and mistakes on the command line are reported before.
     from refcore.diagnostics.smoothness import measure_smoothness
 
-    with needed_by(source if source in presets.names() else None):
+    with presets.needed_by(source if source in presets.names() else None):
         report = measure_smoothness(config, **numbers, at=at, directions=directions, radius=radius, dtype=dtype)  # type: ignore[arg-type]
     found = {**report.to_dict(), "versions": rundir.versions()}
     if out is not None:

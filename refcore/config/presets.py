@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from refcore import registry
+from refcore import checkpoints, registry
 from refcore.config.run import RunConfig
 from refcore.config.settings import Settings, load_yaml, override, parse_yaml, read_text
-from refcore.errors import RefcoreError, unknown
+from refcore.errors import ParseError, RefcoreError, unknown
 
 DEFAULT = "playground"
 """The preset of runs that name none."""
+EXTENDS = ("extends", "preset")
+"""Keys of a config file that name the preset or file that it is laid over; the second is another word for the first."""
+PROMPTS = "# Prompts: "
+"""Begins the comment of a preset's file that says which prompts it is for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Preset:
     version: str = ""
     registered: str = ""
     """The summary given at registration, or ""."""
+    folder: Path | None = None
+    """Where its file lies; None for refcore's own."""
 
     @property
     def summary(self) -> str:
@@ -35,8 +42,18 @@ class Preset:
         return self.registered or (first.removeprefix("#").strip() if first.startswith("#") else "")
 
     @property
+    def prompts(self) -> str:
+        """Which prompts it is for, and where to go with others: the file's comment `# Prompts: ...`, or ""."""
+        lines = [line.removeprefix(PROMPTS) for line in self.text.splitlines() if line.startswith(PROMPTS)]
+        return " ".join(lines)
+
+    @property
     def settings(self) -> Settings:
-        return parse_yaml(self.text, f'preset "{self.name}"')
+        """Those of its file, laid over what it extends."""
+        return _laid(_layers(self._layer()))
+
+    def _layer(self) -> _Layer:
+        return _Layer(self.name, parse_yaml(self.text, f'preset "{self.name}"'), self.folder, self.name)
 
 
 Source = RunConfig | Mapping[str, Any] | str | Path
@@ -46,33 +63,136 @@ Source = RunConfig | Mapping[str, Any] | str | Path
 def compose(
     preset: str | None = None, config: Source | None = None, overrides: Iterable[str] = (), **fields: Any
 ) -> RunConfig:
-    """The config of a run: a preset (DEFAULT if neither is given) or a config, then overrides, then `fields`.
+    """The config of a run: a preset (DEFAULT if neither is given), a config, then overrides, then `fields`.
 
     Args:
         preset: name of a preset.
-        config: a config, its settings, or the path of a YAML file.
+        config: a config, its settings, or the path of a YAML file; with a preset, it is laid over that.
         overrides: assignments such as `referees.0.weight=0.5`, applied in order.
         fields: whole fields, such as `prompts`, that replace those of the config.
 
     Raises:
-        RefcoreError: both a preset and a config were given, the preset is unknown, or the file cannot be read.
+        RefcoreError: the preset is unknown, the file cannot be read, or files extend each other in a circle.
         ConfigError: the config is wrong.
     """
-    if preset is not None and config is not None:
-        given = f'the config file "{config}"' if isinstance(config, (str, Path)) else "a config"
-        raise RefcoreError(f'both the preset "{preset}" and {given} were given; expected one of them')
-    if config is None:
-        settings = get(preset or DEFAULT).settings
-    elif isinstance(config, (str, Path)):
-        settings = load_yaml(config)
-    else:
-        settings = config.settings() if isinstance(config, RunConfig) else dict(config)
+    settings = _laid(_given(preset, config))
     return RunConfig.from_settings({**override(settings, overrides), **fields})
 
 
+def load(path: str | Path) -> Settings:
+    """The settings of a YAML file, laid over what it `extends`.
+
+    Raises:
+        RefcoreError: as for `compose`.
+    """
+    return _laid(_given(None, path))
+
+
 def name_of(preset: str | None, config: Source | None) -> str | None:
-    """The name of the preset that `compose` uses; None if it uses a config."""
-    return preset if config is not None else preset or DEFAULT
+    """The name of the preset that `compose` begins with; None if it begins with a config."""
+    return _given(preset, config)[0].preset
+
+
+@contextmanager
+def needed_by(preset: str | None) -> Iterator[None]:
+    """Names the preset in the errors of missing checkpoints, and says what it is for where a prompt cannot be read."""
+    try:
+        with checkpoints.needed_by(preset):
+            yield
+    except ParseError as error:
+        meant = get(preset).prompts if preset is not None else ""
+        if not meant:
+            raise
+        raise ParseError(f"{meant} ({error.reason})", error.reason) from error
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The settings of one preset, file or mapping, before what they extend is laid under them."""
+
+    name: str
+    """For messages."""
+    settings: Settings
+    folder: Path | None = None
+    """Whose files it names; None: the working directory."""
+    preset: str | None = None
+    """Its name, where it is one."""
+    file: Path | None = None
+
+
+def _given(preset: str | None, config: Source | None) -> list[_Layer]:
+    """What a run is given, the lowest layer first."""
+    lower = _layers(get(preset or DEFAULT)._layer()) if preset is not None or config is None else []
+    if config is None:
+        return lower
+    if isinstance(config, (str, Path)):
+        top = _file(Path(config))
+    else:
+        top = _Layer("the config", config.settings() if isinstance(config, RunConfig) else dict(config))
+    return [*lower, *_layers(top)]
+
+
+def _layers(top: _Layer) -> list[_Layer]:
+    """A layer and all that it extends, the lowest first.
+
+    Raises:
+        RefcoreError: a circle, or a name that is neither a preset nor a file.
+    """
+    found = [top]
+    while (base := _extended(found[-1])) is not None:
+        if any((layer.preset, layer.file) == (base.preset, base.file) for layer in found):
+            circle = " extends ".join(layer.name for layer in (*found, base))
+            raise RefcoreError(f"{circle}: a circle; remove one `extends`")
+        found.append(base)
+    return found[::-1]
+
+
+def _extended(layer: _Layer) -> _Layer | None:
+    """What a layer is laid over; None for nothing."""
+    given = {key: layer.settings[key] for key in EXTENDS if layer.settings.get(key) is not None}
+    if not given:
+        return None
+    if len(given) > 1:
+        raise RefcoreError(f"{layer.name}: both {' and '.join(given)} are given; expected one of them")
+    (key, base), *_ = given.items()
+    if not isinstance(base, (str, Path)):
+        raise RefcoreError(f"{layer.name}: {key} is {base!r}; expected the name of a preset, or a YAML file")
+    if str(base) in names():
+        return get(str(base))._layer()
+    path = (layer.folder or Path()) / Path(base).expanduser()
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise RefcoreError(f"{layer.name}: {key}: {unknown('preset', str(base), names())}; and there is no such file")
+    return _file(path)
+
+
+def _file(path: Path) -> _Layer:
+    return _Layer(f'"{path}"', load_yaml(path), path.parent, None, path.resolve())
+
+
+def _laid(layers: list[_Layer]) -> Settings:
+    """The settings of layers, each over those before it."""
+    settings: Settings = {}
+    for layer in layers:
+        settings = _over(settings, {key: value for key, value in layer.settings.items() if key not in EXTENDS})
+    return settings
+
+
+def _over(base: Settings, top: Mapping[str, Any]) -> Settings:
+    """`top` laid over `base`: mappings field by field, all else replaced.
+
+    A mapping that names another plugin, combiner or kind of schedule replaces the one below it, whose fields it lacks.
+    """
+    laid = dict(base)
+    for key, value in top.items():
+        below = base.get(key)
+        mappings = isinstance(value, Mapping) and isinstance(below, Mapping)
+        laid[key] = _over(dict(below or {}), value) if mappings and not _another(below, value) else value
+    return laid
+
+
+def _another(below: Any, value: Any) -> bool:
+    """Whether a mapping is of another plugin or kind than the one below it."""
+    return any(tag in value and value[tag] != below.get(tag) for tag in ("name", "kind"))
 
 
 def names() -> list[str]:
@@ -99,7 +219,8 @@ def get(name: str) -> Preset:
         return Preset(name, (_folder() / f"{name}.yaml").read_text("utf-8"), version=metadata.version("refcore"))
     (claim,) = claims
     text = read_text(claim.target, f'preset "{name}" (from {claim.origin})')
-    return Preset(name, text, claim.distribution, claim.version, claim.summary)
+    folder = Path(claim.target).parent if isinstance(claim.target, (str, Path)) else None
+    return Preset(name, text, claim.distribution, claim.version, claim.summary, folder)
 
 
 def _folder() -> Any:

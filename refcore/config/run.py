@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from refcore.config.combine import Combine, ConflictAware, NormBalance, Sum
+from refcore.config.labels import labels
 from refcore.config.optimize import Best, EarlyStop, Ema, Optimizer
 from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import Schedule, extremes
@@ -184,15 +185,7 @@ class RunConfig(Section):
     @property
     def _labels(self) -> list[str]:
         terms: Sequence[BaseTerm] = [*self.referees, *self.priors, *self.witnesses]
-        taken = {term.label for term in terms if term.label}
-        labels = []
-        for term in terms:
-            label, n = term.label or term.name, 2
-            while not term.label and label in taken:
-                label, n = f"{term.name}-{n}", n + 1
-            taken.add(label)
-            labels.append(label)
-        return labels
+        return labels((term.name, term.label) for term in terms)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -225,8 +218,8 @@ class RunConfig(Section):
                 guess = nearest(group, groups)
                 hint = f'; did you mean "{guess}"?' if guess else ""
                 yield f'{field}: unknown view group "{group}"; known: {", ".join(sorted(groups))}{hint}'
-        labels = Counter(term.label for term in (*self.referees, *self.priors, *self.witnesses) if term.label)
-        for label, times in labels.items():
+        given = Counter(term.label for term in (*self.referees, *self.priors, *self.witnesses) if term.label)
+        for label, times in given.items():
             if times > 1:
                 yield f'the label "{label}" is given to {times} terms; labels must be unique'
         for i, term in enumerate(self.referees):

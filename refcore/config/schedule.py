@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from refcore.config.section import Section
 
 LARGEST = 1e30
 """Largest number of a schedule, by magnitude: float32 ends at 3e38, and numbers are multiplied with others."""
@@ -14,9 +16,7 @@ SAMPLES = 10_000
 """Steps at which a sum or product of schedules is looked at for its extremes."""
 
 
-class _Kind(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class _Kind(Section):
     def at(self, step: int, steps: int) -> float:
         """The value at `step`, counted from 0, of a run of `steps`."""
         raise NotImplementedError
@@ -85,10 +85,9 @@ class WarmupCosine(_Kind):
         return self.model_copy(update={"peak": self.peak * factor, "end": self.end * factor})
 
 
-class Piece(BaseModel):
+class Piece(Section):
     """One piece of a piecewise schedule."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     until: int | None = Field(None, ge=1, description="First step after this piece; null for the last piece.")
     value: Schedule = Field(description="A number or a schedule, with steps counted from the start of the run.")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from refcore.config.labels import labels
 from refcore.config.yaml_text import CHARACTERS, DEPTH, read_yaml, write_yaml
 from refcore.errors import RefcoreError
+from refcore.registry import as_plugin_use
 
 Settings = dict[str, Any]
+TERMS = ("referees", "priors", "witnesses")
+"""The lists whose labels are told apart together."""
 
 
 def load_yaml(path: str | Path) -> Settings:
@@ -46,8 +50,9 @@ def parse_yaml(text: str, source: str) -> Settings:
 def override(settings: Settings, assignments: Iterable[str]) -> Settings:
     """A copy of `settings` with assignments such as `referees.0.weight=0.5` applied in order.
 
-    Each part of a path is a key or a list index; `+`, or the index one past the end, appends. The
-    value is YAML: `3`, `true`, `null`, `[a, b]`, `{name: tv, weight: 0.1}`, or a bare string.
+    Each part of a path is a key, or the element of a list: its index, its label or name, or `+` (also the index one
+    past the end) to append. A list that is absent is made. The value is YAML: `3`, `true`, `null`, `[a, b]`,
+    `{name: tv, weight: 0.1}`, or a bare string.
 
     Raises:
         RefcoreError: an assignment has no "=", a value is not YAML, or a path leads through a value without such an
@@ -55,8 +60,10 @@ def override(settings: Settings, assignments: Iterable[str]) -> Settings:
 
     >>> override({"referees": [{"weight": 1.0}]}, ["referees.0.weight=0.5"])
     {'referees': [{'weight': 0.5}]}
-    >>> override({"priors": [{"name": "sds"}]}, ["priors.+={name: tv}"])
-    {'priors': [{'name': 'sds'}, {'name': 'tv'}]}
+    >>> override({"priors": [{"name": "sds"}]}, ["priors.+={name: tv}", "priors.sds.weight=2"])
+    {'priors': [{'name': 'sds', 'weight': 2}, {'name': 'tv'}]}
+    >>> override({}, ["priors.+={name: tv}"])
+    {'priors': [{'name': 'tv'}]}
     """
     settings = copy.deepcopy(settings)
     for assignment in assignments:
@@ -91,13 +98,13 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
         last = depth == len(path) - 1
         here = ".".join(path[:depth]) or "the config"
         if isinstance(node, list):
-            key: Any = _index(node, part, here)
+            key: Any = _index(node, part, here, _labels(settings, node))
             if key == len(node):
                 node.append(None if last else {})
         elif isinstance(node, dict):
             key = part
             if not last and node.get(key) is None:
-                node[key] = {}
+                node[key] = [] if path[depth + 1] == "+" else {}
         else:
             raise RefcoreError(f'--set {".".join(path)}: {here} is {_kind(node)} and has no "{part}"')
         if last:
@@ -106,15 +113,37 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
             node = node[key]
 
 
-def _index(node: list[Any], part: str, here: str) -> int:
+def _index(node: list[Any], part: str, here: str, known: Sequence[str]) -> int:
     if part == "+":
         return len(node)
     if part.isdecimal() and len(part) < 10 and int(part) <= len(node):
         return int(part)
+    if part in known:
+        return known.index(part)
     have = f"0 to {len(node) - 1}" if node else "none"
+    named = f", a label ({', '.join(filter(None, known))})" if any(known) else ""
     raise RefcoreError(
-        f'{here} has no element "{_short(part)}"; expected an index of the list ({have}), or + to append'
+        f'{here} has no element "{_short(part)}"; expected an index of the list ({have}){named}, or + to append'
     )
+
+
+def _labels(settings: Settings, node: list[Any]) -> list[str]:
+    """The label of each element of a list, "" for one without a name; those of terms are told apart as in a run."""
+    lists = [settings[kind] for kind in TERMS if isinstance(settings.get(kind), list)]
+    terms = lists if any(own is node for own in lists) else [node]
+    named = [_named(element) for own in terms for element in own]
+    found = [label if name or given else "" for label, (name, given) in zip(labels(named), named, strict=True)]
+    start = sum(len(own) for own in terms[: next(i for i, own in enumerate(terms) if own is node)])
+    return found[start : start + len(node)]
+
+
+def _named(element: Any) -> tuple[str, str | None]:
+    """(name, label) of a list's element, as far as it has them."""
+    element = as_plugin_use(element)
+    if not isinstance(element, dict):
+        return "", None
+    name, label = element.get("name"), element.get("label")
+    return str(name or ""), str(label) if label else None
 
 
 def _kind(value: Any) -> str:

@@ -11,6 +11,8 @@ from refcore.config.section import Section
 from refcore.registry import as_plugin_use
 
 PROMPT = "{prompt}"
+UNWANTED = "not wanted: low is good"
+"""Marks the score of a referee with `wanted: false`, whose question is the same as that of any other."""
 
 
 def _window(window: tuple[int, int | None]) -> tuple[int, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import torch
 
-from refcore.checkpoints import EMBEDDED, embedded, resolve
+from refcore import registry
+from refcore.checkpoints import EMBEDDED, Download, embedded, hub_id, resolve
 from refcore.config.run import RunConfig
 from refcore.engine import memory
-from refcore.engine.build import plugin_config, uses
+from refcore.engine.build import uses
 from refcore.engine.loading import pick_device
-from refcore.errors import RefcoreError
+from refcore.errors import CheckpointError, RefcoreError
+from refcore.plugin import Plugin
 from refcore.runs.rundir import LIBRARIES, versions
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -26,23 +28,28 @@ BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 SKIPPED = ("safety_checker", ".fp16.", "non_ema")
 """Substrings of the names of files that no plugin loads."""
 
-State = Literal["embedded", "here", "cached", "missing"]
+State = Literal["embedded", "here", "package", "cached", "missing"]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint named by a config, or embedded in refcore."""
+    """A checkpoint named by a config, brought by a package, or embedded in refcore."""
 
     model: str
     """As written in the config."""
     used_by: tuple[str, ...]
     """Dotted fields of the config that name it."""
     state: State
-    """embedded: ships with refcore. here: a folder or file. cached: in the hub's cache. missing: to be downloaded."""
+    """embedded: ships with refcore. here: a folder or file. package: an installed package brings it. cached: in the
+    hub's cache. missing: to be made or downloaded."""
     parameters: int | None
     """Number of parameters; None if they cannot be counted."""
     bytes: int | None
     """Size of its weights on disk; None if unknown."""
+    reading: int = 0
+    """Parameters that only read the prompts, and are dropped after that."""
+    remedy: str = ""
+    """Where it is missing: how to come by it."""
 
     def in_memory(self, dtype: torch.dtype) -> int | None:
         """Bytes of its weights when loaded in `dtype`; None if unknown."""
@@ -76,11 +83,60 @@ def needed_checkpoints(config: RunConfig) -> list[Checkpoint]:
     Raises:
         RefcoreError: the config names an unknown or broken plugin.
     """
-    found: dict[str, list[str]] = {}
-    for field, kind, use in uses(config):
-        for name, model in plugin_config(kind, use, field).checkpoints().items():
-            found.setdefault(model, []).append(f"{field}.config.{name}")
-    return [_found(model, tuple(fields)) for model, fields in found.items()]
+    needs: dict[str, _Need] = {}
+    for where, kind, use in uses(config):
+        plugin: Plugin = registry.create(kind, use.name, use.config, where)
+        own, downloads = plugin.config, plugin.downloads()
+        for name, model in own.checkpoints().items():
+            need = needs.setdefault(model, _Need(own.local_fields.get(name, "")))
+            need.used_by.append(f"{where}.config.{name}")
+            need.add(downloads.get(model))
+        try:
+            packaged = plugin.packaged()
+        except CheckpointError:  # its package is missing, which `problems` reports
+            packaged = {}
+        for name, file in packaged.items():
+            needs.setdefault(name, _Need(file=file)).used_by.append(where)
+    return [_needed(model, need) for model, need in needs.items()]
+
+
+@dataclass
+class _Need:
+    """What is wanted of one checkpoint, by all of its users together."""
+
+    local: str = ""
+    """How to come by it, for a file of this machine."""
+    file: Path | None = None
+    """Where a package has it."""
+    download: Download | None = None
+    used_by: list[str] = field(default_factory=list)
+
+    def add(self, download: Download | None) -> None:
+        if download is not None:
+            self.download = download if self.download is None else self.download | download
+
+
+def _needed(model: str, need: _Need) -> Checkpoint:
+    used_by = tuple(need.used_by)
+    if need.file is not None:
+        found = replace(_found(str(need.file), used_by), model=model, state="package")
+        # A file in another format than safetensors: taken as float32.
+        return found if found.parameters is not None or not found.bytes else replace(found, parameters=found.bytes // 4)
+    found = _found(model, used_by)
+    if found.state != "missing":
+        return found
+    if need.download is not None:
+        parts, dropped = need.download.parts, need.download.reading
+        reading = sum(n for part, n in parts.items() if part in dropped)
+        found = replace(found, parameters=sum(parts.values()) if parts else None, reading=reading)
+    repository = hub_id(model)
+    if need.local:
+        remedy = need.local
+    elif need.download is None or repository is None:
+        remedy = "its library looks for it at the first run, and may download it"
+    else:
+        remedy = f"the first run downloads it, or now: {need.download.command(repository)}"
+    return replace(found, remedy=remedy)
 
 
 def weights_in_memory(checkpoints: Iterable[Checkpoint], dtype: torch.dtype) -> int | None:

@@ -49,6 +49,36 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def thresholds(term: RefereeTerm, config: Any, prompts: Sequence[str], field: str) -> tuple[float, ...] | None:
+    """[B] loss at which a referee is satisfied with the sample of each prompt; None without `satisfied_at`.
+
+    Args:
+        term: of the config.
+        config: the referee's own.
+        prompts: [B].
+        field: of the term, for messages.
+
+    Raises:
+        RefcoreError: a calibration that cannot be read, or that lacks this referee or a prompt.
+    """
+    settings = term.satisfied_at
+    if settings is None:
+        return None
+    if settings.calibration is None or settings.quantile is None:
+        assert settings.loss is not None
+        return (settings.loss,) * len(prompts)
+    where = f'{field}.satisfied_at: "{settings.calibration}"'
+    own = config.model_dump(mode="json")
+    curve = Calibration.read(settings.calibration).curve(term.name, own, term.prompt, term.wanted, where)
+    quantile, by_prompt = settings.quantile, settings.per == "prompt"
+    return tuple(curve.of(quantile, prompt if by_prompt else None) for prompt in prompts)
+
+
+def prompts_of(config: PanelConfig) -> list[str]:
+    """[B] the prompt of each sample."""
+    return [prompt for prompt, _ in config.samples]
+
+
 def load_panel(config: PanelConfig, models: Models | None = None) -> Panel:
     """The referees and witnesses of a config, loaded, with the prompts read and the chunks planned.
 
@@ -158,7 +188,7 @@ class Loader:
             prompt_index=index,
             autocast=self._autocast(term),
             term=term,
-            satisfied_at=self._satisfied_at(referee, term, field),
+            satisfied_at=thresholds(term, referee.config, prompts_of(self.config), field),
             phrases=phrases,
         )
 
@@ -211,29 +241,15 @@ class Loader:
 
     def _sentences(self, parser: Parser, label: str) -> list[tuple[str, ...]]:
         """[B] phrases of each sample's prompt, and a note of what they are."""
-        prompts = [prompt for prompt, _ in self.config.samples]
+        prompts = prompts_of(self.config)
         try:
             phrases = {prompt: checks.parse(parser, prompt).sentences() for prompt in dict.fromkeys(prompts)}
         except ParseError as error:
-            raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}') from error
+            raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}', error.reason) from error
         by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
         for prompt, own in phrases.items():
             self.notes.append(f'"{label}", "{_short(prompt)}": its phrases, by {by}: {"; ".join(own)}')
         return [phrases[prompt] for prompt in prompts]
-
-    def _satisfied_at(self, referee: Referee, term: RefereeTerm, field: str) -> tuple[float, ...] | None:
-        """[B] loss at which a referee is satisfied with each sample."""
-        settings = term.satisfied_at
-        if settings is None:
-            return None
-        if settings.calibration is None or settings.quantile is None:
-            assert settings.loss is not None
-            return (settings.loss,) * len(self.config.samples)
-        own = referee.config.model_dump(mode="json")
-        where = f'{field}.satisfied_at: "{settings.calibration}"'
-        curve = Calibration.read(settings.calibration).curve(term.name, own, term.prompt, term.wanted, where)
-        quantile, by_prompt = settings.quantile, settings.per == "prompt"
-        return tuple(curve.of(quantile, prompt if by_prompt else None) for prompt, _ in self.config.samples)
 
     def _texts(self, template: str) -> tuple[list[str], tuple[int, ...]]:
         """The distinct texts that a prompt template gives, and [B] the text of each sample."""

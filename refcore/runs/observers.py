@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
 from refcore.runs.result import Result
@@ -15,6 +17,12 @@ Record = dict[str, Any]
 """A step as plain numbers, `StepResult.record()`."""
 REFRESH_SECONDS = 0.2
 """Shortest time between two updates of the progress bar."""
+LINE_SECONDS = 10.0
+"""Shortest time between two lines in a log."""
+PATIENCE_SECONDS = 3.0
+"""Loading that takes longer is worth a line."""
+CLEAR = "\x1b[K"
+"""Erases a terminal's line from the cursor on."""
 
 
 class Observer:
@@ -22,6 +30,9 @@ class Observer:
 
     An exception from a method ends the run as one of a plugin does: what was made is kept.
     """
+
+    def before_load(self, config: RunConfig) -> None:
+        """Called before the models are loaded."""
 
     def on_load(self, engine: Engine) -> None:
         """Called once the models are loaded, before the start is made."""
@@ -36,7 +47,7 @@ class Observer:
         """Called once the result is complete, however the run ended."""
 
     def on_exit(self) -> None:
-        """Called last, whatever happened, to give back what the observer holds."""
+        """Called last, whatever happened (also when nothing could be loaded), to give back what the observer holds."""
 
 
 class Callback(Observer):
@@ -55,6 +66,12 @@ class Progress(Observer):
     def __init__(self) -> None:
         self._bar: Any = None
         self._shown = 0.0
+
+    def before_load(self, config: RunConfig) -> None:
+        self._write(f"{loading(config)} ...")
+
+    def on_load(self, engine: Engine) -> None:
+        self._write(CLEAR)
 
     def on_start(self, inversion: Inversion) -> None:
         if not sys.stderr.isatty():
@@ -76,6 +93,88 @@ class Progress(Observer):
     def on_exit(self) -> None:
         if self._bar is not None:
             self._bar.stop()
+        else:
+            self._write(CLEAR)
+
+    def _write(self, text: str) -> None:
+        """Writes over the last line of a terminal."""
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{text}")
+            sys.stderr.flush()
+
+
+class Lines(Observer):
+    """A line of text now and then, for logs: what is being loaded, how many steps are done, how long the rest takes."""
+
+    def __init__(
+        self,
+        say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True),
+        every: float = LINE_SECONDS,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        """
+        Args:
+            say: takes each line; by default it is printed on stderr.
+            every: shortest time in seconds between two lines of steps, and before the first one.
+            patience: seconds of loading after which a line says so; 0: at once, and once more when all is loaded.
+        """
+        self._say, self._every, self._patience = say, every, patience
+        self._timer: threading.Timer | None = None
+        self._began = self._said = 0.0
+        self._first = 0
+
+    def before_load(self, config: RunConfig) -> None:
+        self._began = time.monotonic()
+        if not self._patience:
+            self._say(loading(config))
+            return
+        self._timer = threading.Timer(self._patience, self._say, [loading(config)])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def on_load(self, engine: Engine) -> None:
+        self.on_exit()
+        if not self._patience:
+            self._say(f"loaded in {time.monotonic() - self._began:.1f} s")
+
+    def on_start(self, inversion: Inversion) -> None:
+        self._began = self._said = time.monotonic()
+        self._first, self._steps = inversion.step, inversion.config.steps
+
+    def on_step(self, step: StepResult, record: Record) -> None:
+        now = time.monotonic()
+        if now - self._said < self._every:
+            return
+        self._said = now
+        done = record["step"] + 1
+        each = (now - self._began) / (done - self._first)
+        left = _duration(each * (self._steps - done))
+        self._say(f"step {done} of {self._steps}, {each:.2g} s a step, {left} left: {mean_losses(record)}")
+
+    def on_exit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def loading(config: RunConfig) -> str:
+    """What is loaded for a run, in a line.
+
+    >>> loading(RunConfig.from_settings({"canvas": {"name": "pixel"}, "referees": [{"name": "clip"}] * 2}))
+    'loading pixel, clip'
+    """
+    terms = [use.name for use in (config.canvas, *config.referees, *config.priors, *config.witnesses)]
+    return f"loading {', '.join(dict.fromkeys(terms))}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the unit that a reader would take.
+
+    >>> _duration(8.2), _duration(300), _duration(9000)
+    ('8 s', '5 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def mean_losses(record: Record) -> str:

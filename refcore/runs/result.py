@@ -12,6 +12,7 @@ from torch import Tensor
 
 from refcore import images as files
 from refcore.config.run import RunConfig
+from refcore.config.terms import UNWANTED
 from refcore.contracts.judge import Judge, Verdict
 from refcore.engine.checks import Call
 from refcore.engine.inversion import Inversion
@@ -85,7 +86,7 @@ class Result:
     checkpoints: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name -> digest of every embedded or local checkpoint."""
     panel: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """referees and witnesses (labels), units, device, chunks, halved."""
+    """referees and witnesses (labels), unwanted (labels whose score should be low), units, device, chunks, halved."""
 
     @property
     def stopped(self) -> str | None:
@@ -119,7 +120,7 @@ class Result:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """(header, one row a sample): prompt, seed, score by each referee and witness, and the verdict if any has one.
 
-        Scores have three digits, and are blank where a sample lacks one.
+        Scores have three digits, and are blank where a sample lacks one. Those that should be low are marked.
         """
         labels = list(dict.fromkeys(label for sample in self.samples for label in sample.scores))
         judged = any(sample.verdict is not None for sample in self.samples)
@@ -127,7 +128,9 @@ class Result:
         for sample in self.samples:
             scores = [f"{sample.scores[label]:.3f}" if label in sample.scores else "" for label in labels]
             rows.append([sample.prompt, str(sample.seed), *scores, *([verdict_text(sample)] if judged else [])])
-        return ["prompt", "seed", *labels, *(["verdict"] if judged else [])], rows
+        unwanted = self.panel.get("unwanted", ())
+        heads = [f"{label} ({UNWANTED})" if label in unwanted else label for label in labels]
+        return ["prompt", "seed", *heads, *(["verdict"] if judged else [])], rows
 
     def save(self, folder: str | Path) -> Path:
         """Writes the images, `config.yaml`, `history.jsonl` and `result.json`, as `invert(..., out=folder)` does.
@@ -165,7 +168,7 @@ class Result:
             "finished": self.error is None,
             "stopped": self.stopped,
             "steps": self.steps,
-            **{name: self.panel[name] for name in ("units", "device", "chunks", "halved")},
+            **{name: self.panel[name] for name in ("units", "unwanted", "device", "chunks", "halved")},
             "checkpoints": dict(self.checkpoints),
             "timings": dict(self.timings),
             "versions": dict(versions),
@@ -214,6 +217,7 @@ def collect(
     facts = {
         "referees": [loaded.label for loaded in panel.referees],
         "witnesses": [loaded.label for loaded in panel.witnesses],
+        "unwanted": [loaded.label for loaded in panel.referees if not loaded.term.wanted],
         "units": panel.units,
         "device": str(inversion.engine.device),
         "chunks": dict(panel.chunks),

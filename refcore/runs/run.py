@@ -5,6 +5,7 @@ The command line, Python, the benchmark and the probes are its callers.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -15,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 from refcore import registry
-from refcore.checkpoints import needed_by
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.start import ImageStart
@@ -23,14 +23,19 @@ from refcore.contracts.judge import Judge
 from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.models import Models
+from refcore.engine.preflight import check
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
-from refcore.runs.observers import Callback, Observer, Record
+from refcore.runs.observers import Callback, Lines, Observer, Record
 from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable
 from refcore.runs.watch import watched
+
+log = logging.getLogger("refcore")
+"""Of every run: warnings about prompts, and at level INFO loading, steps every few seconds, and where the result is."""
+log.addHandler(logging.NullHandler())
 
 
 class Run:
@@ -63,7 +68,7 @@ class Run:
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
-                another run or is read-only.
+                another run or is read-only, and what `refcore.engine.preflight.problems` finds.
         """
         if out is not None:
             refuse_taken(out)
@@ -72,10 +77,10 @@ class Run:
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
         self.config = _with_absolute_init(resolve(config))
-        if isinstance(self.config.init, ImageStart):
-            self.config.init.check(self.config.samples)
+        with presets.needed_by(preset):
+            check(self.config)
         self.out, self.parent, self.preset, self.models = out, parent, preset, models
-        self.observers = tuple(observers)
+        self.observers = (*observers, Lines(log.info, patience=0))
         self.folder: RunDir | None = None
         """The run's folder, once the start is made."""
         self.engine: Engine | None = None
@@ -98,14 +103,31 @@ class Run:
         """
         if self.engine is None:
             began = time.perf_counter()
-            with needed_by(self.preset):
-                self.engine = build(self.config, self.models)
-                self.engine.plan()
-                self.engine.finish_reading()
+            for observer in self.observers:
+                observer.before_load(self.config)
+            try:
+                with presets.needed_by(self.preset):
+                    engine = build(self.config, self.models)
+                    engine.plan()
+                    engine.finish_reading()
+            except BaseException:
+                self._exit()
+                raise
+            self.engine = engine
             self.timings["load"] = time.perf_counter() - began
             for observer in self.observers:
-                observer.on_load(self.engine)
+                observer.on_load(engine)
+            for warning in engine.warnings:
+                log.warning(warning)
+            for note in engine.notes:
+                log.info(note)
         return self.engine
+
+    def _exit(self) -> None:
+        """Tells the observers once that all is over."""
+        leaving, self.observers = self.observers, ()
+        for observer in leaving:
+            observer.on_exit()
 
     def loop(self) -> Inversion:
         """Makes the start, takes the folder, and does every step.
@@ -145,8 +167,7 @@ class Run:
         finally:
             if self.folder is not None:
                 self.folder.release()
-            for observer in self.observers:
-                observer.on_exit()
+            self._exit()
 
     def _claim(self, inversion: Inversion) -> None:
         """Takes the run's folder and writes its config."""
@@ -196,6 +217,7 @@ class Run:
                 self.written = self.folder.finish(
                     result, lambda: self.timings.update(finish=time.perf_counter() - began)
                 )
+                log.info(f"written to {self.folder.path}")
             for observer in self.observers:
                 observer.on_end(result)
         except Exception as failure:
@@ -223,9 +245,10 @@ def invert(
     Args:
         prompts: one, or several.
         preset: its name; the embedded playground if neither it nor `config` is given.
-        config: instead of a preset: a RunConfig, its settings as a mapping, or the path of a YAML file.
+        config: a RunConfig, its settings as a mapping, or the path of a YAML file; with a preset, laid over that.
         overrides: such as "referees.0.weight=0.5", as `--set` of the command line.
         objective: replaces the referees (and the priors, where it has any): `2 * Clip() + MyReferee()`, or one plugin.
+            With it, the config needs none of its own.
         seeds: one, or several for each prompt; by default those of the config.
         out: folder for images, config, history and scores; by default nothing is written.
         on_step: called after every step.
@@ -244,9 +267,9 @@ def invert(
     fields: dict[str, Any] = {"prompts": [prompts] if isinstance(prompts, str) else list(prompts)}
     if seeds is not None:
         fields["seeds"] = [seeds] if isinstance(seeds, int) else list(seeds)
-    composed = presets.compose(preset, config, overrides, **fields)
     if objective is not None:
-        composed = as_objective(objective).into(composed)
+        fields |= as_objective(objective).fields()
+    composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
     result = Run(composed, out=out, observers=watching, preset=name, models=models).execute()

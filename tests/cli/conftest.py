@@ -34,6 +34,9 @@ class Tint(Referee):
 
     score_unit = "distance"
 
+    def check(self, prompts=()):
+        """Its model is a name and no checkpoint."""
+
     def load(self, device, dtype):
         if self.config.model == "missing":
             raise CheckpointError('model "missing" is not on this machine and cannot be downloaded')

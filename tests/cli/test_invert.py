@@ -195,7 +195,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monke
         (["red", "--seeds", "1,1"], "names a seed twice"),
         (["red", "--seed", "1", "--seeds", "2"], "both --seed and --seeds"),
         (["red", "--seed", "one"], "Invalid value for '--seed'"),
-        (["red", "--preset", "playground"], "expected one of them"),
+        (["red", "--preset", "playgrund"], 'did you mean "playground"?'),
         (["red", "--set", "stepz=3"], 'did you mean "steps"?'),
         (["red", "--set", "steps=many"], "steps: "),
         (["red", "--set", "referees.0.name=tnit"], 'unknown referee "tnit" in referees.0'),
@@ -243,3 +243,43 @@ def test_the_recorded_config_is_the_resolved_one(invert, tmp_path):
     invert("red", "--out", tmp_path / "run")
     config = RunConfig.from_settings(load_yaml(tmp_path / "run" / "config.yaml"))
     assert config.canvas.config["squash"] == "sigmoid"
+
+
+@pytest.mark.fault("4.1")
+@pytest.mark.parametrize("laid", [False, True])
+def test_a_prompt_outside_the_playground_is_answered_by_what_the_preset_draws(refcore, tmp_path, laid):
+    (tmp_path / "mine.yaml").write_text("extends: playground\nsteps: 2\n")
+    told = refcore("invert", "a cat", *(["--config", tmp_path / "mine.yaml"] if laid else []))
+    assert told.error.startswith(
+        'this preset draws coloured shapes ("a red circle left of a blue square"); for things of the world try '
+        "--preset natural, with a GPU --preset vlminv ('a cat': "
+    )
+    assert "spacy" not in told.error
+    assert not (tmp_path / "working" / "runs").exists()
+
+
+def test_which_prompts_a_preset_is_for_stands_in_its_file():
+    found = presets.Preset("mine", "# A preset.\n# Prompts: only words\n# Prompts: of one letter\nsteps: 1\n")
+    assert found.prompts == "only words of one letter"
+    assert presets.Preset("mine", "# A preset.\n").prompts == ""
+
+
+@pytest.mark.fault("4.7")
+def test_the_score_of_what_is_not_wanted_is_marked(invert, refcore, config_file, tmp_path):
+    avoid = "referees.+={name: tint, label: no-blue, prompt: blue, wanted: false}"
+    told = invert("red", "--set", avoid, "--out", tmp_path / "run")
+    assert "no-blue (not wanted: low is good)" in " ".join(told.out.split())
+    assert "tint (not wanted" not in " ".join(told.out.split())
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["unwanted"] == ["no-blue"]
+    picture = tmp_path / "run" / "image_0.png"
+    told = refcore("score", picture, "red", "--config", config_file, "--set", avoid)
+    assert "distance (not wanted: low is good)" in told.out
+    told = refcore("score", picture, "red", "--config", config_file, "--set", avoid, "--json")
+    assert json.loads(told.out)["unwanted"] == ["no-blue"]
+
+
+@pytest.mark.fault("4.8")
+def test_a_log_of_the_command_has_lines_of_steps(invert, monkeypatch, tmp_path):
+    monkeypatch.setattr("refcore.runs.observers.Lines.__init__.__defaults__", (print, 0.0, 0.0))
+    told = invert("red", "--out", tmp_path / "run")
+    assert "step 6 of 6" in told.out

@@ -23,6 +23,9 @@ PLAIN = st.recursive(
 )
 
 
+SMALL = {"canvas": {"name": "pixel"}, "size": 16, "referees": [{"name": "clip"}]}
+
+
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_a_valid_config_with_a_summary_and_known_plugins(name):
     found = presets.get(name)
@@ -117,9 +120,101 @@ def test_an_unknown_preset_names_the_nearest():
         presets.compose("playgrund")
 
 
-def test_preset_and_file_together_are_refused(tmp_path):
-    with pytest.raises(RefcoreError, match="expected one of them"):
-        presets.compose("playground", tmp_path / "config.yaml")
+@pytest.mark.fault("4.4")
+@pytest.mark.parametrize("absent", [{}, {"priors": None}])
+def test_an_append_makes_a_list_that_is_absent(absent):
+    assert override(absent, ["priors.+={name: tv}"]) == {"priors": [{"name": "tv"}]}
+    config = presets.compose(None, {**SMALL, **absent}, ["priors.+={name: tv}", "priors.+.name=l2"])
+    assert config.prior_labels == ["tv", "l2"]
+
+
+@pytest.mark.fault("4.4")
+def test_an_override_finds_a_term_by_its_label_and_any_element_by_its_name():
+    config = presets.compose("playground", overrides=["referees.clip.weight=0.5", "priors.sds.config.guidance=3"])
+    assert config.referees[0].weight == 0.5
+    assert config.priors[0].config["guidance"] == 3
+    config = presets.compose("natural", overrides=["referees.lite1-fine.weight=2", "witnesses.witness.coarse=64"])
+    assert config.referees[3].weight == 2
+    assert config.witnesses[0].coarse == 64
+    config = presets.compose("playground", overrides=["views.main.augment.affine.config.degrees=1"])
+    assert config.views["main"].augment[0].config["degrees"] == 1
+
+
+@pytest.mark.fault("4.4")
+def test_labels_in_overrides_are_those_of_the_run():
+    twice = {**SMALL, "referees": [{"name": "clip"}, {"name": "clip"}], "witnesses": [{"name": "clip"}]}
+    config = presets.compose(None, twice, ["referees.clip-2.weight=2", "witnesses.clip-3.coarse=8"])
+    assert [term.weight for term in config.referees] == [1, 2]
+    assert config.witnesses[0].coarse == 8
+    with pytest.raises(RefcoreError, match=r'referees has no element "clip-3".*0 to 1.*a label \(clip, clip-2\)'):
+        presets.compose(None, twice, ["referees.clip-3.weight=2"])
+
+
+@pytest.mark.fault("4.6")
+def test_a_config_is_laid_over_a_preset(tmp_path):
+    (tmp_path / "mine.yaml").write_text("steps: 3\noptimizer: {lr: 0.5}\nema: null\noutput: current\n")
+    config = presets.compose("playground", tmp_path / "mine.yaml", ["seeds=[7]"])
+    base = presets.compose("playground")
+    assert (config.steps, config.optimizer.lr, config.ema, config.seeds) == (3, 0.5, None, [7])
+    assert config.optimizer.schedule == base.optimizer.schedule == "cosine"
+    assert config.referees == base.referees
+
+
+@pytest.mark.fault("4.6")
+@pytest.mark.parametrize("key", ["extends", "preset"])
+def test_a_file_extends_a_preset_or_a_file_beside_it(tmp_path, monkeypatch, key):
+    (tmp_path / "base.yaml").write_text(f"{key}: playground\nsteps: 5\nviews: {{main: {{count: 2}}}}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "top.yaml").write_text(f"{key}: ../base.yaml\nsteps: 4\n")
+    monkeypatch.chdir(tmp_path / "sub")
+    config = presets.compose(None, tmp_path / "sub" / "top.yaml")
+    assert (config.steps, config.views["main"].count, config.views["main"].padding) == (4, 2, "border")
+    assert presets.name_of(None, tmp_path / "sub" / "top.yaml") == "playground"
+    assert presets.compose(None, {key: "../base.yaml"}).steps == 5
+
+
+@pytest.mark.fault("4.6")
+def test_another_plugin_replaces_the_one_below_with_all_its_fields():
+    config = presets.compose(
+        "playground", {"canvas": {"name": "pixel"}, "combine": {"name": "sum"}, "init": None, "size": 64}
+    )
+    assert config.canvas.config == {}
+    assert config.combine.name == "sum"
+
+
+@pytest.mark.fault("4.6")
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": "extends: a.yaml"}, r'"a\.yaml" extends "a\.yaml": a circle; remove one `extends`'),
+        ({"a": "extends: b.yaml", "b": "extends: ./a.yaml"}, r"a\.yaml\" extends .*b\.yaml\" extends .*a circle"),
+        ({"a": "extends: playgrund"}, r'"a\.yaml": extends: unknown preset "playgrund".*did you mean "playground"'),
+        ({"a": "extends: none.yaml"}, r'cannot read the config file "none\.yaml": No such file'),
+        ({"a": "extends: [playground]"}, r"extends is \['playground'\]; expected the name of a preset, or a YAML file"),
+        ({"a": "extends: natural\npreset: playground"}, "both extends and preset are given; expected one of them"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused_in_one_line(tmp_path, monkeypatch, files, message):
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    with pytest.raises(RefcoreError, match=message):
+        presets.compose(None, "a.yaml")
+
+
+@pytest.mark.fault("4.6")
+def test_null_is_the_default_of_every_field_that_has_one():
+    plain = RunConfig.from_settings(SMALL)
+    nulls = dict.fromkeys(RunConfig.model_fields)
+    assert RunConfig.from_settings({**nulls, **SMALL}) == plain
+    term = {**SMALL, "referees": [{"name": "tv", "config": None, "weight": None, "window": None, "views": None}]}
+    assert RunConfig.from_settings(term) == RunConfig.from_settings({**SMALL, "referees": [{"name": "tv"}]})
+    ramp = {"kind": "linear", "start": 0, "end": 1, "first": None}
+    assert RunConfig.from_settings({**SMALL, "noise": ramp}).noise.first == 0
+    fields = registry.get("referees", "blip2").Config
+    assert fields(itm=None, label_smoothing=None) == fields()
+    with pytest.raises(RefcoreError, match="canvas: "):
+        RunConfig.from_settings({**SMALL, "canvas": None})
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,33 @@ def test_marks_are_read_and_titles_and_places(tmp_path: Path) -> None:
 def test_a_block_that_is_wrong_fails(reader: Reader, language: str, source: str, told: str) -> None:
     with pytest.raises(AssertionError, match=told):
         reader.do(Block(ROOT / "README.md", 1, language, source))
+
+
+@pytest.mark.fault("4.13")
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_link_leads_to_a_file_of_the_repository(page: Path) -> None:
+    """Pages that only a build makes are dead links where the repository is read."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+@pytest.mark.fault("4.10")
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_what_an_installation_takes_is_said_with_the_line_for_cpus(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    assert "6.2 GB and about five minutes" in " ".join(text.split())
+    assert "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu" in text
+
+
+@pytest.mark.fault("4.11")
+def test_the_guide_to_checkpoints_has_what_plugins_read_and_addresses_of_the_rest() -> None:
+    text = " ".join((ROOT / "docs/guides/checkpoints.md").read_text("utf-8").replace("\\\n", " ").split())
+    model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    wanted = registry.create("priors", "sds", {"model": model}).downloads()[model].include
+    for pattern in wanted:
+        assert f"--include {pattern}" in text or f"--include '{pattern}'" in text, pattern
+    for words in ("LAVIS/models/BLIP2/blip2_pretrained.pth", "HPS_v2.1_compressed.pt", "ImageReward.pt", "1.97 GB"):
+        assert words in text
+    for words in ("HF_HOME", "HF_HUB_OFFLINE=1", "stabilityai/sd-turbo", "stabilityai/sdxl-turbo", "~/.cache"):
+        assert words in text

@@ -14,6 +14,8 @@ import pytest
 
 from refcore import registry
 from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.schedule import KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +58,18 @@ def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
     for command in ("invert", "config show", "probe", "bench playground", "plugins show"):
         assert f"\n## `refcore {command}`\n" in pages["commands.md"], command
     assert "--prompts-seed" in pages["commands.md"]
+
+
+@pytest.mark.fault("4.5")
+def test_every_field_of_a_config_stands_on_a_page_with_every_kind_of_schedule(pages: dict[str, str]) -> None:
+    text = pages["fields.md"]
+    for field in ("early_stop.min_delta", "referees.N.satisfied_at.width", "combine.iterations", "piecewise.pieces"):
+        assert f"| `{field}` |" in text
+    for kind in KINDS:
+        assert f"### `{kind}`\n" in text
+        assert f"{{kind: {kind}" in text
+    for name in RunConfig.model_fields:
+        assert f"| `{name}` |" in text
 
 
 def test_docs_holds_pages_pictures_and_hooks_only() -> None:

@@ -15,6 +15,7 @@ from toys import toy_config
 
 import refcore
 from refcore import images
+from refcore.config.terms import UNWANTED
 from refcore.contracts.judge import Verdict
 from refcore.runs import show
 from refcore.runs.result import Result
@@ -29,7 +30,7 @@ def result() -> Result:
 
 def test_a_result_prints_as_a_table_without_tensors(result: Result) -> None:
     lines = str(result).splitlines()
-    assert lines[0].split() == ["prompt", "seed", "toy", "toy-2"]
+    assert lines[0].split() == ["prompt", "seed", "toy", "toy-2", *f"({UNWANTED})".split()]
     first = result.samples[0]
     assert lines[1].split() == ["a", "0", *(f"{first.scores[label]:.3f}" for label in ("toy", "toy-2"))]
     assert len({line.index(cell) for line, cell in zip(lines[:2], ("seed", "0"), strict=True)}) == 1

@@ -65,9 +65,18 @@ def test_nan_keeps_the_image_so_far(tmp_path: Path) -> None:
     assert result["stopped"].startswith('step 3: "toy" gave NaN')
 
 
-def test_a_preset_and_a_config_at_once_are_refused() -> None:
-    with pytest.raises(refcore.RefcoreError, match="expected one of them"):
-        refcore.invert("a", preset="playground", config=toy_config())
+@pytest.mark.fault("4.6")
+def test_a_config_is_laid_over_the_preset_that_is_given_with_it() -> None:
+    over = {
+        "canvas": {"name": "toy_pixel"},
+        "init": None,
+        "candidates": None,
+        "combine": {"name": "sum"},
+        "priors": None,
+    }
+    settings = {**over, "referees": [{"name": "toy"}], "size": 8, "steps": 1, "ema": None, "output": None}
+    result = refcore.invert("red", preset="playground", config=settings)
+    assert (result.config.optimizer.lr, result.config.steps) == (0.02, 1)
 
 
 def test_presets_are_valid_configs() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import Blip2ForImageTextRetrieval
 from transformers.utils import cached_file
 
+from refcore.checkpoints import Download, refuse_absent, resolve
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
@@ -25,11 +26,15 @@ from refcore_plugins.models.log_complement import log_complement, log_complement
 from refcore_plugins.models.preprocess import Fit, Normalise
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
-from refcore_plugins.referees.blip2.itg_head import FILE_NAME, ItgHead, extract_itg_head
+from refcore_plugins.referees.blip2.itg_head import FILE_NAME, REMEDY, ItgHead, extract_itg_head
 
 CONTEXT_LENGTH = 32
 """Text tokens in the training of BLIP-2's first stage, first and last included (LAVIS: max_txt_len)."""
 ARCHITECTURE = "Blip2ForImageTextRetrieval"
+PARTS = {"Salesforce/blip2-itm-vit-g": {"blip2": 1_172_032_258}}
+"""Hub id -> its parameters, counted on the architecture: EVA ViT-g, and the Q-Former with its heads."""
+HEAD = 24_064_315
+"""Parameters of the captioning head of that model."""
 EXPECTED = f"expected a {ARCHITECTURE} of transformers, such as Salesforce/blip2-itm-vit-g or playground:blip2"
 
 
@@ -57,6 +62,7 @@ class Blip2(Referee):
 
     class Config(PluginConfig):
         checkpoint_fields = ("model", "itg_head")
+        local_fields = MappingProxyType({"itg_head": REMEDY})
         model: str = Field(
             "playground:blip2",
             description=f"A {ARCHITECTURE} of transformers: hub id, folder or playground:blip2.",
@@ -111,6 +117,23 @@ class Blip2(Referee):
         if self.config.itg:
             self.head = self._load_head(folder.source).to(device, text_dtype).eval().requires_grad_(False)
         self.context = min(CONTEXT_LENGTH, model.config.qformer_config.max_position_embeddings)
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`; with a weight on captioning, a folder needs its head, and a hub id a file of it."""
+        if not self.config.itg:
+            refuse_absent(self.config.model, "blip2: model")
+            return
+        super().check(prompts)
+        folder = Path(resolve(self.config.model)).expanduser()
+        if self.config.itg_head is None and folder.is_dir() and not (folder / FILE_NAME).is_file():
+            raise CheckpointError(f"blip2: there is no captioning head at {folder / FILE_NAME}; {REMEDY}")
+
+    def downloads(self) -> dict[str, Download]:
+        """See `Plugin.downloads`."""
+        found = {model: Download(parts=PARTS.get(model, {})) for model in super().downloads()}
+        if self.config.itg and self.config.itg_head and self.config.model in PARTS:
+            found[self.config.itg_head] = Download(parts={"head": HEAD})
+        return found
 
     @torch.no_grad()
     def read(self, prompts: Sequence[str]) -> Conditioning:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,6 +32,7 @@ class ImageSimilarity(Referee):
     """
 
     class Config(PluginConfig):
+        local_fields = MappingProxyType({"reference": "name an image file"})
         reference: str = Field(description="File of the reference image.")
         features: Literal["clip", "hf-clip", "dinov2"] = Field(
             "clip", description="clip: an open_clip model. hf-clip: a CLIP or SigLIP of transformers. dinov2: a DINOv2."

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import Owlv2ForObjectDetection
 
+from refcore import registry
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import ParsedPrompt, Phrase, load_parser
 from refcore.contracts.referee import Referee
@@ -69,6 +70,12 @@ class Owlv2(Referee):
 
     name = "owlv2"
     score_unit: ClassVar[str] = "probability"
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`, for the parser, too."""
+        super().check(prompts)
+        if self.config.parser:
+            registry.create("parsers", self.config.parser, where="parser").check(prompts)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`."""

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, BlipForQuestionAnswering
 
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError, RefcoreError, article
 from refcore_plugins.models.log_complement import log_complement, log_complement_of_product
 from refcore_plugins.models.preprocess import Fit, Normalise, processor_size
 from refcore_plugins.models.transformers_folder import TransformersFolder
@@ -171,14 +171,16 @@ class ChatAnswering:
         dtype: torch.dtype,
     ) -> None:
         if size is not None:
-            raise RefcoreError(f'vqa: size {size} is for {BLIP} alone; model "{folder.model}" is a {folder.kind}')
+            raise RefcoreError(
+                f'vqa: size {size} is for {BLIP} alone; model "{folder.model}" is {article(folder.kind)}'
+            )
         model = folder.load_model(AutoModelForImageTextToText, dtype)
         self._text_config = model.config.get_text_config()
         if getattr(model.config, "is_encoder_decoder", False) or getattr(
             self._text_config, "is_encoder_decoder", False
         ):
             raise CheckpointError(
-                f'{folder.plugin}: model "{folder.model}" is a {folder.kind}, an encoder-decoder, which is not '
+                f'{folder.plugin}: model "{folder.model}" is {article(folder.kind)}, an encoder-decoder, which is not '
                 f"supported; {folder.expected}"
             )
         self.processor: Any = folder.load_processor()

@@ -101,7 +101,7 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from refcore import PluginConfig, Conditioning, Referee
+from refcore import Conditioning, PluginConfig, Referee
 from torch import Tensor
 
 LEVELS = {"black": 0.0, "dark": 0.25, "dim": 0.4, "light": 0.75, "bright": 0.9, "white": 1.0}
@@ -155,7 +155,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from refcore import PluginConfig, Prior, Conditioning, Rng
+from refcore import Conditioning, PluginConfig, Prior, Rng
 from torch import Tensor
 
 
@@ -272,7 +272,7 @@ MODULE["parsers"] = '''\
 from __future__ import annotations
 
 from pydantic import Field
-from refcore import Parser, Phrase, ParsedPrompt, PluginConfig
+from refcore import ParsedPrompt, Parser, Phrase, PluginConfig
 from refcore.errors import ParseError
 
 

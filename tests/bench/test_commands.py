@@ -161,7 +161,7 @@ def test_the_plot_and_the_sheets_are_images(folder, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["show", "{missing}"], "holds no results; `refcore bench playground --out"),
+        (["show", "{missing}"], "holds no results; make some with `refcore bench playground --out"),
         (["show", "{folder}", "--against", "tinny"], 'unknown variant "tinny" in --against; known: clip, drawn, tiny'),
         (["show", "{folder}", "--plot", "a.bmp"], '".bmp" is not a known format'),
         (["show", "{folder}", "--json", "--markdown"], "expected one of them"),

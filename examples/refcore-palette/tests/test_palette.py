@@ -56,9 +56,9 @@ def test_palettes_are_read_and_mistakes_named():
     for wrong, told in (
         ("nvay, gold", 'did you mean "navy"'),
         ("a lighthouse", "give the term such a prompt"),
-        ("navy 75%, gold 50%", "are 125% together"),
-        ("navy 40%, gold 50%", "are 90% together"),
-        ("navy 100%, gold", "are 100% together; expected"),
+        ("navy 75%, gold 50%", "add up to 125%"),
+        ("navy 40%, gold 50%", "add up to 90%"),
+        ("navy 100%, gold", "add up to 100%; expected"),
     ):
         with pytest.raises(RefcoreError, match=told):
             parse(wrong)

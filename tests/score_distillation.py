@@ -34,3 +34,18 @@ def pipeline(folder):
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def sampled_by_pipeline(folder, shape, guidance):
+    """What the pipeline samples for PROMPTS in 7 steps from the noise of `rng(3, 4)`; `shape` is [4, h, w]."""
+    pipe = pipeline(folder)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        PROMPTS,
+        height=shape[1] * pipe.vae_scale_factor,
+        width=shape[2] * pipe.vae_scale_factor,
+        latents=rng(3, 4).normal(*shape),
+        num_inference_steps=7,
+        guidance_scale=guidance,
+        output_type="latent",
+    ).images

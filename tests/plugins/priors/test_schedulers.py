@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from score_distillation import CPU, PROMPTS, latents, pipeline, rng
+from score_distillation import CPU, PROMPTS, latents, pipeline, rng, sampled_by_pipeline
 
 from refcore.errors import RefcoreError
 from refcore_plugins.priors.csd import Csd
@@ -45,18 +45,7 @@ def sampled(folder, guidance=4.0):
     """(ours, the pipeline's with DDIM of the folder's config), from the same noise in 7 steps."""
     prior = load(Sds, folder)
     found = prior.sample(SHAPE, prior.read(PROMPTS), rng(3, 4), steps=7, guidance=guidance)
-    pipe = pipeline(folder)
-    pipe.set_progress_bar_config(disable=True)
-    expected = pipe(
-        PROMPTS,
-        height=8 * pipe.vae_scale_factor,
-        width=12 * pipe.vae_scale_factor,
-        latents=rng(3, 4).normal(*SHAPE),
-        num_inference_steps=7,
-        guidance_scale=guidance,
-        output_type="latent",
-    ).images
-    return found, expected
+    return found, sampled_by_pipeline(folder, SHAPE, guidance)
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)

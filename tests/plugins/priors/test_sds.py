@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from pydantic import ValidationError
-from score_distillation import CPU, PROMPTS, latents, pipeline, rng
+from score_distillation import CPU, PROMPTS, latents, pipeline, rng, sampled_by_pipeline
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.canvases.latent import Latent
@@ -307,17 +307,7 @@ def test_a_sample_is_that_of_diffusers_pipeline(folder, guidance):
     prior = load(folder)
     shape = (4, 8, 12)
     found = prior.sample(shape, prior.read(PROMPTS), rng(3, 4), steps=7, guidance=guidance)
-    pipe = pipeline(folder)
-    pipe.set_progress_bar_config(disable=True)
-    expected = pipe(
-        PROMPTS,
-        height=8 * pipe.vae_scale_factor,
-        width=12 * pipe.vae_scale_factor,
-        latents=rng(3, 4).normal(*shape),
-        num_inference_steps=7,
-        guidance_scale=guidance,
-        output_type="latent",
-    ).images
+    expected = sampled_by_pipeline(folder, shape, guidance)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

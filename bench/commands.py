@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refcore.cli.options import PluginsDir
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, unknown
 from refcore.prompts import parse_seeds
 from refcore.runs.rundir import refuse_existing, to_json
 
@@ -54,9 +54,15 @@ def playground(
     prompts_seed: Annotated[
         int | None,
         typer.Option(
-            "--prompts-seed", min=0, help="Seed of the prompts: 1 (the default) for tuning, 2031 for reported numbers."
+            "--prompts-seed",
+            min=0,
+            help="Seed of the prompts: 1 (the default) for tuning, 2031 for reported numbers; of the blind task 21 and "
+            "2032.",
         ),
     ] = None,
+    prior: Annotated[
+        str, typer.Option("--prior", help="told: priors get the prompt. blind: they get none, whatever the variant.")
+    ] = "told",
     seeds: Seeds = "0",
     batch: Batch = 20,
     workers: Workers = 1,
@@ -68,13 +74,17 @@ def playground(
     """Run variants over drawn prompts, judged by the truth. If interrupted, the same command continues."""
     numbers = parse_seeds(seeds)
     from refcore_bench.tasks import playground_prompts
-    from refcore_bench.tasks.playground import PLAYGROUND
+    from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 
-    prompts_seed = playground_prompts.TUNING_SEED if prompts_seed is None else prompts_seed
+    tasks = {"told": PLAYGROUND, "blind": BLIND}
+    if prior not in tasks:
+        raise unknown("prior", prior, tasks, "--prior")
+    task = tasks[prior]
+    prompts_seed = task.tuning_seed if prompts_seed is None else prompts_seed
     count = count or (QUICK_COUNT if quick else COUNT)
     split = split or ("seen" if quick else playground_prompts.BOTH)
     prompts = playground_prompts.draw(count, prompts_seed, split, category or [])
-    _run(PLAYGROUND, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
+    _run(task, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
 
 
 @app.command("natural")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from refcore import images
 from refcore.config.run import RunConfig
+from refcore.config.schedule import LARGEST
 from refcore.engine.candidates import best_first, lowest_first, spread
 from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
@@ -24,7 +26,9 @@ from refcore_bench.scoring import Rank, losses_of, pixels, ranking_panel, ranks,
 from refcore_bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
-"""Prompt with which the cost of an inversion is counted; the cost hardly depends on it."""
+"""Prompt with which the cost of an inversion is counted; the cost of a try hardly depends on it."""
+TURNS, TIMED = 3, 64
+"""Number of times that inversion and samples are timed in turns, and the number of samples each time."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,36 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
     return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
 
-def cost(settings: dict[str, Any]) -> float:
-    """Model evaluations an image of an inversion with these settings, counted while one is made."""
+def cost(variant: Variant) -> float:
+    """Model evaluations an image of the inversion that is a variant's budget, counted while one is made."""
     with counting() as tally:
-        _invert(settings, [BUDGET_PROMPT], 0, tally)
+        _invert(_to_the_last_try(variant.settings["budget"]), [BUDGET_PROMPT], 0, tally)
     return float(tally.total())
+
+
+def worth(variant: Variant) -> float:
+    """Model evaluations of the samples that take as long as an image of the inversion that is a variant's budget.
+
+    The two are timed in turns, `TURNS` times, and the median of the ratios counts.
+    """
+    settings, ratios = _to_the_last_try(variant.settings["budget"]), []
+    few = replace(variant, settings={**variant.settings, "count": TIMED})
+    with counting() as tally:
+        for turn in range(TURNS):
+            *_, began = _invert(settings, [BUDGET_PROMPT], turn, tally)
+            inverted = time.perf_counter()
+            *_, loaded = _sample(few, [BUDGET_PROMPT], turn, None, tally)
+            ratios.append((inverted - began) / (time.perf_counter() - loaded))
+    sampling = Sampling(**{name: value for name, value in variant.settings.items() if name != "budget"})
+    return median(ratios) * TIMED * _each(sampling, len(variant.optimised))
+
+
+def _to_the_last_try(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with which every sample takes all its tries: what an image costs at most."""
+    candidates = settings.get("candidates") or {}
+    if candidates.get("until") is None:
+        return settings
+    return {**settings, "candidates": {**candidates, "until": -LARGEST}}
 
 
 def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
@@ -83,8 +112,13 @@ def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
     >>> choices(Sampling(steps=50, guidance=7.5, choose=True), ranked_by=2, budget=1921)
     19
     """
+    return max(1, math.ceil(budget / _each(sampling, ranked_by)))
+
+
+def _each(sampling: Sampling, ranked_by: int) -> int:
+    """Model evaluations of one sample, judged by `ranked_by` referees."""
     halves = 1 if sampling.guidance in (0, 1) else 2
-    return max(1, math.ceil(budget / (sampling.steps * halves + 1 + ranked_by)))
+    return sampling.steps * halves + 1 + ranked_by
 
 
 def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: Tally) -> tuple[Tensor, int, float]:

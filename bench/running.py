@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from refcore import registry
-from refcore.config import presets
 from refcore.errors import RefcoreError
 from refcore_bench import contact_sheets, making
 from refcore_bench.results import Results
@@ -166,5 +165,7 @@ def _count_budgets(results: Results, variants: Sequence[Variant], progress: Prog
             and variant.settings["count"] is None
             and variant.hash not in results.budgets()
         ):
-            progress(f"{variant.name}: counting the model evaluations of one image of {presets.DEFAULT}")
-            results.add_budget(variant, making.cost(variant.settings["budget"]))
+            equal = variant.settings["equal"]
+            progress(f"{variant.name}: measuring the {equal} of one image of {results.task.name}")
+            measure = making.cost if equal == "evaluations" else making.worth
+            results.add_budget(variant, measure(variant))

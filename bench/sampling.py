@@ -32,6 +32,11 @@ class Sampling(Section):
     count: int | None = Field(
         None, ge=1, description="Number of samples to choose from; null: as many as the `budget` allows."
     )
+    equal: Literal["evaluations", "seconds"] = Field(
+        "evaluations",
+        description="What the number of samples makes equal to the budget's: model evaluations an image, or seconds, "
+        "timed once in turns. Where the budget's config has `candidates.tries`, those of all tries.",
+    )
 
 
 class Sampler:

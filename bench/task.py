@@ -76,7 +76,7 @@ class Task(ABC):
     """A benchmark's prompts and how images of them are judged. Running, results, tables and galleries are shared."""
 
     name: ClassVar[str]
-    """Name of the command, and of the preset that the other variants are compared with."""
+    """Name in the folder of results, and of the preset that the other variants are compared with."""
     wording: ClassVar[Wording]
     categories: ClassVar[tuple[str, ...]]
     splits: ClassVar[tuple[str, ...]] = ()
@@ -111,8 +111,15 @@ class Task(ABC):
         """Labelled `witnesses` entries of the networks that give the verdict, if any."""
         return []
 
+    def prepared(self, settings: Settings) -> Settings:
+        """The settings of an inversion as this task runs it, whatever the variant."""
+        return settings
+
     def refusal(self, settings: Settings) -> str | None:
-        """Why a resolved config cannot be judged: it optimises for the network that gives the verdict. None: it can."""
+        """Why resolved settings are no variant of this task; None: they are.
+
+        An inversion's settings are those of a config, a sampling's those of `refcore_bench.sampling.Sampling`.
+        """
         return None
 
     def measure_thresholds(self, scorers: Iterable[Scorer], progress: Progress) -> dict[str, Threshold]:

@@ -20,7 +20,6 @@ from refcore_bench.labels import labels
 from refcore_bench.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
 from refcore_bench.task import Task
-from refcore_bench.tasks import playground_baselines
 from refcore_bench.tasks.playground import PLAYGROUND
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
@@ -118,7 +117,7 @@ def panel(task: Task = PLAYGROUND) -> list[dict[str, Any]]:
 
 
 def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
-    config = resolve(RunConfig.from_settings({**settings, "prompts": [], "seeds": [0]}))
+    config = resolve(RunConfig.from_settings({**task.prepared(settings), "prompts": [], "seeds": [0]}))
     kept = {field: value for field, value in config.settings().items() if field not in ("prompts", "seeds")}
     if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
@@ -130,13 +129,15 @@ def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], tas
     own = [assignment for assignment in overrides if not assignment.startswith("budget.")]
     sampling = validated(Sampling, override(settings, own))
     kept = sampling.model_dump(mode="json")
+    if (why := task.refusal(kept)) is not None:
+        raise RefcoreError(why)
     if sampling.choose:  # among as many samples as the preset's evaluations pay for
         reference = presets.get(task.name).settings
         reference = override(reference, [a.removeprefix("budget.") for a in overrides if a not in own])
-        config = resolve(RunConfig.from_settings(reference))
+        config = resolve(RunConfig.from_settings(task.prepared(reference)))
         kept["budget"] = {f: value for f, value in config.settings().items() if f not in ("prompts", "seeds")}
     elif len(own) < len(overrides):
-        raise RefcoreError(f"only {playground_baselines.BEST_OF_N} has a field budget")
+        raise RefcoreError("only a variant that chooses among samples has a field budget")
     judges = panel(task)
     return _variant(name, "sampling", kept, [(term, sampling.choose) for term in judges], judges, task)
 

@@ -9,6 +9,7 @@ from refcore_bench.task import Task
 
 TASKS = {
     "playground": "refcore_bench.tasks.playground:PLAYGROUND",
+    "playground-blind": "refcore_bench.tasks.playground:BLIND",
     "natural": "refcore_bench.tasks.natural:NATURAL",
 }
 """Name -> where the task is defined; imported on use."""

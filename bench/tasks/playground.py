@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from refcore.config import presets
 from refcore.config.run import RunConfig
@@ -11,7 +12,12 @@ from refcore.images import Levels
 from refcore_bench.scorers import Scorer
 from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Recipe, Score, Settings, Task, Wording
 from refcore_bench.tasks import playground_baselines
-from refcore_bench.tasks.playground_prompts import REPORTING_SEED, TUNING_SEED
+from refcore_bench.tasks.playground_prompts import (
+    BLIND_REPORTING_SEED,
+    BLIND_TUNING_SEED,
+    REPORTING_SEED,
+    TUNING_SEED,
+)
 from refcore_bench.thresholds import Threshold, by_threshold, measure_thresholds
 from refcore_playground.draw import CATEGORIES, SPLITS
 from refcore_playground.judge import judge
@@ -37,6 +43,8 @@ class Playground(Task):
     )
     categories = CATEGORIES
     splits = SPLITS
+    tuning_seed, reporting_seed = TUNING_SEED, REPORTING_SEED
+    """Seeds of the prompts on which settings may be chosen, and of those for reported numbers."""
 
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
         return playground_baselines.inversions(settings)
@@ -52,7 +60,7 @@ class Playground(Task):
         return [self.name, *(name.format(first=first) for name in QUICK)]
 
     def set_of(self, source: int | str | None) -> str:
-        sets: dict[int | str | None, str] = {TUNING_SEED: TUNING, REPORTING_SEED: REPORTING}
+        sets: dict[int | str | None, str] = {self.tuning_seed: TUNING, self.reporting_seed: REPORTING}
         return sets.get(source, "other")
 
     def clash(self, prompts: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]]) -> str | None:
@@ -76,6 +84,40 @@ class Playground(Task):
         return judge(levels, prompt)
 
 
+class Blind(Playground):
+    """The same scenes, drawn by a prior that is told nothing: what is right in a picture comes from the referees.
+
+    Every prior has the empty prompt, whatever the variant, and samples are unconditional.
+    """
+
+    name = "playground-blind"
+    wording = replace(Playground.wording, title="The playground benchmark, the prior told nothing")
+    tuning_seed, reporting_seed = BLIND_TUNING_SEED, BLIND_REPORTING_SEED
+
+    def inversions(self, settings: Settings) -> dict[str, Recipe]:
+        return playground_baselines.blind_inversions(settings)
+
+    def samplings(self) -> dict[str, Settings]:
+        return playground_baselines.blind_samplings()
+
+    def names(self) -> list[str]:
+        return [self.name, *self.samplings(), *self.inversions(presets.get(self.name).settings)]
+
+    def quick(self) -> list[str]:
+        return [self.name, playground_baselines.SAMPLING, super().quick()[-1]]
+
+    def prepared(self, settings: Settings) -> Settings:
+        return {**settings, "priors": [{**prior, "prompt": ""} for prior in settings.get("priors") or []]}
+
+    def refusal(self, settings: Settings) -> str | None:
+        if settings.get("guidance", 0) != 0:
+            return (
+                f"guidance is {settings['guidance']:g}, which tells the prior the prompt; in the task of the blind "
+                "prior a sample has guidance=0"
+            )
+        return None
+
+
 def _by_kind(prompts: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list[str]]:
     kinds: dict[tuple[str, str], list[str]] = {}
     for row in prompts:
@@ -84,3 +126,4 @@ def _by_kind(prompts: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], list
 
 
 PLAYGROUND = Playground()
+BLIND = Blind()

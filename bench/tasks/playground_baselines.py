@@ -6,6 +6,7 @@ A recipe turns the settings of a preset into those of a variant. Settings are pl
 from __future__ import annotations
 
 import copy
+from itertools import combinations
 
 from refcore.config import presets
 from refcore.config.run import RunConfig
@@ -17,6 +18,11 @@ GUIDANCES = (3.0, 7.5, 30.0)
 """Classifier-free guidance scales of the plain samples: mild, the usual one, and score distillation's."""
 DDIM_STEPS = 50
 BEST_OF_N = "best-of-n"
+BEST_IN_TIME = "best-in-time"
+"""Best of as many samples as take the preset's seconds."""
+SAMPLING = "sampling"
+SEARCH_STEPS = 10
+"""DDIM steps of a sample to choose from where the prior is told nothing, few, so that there are many samples."""
 
 
 def inversions(settings: Settings) -> dict[str, Recipe]:
@@ -36,6 +42,24 @@ def samplings() -> dict[str, Settings]:
     start = config.init if isinstance(config.init, SampleStart) else SampleStart()
     chosen = {"guidance": start.guidance, "steps": start.steps, "choose": True, "by": config.candidates.by}
     return {**plain, BEST_OF_N: chosen}
+
+
+def blind_inversions(settings: Settings) -> dict[str, Recipe]:
+    """`inversions`, and each pair of referees."""
+    labels = RunConfig.from_settings(settings).referee_labels
+    pairs = {"+".join(pair): _only(*pair) for pair in combinations(labels, 2)}
+    own = inversions(settings)
+    return {**{f"{label}-alone": own[f"{label}-alone"] for label in labels}, **pairs, **own}
+
+
+def blind_samplings() -> dict[str, Settings]:
+    """Name -> settings of samples that are told nothing: one, and the referees' choice among many."""
+    chosen = {"guidance": 0.0, "steps": SEARCH_STEPS, "choose": True, "by": "loss"}
+    return {
+        SAMPLING: {"guidance": 0.0, "steps": DDIM_STEPS},
+        BEST_OF_N: chosen,
+        BEST_IN_TIME: {**chosen, "equal": "seconds"},
+    }
 
 
 def names() -> list[str]:
@@ -58,12 +82,12 @@ def without_referees(settings: Settings) -> Settings:
     return _startable(_one_sided(changed))
 
 
-def only_referee(settings: Settings, label: str) -> Settings:
-    """One of the referees; everything else is unchanged."""
+def only_referees(settings: Settings, *wanted: str) -> Settings:
+    """Some of the referees, by label; everything else is unchanged."""
     changed = copy.deepcopy(settings)
     labels = RunConfig.from_settings(settings).referee_labels
     terms = zip(changed["referees"], labels, strict=True)
-    changed["referees"] = [{**term, "label": label} for term, own in terms if own == label]
+    changed["referees"] = [{**term, "label": own} for term, own in terms if own in wanted]
     return changed
 
 
@@ -78,14 +102,15 @@ def on_pixels(settings: Settings) -> Settings:
     return _from_noise(changed)
 
 
-def _only(label: str) -> Recipe:
-    return lambda settings: only_referee(settings, label)
+def _only(*labels: str) -> Recipe:
+    return lambda settings: only_referees(settings, *labels)
 
 
 def _one_sided(settings: Settings) -> Settings:
     """A balance of referees against priors is a plain sum where one side is missing."""
-    if (settings.get("combine") or {}).get("name") == "norm_balance":
-        settings["combine"] = {"name": "sum"}
+    combine = settings.get("combine") or {}
+    if combine.get("name") == "norm_balance":
+        settings["combine"] = {"name": "sum", "votes": combine.get("votes", "weighted")}
     return settings
 
 

@@ -11,11 +11,15 @@ from refcore_playground.draw import CATEGORIES, SPLITS, categorise, draw_prompts
 
 TUNING_SEED = 1
 """Seed of the prompts on which settings may be chosen; the default."""
+BLIND_TUNING_SEED = 21
+"""Seed of the prompts on which settings of the blind task may be chosen; the default there."""
 REPORTING_SEED = 2031
 """Seed of the prompts for reported numbers. Nothing is ever chosen on them, so they are never the default.
 
 A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028 and 2030;
 studies/claims.py has 2029)."""
+BLIND_REPORTING_SEED = 2032
+"""The same for the blind task."""
 BOTH = "both"
 
 

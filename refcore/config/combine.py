@@ -9,11 +9,18 @@ from pydantic import Field
 from refcore.config.schedule import Schedule
 from refcore.config.section import Section
 
+VOTES = (
+    "How the referees' gradients are summed, before anything else. weighted: each times its weight, so that a steep "
+    "loss counts for more. equal: each is scaled, for each sample, to the magnitude of its weight at the decoded "
+    "image, so that weights are votes, as in CARINOX (arXiv 2509.17458); a satisfied referee has none."
+)
+
 
 class Sum(Section):
     """The sum of all weighted gradients."""
 
     name: Literal["sum"] = Field("sum", description="The sum of all weighted gradients.")
+    votes: Literal["weighted", "equal"] = Field("weighted", description=VOTES)
 
 
 class NormBalance(Section):
@@ -25,6 +32,7 @@ class NormBalance(Section):
         "priors' gradient. In steps without a prior it is not scaled.",
     )
     factor: Schedule = Field(1.0, description="Ratio of the norm of the referees' gradient to that of the priors'.")
+    votes: Literal["weighted", "equal"] = Field("weighted", description=VOTES)
 
 
 class ConflictAware(Section):

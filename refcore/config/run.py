@@ -245,8 +245,15 @@ class RunConfig(Section):
             yield "output is ema, but ema is null; set ema, for example ema.decay=0.95"
         if self.output == "best" and not self.referees:
             yield "output is best, but there is no referee to decide; expected current or ema"
-        if self.candidates.count > 1 and not any(term.largest_weight(self.steps) for term in self.referees):
-            yield f"candidates.count is {self.candidates.count}, but no referee ever has a weight to compare them by"
+        if self.candidates.most > 1 and not any(term.largest_weight(self.steps) for term in self.referees):
+            several = "count" if self.candidates.count > 1 else "tries"
+            number = getattr(self.candidates, several)
+            yield f"candidates.{several} is {number}, but no referee ever has a weight to compare candidates by"
+        if isinstance(self.candidates.until, dict):
+            for label in self.candidates.until:
+                if label not in self.referee_labels:
+                    known = ", ".join(self.referee_labels) or "none"
+                    yield f'candidates.until: no referee of this run has the label "{label}"; known: {known}'
         if self.init is not None and self.init.prior not in (None, *self.prior_labels):
             known = ", ".join(self.prior_labels) or "none"
             yield f'init.prior is "{self.init.prior}", which is not a prior of this run; known: {known}'

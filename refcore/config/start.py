@@ -47,6 +47,19 @@ class Candidates(Section):
         description="Ranking. consensus: every referee counts equally, in units of its own standard deviation. loss: "
         "by the weighted sum of the losses, better for log-probabilities, which reflect each referee's confidence.",
     )
+    tries: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Maximum number of tries. A sample whose best candidate ends above `until` begins again with "
+        "`count` fresh candidates, and the best end of all its tries is the result. A try takes `steps` steps, and "
+        "schedules begin anew with it.",
+    )
+    until: Annotated[float, Field(allow_inf_nan=False)] | dict[str, float] | None = Field(
+        None,
+        description="Loss on `views` at or below which a sample needs no further try: of the weighted sum, or by label "
+        "of referees, all of which must get there. Set with `tries`.",
+    )
 
     @model_validator(mode="after")
     def _falling(self) -> Self:
@@ -56,7 +69,17 @@ class Candidates(Section):
                 f"keep is {[list(pair) for pair in self.keep]}; expected [step, n] pairs with increasing "
                 f"steps and decreasing n, below count ({self.count})"
             )
+        if (self.tries > 1) != (self.until is not None):
+            missing = "until is null" if self.tries > 1 else "tries is 1"
+            raise ValueError(f"{missing}; expected tries above 1 and until together, such as tries=2 and until=1.0")
+        if self.until == {}:
+            raise ValueError("until is {}; expected a loss, or labels of referees with one each")
         return self
+
+    @property
+    def most(self) -> int:
+        """Number of candidates that a sample has in all its tries."""
+        return self.count * self.tries
 
     def kept_after(self, step: int, steps: int) -> int | None:
         """Number of candidates per sample kept after `step` steps; None if none is dropped then."""

@@ -9,7 +9,7 @@ from refcore import checkpoints, registry
 from refcore.config.combine import ConflictAware, NormBalance
 from refcore.config.run import RunConfig
 from refcore.config.terms import PluginUse
-from refcore.engine.combine import Combiner, NormBalanceGradients, SumGradients
+from refcore.engine.combine import Combiner, EqualVotes, NormBalanceGradients, SumGradients
 from refcore.engine.fitting import named, refuse_too_large
 from refcore.engine.loading import Loader
 from refcore.engine.models import Models
@@ -87,7 +87,7 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
     loader = Loader(config.panel, models)
     refuse_too_large(config, loader.device)
     resolve(config)  # every mistake in a plugin's fields comes before the first model is loaded
-    tracks = len(config.samples) * config.candidates.count
+    tracks = len(config.samples) * config.candidates.most
     with named(config, loader.device):
         canvas = loader.canvas(config.canvas, config.image_size)
         panel = loader.panel()
@@ -104,10 +104,16 @@ def combiner(config: RunConfig) -> Combiner:
     Raises:
         RefcoreError: what it needs is not installed.
     """
-    if isinstance(config.combine, NormBalance):
-        return NormBalanceGradients(config.combine, config.steps)
     if isinstance(config.combine, ConflictAware):
         from refcore.engine.jacobian import JacobianCombiner  # torchjd is an extra
 
         return JacobianCombiner(config.combine, config.steps, config.prior_labels)
-    return SumGradients()
+    inner = (
+        NormBalanceGradients(config.combine, config.steps)
+        if isinstance(config.combine, NormBalance)
+        else SumGradients()
+    )
+    if config.combine.votes == "weighted":
+        return inner
+    votes = {label: term.weight_at for label, term in zip(config.referee_labels, config.referees, strict=True)}
+    return EqualVotes(inner, config.steps, votes)

@@ -14,7 +14,7 @@ LIMIT = 2.0
 
 def spread(losses: Tensor) -> Tensor:
     """The scale of each referee: the standard deviation of its losses [T, N] over the N candidates of a sample, [T]."""
-    return losses.std(1, correction=0)
+    return losses.std(1, correction=0) if losses.shape[1] else losses.new_zeros(len(losses))
 
 
 def consensus(losses: Tensor, scale: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,12 +15,14 @@ from refcore.rng import Key
 Granularity = Literal["all", "sides", "terms"]
 Rows = Mapping[str, Tensor]
 """Gradients in parameter space, each [A, D]: all canvas tensors of a sample in one row, weights applied."""
+VOTES = "<votes>"
+"""The row of the referees' summed votes; no label has such a name."""
 
 
 class Combiner(ABC):
     """Rows in, one gradient out. Samples never meet: row a of the result depends on rows a alone."""
 
-    granularity: ClassVar[Granularity]
+    granularity: Granularity
     """Rows that it needs, each of which costs one pull-back through the canvas. all: one row "all".
     sides: "referees" and "priors". terms: one row a term, by its label (for conflict-aware methods)."""
 
@@ -72,6 +74,44 @@ class NormBalanceGradients(Combiner):
         referees, priors = rows["referees"], rows["priors"]
         factor = value_at(self.config.factor, step, self.steps)
         return balanced(referees, priors, factor) + priors
+
+
+class EqualVotes(Combiner):
+    """Another combiner, of referees whose gradients at the image have first got the norms of their weights.
+
+    Equal votes are those of CARINOX (arXiv 2509.17458), which scales the gradient of each reward to one norm.
+    """
+
+    granularity = "terms"
+
+    def __init__(self, inner: Combiner, steps: int, votes: Mapping[str, Callable[[int, int], float]]) -> None:
+        """
+        Args:
+            inner: takes "referees" and "priors".
+            steps: of the run.
+            votes: label -> a referee's weight at a step of a run of so many; all other terms are priors.
+        """
+        self.inner, self.steps, self.votes = inner, steps, votes
+
+    def at_image(self, rows: Rows, step: int, keys: Sequence[Key]) -> Rows:
+        """The votes summed to one row, `VOTES`, and the rows of image priors as they are."""
+        own = {label: abs(self.votes[label](step, self.steps)) for label in rows if label in self.votes}
+        others = {label: row for label, row in rows.items() if label not in own}
+        summed = {VOTES: sum_rows({label: scaled_to(rows[label], vote) for label, vote in own.items()})} if own else {}
+        return {**summed, **others}
+
+    def combine(self, rows: Rows, step: int, keys: Sequence[Key]) -> Tensor:
+        """[A, D] from `VOTES` and one row a prior."""
+        priors = {label: row for label, row in rows.items() if label != VOTES}
+        sides = {"referees": rows[VOTES]} if VOTES in rows else {}
+        return self.inner.combine({**sides, **({"priors": sum_rows(priors)} if priors else {})}, step, keys)
+
+
+def scaled_to(gradient: Tensor, length: float) -> Tensor:
+    """[A, D] `gradient`, each row scaled to the norm `length`; zero rows stay."""
+    norm = gradient.norm(dim=1, keepdim=True)
+    scale: Tensor = length / norm.where(norm > 0, 1.0)
+    return gradient * scale
 
 
 def balanced(gradient: Tensor, reference: Tensor, factor: float) -> Tensor:

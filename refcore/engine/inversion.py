@@ -33,7 +33,7 @@ class StepResult:
     """
 
     step: int
-    """Counted from 0."""
+    """Counted from 0, through all tries."""
     losses: dict[str, Tensor]
     """Label -> unweighted loss of a referee, or the value of a prior that has one."""
     norms: dict[str, Tensor]
@@ -111,7 +111,11 @@ class Inversion:
         self.checkpoints = local_checkpoints(config)
         """Name -> digest of every embedded or local checkpoint."""
         self.step = 0
-        """The next step."""
+        """The next step, counted through all tries."""
+        self.attempt = 0
+        """The try that it belongs to, counted from 0."""
+        self.began = 0
+        """The first step of that try."""
         self._closed = False
         self._before: Snapshot | None = None
         """Parameters before the last update."""
@@ -119,7 +123,8 @@ class Inversion:
         """Scalar bool: whether those after it are finite."""
         if state is None:
             with fitting.named(config, self.engine.device, self.engine.canvas.size):
-                self.tracks = self._tracks(start(self.engine))
+                first = self.engine.first_tracks(range(len(self.samples)))
+                self.tracks = self._tracks(start(self.engine, first), first)
                 self._drop()
         else:
             self.load_state_dict(state)
@@ -152,12 +157,27 @@ class Inversion:
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The candidates that are left, one for each track, samples outermost."""
-        return tuple(Candidate(*divmod(number, self.config.candidates.count)) for number in self.tracks.numbers)
+        return tuple(Candidate(*divmod(number, self.config.candidates.most)) for number in self.tracks.numbers)
 
     @property
     def done(self) -> bool:
         """True once no step follows."""
-        return self._closed or self.step >= self.config.steps or not self.tracks.active
+        return self._closed or self._ended
+
+    @property
+    def planned(self) -> int:
+        """Number of steps with which the run ends, if no sample begins again after this try."""
+        return self.began + self.config.steps
+
+    @property
+    def _taken(self) -> int:
+        """Steps of this try that are taken, which schedules, draws and drops go by."""
+        return self.step - self.began
+
+    @property
+    def _ended(self) -> bool:
+        """Whether this try is over."""
+        return self.step >= self.planned or not self.tracks.active
 
     def __iter__(self) -> Inversion:
         return self
@@ -175,7 +195,7 @@ class Inversion:
 
     def _next(self) -> StepResult:
         began = time.perf_counter()
-        config, step, tracks = self.config, self.step, self.tracks
+        config, step, tracks = self.config, self._taken, self.tracks
         rows = list(tracks.active)
         numbers, alive = tracks.numbers_of(rows), self.candidates
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
@@ -192,14 +212,15 @@ class Inversion:
         self._look(rows)
         losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
         norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
-        if config.candidates.count > 1:
+        if config.candidates.most > 1:
             self._remember(losses)
             self._drop()
-        if self.done:
+        if self._ended:
             self._refuse_non_finite({})
+            self._begin_again()
         moved = set(rows)
         active = tuple(row in moved for row in range(len(alive)))
-        return StepResult(step, losses, norms, active, alive, lr, time.perf_counter() - began)
+        return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
@@ -244,7 +265,8 @@ class Inversion:
         """All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
         state = self.tracks.state_dict()
         tensors: dict[str, Tensor] = state["tensors"]
-        meta: dict[str, Any] = {"step": self.step, "config": self.config.settings(), **state["meta"]}
+        meta: dict[str, Any] = {"step": self.step, "began": self.began, "attempt": self.attempt}
+        meta |= {"config": self.config.settings(), **state["meta"]}
         meta["chunks"] = dict(self.engine.panel.chunks)
         meta["checkpoints"] = dict(self.checkpoints)
         for loaded in self.engine.priors:
@@ -272,9 +294,9 @@ class Inversion:
         if self.config.chunk is None:  # what is pinned here may be another machine's
             self.engine.panel.chunks = dict(meta["chunks"])
         device = self.engine.device
-        self.step = meta["step"]
+        self.step, self.began, self.attempt = meta["step"], meta["began"], meta["attempt"]
         self._before = self._finite = None
-        self.tracks = self._tracks(named(tensors, "params.", device))
+        self.tracks = self._tracks(named(tensors, "params.", device), meta["candidates"])
         self.tracks.load_state_dict(tensors, meta)
         for loaded in self.engine.priors:
             prefix = f"prior.{loaded.label}."
@@ -285,19 +307,19 @@ class Inversion:
         """Ends the run: no step follows. What was made stays available."""
         self._closed = True
 
-    def _tracks(self, params: CanvasParams) -> Tracks:
-        """Tracks with these parameters."""
+    def _tracks(self, params: CanvasParams, numbers: Sequence[int]) -> Tracks:
+        """Tracks with these parameters and numbers."""
         config = self.config
-        compared = len(self.engine.compared) if config.candidates.count > 1 else 0
-        return Tracks(params, config.optimizer, config.ema, config.output == "best", compared)
+        compared = len(self.engine.compared) if config.candidates.most > 1 else 0
+        return Tracks(params, config.optimizer, config.ema, config.output == "best", compared, numbers)
 
     @torch.no_grad()
     def _look(self, rows: list[int]) -> None:
         """Judges the clean image when a look is due: keeps the best parameters, freezes finished tracks."""
-        config, stop, last = self.config, self.config.early_stop, self.step >= self.config.steps
-        keeps_best = self.tracks.best is not None
-        best_due = keeps_best and (last or self.step % config.best.every == 0)
-        stop_due = stop is not None and not last and self.step % stop.every == 0 and self.step >= stop.first
+        config, stop, taken = self.config, self.config.early_stop, self._taken
+        last, keeps_best = taken >= config.steps, self.tracks.best is not None
+        best_due = keeps_best and (last or taken % config.best.every == 0)
+        stop_due = stop is not None and not last and taken % stop.every == 0 and taken >= stop.first
         if not (best_due or stop_due):
             return
         kept = self.tracks.take(self.tracks.averaged, rows)
@@ -341,31 +363,69 @@ class Inversion:
                 self.tracks.remember(i, losses[judge.label], decay)
 
     @torch.no_grad()
-    def _standing(self) -> Tensor:
-        """[T, R] losses to compare candidates by: the recent averages, or those of a look at clean views."""
-        standing = self.tracks.recent.clone()
+    def _standing(self, rows: list[int]) -> Tensor:
+        """[T, A] losses to compare some rows by: the recent averages, or those of a look at clean views."""
+        standing = self.tracks.recent[:, rows]
         if not self.config.candidates.recent or standing.isnan().all():
-            kept = {name: p.detach() for name, p in self.tracks.averaged.items()}
-            standing = self.engine.look(kept, self.tracks.numbers).to(standing.dtype)
+            standing = self._looked_at(rows).to(standing.dtype)
         return standing
 
-    def _ordered(self) -> tuple[list[list[int]], Tensor | None]:
-        """[B] rows of each sample, best first, and the scales ([T, B]) that they were compared on."""
+    def _looked_at(self, rows: list[int]) -> Tensor:
+        """[T, A] losses of some rows, of their average if there is one, on the views of the comparison."""
+        averaged = self.tracks.take(self.tracks.averaged, rows)
+        return self.engine.look(averaged, self.tracks.numbers_of(rows))
+
+    def _ordered(self, rows: list[int] | None = None) -> tuple[list[list[int]], Tensor | None]:
+        """[B] rows of each sample (None: all), best first, and the scales ([T, B]) that they were compared on."""
         if len(self.tracks) == len(self.samples):
             return [[row] for row in range(len(self.samples))], self.tracks.scale
-        return self.engine.ordered(self._standing(), self.tracks.numbers, self.tracks.scale)
+        rows = list(range(len(self.tracks))) if rows is None else rows
+        best, scale = self.engine.ordered(self._standing(rows), self.tracks.numbers_of(rows), self.tracks.scale)
+        return [[rows[column] for column in own] for own in best], scale
 
     def _leading(self) -> list[int]:
         """[B] row of each sample's best candidate."""
         return [rows[0] for rows in self._ordered()[0]]
 
     def _drop(self) -> None:
-        """Drops all but the best candidates when that is due."""
-        count = self.config.candidates.kept_after(self.step, self.config.steps)
+        """Drops all but the best candidates when that is due; the end of an earlier try meets the last one of this."""
+        count = self.config.candidates.kept_after(self._taken, self.config.steps)
         if count is None or len(self.tracks) == len(self.samples):
             return
-        best, self.tracks.scale = self._ordered()
-        self.tracks.keep([row for rows in best for row in sorted(rows[:count])])
+        first = self.attempt * self.config.candidates.count
+        present = [row for row, own in enumerate(self.candidates) if own.candidate >= first]
+        competing = present if self._taken < self.config.steps else list(range(len(self.tracks)))
+        best, self.tracks.scale = self._ordered(competing)
+        kept = {row for rows in best for row in rows[:count]} | ({*range(len(self.tracks))} - {*competing})
+        self.tracks.keep(sorted(kept))
+
+    @torch.no_grad()
+    def _begin_again(self) -> None:
+        """Begins the next try of the samples that ended above `candidates.until`, where there is one left."""
+        settings = self.config.candidates
+        if self.attempt + 1 == settings.tries:
+            return
+        self.tracks.keep([rows[0] for rows in self._ordered()[0]])
+        losses = self._looked_at(list(range(len(self.samples))))
+        above = self._above(losses).tolist()
+        waiting = [b for b, over in enumerate(above) if over]
+        if not waiting:
+            return
+        self.attempt, self.began = self.attempt + 1, self.step
+        self._before = self._finite = None
+        fresh = self.engine.first_tracks(waiting, self.attempt)
+        self.tracks.add(start(self.engine, fresh), fresh)
+        self._drop()
+
+    def _above(self, losses: Tensor) -> Tensor:
+        """[B] whether a sample with the losses [T, B] of the `compared` referees is above `candidates.until`."""
+        until, compared = self.config.candidates.until, self.engine.compared
+        if isinstance(until, dict):
+            limits = torch.tensor([until.get(judge.label, torch.inf) for judge, _ in compared], device=losses.device)
+            return (losses > limits[:, None]).any(0)
+        assert until is not None, "tries come with until"
+        weights = torch.tensor([weight for _, weight in compared], dtype=losses.dtype, device=losses.device)
+        return (weights[:, None] * losses).sum(0) > until
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

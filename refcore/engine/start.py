@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,33 +16,38 @@ from refcore.engine.views import resize
 from refcore.rng import Rng
 
 
-def start(engine: Engine) -> CanvasParams:
-    """Parameters of step 0 for every track: drawn from its key, a sample, or the `init` image.
+def start(engine: Engine, tracks: Sequence[int] | None = None) -> CanvasParams:
+    """Parameters of step 0, each drawn by its track's key, a sample, or the `init` image.
+
+    Args:
+        engine: loaded.
+        tracks: [N] numbers of the tracks; None: those of every sample's first try.
 
     Raises:
         RefcoreError: the image is unreadable, or the canvas cannot start from one; the canvas has no latents or no
             prior can be sampled.
     """
     config, canvas = engine.config, engine.canvas
+    tracks = engine.first_tracks(range(len(config.samples))) if tracks is None else tracks
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
 
     def own(params: CanvasParams) -> CanvasParams:
         return {name: value.detach().to(engine.device, dtype, copy=True) for name, value in params.items()}
 
     def fresh() -> CanvasParams:
-        return own(checks.init(canvas, Rng(engine.keys, 0, "init", device=engine.device)))
+        return own(checks.init(canvas, Rng([engine.keys[track] for track in tracks], 0, "init", device=engine.device)))
 
     with torch.no_grad():
         if config.init is None:
             return fresh()
         if isinstance(config.init, SampleStart):
-            return searched(engine, config.init, fresh())
-        params = own(encoded(engine, config.init))
-        return params if config.init.strength is None else moved(engine, config.init, params, fresh())
+            return searched(engine, config.init, fresh(), tracks)
+        params = own(encoded(engine, config.init, tracks))
+        return params if config.init.strength is None else moved(engine, config.init, params, fresh(), tracks)
 
 
-def encoded(engine: Engine, settings: ImageStart) -> CanvasParams:
-    """The parameters of every track's image, each tensor [N, ...]; every file is read and encoded once, alone.
+def encoded(engine: Engine, settings: ImageStart, tracks: Sequence[int]) -> CanvasParams:
+    """The parameters of N tracks' images, each tensor [N, ...]; every file is read and encoded once, alone.
 
     Raises:
         RefcoreError: an image is unreadable, or the canvas cannot start from one.
@@ -49,46 +56,50 @@ def encoded(engine: Engine, settings: ImageStart) -> CanvasParams:
     for path in dict.fromkeys(paths):
         image = _middle(images.read(path).to(engine.device)[None], canvas.size)
         made[path] = checks.encode_image(canvas, resize(image, canvas.size))
-    own = [made[paths[engine.sample_of(track)]] for track in range(len(engine.keys))]
+    own = [made[paths[engine.sample_of(track)]] for track in tracks]
     return {name: torch.cat([params[name] for params in own]) for name in own[0]}
 
 
-def moved(engine: Engine, settings: ImageStart, params: CanvasParams, fresh: CanvasParams) -> CanvasParams:
+def moved(
+    engine: Engine, settings: ImageStart, params: CanvasParams, fresh: CanvasParams, tracks: Sequence[int]
+) -> CanvasParams:
     """Parameters of images, moved toward a fresh start by the strength of `settings`.
 
     The latent is noised as SDEdit does (arXiv 2108.01073), if a prior can do it; all else is interpolated.
     """
     assert settings.strength is not None, "a start without a strength is the image"
     result = {name: value.lerp(fresh[name], settings.strength) for name, value in params.items()}
-    noised, name = engine.noised(settings, params), engine.canvas.latent_name()
+    noised, name = engine.noised(settings, params, tracks), engine.canvas.latent_name()
     if noised is not None and name is not None:
         result[name] = noised.to(params[name])
     return result
 
 
 @torch.no_grad()
-def searched(engine: Engine, settings: SampleStart, params: CanvasParams) -> CanvasParams:
+def searched(engine: Engine, settings: SampleStart, params: CanvasParams, tracks: Sequence[int]) -> CanvasParams:
     """The parameters with a sample for the latent of every track, after the rounds of `settings`.
 
     A zero-order search in the space of samples (Ma et al., arXiv 2501.09732): in each round the best candidates of a
     sample stay where they are, and each of the others is made anew around one of them in turn, the best first.
 
     Args:
-        engine: with N tracks.
+        engine: whose priors are sampled, and whose referees choose.
         settings: of the sampler and the rounds.
         params: of a fresh canvas, each tensor [N, ...], in the run's dtype and on its device.
+        tracks: [N] numbers of the tracks.
 
     Raises:
         RefcoreError: as `Engine.sample`.
     """
     name = engine.canvas.latent_name() or next(iter(params))
-    shape, everyone = params[name].shape[1:], list(range(len(engine.keys)))
-    latents = engine.sample(settings, shape, everyone).to(params[name])
+    shape = params[name].shape[1:]
+    latents = engine.sample(settings, shape, tracks).to(params[name])
     for number, (keep, _) in enumerate(settings.rounds, 1):
-        best, _ = engine.ordered(engine.look({**params, name: latents}, everyone), everyone)
+        best, _ = engine.ordered(engine.look({**params, name: latents}, tracks), tracks)
         parents = {row: own[turn % keep] for own in best for turn, row in enumerate(own[keep:])}
         around = latents[list(parents.values())]
-        latents[list(parents)] = engine.sample(settings, shape, list(parents), around, number).to(latents)
+        resampled = [tracks[row] for row in parents]
+        latents[list(parents)] = engine.sample(settings, shape, resampled, around, number).to(latents)
     return {**params, name: latents}
 
 

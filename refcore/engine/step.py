@@ -66,9 +66,9 @@ class Engine:
         self.notes = tuple(notes)
         """Remarks on how referees and priors understood the prompts, where that is not plain."""
         self.keys: tuple[Key, ...] = tuple(
-            candidate_key(seed, candidate) for seed in panel.seeds for candidate in range(config.candidates.count)
+            candidate_key(seed, candidate) for seed in panel.seeds for candidate in range(config.candidates.most)
         )
-        """[B * candidates] key of each track's draws."""
+        """[B * candidates of all tries] key of each track's draws."""
 
     def plan(self) -> None:
         """Sets how many views each referee judges at a time, where the config leaves that open."""
@@ -98,9 +98,14 @@ class Engine:
         loaded = next(loaded for loaded in terms if loaded.label == label)
         return str(loaded.autocast or loaded.term.dtype or run).removeprefix("torch.")
 
+    def first_tracks(self, samples: Sequence[int], attempt: int = 0) -> list[int]:
+        """Numbers of the tracks with which some samples begin a try, counted from 0; samples outermost."""
+        count, most = self.config.candidates.count, self.config.candidates.most
+        return [b * most + attempt * count + candidate for b in samples for candidate in range(count)]
+
     def sample_of(self, track: int) -> int:
         """The sample, 0 .. B - 1, of a track."""
-        return track // self.config.candidates.count
+        return track // self.config.candidates.most
 
     def gradients(self, params: CanvasParams, tracks: Sequence[int], step: int) -> StepGradients:
         """The combined gradient of one step.
@@ -220,8 +225,8 @@ class Engine:
             return checks.sample(loaded.prior, shape, loaded.conditioning.take(samples), rng, options, loaded.label)
 
     @torch.no_grad()
-    def noised(self, settings: ImageStart, params: CanvasParams) -> Tensor | None:
-        """[N, C, h, w] the latents of all tracks with the noise of a prior's model, at the strength of `settings`.
+    def noised(self, settings: ImageStart, params: CanvasParams, tracks: Sequence[int]) -> Tensor | None:
+        """[N, C, h, w] the latents of N tracks with the noise of a prior's model, at the strength of `settings`.
 
         Returns:
             None where the canvas has no latents or, unless one is named, no prior can be sampled.
@@ -238,7 +243,7 @@ class Engine:
             )
         if loaded is None or name is None:
             return None
-        rng = Rng(self.keys, 0, "init/noise", device=self.device)
+        rng = Rng([self.keys[track] for track in tracks], 0, "init/noise", device=self.device)
         return loaded.prior.noise_to(params[name], rng, settings.steps, settings.strength)
 
     def _sampled_prior(self, settings: SampleStart) -> LoadedPrior:

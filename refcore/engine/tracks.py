@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
     sample: int
     """0 .. B - 1."""
     candidate: int
-    """0 .. candidates.count - 1; it keeps its number when others are dropped."""
+    """0 .. candidates.count - 1, in later tries from there on; it keeps its number when others are dropped."""
 
 
 class Snapshot(NamedTuple):
@@ -44,8 +44,9 @@ class Tracks:
         ema: Ema | None,
         keeps_best: bool,
         compared: int,
+        numbers: Sequence[int] | None = None,
     ) -> None:
-        """All tracks of a run, none of which has moved.
+        """Tracks that have not moved yet.
 
         Args:
             params: of step 0, each tensor [R, ...].
@@ -53,6 +54,7 @@ class Tracks:
             ema: the moving average; None keeps none.
             keeps_best: whether `best` parameters are kept.
             compared: T, the number of referees that compare candidates; 0 where there are none to compare.
+            numbers: [R] the engine's numbers of the tracks; None: 0 .. R - 1.
         """
         self.settings, self.averaging = optimizer, ema
         self.params = params
@@ -60,9 +62,10 @@ class Tracks:
         """Moving average of the parameters."""
         self.best: CanvasParams | None = _copy(params) if keeps_best else None
         """Parameters of the lowest loss that a look has seen."""
-        self.numbers: list[int] = list(range(len(next(iter(params.values())))))
+        count = len(next(iter(params.values())))
+        self.numbers: list[int] = list(range(count) if numbers is None else numbers)
         """[R] the engine's number of each row's track."""
-        self.active: list[int] = list(self.numbers)
+        self.active: list[int] = list(range(count))
         """Rows that still move."""
         one = next(iter(params.values()))
         infinite = torch.full((len(self.numbers),), torch.inf, dtype=one.dtype, device=one.device)
@@ -173,6 +176,33 @@ class Tracks:
         """Scalar bool, not read here: whether all parameters and their average are finite."""
         values = [*self.params.values(), *(self.ema or {}).values()]
         return torch.stack([value.detach().isfinite().all() for value in values]).all()
+
+    def add(self, params: CanvasParams, numbers: Sequence[int]) -> None:
+        """Takes in new tracks, each tensor of their parameters [N, ...]; the rows that are here stay as they are.
+
+        Afterwards the new ones alone are active, all rows are ordered by their numbers, and the optimiser begins anew.
+        """
+        everyone = [*self.numbers, *numbers]
+        order = sorted(range(len(everyone)), key=everyone.__getitem__)
+
+        def joined(old: Tensor, new: Tensor) -> Tensor:
+            return torch.cat([old.detach(), new.detach().to(old)])[order]
+
+        def joined_params(old: CanvasParams) -> CanvasParams:
+            return {name: joined(value, params[name]) for name, value in old.items()}
+
+        fresh = Tracks(params, self.settings, self.averaging, self.best is not None, len(self.recent))
+        self.params = joined_params(self.params)
+        self.ema = self.ema and joined_params(self.ema)
+        self.best = self.best and joined_params(self.best)
+        self.best_loss = joined(self.best_loss, fresh.best_loss)
+        self.stop_loss = joined(self.stop_loss, fresh.stop_loss)
+        self.waited = joined(self.waited, fresh.waited)
+        self.recent = torch.cat([self.recent, fresh.recent], 1)[:, order]
+        self.scale = None
+        self.numbers = [everyone[row] for row in order]
+        self.active = [place for place, row in enumerate(order) if row >= len(everyone) - len(numbers)]
+        self._restore({})
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, with everything that belongs to them."""

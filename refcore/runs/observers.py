@@ -65,6 +65,7 @@ class Progress(Observer):
 
     def __init__(self) -> None:
         self._bar: Any = None
+        self._inversion: Inversion | None = None
         self._shown = 0.0
 
     def before_load(self, config: RunConfig) -> None:
@@ -83,12 +84,14 @@ class Progress(Observer):
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
         self._bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self._bar.start()
-        self._bar.add_task("steps", total=inversion.config.steps, completed=inversion.step, losses="")
+        self._inversion = inversion
+        self._bar.add_task("steps", total=inversion.planned, completed=inversion.step, losses="")
 
     def on_step(self, step: StepResult, record: Record) -> None:
-        if self._bar is not None and (now := time.monotonic()) - self._shown > REFRESH_SECONDS:
+        if self._inversion is not None and (now := time.monotonic()) - self._shown > REFRESH_SECONDS:
             self._shown = now
-            self._bar.update(self._bar.task_ids[0], completed=record["step"] + 1, losses=mean_losses(record))
+            done, planned = record["step"] + 1, self._inversion.planned
+            self._bar.update(self._bar.task_ids[0], completed=done, total=planned, losses=mean_losses(record))
 
     def on_exit(self) -> None:
         if self._bar is not None:
@@ -139,7 +142,7 @@ class Lines(Observer):
 
     def on_start(self, inversion: Inversion) -> None:
         self._began = self._said = time.monotonic()
-        self._first, self._steps = inversion.step, inversion.config.steps
+        self._first, self._inversion = inversion.step, inversion
 
     def on_step(self, step: StepResult, record: Record) -> None:
         now = time.monotonic()
@@ -148,8 +151,9 @@ class Lines(Observer):
         self._said = now
         done = record["step"] + 1
         each = (now - self._began) / (done - self._first)
-        left = _duration(each * (self._steps - done))
-        self._say(f"step {done} of {self._steps}, {each:.2g} s a step, {left} left: {mean_losses(record)}")
+        planned = self._inversion.planned
+        left = _duration(each * (planned - done))
+        self._say(f"step {done} of {planned}, {each:.2g} s a step, {left} left: {mean_losses(record)}")
 
     def on_exit(self) -> None:
         if self._timer is not None:

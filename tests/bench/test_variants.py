@@ -177,7 +177,7 @@ def test_what_must_not_be_seen_is_not_what_accepts():
         ("playgrund", 'unknown variant "playgrund"; known: .*did you mean "playground"'),
         ("playground,steps=2", "is not a valid name"),
         ("a=playground,stepz=2", "stepz: unknown field"),
-        ("a=sampling-3,budget.steps=2", "only best-of-n has a field budget"),
+        ("a=sampling-3,budget.steps=2", "only a variant that chooses among samples has a field budget"),
         ("a=sampling-3,steps=0", "steps"),
         ("a=none.yaml", 'cannot read the config file "none.yaml"'),
     ],

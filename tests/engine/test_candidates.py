@@ -174,3 +174,92 @@ def test_a_run_that_is_shorter_than_the_schedule_ends_with_one() -> None:
 def test_candidates_without_a_referee_are_refused() -> None:
     with pytest.raises(ConfigError, match="no referee ever has a weight"):
         toy_config(referees=[], candidates={"count": 2})
+
+
+AGAIN = {"recent": 0, "by": "loss", "tries": 2}
+NEVER, ALWAYS = 1e9, -1e9
+"""Values of `until` at which every sample is good enough, and none."""
+
+
+def test_a_sample_that_is_good_enough_does_not_begin_again() -> None:
+    fields: dict[str, Any] = {"noise": 0.1, "optimizer": ADAM, "ema": EMA}
+    once = run(toy_config(**fields, candidates={**HALVING, "recent": 0, "by": "loss"}))
+    twice = run(toy_config(**fields, candidates={**HALVING, **AGAIN, "until": NEVER}))
+    assert (twice.step, twice.attempt) == (6, 0)
+    assert torch.equal(twice.images(), once.images())
+
+
+def test_two_tries_are_two_candidates_one_after_the_other() -> None:
+    fields: dict[str, Any] = {"seeds": [3, 4, 5], "noise": 0.1, "optimizer": ADAM, "ema": EMA}
+    beside = run(toy_config(**fields, candidates={"count": 2, "recent": 0, "by": "loss"}))
+    after = run(toy_config(**fields, candidates={"count": 1, **AGAIN, "until": ALWAYS}))
+    assert (after.step, after.attempt) == (12, 1)
+    assert after.leaders() == beside.leaders()
+    assert set(after.leaders()) == {0, 1}  # either end is the better one for some sample
+    assert torch.allclose(after.params["latent"], beside.params["latent"], rtol=0, atol=1e-10)
+
+
+def test_only_samples_above_until_begin_again_and_they_never_meet() -> None:
+    fields: dict[str, Any] = {"noise": 0.1, "optimizer": ADAM, "ema": EMA}
+    once = run(toy_config(**fields, seeds=[3, 4, 5], candidates={"count": 2, "recent": 0, "by": "loss"}))
+    ends = once._total(once.engine.losses(once.images("ema"), once.tracks.numbers)).sort().values
+    halving = {"count": 2, **AGAIN, "until": float(ends[2] + ends[3]) / 2}
+    batch = run(toy_config(**fields, seeds=[3, 4, 5], candidates=halving))
+    again = 0
+    for b, (prompt, seed) in enumerate(batch.samples):
+        alone = run(toy_config(**fields, prompts=[prompt], seeds=[seed], candidates=halving))
+        again += alone.attempt
+        assert alone.leaders() == batch.leaders()[b : b + 1]
+        assert torch.allclose(batch.params["latent"][b], alone.params["latent"][0], rtol=0, atol=1e-9)
+    assert again == 3
+
+
+def test_candidates_of_a_later_try_are_dropped_as_those_of_the_first() -> None:
+    inversion = Inversion(toy_config(candidates={**HALVING, **AGAIN, "until": ALWAYS}, optimizer=ADAM, ema=EMA))
+    alive = [len(step.candidates) for step in inversion]
+    assert alive == [8, 8, 4, 4, 2, 2, 10, 10, 6, 6, 4, 4]  # the ends of the first try wait beside the second
+    assert len(inversion.candidates) == 2
+    active = [sum(step.active) for step in Inversion(inversion.config)]
+    assert active == [8, 8, 4, 4, 2, 2] * 2
+
+
+@pytest.mark.parametrize("until", [5.0, {"toy": 0.5, "toy-2": 0.5}])
+def test_until_is_of_the_weighted_sum_or_of_referees_by_label(until: Any) -> None:
+    inversion = run(toy_config(seeds=[3, 4, 5], candidates={"count": 1, **AGAIN, "until": until}))
+    above = inversion._above(torch.tensor([[0.4, 0.6, 0.4, 3.0], [0.4, 0.4, 5.0, 0.1]], dtype=torch.float64))
+    # The weights of the two are 2 and 1.
+    assert above.tolist() == ([False, False, True, True] if isinstance(until, float) else [False, True, True, True])
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 6, 7, 9, 11])
+def test_a_resumed_second_try_is_the_whole_one_bit_for_bit(steps: int, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"dtype": "float32", "noise": 0.1, "ema": EMA, "output": "best", "best": {"every": 2}}
+    config = toy_config(**fields, optimizer=ADAM, candidates={**HALVING, **AGAIN, "until": ALWAYS})
+    whole = run(config)
+    save_state(run(config, steps=steps).state_dict(), tmp_path / "state")
+    resumed = Inversion(config, state=load_state(tmp_path / "state"))
+    list(resumed)
+    theirs, ours = resumed.state_dict(), whole.state_dict()
+    assert theirs["meta"] == ours["meta"]
+    assert all(torch.equal(theirs["tensors"][name], value) for name, value in ours["tensors"].items())
+    assert torch.equal(resumed.images(), whole.images())
+
+
+def test_a_try_that_stops_early_is_followed_by_the_next() -> None:
+    stop = {"every": 1, "patience": 1, "min_delta": 1e6}
+    inversion = run(toy_config(early_stop=stop, candidates={"count": 2, **AGAIN, "until": ALWAYS}))
+    assert (inversion.attempt, inversion.step, len(inversion.candidates)) == (1, 2 * 2, 2 * (1 + 2))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "message"),
+    [
+        ({"tries": 2}, r"until is null; expected tries above 1 and until together"),
+        ({"until": 1.0}, r"tries is 1; expected tries above 1 and until together"),
+        ({"tries": 2, "until": {}}, r"until is \{\}; expected a loss"),
+        ({"tries": 2, "until": {"tyo": 1.0}}, r'candidates\.until: no referee of this run has the label "tyo"'),
+    ],
+)
+def test_tries_and_until_come_together(candidates: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        toy_config(candidates=candidates)

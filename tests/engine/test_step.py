@@ -51,7 +51,15 @@ def test_the_draws_of_a_sample_do_not_depend_on_its_mates() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("combine", [{"name": "sum"}, {"name": "norm_balance", "factor": 1.5}])
+@pytest.mark.parametrize(
+    "combine",
+    [
+        {"name": "sum"},
+        {"name": "norm_balance", "factor": 1.5},
+        {"name": "sum", "votes": "equal"},
+        {"name": "norm_balance", "votes": "equal"},
+    ],
+)
 @pytest.mark.parametrize("canvas", ["toy_latent", "toy_pixel"])
 def test_the_gradient_of_a_batch_is_that_of_its_samples_alone(dtype: str, combine: Any, canvas: str) -> None:
     fields = {"dtype": dtype, "combine": combine, "canvas": {"name": canvas}}
@@ -132,6 +140,31 @@ def test_norm_balance_scales_the_referees_sample_by_sample() -> None:
     for b in range(2):
         expected = 0.7 * priors[b].norm() / referees[b].norm() * referees[b] + priors[b]
         assert relative(balanced[b], expected) < 1e-10
+
+
+@pytest.mark.parametrize("factor", [None, 0.7])
+def test_equal_votes_have_the_norms_of_their_weights_at_the_image(factor: float | None) -> None:
+    combine = {"name": "sum", "votes": "equal"} if factor is None else {"name": "norm_balance", "factor": factor}
+    engine = build(toy_config(combine={**combine, "votes": "equal"}))
+    found = gradient(engine)
+    latent = start(engine)["latent"].requires_grad_()
+    image = engine.decode({"latent": latent})
+    votes = torch.zeros_like(image)
+    for judge, own, _ in engine.panel.gradients(image.detach().requires_grad_(), engine.keys, [0, 1], 0):
+        votes += judge.term.weight_at(0, 6) * own / own.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    referees = torch.autograd.grad(image, latent, votes)[0].flatten(1)
+    priors = gradient(build(toy_config(referees=[])))
+    scale = 1.0 if factor is None else factor * priors.norm(dim=1, keepdim=True) / referees.norm(dim=1, keepdim=True)
+    assert relative(found, scale * referees + priors) < 1e-10
+
+
+def test_a_satisfied_referee_has_no_vote() -> None:
+    satisfied = {"name": "toy", "weight": 2.0, "satisfied_at": 1e6}
+    other = {"name": "toy", "config": {"seed": 1, "side": 20}}
+    combine = {"name": "sum", "votes": "equal"}
+    both = gradient(build(toy_config(referees=[satisfied, other], combine=combine)))
+    alone = gradient(build(toy_config(referees=[{**other, "label": "toy-2"}], combine=combine)))
+    assert relative(both, alone) < 1e-10
 
 
 def test_terms_outside_their_window_cost_nothing() -> None:

@@ -172,7 +172,11 @@ def parser() -> Spacy:
          ("a red circle", "a blue square", "a red circle left of a blue square")),
         ("a photo of three cats under the table", ("three cats", "a table", "three cats under a table")),
         ("a dog sitting on a sofa near a window",
-         ("a dog", "a sofa", "a window", "a dog on a sofa", "a dog near a window")),
+         ("a dog", "a sofa", "a window", "a dog on a sofa", "a sofa near a window")),  # or the dog: both are English
+        ("a pink cross", ("a pink cross",)),
+        ("a cyan circle and an orange cross", ("a cyan circle", "an orange cross")),
+        ("a checkered green cross below a small pink cross",
+         ("a checkered green cross", "a small pink cross", "a checkered green cross below a small pink cross")),
         ("exactly two red apples on top of a book",
          ("two red apples", "a book", "two red apples on top of a book")),
         ("red car, blue house", ("red car", "blue house")),

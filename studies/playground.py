@@ -1,58 +1,66 @@
-"""The study of docs/results/playground.md: the preset against its baselines, where the truth is known.
+"""The studies of docs/results/playground.md and blind.md: a preset against its baselines, where the truth is known.
 
-    python studies/playground.py              # tables and plot from the committed studies/rows/playground
-    python studies/playground.py --from DIR   # first imports the results in DIR, without their pictures
+    python studies/playground.py PAGE              # tables and plot from the committed studies/rows/PAGE
+    python studies/playground.py PAGE --from DIR   # first imports the results in DIR, without their pictures
 
-DIR is made by `refcore bench playground --prompts-seed 2031 --out DIR`; the page lists the variants.
+PAGE is playground or blind; DIR is made by `refcore bench playground --out DIR`, as the page says.
 """
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from pathlib import Path
 
 import polars
 from figures import frame, save
 from matplotlib import pyplot
-from page import DOCS, ROWS, fill, from_command_line
+from page import DOCS, ROWS, fill, import_results
 from PIL import Image
 
-from refcore.config import presets
 from refcore_bench.contact_sheets import draw_sheet
 from refcore_bench.plot import write_plot
 from refcore_bench.results import Results
 from refcore_bench.summary import summarise
 from refcore_bench.tables import markdown, tables
 
-RESULT, PAGE, FIGURE = ROWS / "playground", DOCS / "results/playground.md", DOCS / "images/playground-report.png"
-SHEET, STRIP = (DOCS / "images" / name for name in ("playground-report-images.png", "playground-strip.png"))
+PAGES = ("playground", "blind")
 
 
 def main() -> None:
-    from_command_line(__doc__, {"from": (RESULT, pictures)})
-    fill(PAGE, Path(__file__).name, parts())
-    write_plot(summarise(Results.existing(RESULT)), FIGURE)
-    print(f"wrote {PAGE.relative_to(DOCS.parent)} and {FIGURE.relative_to(DOCS.parent)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("page", choices=PAGES)
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
+    given = parser.parse_args()
+    if given.source is not None:
+        found = Results.existing(given.source)
+        import_results(found.path, ROWS / given.page)
+        pictures(given.page, found)
+    page, figure = DOCS / f"results/{given.page}.md", DOCS / f"images/{given.page}-report.png"
+    fill(page, Path(__file__).name, parts(given.page))
+    write_plot(summarise(Results.existing(ROWS / given.page)), figure)
+    print(f"wrote {page.relative_to(DOCS.parent)} and {figure.relative_to(DOCS.parent)}")
 
 
-def parts() -> dict[str, str]:
-    """The generated parts of the page."""
-    summary = summarise(Results.existing(RESULT))
+def parts(page: str) -> dict[str, str]:
+    """The generated parts of a page."""
+    summary = summarise(Results.existing(ROWS / page))
     return {"tables": markdown(tables(summary))}
 
 
-def pictures(results: Results) -> None:
+def pictures(page: str, results: Results) -> None:
     """Writes all of the preset's images, and the first of each category and split."""
-    own = results.rows(images=True).filter(polars.col("variant") == presets.DEFAULT)
+    own = results.rows(images=True).filter(polars.col("variant") == results.task.name)
     sheet = draw_sheet(own)
-    sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256).save(SHEET, optimize=True)
+    small = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256)
+    small.save(DOCS / f"images/{page}-report-images.png", optimize=True)
 
     first = own.group_by(["split", "category"], maintain_order=True).first().sort("split", maintain_order=True)
     figure, axes = pyplot.subplots(2, len(first) // 2, figsize=(1.9 * len(first) / 2, 5.0), layout="constrained")
     for axis, row in zip(axes.flat, first.iter_rows(named=True), strict=True):
         frame(axis, row)
         axis.set_title(textwrap.fill(row["prompt"], 22), fontsize=8)
-    save(figure, STRIP)
+    save(figure, DOCS / f"images/{page}-strip.png")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,12 @@ def study(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_page_of_results_is_made_of_what_is_committed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claims = study("claims", monkeypatch)
-    name = "claims" if page in claims.CLAIMS else page
-    parts = claims.parts(page) if page in claims.CLAIMS else study(name, monkeypatch).parts()
+    several = {name: study(name, monkeypatch) for name in ("claims", "playground")}
+    pages = {
+        one: name for name, module in several.items() for one in (module.CLAIMS if name == "claims" else module.PAGES)
+    }
+    name = pages.get(page, page)
+    parts = several[name].parts(page) if name in several else study(name, monkeypatch).parts()
     made = Path(shutil.copy(DOCS / "results" / f"{page}.md", tmp_path))
     study("page", monkeypatch).fill(made, f"{name}.py", parts)
     assert made.read_text("utf-8") == (DOCS / "results" / f"{page}.md").read_text("utf-8")

@@ -355,7 +355,7 @@ def test_the_guidance_of_every_distillation_is_that_of_the_step(kind, sd1):
 
 @pytest.mark.fault("4.14")
 def test_the_adapters_of_vsd_learn_at_the_rate_of_the_step(sd1):
-    moving, still = load(Vsd, sd1, lr=Linear(start=0, end=1e-2)), load(Vsd, sd1, lr=5e-3)
+    moving, still = load(Vsd, sd1, lr=Linear(start=2**-8, end=2**-7)), load(Vsd, sd1, lr=1.5 * 2**-8)
     for prior in (moving, still):
         prior.update(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     assert torch.equal(moving.state_dict()["weights"], still.state_dict()["weights"])

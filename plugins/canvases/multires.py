@@ -50,6 +50,9 @@ class Multires(Canvas):
         self.size = size if size is not None else (256, 256)
         check_least_side(self.size, 1)
         self.resolutions = resolutions(self.size, self.config.smallest, self.config.per_octave)
+        self._known: dict[float, list[float]] = {}
+        """Gain -> the amplitude of each resolution."""
+        self._gains(Moment(0, 1))  # here, so that a decode reads no tensor back
 
     def init(self, rng: Rng) -> CanvasParams:
         return {
@@ -78,9 +81,10 @@ class Multires(Canvas):
     def _gains(self, at: Moment) -> list[float]:
         """The amplitude of each resolution; root mean square 1, so that it does not change the learning rate."""
         gain = at.of(self.config.gain)
-        gains = torch.tensor([float(max(side)) ** gain for side in self.resolutions])
-        amplitudes: list[float] = (gains / gains.square().mean().sqrt()).tolist()
-        return amplitudes
+        if gain not in self._known:
+            gains = torch.tensor([float(max(side)) ** gain for side in self.resolutions])
+            self._known[gain] = (gains / gains.square().mean().sqrt()).tolist()
+        return self._known[gain]
 
     def _sum(self, params: CanvasParams, gains: Sequence[float]) -> Tensor:
         total = gains[0] * params[_name(0)]

@@ -95,7 +95,7 @@ def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
 
 def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -> Variant:
     """A baseline, preset or YAML config with overrides; see `variant_from_text`."""
-    base = presets.get(task.name).settings
+    base = presets.get(task.preset).settings
     samplings = task.samplings()
     if source in samplings:
         return _sampling(name, samplings[source], overrides, task)
@@ -112,18 +112,13 @@ def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -
     raise unknown("variant", source, {*task.names(), *presets.names()})
 
 
-def panel(task: Task = PLAYGROUND) -> list[dict[str, Any]]:
-    """The referees of the task's preset as `witnesses` entries; they score every variant."""
-    return judged(resolve(RunConfig.from_settings(presets.get(task.name).settings)))
-
-
 def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
     config = resolve(RunConfig.from_settings({**settings, "prompts": [], "seeds": [0]}))
     kept = {field: value for field, value in config.settings().items() if field not in ("prompts", "seeds")}
     if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
     own = [(term, True) for term in judged(config)] + [(term, False) for term in witnesses(config)]
-    return _variant(name, "inversion", kept, own, panel(task), task)
+    return _variant(name, "inversion", kept, own, task)
 
 
 def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], task: Task) -> Variant:
@@ -131,14 +126,14 @@ def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], tas
     sampling = validated(Sampling, override(settings, own))
     kept = sampling.model_dump(mode="json")
     if sampling.choose:  # among as many samples as the preset's evaluations pay for
-        reference = presets.get(task.name).settings
+        reference = presets.get(task.preset).settings
         reference = override(reference, [a.removeprefix("budget.") for a in overrides if a not in own])
         config = resolve(RunConfig.from_settings(reference))
         kept["budget"] = {f: value for f, value in config.settings().items() if f not in ("prompts", "seeds")}
     elif len(own) < len(overrides):
         raise RefcoreError(f"only {playground_baselines.BEST_OF_N} has a field budget")
-    judges = panel(task)
-    return _variant(name, "sampling", kept, [(term, sampling.choose) for term in judges], judges, task)
+    choosers = [(term, True) for term in task.referees()] if sampling.choose else []
+    return _variant(name, "sampling", kept, choosers, task)
 
 
 def _variant(
@@ -146,7 +141,6 @@ def _variant(
     method: Method,
     settings: dict[str, Any],
     own: Sequence[tuple[dict[str, Any], bool]],
-    whole: Sequence[dict[str, Any]],
     task: Task,
 ) -> Variant:
     """A variant scored by the network that gives the verdict, its own referees and witnesses, and the panel; each once.
@@ -158,13 +152,13 @@ def _variant(
         method: inversion or sampling.
         settings: resolved settings.
         own: (`witnesses` entry, whether the variant optimises for it) of its referees and witnesses.
-        whole: the panel.
         task: the benchmark's task.
     """
-    in_panel = {identity(term) for term in whole}
+    panel = task.panel()
+    in_panel = {identity(term) for term in panel}
     scorers: dict[str, Scorer] = {}
     groups = [("", task.witnesses(), False), ("own", [term for term, optimised in own if optimised], True)]
-    groups += [("own", [term for term, optimised in own if not optimised], False), ("panel", [*whole], False)]
+    groups += [("own", [term for term, optimised in own if not optimised], False), ("panel", panel, False)]
     for prefix, terms, optimised in groups:
         for term in terms:
             key = identity(term)
@@ -172,7 +166,7 @@ def _variant(
                 taken = {scorer.label for scorer in scorers.values()}
                 label = term["label"] if term["label"] not in taken else f"{prefix}-{term['label']}"
                 scorers[key] = Scorer(label, {**term, "label": label}, key, optimised, key in in_panel)
-    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, [*whole], task.witnesses()]))
+    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, panel, task.witnesses()]))
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:

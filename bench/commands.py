@@ -10,7 +10,7 @@ import typer
 
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
-from refcore.prompts import parse_seeds
+from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs.rundir import refuse_existing, to_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Named = Annotated[
         "--variant",
         metavar="NAME|NAME=SOURCE,field=value",
         help="A baseline or preset, or a name for one (or for a YAML config) with overrides. Repeatable; by default "
-        "the preset of the benchmark's name and all its baselines.",
+        "the benchmark's preset and all its baselines.",
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]
@@ -117,6 +117,42 @@ def natural(
     _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
 
 
+@app.command("prompts")
+def prompts(
+    out: Out,
+    prompts_file: Annotated[
+        Path,
+        typer.Option(
+            "--prompts-file",
+            metavar="FILE",
+            help="File with your prompts, one per line; lines that begin with # are comments (\\# is the sign).",
+        ),
+    ],
+    panel: Annotated[
+        list[str],
+        typer.Option(
+            "--panel",
+            metavar="NAME,...",
+            help="Witnesses that score every image: referees by name, PRESET:NAME, FILE.yaml with a list `witnesses`, "
+            "or {name: NAME, config: {...}}. Repeatable.",
+        ),
+    ],
+    variant: Named = None,
+    seeds: Seeds = "0",
+    batch: Batch = 1,
+    workers: Workers = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="By default three variants.")] = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Run variants over your own prompts, scored by a panel of witnesses; nobody gives a verdict."""
+    numbers, texts = parse_seeds(seeds), read_prompts(prompts_file)
+    from refcore_bench.tasks.prompts import OWN, Prompts, listed
+    from refcore_bench.witness_panel import read_panel
+
+    task = Prompts(read_panel(panel, texts))
+    _run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [])
+
+
 @app.command("show")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")],
@@ -134,10 +170,14 @@ def show(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="VARIANT", help="Compare the others with this variant; default: the preset."),
+        typer.Option(
+            "--against",
+            metavar="VARIANT",
+            help="Compare the others with this variant; default: the preset, or the first.",
+        ),
     ] = None,
 ) -> None:
-    """Show accuracy, hack rate and cost with 95 % confidence intervals."""
+    """Show accuracy and hack rate, or a panel's scores, and cost with 95 % confidence intervals."""
     from refcore_bench.results import Results
 
     if markdown and json:

@@ -17,6 +17,7 @@ from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
 from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.labels import labels
+from refcore_bench.option_text import split
 from refcore_bench.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
 from refcore_bench.task import Task
@@ -86,7 +87,7 @@ def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
             f'--variant "{text}": "{name}" is not a valid name; expected NAME, or NAME=SOURCE,field=value with '
             "letters, digits, -, _, + and . in the name"
         )
-    source, *overrides = _split(recipe) if equals else [name]
+    source, *overrides = split(recipe) if equals else [name]
     try:
         return _from_source(name, source.strip(), overrides, task)
     except RefcoreError as error:
@@ -174,24 +175,3 @@ def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
     if items is None or not value:
         return [(path, value)]
     return [leaf for key, inner in items for leaf in _flat(inner, f"{path}.{key}" if path else str(key))]
-
-
-def _split(text: str) -> list[str]:
-    """Splits at commas outside brackets and quotes.
-
-    >>> _split("playground,steps=2,ema.restarts=[1, 2]")
-    ['playground', 'steps=2', 'ema.restarts=[1, 2]']
-    """
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        else:
-            depth += (letter in "[{") - (letter in "]}")
-            if letter == "," and depth == 0:
-                parts.append("")
-                continue
-        parts[-1] += letter
-    return parts

@@ -14,15 +14,19 @@ NETWORK = ("model", "pretrained", "weights")
 def relatives(variant: Variant) -> list[str]:
     """Identities of the panel's witnesses whose network the variant optimises for, in a referee or a prior, or chooses
     its images by."""
-    terms = [scorer.term for scorer in variant.optimised]
-    for field in ("referees", "priors"):
-        terms += [term for term in variant.settings.get(field) or [] if term.get("weight") != 0]
-    own = networks(terms, variant.checkpoints)
+    choosers = networks([scorer.term for scorer in variant.optimised], variant.checkpoints)
+    own = choosers | optimised(variant.settings, variant.checkpoints)
     return [
         scorer.identity
         for scorer in variant.scorers
         if scorer.panel and (scorer.optimised or networks([scorer.term], variant.checkpoints) & own)
     ]
+
+
+def optimised(settings: Mapping[str, Any], digests: Mapping[str, str]) -> set[tuple[str, ...]]:
+    """The networks that a run with these settings optimises for, in a referee or a prior."""
+    terms = [term for field in ("referees", "priors") for term in settings.get(field) or []]
+    return networks([term for term in terms if term.get("weight") != 0], digests)
 
 
 def networks(terms: Iterable[Mapping[str, Any]], digests: Mapping[str, str]) -> set[tuple[str, ...]]:

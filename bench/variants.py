@@ -16,6 +16,7 @@ from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
 from refcore_bench.checkpoint_hashes import hashes
+from refcore_bench.config_differences import differences
 from refcore_bench.labels import labels
 from refcore_bench.option_text import split
 from refcore_bench.sampling import Sampling
@@ -65,10 +66,9 @@ class Variant:
 
     def difference(self, other: Variant) -> str:
         """The first few fields in which two definitions differ, with both values."""
-        ours, theirs = (dict(_flat(v.to_dict())) for v in (self, other))
-        fields = [f for f in {**ours, **theirs} if f != "name" and ours.get(f) != theirs.get(f)]
-        shown = [f"{f} is {ours.get(f)!r}, was {theirs.get(f)!r}" for f in fields[:3]]
-        return "; ".join(shown) + (f"; and {len(fields) - 3} more" if len(fields) > 3 else "")
+        found = [each for each in differences([self.to_dict(), other.to_dict()]) if each[0] != "name"]
+        shown = [f"{field} is {ours!r}, was {theirs!r}" for field, (ours, theirs) in found[:3]]
+        return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
@@ -168,10 +168,3 @@ def _variant(
                 label = term["label"] if term["label"] not in taken else f"{prefix}-{term['label']}"
                 scorers[key] = Scorer(label, {**term, "label": label}, key, optimised, key in in_panel)
     return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, panel, task.witnesses()]))
-
-
-def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
-    if items is None or not value:
-        return [(path, value)]
-    return [leaf for key, inner in items for leaf in _flat(inner, f"{path}.{key}" if path else str(key))]

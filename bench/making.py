@@ -70,10 +70,10 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
     return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
 
-def cost(settings: dict[str, Any]) -> float:
+def cost(settings: dict[str, Any], prompt: str = BUDGET_PROMPT, seed: int = 0) -> float:
     """Model evaluations an image of an inversion with these settings, counted while one is made."""
     with counting() as tally:
-        _invert(settings, [BUDGET_PROMPT], 0, tally)
+        _invert(settings, [prompt], seed, tally)
     return float(tally.total())
 
 

@@ -10,6 +10,7 @@ from refcore_bench.task import Task
 TASKS = {
     "playground": "refcore_bench.tasks.playground:PLAYGROUND",
     "natural": "refcore_bench.tasks.natural:NATURAL",
+    "prompts": "refcore_bench.tasks.prompts:PROMPTS",
 }
 """Name -> where the task is defined; imported on use."""
 

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from refcore.config import presets
-from refcore.config.run import RunConfig
 from refcore.contracts.judge import Verdict
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
-from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Recipe, Score, Settings, Task, Wording
-from refcore_bench.tasks import playground_baselines
+from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Score, Wording
+from refcore_bench.tasks.playground_baselines import WithBaselines
 from refcore_bench.tasks.playground_prompts import REPORTING_SEED, TUNING_SEED
 from refcore_bench.thresholds import Threshold, by_threshold, measure_thresholds
 from refcore_playground.draw import CATEGORIES, SPLITS
 from refcore_playground.judge import judge
 
-QUICK = ("sampling-7.5", "{first}-alone")
-"""Baselines of `--quick`, beside the preset; {first} is its first referee."""
 
-
-class Playground(Task):
+class Playground(WithBaselines):
     """Scenes of the playground; a referee accepts an image that scores as high as nearly all clean renders do."""
 
     name = presets.DEFAULT
@@ -37,19 +33,6 @@ class Playground(Task):
     )
     categories = CATEGORIES
     splits = SPLITS
-
-    def inversions(self, settings: Settings) -> dict[str, Recipe]:
-        return playground_baselines.inversions(settings)
-
-    def samplings(self) -> dict[str, Settings]:
-        return playground_baselines.samplings()
-
-    def names(self) -> list[str]:
-        return playground_baselines.names()
-
-    def quick(self) -> list[str]:
-        first = RunConfig.from_settings(presets.get(self.name).settings).referee_labels[0]
-        return [self.name, *(name.format(first=first) for name in QUICK)]
 
     def set_of(self, source: int | str | None) -> str:
         sets: dict[int | str | None, str] = {TUNING_SEED: TUNING, REPORTING_SEED: REPORTING}

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refcore.cli.options import PluginsDir
+from refcore.cli.options import Json, PluginsDir
 from refcore.errors import RefcoreError, unknown
-from refcore.prompts import parse_seeds
+from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs.rundir import refuse_existing, to_json
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
+    from refcore_bench.tables import Table
     from refcore_bench.task import Task, TaskPrompt
 
-app = typer.Typer(help="Compare variants, paired by prompt and seed.", no_args_is_help=True)
+app = typer.Typer(help="Compare variants, or runs, paired by prompt and seed.", no_args_is_help=True)
 COUNT, QUICK_COUNT = 60, 6
 QUICK_CLASSES = 3
 WIDE = 220
@@ -30,7 +31,7 @@ Named = Annotated[
         "--variant",
         metavar="NAME|NAME=SOURCE,field=value",
         help="A baseline or preset, or a name for one (or for a YAML config) with overrides. Repeatable; by default "
-        "the preset of the benchmark's name and all its baselines.",
+        "the benchmark's preset and all its baselines.",
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]
@@ -127,11 +128,47 @@ def natural(
     _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
 
 
+@app.command("prompts")
+def prompts(
+    out: Out,
+    prompts_file: Annotated[
+        Path,
+        typer.Option(
+            "--prompts-file",
+            metavar="FILE",
+            help="File with your prompts, one per line; lines that begin with # are comments (\\# is the sign).",
+        ),
+    ],
+    panel: Annotated[
+        list[str],
+        typer.Option(
+            "--panel",
+            metavar="NAME,...",
+            help="Witnesses that score every image: referees by name, PRESET:NAME, FILE.yaml with a list `witnesses`, "
+            "or {name: NAME, config: {...}}. Repeatable.",
+        ),
+    ],
+    variant: Named = None,
+    seeds: Seeds = "0",
+    batch: Batch = 1,
+    workers: Workers = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="By default three variants.")] = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Run variants over your own prompts, scored by a panel of witnesses; nobody gives a verdict."""
+    numbers, texts = parse_seeds(seeds), read_prompts(prompts_file)
+    from refcore_bench.tasks.prompts import OWN, Prompts, listed
+    from refcore_bench.witness_panel import read_panel
+
+    task = Prompts(read_panel(panel, texts))
+    _run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [])
+
+
 @app.command("show")
 def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a gallery of all images, as one file.")
     ] = None,
@@ -144,14 +181,17 @@ def show(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="VARIANT", help="Compare the others with this variant; default: the preset."),
+        typer.Option(
+            "--against",
+            metavar="VARIANT",
+            help="Compare the others with this variant; default: the preset, or the first.",
+        ),
     ] = None,
 ) -> None:
-    """Show accuracy, hack rate and cost with 95 % confidence intervals."""
+    """Show accuracy and hack rate, or a panel's scores, and cost with 95 % confidence intervals."""
     from refcore_bench.results import Results
 
-    if markdown and json:
-        raise RefcoreError("both --markdown and --json were given; expected one of them")
+    _refuse_both(markdown, json)
     for option, path in (("--html", html), ("--plot", plot), ("--grid", grid)):
         if path is not None:
             refuse_existing(path, option)
@@ -182,6 +222,40 @@ def show(
         typer.echo(tables.markdown(tables.tables(summary)), nl=False)
 
 
+@app.command("compare")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of finished runs.")],
+    evaluations: Annotated[
+        bool,
+        typer.Option(
+            "--evaluations", help="Also count model evaluations, by making the first image of each run once more."
+        ),
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
+    json: Json = False,
+    plugins_dir: PluginsDir = None,
+) -> None:
+    """Compare runs made by `refcore invert`: what differs in their configs, and their scores by prompt and seed."""
+    _refuse_both(markdown, json)
+    from refcore_bench import comparison_tables, run_comparison, tables
+
+    found = run_comparison.compare(run_comparison.read_runs(folders), evaluations)
+    if json:
+        typer.echo(to_json(found, indent=2))
+    elif markdown:
+        typer.echo(tables.markdown(comparison_tables.comparison_tables(found)), nl=False)
+    else:
+        _print(comparison_tables.comparison_tables(found))
+    if not json:
+        for line in comparison_tables.remarks(found):
+            typer.echo(line)
+
+
+def _refuse_both(markdown: bool, json: bool) -> None:
+    if markdown and json:
+        raise RefcoreError("both --markdown and --json were given; expected one of them")
+
+
 def _run(
     task: Task,
     out: Path,
@@ -206,17 +280,22 @@ def _run(
 
 
 def _print_tables(results: Results, against: str | None, everything: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from refcore.cli.output import stdout
     from refcore_bench.summary import summarise
     from refcore_bench.tables import tables
 
+    _print(tables(summarise(results, against))[: None if everything else 1])
+
+
+def _print(tables: Sequence[Table]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    from refcore.cli.output import stdout
+
     console = stdout if stdout.is_terminal else Console(width=WIDE, highlight=False)
-    for table in tables(summarise(results, against))[: None if everything else 1]:
-        shown = Table(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
+    for table in tables:
+        shown = Grid(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
         for row in table.rows:
             shown.add_row(*map(escape, row))
         console.print(shown)

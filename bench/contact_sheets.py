@@ -1,4 +1,4 @@
-"""Contact sheets: every image of a variant, framed in the colour of its verdict."""
+"""Contact sheets: every image of a variant, framed in the colour of its verdict, if it has one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from refcore_bench.results import Results
 
-RIGHT, WRONG = "#2a9d4a", "#d03030"
+RIGHT, WRONG, UNJUDGED = "#2a9d4a", "#d03030", "#888888"
 COLUMNS = 12
 SIDE = 128
 """Side of a picture on the sheet, in pixels."""
@@ -38,17 +38,21 @@ def write_sheets(results: Results) -> list[Path]:
 
 
 def draw_sheet(rows: polars.DataFrame) -> Image.Image:
-    """A sheet of rows with their `image`: framed green for the verdict yes, red for no."""
+    """A sheet of rows with their `image`: framed green for the verdict yes, red for no, grey for none."""
     cell = SIDE + 2 * FRAME + GAP
     columns = min(COLUMNS, max(1, len(rows)))
     sheet = Image.new("RGB", (columns * cell + GAP, -(-len(rows) // columns) * cell + GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (png, verdict) in enumerate(rows.select("image", "verdict").iter_rows()):
         x, y = i % columns * cell + GAP, i // columns * cell + GAP
-        draw.rectangle((x, y, x + cell - GAP - 1, y + cell - GAP - 1), fill=RIGHT if verdict else WRONG)
+        draw.rectangle((x, y, x + cell - GAP - 1, y + cell - GAP - 1), fill=colour_of(verdict))
         with Image.open(io.BytesIO(png)) as picture:
             sheet.paste(scaled(picture, SIDE), (x + FRAME, y + FRAME))
     return sheet
+
+
+def colour_of(verdict: bool | None) -> str:
+    return UNJUDGED if verdict is None else RIGHT if verdict else WRONG
 
 
 def scaled(picture: Image.Image, side: int) -> Image.Image:

@@ -42,6 +42,7 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
         categories=list(dict.fromkeys(group["category"] for group in groups)),
         splits=list(dict.fromkeys(group["split"] for group in groups)),
         count=len(every),
+        verdicts=["yes", "no", "hacked"] if results.task.wording.judge is not None else [],
     )
     rundir.write_text(path, page)
 
@@ -58,7 +59,7 @@ def _groups(results: Results) -> list[dict[str, Any]]:
             {
                 "variant": row["variant"],
                 "verdict": row["verdict"],
-                "hacked": believed and not row["verdict"],
+                "hacked": believed and row["verdict"] is False,
                 "facts": row["facts"],
                 "found": f", {row['facts_found']} of {row['facts_asked']} facts" if row["facts_asked"] > 1 else "",
                 "scores": [{**score, "answer": _answer(score, accepts)} for score in row["scores"]],

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
-from refcore_bench.contact_sheets import RIGHT, WRONG, scaled
+from refcore_bench.contact_sheets import colour_of, scaled
 from refcore_bench.results import Results
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -30,7 +30,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def write_grid(results: Results, path: Path) -> None:
-    """Writes all pictures in one, each above its prompt (in the verdict's colour) and the scores.
+    """Writes all pictures in one, each above its prompt (in the verdict's colour, if there is one) and the scores.
 
     Columns are the variants in the order of the tables. Names and prompts that are too long are broken into lines.
 
@@ -68,7 +68,7 @@ def _draw(rows: list[dict[str, Any]], order: Sequence[str]) -> Image.Image:
             with Image.open(io.BytesIO(row["image"])) as picture:
                 page.paste(scaled(picture, SIDE), (x, y))
             for k, (line, heading) in enumerate(captions[prompt, seed, name]):
-                colour = "black" if not heading else RIGHT if row["verdict"] else WRONG
+                colour = colour_of(row["verdict"]) if heading and row["verdict"] is not None else "black"
                 draw.text((x, y + SIDE + k * LINE), line, colour, font)
     return page
 

@@ -74,11 +74,18 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
     return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
 
-def cost(variant: Variant) -> float:
-    """Model evaluations an image of the inversion that is a variant's budget, counted while one is made."""
+def cost(settings: dict[str, Any], prompt: str = BUDGET_PROMPT, seed: int = 0) -> float:
+    """Model evaluations an image of an inversion with these settings, counted while one is made."""
     with counting() as tally:
-        _invert(_to_the_last_try(variant.settings["budget"]), [BUDGET_PROMPT], 0, tally)
+        _invert(settings, [prompt], seed, tally)
     return float(tally.total())
+
+
+def budget(variant: Variant) -> float:
+    """Model evaluations an image that a variant which chooses among samples may spend, by its `Sampling.equal`."""
+    if variant.settings["equal"] == "seconds":
+        return worth(variant)
+    return cost(_to_the_last_try(variant.settings["budget"]))
 
 
 def worth(variant: Variant) -> float:

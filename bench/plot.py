@@ -1,4 +1,4 @@
-"""The summary as one figure: accuracy, hack rate, categories and cost."""
+"""The summary as one figure: accuracy, hack rate, categories and cost; or what a panel says, without a verdict."""
 
 from __future__ import annotations
 
@@ -32,16 +32,46 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
     pyplot = need("matplotlib.pyplot")
     names = [named(variant) for variant in summary["variants"]]
     height = 3.0 + 0.34 * len(names)
-    figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
-    figure.suptitle(f"{tasks.get(summary['task']).wording.title}: {prompt_set(summary)}, 95 % intervals")
-    _accuracy(axes[0, 0], summary, names)
-    _hacks(axes[0, 1], summary, names)
-    _categories(axes[1, 0], summary, names)
-    _cost(axes[1, 1], summary)
+    task = tasks.get(summary["task"])
+    title = f"{task.wording.title}: {prompt_set(summary)}, 95 % intervals"
+    title += "; hollow: no witness, since the variant optimises for it" if task.wording.judge is None else ""
+    if task.wording.judge is None:
+        figure, axes = pyplot.subplots(
+            1, len(summary["panel"]) + 1, figsize=(13, height), layout="constrained", sharey=True
+        )
+        _panel(axes, summary, names)
+    else:
+        figure, axes = pyplot.subplots(2, 2, figsize=(13, 2 * height), layout="constrained", width_ratios=[1.15, 1])
+        _accuracy(axes[0, 0], summary, names)
+        _hacks(axes[0, 1], summary, names)
+        _categories(axes[1, 0], summary, names)
+        _cost(axes[1, 1], summary)
+    figure.suptitle(title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=130)
     pyplot.close(figure)
     rundir.write(path, buffer.getvalue())
+
+
+def _panel(axes: Any, summary: dict[str, Any], names: list[str]) -> None:
+    """Mean score by each witness, hollow for relatives, and the pairs in which all of them agree."""
+    for axis, label in zip(axes, summary["panel"], strict=False):
+        for i, variant in enumerate(summary["variants"]):
+            mean, relative = variant["scores"][label], label in variant["relatives"]
+            error = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
+            fill = "white" if relative else COLOURS["all"]
+            axis.errorbar(mean["value"], i, xerr=error, fmt="o", color=COLOURS["all"], mfc=fill, capsize=2)
+        _rows(axis, names, f"mean score by {label}")
+    for i, variant in enumerate(summary["variants"]):
+        left = 0.0
+        for field, colour in (("joint_domination", "seen"), ("disagreement", None), ("joint_collapse", "hack")):
+            width = 100 * variant["difference"][field]["value"] if variant["difference"] is not None else 0.0
+            label = field.replace("_", " ") if i == len(names) - 1 else None
+            axes[-1].barh(i, width, 0.5, left, color=COLOURS[colour] if colour else "#dddddd", label=label)
+            left += width
+    _rows(axes[-1], names, f"pairs with {summary['against']} (%)")
+    axes[-1].set_xlim(0, 100)
+    axes[-1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False, fontsize=8)
 
 
 def _accuracy(axis: Any, summary: dict[str, Any], names: list[str]) -> None:
@@ -119,8 +149,13 @@ def _bar(axis: Any, estimate: dict[str, float], y: float, colour: str, label: st
 
 
 def _dress(axis: Any, names: list[str], title: str) -> None:
+    _rows(axis, names, title)
+    axis.set_xlim(-2, 102)
+
+
+def _rows(axis: Any, names: list[str], title: str) -> None:
+    """A row for each variant."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlim(-2, 102)
     axis.set_title(title, fontsize=10)
     axis.grid(axis="x", alpha=0.3)

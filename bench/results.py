@@ -17,6 +17,7 @@ from refcore.runs import rundir
 from refcore_bench import tasks
 from refcore_bench.evaluations import KINDS
 from refcore_bench.extras import need
+from refcore_bench.scorers import identity
 from refcore_bench.task import Accepts, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.thresholds import Threshold
@@ -93,8 +94,8 @@ class Results:
         results = cls(path)
         if not results._parts() and not (results.path / RESULTS).is_file():
             raise RefcoreError(
-                f'"{path}" holds no results; make some with `refcore bench playground --out {path}` or '
-                "`refcore bench natural`"
+                f'"{path}" holds no results; make some with `refcore bench playground --out {path}`, `refcore bench '
+                "natural` or `refcore bench prompts`"
             )
         return results
 
@@ -105,9 +106,9 @@ class Results:
 
         Raises:
             RefcoreError: the folder holds another variant of the same name, prompts of another task, source or grammar,
-                or variants that ran on other weights.
+                other witnesses, or variants that ran on other weights.
         """
-        self._claim_prompts(task, source, prompts)
+        self._claim_prompts(task, source, prompts, [variant.name for variant in variants])
         for variant in variants:
             self._check_checkpoints(variant)
             before = self.variants().get(variant.name)
@@ -120,7 +121,7 @@ class Results:
                 )
 
     def variants(self) -> dict[str, Variant]:
-        """Name -> definition: the task's named variants in its order, then the others by name.
+        """Name -> definition: the task's named variants in its order, then the others by name; or all as given.
 
         Numbers in names are compared as numbers: `views-4` comes before `views-16`.
         """
@@ -129,7 +130,7 @@ class Results:
             definition = self._read_json(f"variants/{file.name}")
             definition.pop("hash")
             found[definition["name"]] = Variant.from_dict(definition)
-        order = self.task.names()
+        order = self._read_json(PROMPTS).get("variants", []) if self.task.in_given_order else self.task.names()
         places = {name: order.index(name) if name in order else len(order) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: (places[name], _natural_key(name)))}
 
@@ -148,6 +149,10 @@ class Results:
         """`{"prompt", "category", "split"}` of every prompt so far."""
         prompts: list[dict[str, str]] = self._read_json(PROMPTS).get("prompts", [])
         return prompts
+
+    def panel(self) -> dict[str, str]:
+        """Label -> identity of each witness that scores every image, where the folder was made for a panel."""
+        return {entry["label"]: entry["identity"] for entry in self._read_json(PROMPTS).get("panel", [])}
 
     def thresholds(self) -> dict[str, Threshold]:
         """Referee's identity -> its threshold."""
@@ -185,6 +190,7 @@ class Results:
                 for scorer in variant.scorers
             ]
             verdict = task.judge(levels, one.prompt, scores)
+            facts = verdict.facts if verdict is not None else []
             rows.append(
                 {
                     "variant": variant.name,
@@ -192,10 +198,10 @@ class Results:
                     "category": one.category,
                     "split": one.split,
                     "seed": seed,
-                    "verdict": verdict.verdict,
-                    "facts_asked": len(verdict.facts),
-                    "facts_found": sum(fact.ok for fact in verdict.facts),
-                    "facts": [fact.to_dict() for fact in verdict.facts],
+                    "verdict": verdict.verdict if verdict is not None else None,
+                    "facts_asked": len(facts),
+                    "facts_found": sum(fact.ok for fact in facts),
+                    "facts": [fact.to_dict() for fact in facts],
                     "scores": scores,
                     "steps": made.steps,
                     "seconds": made.seconds,
@@ -253,9 +259,11 @@ class Results:
         """Writes all rows, without pictures, to `results.parquet`."""
         self._write_frame(self.path / RESULTS, self.rows())
 
-    def _claim_prompts(self, task: Task, source: int | str, prompts: Sequence[TaskPrompt]) -> None:
+    def _claim_prompts(
+        self, task: Task, source: int | str, prompts: Sequence[TaskPrompt], names: Sequence[str]
+    ) -> None:
         before = self.prompts()
-        if self.source is not None and self.task is not task:
+        if self.source is not None and self.task.name != task.name:
             raise RefcoreError(
                 f'"{self.path}" holds results of `refcore bench {self.task.name}`, which cannot be compared with those '
                 f"of `refcore bench {task.name}`; choose another --out"
@@ -272,7 +280,24 @@ class Results:
                 "the grammar no longer draws; choose another --out"
             )
         fresh = [row for row in drawn if row not in before]
-        self._write_json(PROMPTS, {"task": task.name, "source": source, "prompts": [*before, *fresh]})
+        kept: dict[str, Any] = {"task": task.name, "source": source, "prompts": [*before, *fresh]}
+        if task.in_given_order:
+            kept["variants"] = list(dict.fromkeys([*self.variants(), *names])) if before else list(names)
+        if task.wording.judge is None:
+            kept["panel"] = self._claimed_panel(task)
+        self._write_json(PROMPTS, kept)
+
+    def _claimed_panel(self, task: Task) -> list[dict[str, Any]]:
+        """The task's panel with identities; it is that of the folder, or the images could not be compared."""
+        panel = [{**term, "identity": identity(term)} for term in task.panel()]
+        ours, theirs = {term["label"]: term["identity"] for term in panel}, self.panel()
+        if theirs and set(ours.values()) != set(theirs.values()):
+            same = ", with other settings or weights" if set(ours) == set(theirs) else ""
+            raise RefcoreError(
+                f'"{self.path}" holds scores by the panel {", ".join(theirs)}, and this one is {", ".join(ours)}'
+                f"{same}; choose another --out, or the same --panel"
+            )
+        return self._read_json(PROMPTS)["panel"] if theirs else panel
 
     def _check_checkpoints(self, variant: Variant) -> None:
         """Refuses a variant on other weights: variants are compared on the same frozen checkpoints."""

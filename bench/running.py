@@ -165,7 +165,5 @@ def _count_budgets(results: Results, variants: Sequence[Variant], progress: Prog
             and variant.settings["count"] is None
             and variant.hash not in results.budgets()
         ):
-            equal = variant.settings["equal"]
-            progress(f"{variant.name}: measuring the {equal} of one image of {results.task.name}")
-            measure = making.cost if equal == "evaluations" else making.worth
-            results.add_budget(variant, measure(variant))
+            progress(f"{variant.name}: measuring the {variant.settings['equal']} of one image of {results.task.preset}")
+            results.add_budget(variant, making.budget(variant))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,9 @@ def markdown(found: Iterable[Table]) -> str:
 def tables(summary: dict[str, Any]) -> list[Table]:
     """All tables of a summary, the most important first."""
     wording = tasks.get(summary["task"]).wording
+    if wording.judge is None:
+        several = len(summary["variants"]) > 1
+        return [_scores(summary), *([_moves(summary)] if several else []), _costs(summary), _checkpoints(summary)]
     return [
         _overview(summary),
         _accuracy(summary, "whole", f"{wording.right.capitalize()}{wording.suffix}, by category"),
@@ -78,11 +81,11 @@ def points(estimate: dict[str, float]) -> str:
     return f"{_points(estimate['value'])}{_interval(estimate, _points)}"
 
 
-def number(estimate: dict[str, float], sign: str = "") -> str:
+def number(estimate: dict[str, float], sign: str = "", digits: int = 2) -> str:
     """`0.83 (0.61 to 0.94)`; with the sign "+", `+0.12 (+0.03 to +0.21)`."""
     if not estimate["n"]:
         return NONE
-    return f"{estimate['value']:{sign}.2f}{_interval(estimate, lambda x: f'{x:{sign}.2f}')}"
+    return f"{estimate['value']:{sign}.{digits}f}{_interval(estimate, lambda x: f'{x:{sign}.{digits}f}')}"
 
 
 def named(variant: dict[str, Any]) -> str:
@@ -113,6 +116,73 @@ def _overview(summary: dict[str, Any]) -> Table:
         )
     note = f"Shares with 95 % intervals; differences in points. Hack rate: {wording.hack}."
     return Table(f"Accuracy on {prompt_set(summary)}", [*columns, "evaluations/image"], rows, note)
+
+
+def _scores(summary: dict[str, Any]) -> Table:
+    """Mean scores by a panel, where nobody gives a verdict."""
+    rows = [
+        [
+            named(variant),
+            str(variant["images"]),
+            str(variant["prompts"]),
+            *(score_of(variant["scores"][label], label in variant["relatives"]) for label in summary["panel"]),
+            f"{variant['seconds']:.1f}",
+            f"{variant['model_evaluations']:.0f}",
+        ]
+        for variant in summary["variants"]
+    ]
+    columns = ["variant", "images", "prompts", *summary["panel"], "s/image", "evaluations/image"]
+    note = "Mean scores with 95 % intervals over prompts. Nobody gives a verdict: no number says which image is right."
+    if any(variant["relatives"] for variant in summary["variants"]):
+        note += f" {RELATIVE_NOTE}"
+    return Table(f"Scores on {prompt_set(summary)}", columns, rows, note)
+
+
+def _moves(summary: dict[str, Any]) -> Table:
+    """Paired differences by a panel to the variant that the others are compared with."""
+    (base,) = [variant for variant in summary["variants"] if variant["variant"] == summary["against"]]
+    others = [variant for variant in summary["variants"] if variant["difference"] is not None]
+    rows = [
+        [
+            named(variant),
+            *moves(variant["difference"], summary["panel"], {*variant["relatives"], *base["relatives"]}),
+        ]
+        for variant in others
+    ]
+    note = MOVES_NOTE
+    if any(variant["relatives"] for variant in summary["variants"]):
+        note += f" {RELATIVE} One of the two variants optimises for this network, or chooses by it."
+    return Table(f"Each variant minus {summary['against']}", ["variant", *move_columns(summary["panel"])], rows, note)
+
+
+RELATIVE = "*"
+RELATIVE_NOTE = (
+    f"{RELATIVE} The variant optimises for this network, or chooses by it, so the score says how well that worked and "
+    "not what the image shows: a relative is no witness."
+)
+MOVES_NOTE = (
+    "Paired by prompt and seed. Joint domination (collapse): every witness of the panel scores the image above (below) "
+    "its pair; in all other pairs they disagree."
+)
+
+
+def move_columns(labels: Sequence[str]) -> list[str]:
+    """Columns of `moves`."""
+    return ["pairs", *labels, "joint domination", "joint collapse", "disagreement"]
+
+
+def moves(difference: dict[str, Any], labels: Sequence[str], relatives: Collection[str]) -> list[str]:
+    """Cells of paired differences by a panel; see `refcore_bench.panel_scores.compared`."""
+    return [
+        str(difference["pairs"]),
+        *(score_of(difference["scores"][label], label in relatives, "+") for label in labels),
+        *(share(difference[field]) for field in ("joint_domination", "joint_collapse", "disagreement")),
+    ]
+
+
+def score_of(estimate: dict[str, float], relative: bool, sign: str = "") -> str:
+    """A mean score or difference, marked where the referee is a relative."""
+    return number(estimate, sign, digits=3) + (f" {RELATIVE}" if relative else "")
 
 
 def _accuracy(summary: dict[str, Any], what: str, title: str) -> Table:

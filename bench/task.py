@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from refcore.config import presets
+from refcore.config.run import RunConfig
 from refcore.contracts.judge import Verdict
+from refcore.engine.build import resolve
 from refcore.images import Levels
+from refcore_bench.scorers import Scorer, judged
 
 if TYPE_CHECKING:
-    from refcore_bench.scorers import Scorer
     from refcore_bench.thresholds import Threshold
 
 Row = Mapping[str, Any]
@@ -60,13 +63,13 @@ class Wording:
     """Plural of the task's prompts: "prompts", "classes"."""
     source: str
     """Name of a prompt set; {} stands for its source."""
-    right: str
+    judge: str | None = None
+    """Who gives the verdict; None where nobody does, and the rest of these words is not needed."""
+    right: str = ""
     """Column of images with verdict yes."""
-    judge: str
-    """Who gives the verdict."""
-    facts: str | None
+    facts: str | None = None
     """Plural of single facts; None where the verdict is the only one."""
-    hack: str
+    hack: str = ""
     """Definition of a hack: what the referees say, and what the verdict is."""
     suffix: str = ""
     """Added to a column's name in titles."""
@@ -76,12 +79,27 @@ class Task(ABC):
     """A benchmark's prompts and how images of them are judged. Running, results, tables and galleries are shared."""
 
     name: ClassVar[str]
-    """Name in the folder of results, and of the preset that the other variants are compared with."""
+    """Name in the folder of results."""
     wording: ClassVar[Wording]
     categories: ClassVar[tuple[str, ...]]
     splits: ClassVar[tuple[str, ...]] = ()
     """The two parts of a prompt set that are compared with each other, or none."""
     measures: ClassVar[tuple[Measure, ...]] = ()
+    in_given_order: ClassVar[bool] = False
+    """Whether variants keep the order of the command line and are compared with the first; else the preset leads."""
+
+    @property
+    def preset(self) -> str:
+        """Name of the preset that the baselines are derived from."""
+        return self.name
+
+    def referees(self) -> list[dict[str, Any]]:
+        """The preset's referees as `witnesses` entries; by them a sampler chooses."""
+        return judged(resolve(RunConfig.from_settings(presets.get(self.preset).settings)))
+
+    def panel(self) -> list[dict[str, Any]]:
+        """Labelled `witnesses` entries of those who score the images of every variant: here the preset's referees."""
+        return self.referees()
 
     @abstractmethod
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
@@ -131,5 +149,5 @@ class Task(ABC):
         """The rule by which a referee accepts an image, given the thresholds by identity."""
 
     @abstractmethod
-    def judge(self, levels: Levels, prompt: str, scores: Sequence[Score]) -> Verdict:
-        """The verdict on an image as it is saved, given its prompt and all scores."""
+    def judge(self, levels: Levels, prompt: str, scores: Sequence[Score]) -> Verdict | None:
+        """The verdict on an image as it is saved, given its prompt and all scores; None where nobody gives one."""

@@ -16,7 +16,9 @@ from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
 from refcore_bench.checkpoint_hashes import hashes
+from refcore_bench.config_differences import differences
 from refcore_bench.labels import labels
+from refcore_bench.option_text import split
 from refcore_bench.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
 from refcore_bench.task import Task
@@ -63,10 +65,9 @@ class Variant:
 
     def difference(self, other: Variant) -> str:
         """The first few fields in which two definitions differ, with both values."""
-        ours, theirs = (dict(_flat(v.to_dict())) for v in (self, other))
-        fields = [f for f in {**ours, **theirs} if f != "name" and ours.get(f) != theirs.get(f)]
-        shown = [f"{f} is {ours.get(f)!r}, was {theirs.get(f)!r}" for f in fields[:3]]
-        return "; ".join(shown) + (f"; and {len(fields) - 3} more" if len(fields) > 3 else "")
+        found = [each for each in differences([self.to_dict(), other.to_dict()]) if each[0] != "name"]
+        shown = [f"{field} is {ours!r}, was {theirs!r}" for field, (ours, theirs) in found[:3]]
+        return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
@@ -85,7 +86,7 @@ def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
             f'--variant "{text}": "{name}" is not a valid name; expected NAME, or NAME=SOURCE,field=value with '
             "letters, digits, -, _, + and . in the name"
         )
-    source, *overrides = _split(recipe) if equals else [name]
+    source, *overrides = split(recipe) if equals else [name]
     try:
         return _from_source(name, source.strip(), overrides, task)
     except RefcoreError as error:
@@ -94,7 +95,7 @@ def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
 
 def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -> Variant:
     """A baseline, preset or YAML config with overrides; see `variant_from_text`."""
-    base = presets.get(task.name).settings
+    base = presets.get(task.preset).settings
     samplings = task.samplings()
     if source in samplings:
         return _sampling(name, samplings[source], overrides, task)
@@ -111,18 +112,13 @@ def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -
     raise unknown("variant", source, {*task.names(), *presets.names()})
 
 
-def panel(task: Task = PLAYGROUND) -> list[dict[str, Any]]:
-    """The referees of the task's preset as `witnesses` entries; they score every variant."""
-    return judged(resolve(RunConfig.from_settings(presets.get(task.name).settings)))
-
-
 def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
     config = resolve(RunConfig.from_settings({**task.prepared(settings), "prompts": [], "seeds": [0]}))
     kept = {field: value for field, value in config.settings().items() if field not in ("prompts", "seeds")}
     if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
     own = [(term, True) for term in judged(config)] + [(term, False) for term in witnesses(config)]
-    return _variant(name, "inversion", kept, own, panel(task), task)
+    return _variant(name, "inversion", kept, own, task)
 
 
 def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], task: Task) -> Variant:
@@ -132,14 +128,14 @@ def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], tas
     if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
     if sampling.choose:  # among as many samples as the preset's evaluations pay for
-        reference = presets.get(task.name).settings
+        reference = presets.get(task.preset).settings
         reference = override(reference, [a.removeprefix("budget.") for a in overrides if a not in own])
         config = resolve(RunConfig.from_settings(task.prepared(reference)))
         kept["budget"] = {f: value for f, value in config.settings().items() if f not in ("prompts", "seeds")}
     elif len(own) < len(overrides):
         raise RefcoreError("only a variant that chooses among samples has a field budget")
-    judges = panel(task)
-    return _variant(name, "sampling", kept, [(term, sampling.choose) for term in judges], judges, task)
+    choosers = [(term, True) for term in task.referees()] if sampling.choose else []
+    return _variant(name, "sampling", kept, choosers, task)
 
 
 def _variant(
@@ -147,7 +143,6 @@ def _variant(
     method: Method,
     settings: dict[str, Any],
     own: Sequence[tuple[dict[str, Any], bool]],
-    whole: Sequence[dict[str, Any]],
     task: Task,
 ) -> Variant:
     """A variant scored by the network that gives the verdict, its own referees and witnesses, and the panel; each once.
@@ -159,13 +154,13 @@ def _variant(
         method: inversion or sampling.
         settings: resolved settings.
         own: (`witnesses` entry, whether the variant optimises for it) of its referees and witnesses.
-        whole: the panel.
         task: the benchmark's task.
     """
-    in_panel = {identity(term) for term in whole}
+    panel = task.panel()
+    in_panel = {identity(term) for term in panel}
     scorers: dict[str, Scorer] = {}
     groups = [("", task.witnesses(), False), ("own", [term for term, optimised in own if optimised], True)]
-    groups += [("own", [term for term, optimised in own if not optimised], False), ("panel", [*whole], False)]
+    groups += [("own", [term for term, optimised in own if not optimised], False), ("panel", panel, False)]
     for prefix, terms, optimised in groups:
         for term in terms:
             key = identity(term)
@@ -173,32 +168,4 @@ def _variant(
                 taken = {scorer.label for scorer in scorers.values()}
                 label = term["label"] if term["label"] not in taken else f"{prefix}-{term['label']}"
                 scorers[key] = Scorer(label, {**term, "label": label}, key, optimised, key in in_panel)
-    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, [*whole], task.witnesses()]))
-
-
-def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else None
-    if items is None or not value:
-        return [(path, value)]
-    return [leaf for key, inner in items for leaf in _flat(inner, f"{path}.{key}" if path else str(key))]
-
-
-def _split(text: str) -> list[str]:
-    """Splits at commas outside brackets and quotes.
-
-    >>> _split("playground,steps=2,ema.restarts=[1, 2]")
-    ['playground', 'steps=2', 'ema.restarts=[1, 2]']
-    """
-    parts, depth, quote = [""], 0, ""
-    for letter in text:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        else:
-            depth += (letter in "[{") - (letter in "]}")
-            if letter == "," and depth == 0:
-                parts.append("")
-                continue
-        parts[-1] += letter
-    return parts
+    return Variant(name, method, settings, tuple(scorers.values()), hashes([settings, panel, task.witnesses()]))

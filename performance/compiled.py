@@ -24,6 +24,7 @@ from refcore.engine.build import build
 from refcore.engine.panel import LoadedReferee
 from refcore.engine.start import start
 from refcore.engine.step import Engine
+from refcore.moment import Moment
 
 Part = Callable[[Tensor], Tensor]
 
@@ -34,13 +35,16 @@ def parts(scratch: Path) -> Iterator[tuple[str, Part, Tensor]]:
     for use in small.panel.referees:
         yield f"embedded {use.label}", *_judge(small, use)
     latent = start(small)["latent"]
-    yield "embedded decoder", lambda z: small.canvas.decode({"latent": z}), latent
+    yield "embedded decoder", lambda z: small.canvas.decode({"latent": z}, small.end), latent
     middle = build(models.medium(scratch / models.VIT_B_32))
     yield "ViT-B/32", *_judge(middle, middle.panel.referees[0])
 
 
 def _judge(engine: Engine, use: LoadedReferee) -> tuple[Part, Tensor]:
-    opened = engine.panel.groups["main"].open(engine.decode(start(engine)), use.referee.input_size, engine.keys, 0)
+    first = Moment(0, engine.config.steps)
+    opened = engine.panel.groups["main"].open(
+        engine.decode(start(engine), first), use.referee.input_size, engine.keys, first
+    )
     views = opened.make(range(len(opened.sample))).detach()
     rows = torch.zeros(len(views), dtype=torch.int64)
     return lambda x: use.referee.judge(x, use.conditioning, rows), views

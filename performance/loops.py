@@ -22,6 +22,7 @@ from performance.models import VIEWS
 from refcore.contracts.augmentation import select
 from refcore.engine.start import start
 from refcore.engine.step import Engine
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 DEGREES, SHIFT, NOISE, DECAY, LR = 10.0, 0.05, 0.05, 0.9, 0.05
@@ -69,7 +70,7 @@ class Tight:
         """Images [B, 3, H, W]."""
         canvas: Any = self.engine.canvas
         if self.name != "latent":
-            return self.engine.canvas.decode({self.name: x})
+            return self.engine.canvas.decode({self.name: x}, self.engine.end)
         vae, space = canvas.autoencoder.model, canvas.autoencoder.space
         image: Tensor = vae.decode(x / space.scale + space.shift).sample
         return (image / 2 + 0.5).clamp(0, 1)
@@ -146,7 +147,7 @@ def keyed_draws(engine: Engine) -> Draw:
 
     def draw(step: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         image = torch.zeros(len(engine.keys), 3, *size)
-        views = engine.panel.groups["main"].open(image, size, engine.keys, step)
+        views = engine.panel.groups["main"].open(image, size, engine.keys, Moment(step, engine.config.steps))
         assert views.matrix is not None
         ((_, draws),) = views.photometric
         noise = select(draws, range(len(views.sample)))
@@ -163,7 +164,7 @@ def keyed_sds(engine: Engine) -> Callable[[Tensor, int], Tensor]:
         rng = Rng(engine.keys, step, f"prior/{use.label}")
         return (
             use.term.weight_at(step, engine.config.steps)
-            * use.prior.gradient(z.detach(), use.conditioning, step, rng)[0]
+            * use.prior.gradient(z.detach(), use.conditioning, Moment(step, engine.config.steps), rng)[0]
         )
 
     return sds

@@ -154,6 +154,7 @@ def plan() -> dict[str, Any]:
 
     from refcore.contracts.canvas import LatentSpace
     from refcore.engine.memory import graph_bytes
+    from refcore.moment import Moment
     from refcore_plugins.canvases.latent import Latent
     from refcore_plugins.models.autoencoder import Autoencoder
     from refcore_plugins.models.preprocess import Normalise
@@ -169,10 +170,10 @@ def plan() -> dict[str, Any]:
             z = torch.randn(1, 4, SIDE // 8, SIDE // 8).requires_grad_()
 
             def step(canvas: Latent = canvas, z: Tensor = z) -> None:
-                torch.autograd.grad(canvas.decode({"latent": z}).sum(), z)
+                torch.autograd.grad(canvas.decode({"latent": z}, Moment.end(1)).sum(), z)
 
             def held(canvas: Latent = canvas, z: Tensor = z) -> Tensor:
-                return canvas.decode({"latent": z})
+                return canvas.decode({"latent": z}, Moment.end(1))
 
             kept = graph_bytes(held) if recompute != "image" else 0
             found["decoder"][recompute] = {"peak_gb": peak_storages(step) / 1e9, "held_gb": kept / 1e9}

@@ -22,6 +22,7 @@ from refcore.config.run import RunConfig
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
 from refcore.engine.start import start
+from refcore.moment import Moment
 
 BATCH = 16
 FEW_VIEWS, MANY_VIEWS = 4, 64
@@ -112,7 +113,8 @@ def bare(name: str, ours: Inversion, pairs: int) -> Iterator[Row]:
     """Ratio of a step with one referee alone to the referee's forward and backward on existing views."""
     (use,) = ours.engine.panel.referees
     group = ours.engine.panel.groups["main"]
-    opened = group.open(ours.engine.decode(start(ours.engine)), use.referee.input_size, ours.engine.keys, 0)
+    first = Moment(0, ours.config.steps)
+    opened = group.open(ours.engine.decode(start(ours.engine), first), use.referee.input_size, ours.engine.keys, first)
     n = len(opened.sample)
     ready = opened.make(range(n)).detach()
     rows = torch.zeros(n, dtype=torch.int64)

@@ -75,12 +75,12 @@ def recipes() -> dict[str, Settings]:
 def turned(settings: Settings, factors: dict[str, float]) -> Settings:
     """The settings with their knobs multiplied; a schedule keeps its shape."""
     changed: Settings = json.loads(json.dumps(settings))
-    changed["optimizer"]["lr"] *= factors["optimizer.lr"]
+    changed["optimizer"]["lr"] = _scaled(changed["optimizer"]["lr"], factors["optimizer.lr"])
     changed["combine"]["factor"] = _scaled(changed["combine"].get("factor", 1.0), factors["combine.factor"])
     for prior in changed["priors"]:
         prior["weight"] = _scaled(prior.get("weight", 1.0), factors["prior weight"])
         if "guidance" in prior["config"]:
-            prior["config"]["guidance"] *= factors["guidance"]
+            prior["config"]["guidance"] = _scaled(prior["config"]["guidance"], factors["guidance"])
     return changed
 
 

@@ -21,6 +21,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.build import build, resolve
 from refcore.engine.step import Engine
+from refcore.moment import Moment
 from refcore.runs.rundir import refuse_existing, versions, write_text
 from refcore_playground.draw import SPLITS, draw_prompts, draw_scene
 from refcore_playground.grammar import Request, parse
@@ -54,9 +55,10 @@ def calibrate(config: RunConfig, prompts: Sequence[str], renders: int, seed: int
             places = list(range(first, min(first + BATCH, len(prompts))))
             streams = [f"calibration-{seed}-{turn}-{prompts[b]}" for b in places]
             images = _renders([requests[b] for b in places], streams).to(engine.device)
-            step = turn * len(prompts) + first  # every batch has views of its own
+            # Every batch has views of its own, as in the steps of a run.
+            at = Moment(turn * len(prompts) + first, renders * len(prompts))
             for group in dict.fromkeys(term.views for term in config.referees):
-                found = engine.losses(images, places, group, step)
+                found = engine.losses(images, places, group, at)
                 for label, term in zip(config.referee_labels, config.referees, strict=True):
                     if term.views == group:
                         for b, loss in zip(places, found[label].tolist(), strict=True):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from refcore.hooks import Register, hookimpl
+from refcore.hooks import API_VERSION, Register, hookimpl
+
+api_version = API_VERSION
+"""It is released together with refcore."""
 
 
 @hookimpl

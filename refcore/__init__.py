@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from refcore.config.run import RunConfig
+    from refcore.config.schedule import Schedule, WholeSchedule
     from refcore.contracts.augmentation import Augmentation
     from refcore.contracts.canvas import Canvas, LatentSpace
     from refcore.contracts.conditioning import Conditioning
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from refcore.engine.step import Engine
     from refcore.errors import CheckpointError, ConfigError, ContractError, NonFiniteError, RefcoreError
     from refcore.hooks import hookimpl
+    from refcore.moment import Moment
     from refcore.objective import Objective
     from refcore.plugin import Plugin, PluginConfig
     from refcore.rng import Rng
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "config.run": ["RunConfig"],
+    "config.schedule": ["Schedule", "WholeSchedule"],
     "contracts.augmentation": ["Augmentation"],
     "contracts.canvas": ["Canvas", "LatentSpace"],
     "contracts.conditioning": ["Conditioning"],
@@ -47,6 +50,7 @@ _MODULES = {
     "engine.step": ["Engine"],
     "errors": ["CheckpointError", "ConfigError", "ContractError", "NonFiniteError", "RefcoreError"],
     "hooks": ["hookimpl"],
+    "moment": ["Moment"],
     "objective": ["Objective"],
     "plugin": ["Plugin", "PluginConfig"],
     "rng": ["Rng"],
@@ -70,6 +74,7 @@ __all__ = [
     "Judge",
     "LatentSpace",
     "Models",
+    "Moment",
     "NonFiniteError",
     "Objective",
     "Observer",
@@ -87,8 +92,10 @@ __all__ = [
     "Run",
     "RunConfig",
     "Sample",
+    "Schedule",
     "StepResult",
     "Verdict",
+    "WholeSchedule",
     "hookimpl",
     "invert",
     "prior",

@@ -15,6 +15,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 
@@ -108,10 +109,10 @@ class FunctionPrior(_Function, Prior):
         if self.space == "latent" and canvas.latent_space is None:
             raise RefcoreError(f'prior "{self.name}" works on latents, but canvas "{canvas.name}" has none')
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
-            value = self._call(x, prompts=list(conditioning.prompts), step=step, rng=rng)
+            value = self._call(x, prompts=list(conditioning.prompts), at=at, rng=rng)
             (gradient,) = torch.autograd.grad(value.sum(), x)
         return gradient, value.detach()
 
@@ -168,8 +169,9 @@ def prior(
 ) -> Any:
     """Makes a prior class of a loss `(x, ...) -> [B]`.
 
-    The function may also take `prompts`, a list of B strings, `step`, counted from 0, and `rng`, a `refcore.Rng`. All
-    other arguments need defaults; they become fields of the config.
+    The function may also take `prompts`, a list of B strings, `at`, a `refcore.Moment`, and `rng`, a `refcore.Rng`. All
+    other arguments need defaults; they become fields of the config. One that is annotated as `refcore.Schedule` may be
+    a number or a schedule, whose value is `at.of(argument)`.
 
     Args:
         function: differentiable in x; each value depends on its own sample alone.
@@ -190,7 +192,7 @@ def prior(
     if function is None:
         options: Any = {"name": name, "space": space}
         return lambda f: prior(f, **options)
-    return _plugin(FunctionPrior, function, name, {"prompts", "step", "rng"}, {"space": space})
+    return _plugin(FunctionPrior, function, name, {"prompts", "at", "rng"}, {"space": space})
 
 
 def _plugin(

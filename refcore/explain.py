@@ -15,14 +15,20 @@ Path = tuple[str | int, ...]
 Model = typing.TypeVar("Model", bound=BaseModel)
 
 
-def validated(model: type[Model], data: Any, prefix: str = "") -> Model:
-    """`data` validated as a `model`; `prefix` is the dotted path of the field that holds it.
+def validated(model: type[Model], data: Any, prefix: str = "", steps: int | None = None) -> Model:
+    """`data` validated as a `model`.
+
+    Args:
+        model: its class.
+        data: nested dicts and lists.
+        prefix: dotted path of the field that holds it.
+        steps: of the run that it belongs to, for bounds between schedules; None where they are not known.
 
     Raises:
         ConfigError: the data is not valid; the message has one part for each wrong field.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context={"steps": steps})
     except ValidationError as error:
         raise _config_error(error, model, data, prefix) from None
 
@@ -126,6 +132,8 @@ def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
 def _members(annotation: Any) -> Iterable[Any]:
     """The plain types in an annotation, without unions and `Annotated`."""
     origin = typing.get_origin(annotation)
+    if hasattr(annotation, "__value__"):  # a name for a type
+        return _members(annotation.__value__)
     if origin is typing.Annotated:
         return _members(typing.get_args(annotation)[0])
     if origin in (typing.Union, types.UnionType):

@@ -1,6 +1,6 @@
 """The hooks of a plugin package: seven functions that register its classes and presets by name, without imports.
 
-The module of a package's entry point declares the version of the hooks it was written for: `api_version = 1`.
+The module of a package's entry point declares the version of the hooks it was written for: `api_version = 2`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,22 @@ PROJECT = "refcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-API_VERSION = 1
+API_VERSION = 2
 """Version of the hooks and contracts; raised when plugins written for the version before no longer work."""
-API_CHANGES: Mapping[int, str] = MappingProxyType({1: "the first version"})
+API_CHANGES: Mapping[int, str] = MappingProxyType(
+    {
+        1: "the first version",
+        2: "the moment of the run, `at: refcore.Moment`, is the last argument of Canvas.decode and Augmentation.draw, "
+        "and takes the place of `step` in Prior.gradient, Prior.update and functions with @refcore.prior",
+    }
+)
 """Version -> what changed for plugins; the error of an outdated plugin lists the later ones."""
 UNDECLARED = 1
-"""Version of a plugin that declares none."""
+"""Version of an installed package that declares none.
+
+A file of a folder or an object in Python that declares none is of this version; a method with the arguments of an older
+one is refused when it is first called.
+"""
 
 Register = Callable[..., None]
 """register(name, "package.module:Class", summary="one line"); the module is imported once a config names it.

@@ -162,5 +162,5 @@ class Plugin(_Arithmetic, metaclass=PluginType):
         """
 
     def __repr__(self) -> str:
-        given = self.config.model_dump(exclude_unset=True)
-        return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in given.items())})"
+        given = [f"{name}={value!r}" for name, value in self.config if name in self.config.model_fields_set]
+        return f"{type(self).__name__}({', '.join(given)})"

@@ -309,7 +309,9 @@ class Registry:
         for point in found:
             distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "")
             try:
-                self.add(point.load(), distribution, version)
+                plugin = point.load()
+                _check_api_version(plugin, f"{distribution} {version}".strip(), hooks.UNDECLARED)
+                self.add(plugin, distribution, version)
             except (Exception, SystemExit) as cause:
                 error = str(cause) if isinstance(cause, RefcoreError) else f"{point.value}: {_described(cause)}"
                 self._broken.append(Row("entry point", point.name, distribution, version, "", error=error))
@@ -369,7 +371,9 @@ def as_plugin_use(value: Any) -> Any:
     if not is_class and not isinstance(value, Plugin):
         return value
     _, name = name_of(value if is_class else type(value))
-    return {"name": name, "config": {} if is_class else value.config.model_dump(mode="json", exclude_unset=True)}
+    # Whole fields: `exclude_unset` would leave out what is a default within them, such as the kind of a schedule.
+    given = set() if is_class else value.config.model_fields_set
+    return {"name": name, "config": {} if is_class else value.config.model_dump(mode="json", include=given)}
 
 
 def own_name(cls: type[Plugin]) -> str:
@@ -397,9 +401,12 @@ def _path(target: Any) -> str:
     return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
 
 
-def _check_api_version(plugin: object, origin: str) -> None:
-    """Raises ApiVersionError if a plugin was written for another version than this one."""
-    version = getattr(plugin, "api_version", hooks.UNDECLARED)
+def _check_api_version(plugin: object, origin: str, undeclared: int | None = None) -> None:
+    """Raises ApiVersionError if a plugin was written for another version than this one.
+
+    `undeclared` is the version of one that declares none; None: this one.
+    """
+    version = getattr(plugin, "api_version", hooks.API_VERSION if undeclared is None else undeclared)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ApiVersionError(
             f"the plugin of {origin} has api_version {version!r}; expected a whole number, "
@@ -415,7 +422,10 @@ def _check_api_version(plugin: object, origin: str) -> None:
     if version > hooks.API_VERSION:
         raise ApiVersionError(f"{found}; it needs a newer refcore: pip install --upgrade refcore")
     changes = "; ".join(f"{v}: {what}" for v, what in sorted(hooks.API_CHANGES.items()) if v > version)
-    raise ApiVersionError(f"{found}; install a newer release of the plugin (changes since: {changes})")
+    raise ApiVersionError(
+        f"{found}; install a newer release of the plugin, or change it and set api_version = {hooks.API_VERSION} "
+        f"({changes})"
+    )
 
 
 def _hook_names() -> list[str]:

@@ -97,7 +97,7 @@ def _candidates(settings: dict[str, Any], texts: list[str]) -> list[tuple[list[b
     everyone = list(range(len(engine.keys)))
     params = start(engine)
     best, _ = engine.ordered(engine.look(params, everyone), everyone)
-    made, n = engine.decode(params), engine.config.candidates.count
+    made, n = engine.decode(params, engine.end), engine.config.candidates.count
     right = [judge(images.levels(made[c]), texts[c // n]).verdict for c in everyone]
     return [(right[b * n : (b + 1) * n], own[0] - b * n) for b, own in enumerate(best)]
 

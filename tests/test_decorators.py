@@ -14,6 +14,7 @@ from torch import Tensor
 import refcore
 from refcore.config.run import RunConfig
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 CPU = torch.device("cpu")
@@ -130,13 +131,13 @@ def test_a_signature_that_does_not_fit_is_refused(function: Any, message: str) -
 
 def test_a_function_is_a_prior_with_the_gradient_of_its_value() -> None:
     @refcore.prior
-    def dim(images: Tensor, prompts: list[str], step: int, rng: Rng, *, target: float = 0.5) -> Tensor:
-        assert (len(prompts), step, rng.n) == (2, 3, 2)
+    def dim(images: Tensor, prompts: list[str], at: Moment, rng: Rng, *, target: float = 0.5) -> Tensor:
+        assert (len(prompts), at.step, rng.n) == (2, 3, 2)
         return (images - target).square().sum((1, 2, 3)) / 2
 
     plugin = loaded(dim, target=0.25)
     x = torch.rand(2, 3, 4, 4)
-    gradient, value = plugin.gradient(x, plugin.read(["a", "b"]), 3, Rng([0, 1], 3, "test"))
+    gradient, value = plugin.gradient(x, plugin.read(["a", "b"]), Moment(3, 10), Rng([0, 1], 3, "test"))
     assert torch.allclose(gradient, x - 0.25)
     assert torch.allclose(value, (x - 0.25).square().sum((1, 2, 3)) / 2)
     assert not gradient.requires_grad

@@ -56,10 +56,16 @@ def install(tmp_path, monkeypatch):
 SHARPNESS = """
     from refcore.hooks import hookimpl
 
+    {declared}
+
     @hookimpl
     def register_augmentations(register):
         register("sharpen", "{target}", summary="Sharpens")
 """
+
+
+def sharpness(target: str, declared: str = f"api_version = {API_VERSION}") -> str:
+    return SHARPNESS.format(target=target, declared=declared)
 
 
 def test_the_shipped_plugins_come_through_an_entry_point():
@@ -89,7 +95,7 @@ def test_listing_imports_no_plugin_and_no_model_library():
 
 
 def test_an_installed_package_is_found_with_its_version_and_imported_on_demand(install):
-    registry = install("refcore_sharp", SHARPNESS.format(target="refcore_sharp_impl:Sharpen"))
+    registry = install("refcore_sharp", sharpness(target="refcore_sharp_impl:Sharpen"))
     (row,) = [row for row in registry.rows() if row.name == "sharpen"]
     assert (row.kind, row.distribution, row.version, row.summary) == (
         "augmentations",
@@ -101,7 +107,7 @@ def test_an_installed_package_is_found_with_its_version_and_imported_on_demand(i
 
 
 def test_a_module_with_a_failing_import_is_fatal_only_to_a_config_that_names_it(install):
-    registry = install("refcore_sharp", SHARPNESS.format(target="refcore_sharp_missing:Sharpen"))
+    registry = install("refcore_sharp", sharpness(target="refcore_sharp_missing:Sharpen"))
     assert registry.get("augmentations", "affine").name == "affine"
     with pytest.raises(
         RefcoreError, match=r'augmentation "sharpen" in views\.main.*refcore_sharp 1\.2\.3.*No module named'
@@ -116,13 +122,14 @@ def test_a_module_with_a_failing_import_is_fatal_only_to_a_config_that_names_it(
     [
         ("raise RuntimeError('no licence')", "no licence"),
         ("import sys; sys.exit(3)", "SystemExit"),
-        ("x = 1", "no hooks"),
+        ("api_version = 2", "no hooks"),
         (
-            "from refcore.hooks import hookimpl\n@hookimpl\ndef register_referee(register): pass",
+            "from refcore.hooks import hookimpl\napi_version = 2\n@hookimpl\ndef register_referee(register): pass",
             "register_referee",
         ),
         (
-            "from refcore.hooks import hookimpl\n@hookimpl\ndef register_priors(register): register('a', 'b')",
+            "from refcore.hooks import hookimpl\napi_version = 2\n"
+            "@hookimpl\ndef register_priors(register): register('a', 'b')",
             "package.module:Class",
         ),
     ],
@@ -150,6 +157,8 @@ def test_a_name_claimed_by_two_packages_is_refused_naming_both_and_spares_the_ot
         "refcore_clash",
         """
         from refcore.hooks import hookimpl
+
+        api_version = 2
 
         @hookimpl
         def register_augmentations(register):
@@ -203,6 +212,8 @@ PRESET = """
     from pathlib import Path
     from refcore.hooks import hookimpl
 
+    api_version = 2
+
     @hookimpl
     def register_presets(register):
         register("{name}", Path(__file__).with_name("{file}"))
@@ -227,7 +238,7 @@ class TestApiVersion:
         ],
     )
     def test_a_mismatch_is_reported_in_a_row(self, install, monkeypatch, declared, ours, message):
-        registry = install("refcore_sharp", dedent(SHARPNESS.format(target="a:B")) + declared)
+        registry = install("refcore_sharp", dedent(sharpness("a:B", declared)))
         monkeypatch.setattr(hooks, "API_VERSION", ours)
         monkeypatch.setattr(hooks, "API_CHANGES", {1: "first", 2: "a", 3: "b"})
         (row,) = [row for row in registry.rows() if row.name == "refcore_sharp"]
@@ -235,8 +246,23 @@ class TestApiVersion:
         assert re.search(message, row.error)
         assert not [row for row in registry.rows() if row.name == "sharpen"]
 
+    @pytest.mark.fault("4.14")
+    @pytest.mark.parametrize("declared", ["api_version = 1", ""])
+    def test_a_package_from_before_the_moment_is_told_what_changed(self, install, declared):
+        registry = install("refcore_sharp", dedent(sharpness("a:B", declared)))
+        (row,) = [row for row in registry.rows() if row.name == "refcore_sharp"]
+        assert "written for api_version 1" in row.error
+        assert "at: refcore.Moment" in row.error
+        assert "set api_version = 2" in row.error
+        assert "\n" not in row.error
+
+    @pytest.mark.fault("4.14")
+    def test_what_is_not_installed_need_not_declare_a_version(self, empty):
+        empty.add(BlurPlugin())
+        assert empty.names("augmentations") == ["blur"]
+
     def test_the_same_version_is_accepted(self, install):
-        registry = install("refcore_sharp", dedent(SHARPNESS.format(target="a:B")) + f"api_version = {API_VERSION}")
+        registry = install("refcore_sharp", dedent(sharpness("a:B")))
         assert "sharpen" in registry.names("augmentations")
 
     def test_every_version_is_explained(self):
@@ -278,7 +304,7 @@ class TestFolders:
             ''',
         )
         self.write(folder / "_shared.py", "SHADE = 7")
-        self.write(folder / "grain" / "__init__.py", SHARPNESS.format(target="somewhere:Sharpen"))
+        self.write(folder / "grain" / "__init__.py", sharpness(target="somewhere:Sharpen"))
         empty.add_folder(folder)
         empty.add_folder(folder)
         rows = {row.name: row for row in empty.rows()}
@@ -291,7 +317,7 @@ class TestFolders:
         self.write(folder / "bad.py", "raise RuntimeError('no licence')")
         self.write(folder / "nothing.py", "x = 1")
         self.write(folder / "future.py", "api_version = 99")
-        self.write(folder / "good.py", SHARPNESS.format(target="somewhere:Sharpen"))
+        self.write(folder / "good.py", sharpness(target="somewhere:Sharpen"))
         empty.add_folder(folder)
         rows = {row.name: row for row in empty.rows()}
         assert rows["bad"].kind == "file"

@@ -18,6 +18,7 @@ from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.engine.inversion import Inversion
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng, keyed_generator
 
@@ -106,7 +107,7 @@ class ToyLatent(Canvas):
     def init(self, rng: Rng) -> CanvasParams:
         return {"latent": rng.normal(4, self.size[0] // 4, self.size[1] // 4)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         self.decodes += 1
         return self.net(params["latent"])
 
@@ -124,7 +125,7 @@ class ToyPixel(Canvas):
     def init(self, rng: Rng) -> CanvasParams:
         return {"coarse": rng.normal(3, 1, 1), "fine": rng.normal(3, *self.size)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return (params["coarse"] + params["fine"]).sigmoid()
 
     def encode(self, images: Tensor) -> CanvasParams:
@@ -169,7 +170,7 @@ class ToySds(Prior):
         return torch.cat([pooled, pooled.mean(1, keepdim=True)], 1) * 2 - 1
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, None]:
         noise = rng.normal(*x.shape[1:]).to(x)
         return 0.1 * (self.net(x + noise + conditioning["text"].to(x)) - noise), None
 
@@ -182,7 +183,7 @@ class Smooth(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         pass
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             value = x.diff(dim=-1).square().flatten(1).mean(1)

@@ -11,6 +11,7 @@ TASKS = {
     "playground": "refcore_bench.tasks.playground:PLAYGROUND",
     "playground-blind": "refcore_bench.tasks.playground:BLIND",
     "natural": "refcore_bench.tasks.natural:NATURAL",
+    "prompts": "refcore_bench.tasks.prompts:PROMPTS",
 }
 """Name -> where the task is defined; imported on use."""
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from refcore.config import presets
-from refcore.config.run import RunConfig
 from refcore.contracts.judge import Verdict
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
-from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Recipe, Score, Settings, Task, Wording
+from refcore_bench.task import REPORTING, TUNING, Accepts, Progress, Recipe, Score, Settings, Wording
 from refcore_bench.tasks import playground_baselines
+from refcore_bench.tasks.playground_baselines import WithBaselines
 from refcore_bench.tasks.playground_prompts import (
     BLIND_REPORTING_SEED,
     BLIND_TUNING_SEED,
@@ -22,11 +22,8 @@ from refcore_bench.thresholds import Threshold, by_threshold, measure_thresholds
 from refcore_playground.draw import CATEGORIES, SPLITS
 from refcore_playground.judge import judge
 
-QUICK = ("sampling-7.5", "{first}-alone")
-"""Baselines of `--quick`, beside the preset; {first} is its first referee."""
 
-
-class Playground(Task):
+class Playground(WithBaselines):
     """Scenes of the playground; a referee accepts an image that scores as high as nearly all clean renders do."""
 
     name = presets.DEFAULT
@@ -45,19 +42,6 @@ class Playground(Task):
     splits = SPLITS
     tuning_seed, reporting_seed = TUNING_SEED, REPORTING_SEED
     """Seeds of the prompts on which settings may be chosen, and of those for reported numbers."""
-
-    def inversions(self, settings: Settings) -> dict[str, Recipe]:
-        return playground_baselines.inversions(settings)
-
-    def samplings(self) -> dict[str, Settings]:
-        return playground_baselines.samplings()
-
-    def names(self) -> list[str]:
-        return playground_baselines.names()
-
-    def quick(self) -> list[str]:
-        first = RunConfig.from_settings(presets.get(self.name).settings).referee_labels[0]
-        return [self.name, *(name.format(first=first) for name in QUICK)]
 
     def set_of(self, source: int | str | None) -> str:
         sets: dict[int | str | None, str] = {self.tuning_seed: TUNING, self.reporting_seed: REPORTING}
@@ -93,6 +77,10 @@ class Blind(Playground):
     name = "playground-blind"
     wording = replace(Playground.wording, title="The playground benchmark, the prior told nothing")
     tuning_seed, reporting_seed = BLIND_TUNING_SEED, BLIND_REPORTING_SEED
+
+    @property
+    def preset(self) -> str:
+        return self.name
 
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
         return playground_baselines.blind_inversions(settings)

@@ -11,7 +11,7 @@ from itertools import combinations
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.start import SampleStart
-from refcore_bench.task import Recipe, Settings
+from refcore_bench.task import Recipe, Settings, Task
 from refcore_playground.world import SIZE
 
 GUIDANCES = (3.0, 7.5, 30.0)
@@ -23,6 +23,29 @@ BEST_IN_TIME = "best-in-time"
 SAMPLING = "sampling"
 SEARCH_STEPS = 10
 """DDIM steps of a sample to choose from where the prior is told nothing, few, so that there are many samples."""
+QUICK = ("sampling-7.5", "{first}-alone")
+"""Baselines of `--quick`, beside the preset; {first} is its first referee."""
+
+
+class WithBaselines(Task):
+    """A task whose named variants are the default preset and its baselines, whatever the prompts."""
+
+    @property
+    def preset(self) -> str:
+        return presets.DEFAULT
+
+    def inversions(self, settings: Settings) -> dict[str, Recipe]:
+        return inversions(settings)
+
+    def samplings(self) -> dict[str, Settings]:
+        return samplings()
+
+    def names(self) -> list[str]:
+        return names()
+
+    def quick(self) -> list[str]:
+        first = RunConfig.from_settings(presets.get(self.preset).settings).referee_labels[0]
+        return [self.preset, *(name.format(first=first) for name in QUICK)]
 
 
 def inversions(settings: Settings) -> dict[str, Recipe]:

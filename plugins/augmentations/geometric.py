@@ -13,21 +13,16 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule, WholeSchedule, ascending, span
 from refcore.contracts.augmentation import Augmentation, Params
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 
-
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    low, high = bounds
-    if not 0 < low <= high:
-        raise ValueError(f"[{low}, {high}]: expected [low, high] with 0 < low <= high")
-    return bounds
-
-
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
-"""Two positive numbers in ascending order."""
-Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[Schedule, Field(gt=0)]
+Range = Annotated[tuple[Positive, Positive], AfterValidator(ascending)]
+"""[low, high] with 0 < low <= high in every step."""
+Probability = Annotated[Schedule, Field(ge=0, le=1)]
 
 
 def happens(rng: Rng, probability: float) -> Tensor:
@@ -44,8 +39,8 @@ class Affine(Augmentation):
     """Rotation about the centre, zoom and shift. Angles are preserved in pixels, also in views that are not square."""
 
     class Config(PluginConfig):
-        degrees: float = Field(30.0, ge=0, le=180, description="Largest rotation in degrees, in either direction.")
-        translate: float = Field(
+        degrees: Schedule = Field(30.0, ge=0, le=180, description="Largest rotation in degrees, in either direction.")
+        translate: Schedule = Field(
             0.1, ge=0, le=1, description="Largest shift in either direction, as a fraction of the view's side."
         )
         scale: Range = Field(
@@ -59,14 +54,15 @@ class Affine(Augmentation):
 
     @property
     def zoom(self) -> float:
-        return max(1.0, self.config.scale[1])
+        return max(1.0, span(self.config.scale[1])[1])
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         """angle [n] in radians, counter-clockwise; shift [n, 2] (x, y) in view coordinates; scale [n]; aspect [n]."""
-        on = happens(rng, self.config.p)
-        angle = rng.uniform(-1, 1) * math.radians(self.config.degrees)
-        shift = rng.uniform(-1, 1, 2) * (2 * self.config.translate)  # the view is 2 wide
-        scale = rng.uniform(*self.config.scale)
+        on = happens(rng, at.of(self.config.p))
+        angle = rng.uniform(-1, 1) * math.radians(at.of(self.config.degrees))
+        shift = rng.uniform(-1, 1, 2) * (2 * at.of(self.config.translate))  # the view is 2 wide
+        low, high = map(at.of, self.config.scale)
+        scale = rng.uniform(low, high)
         return {
             "angle": angle * on,
             "shift": shift * on[:, None],
@@ -96,7 +92,7 @@ class Perspective(Augmentation):
     """
 
     class Config(PluginConfig):
-        distortion: float = Field(
+        distortion: Schedule = Field(
             0.2,
             ge=0,
             lt=2 / 3,
@@ -109,10 +105,10 @@ class Perspective(Augmentation):
     geometric: ClassVar[bool] = True
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         """inward [n, 4, 2]: inward shifts (x, y) of the corners, clockwise from the top left, in view coordinates."""
-        on = happens(rng, self.config.p)
-        return {"inward": rng.uniform(0, self.config.distortion, 4, 2) * on[:, None, None]}
+        on = happens(rng, at.of(self.config.p))
+        return {"inward": rng.uniform(0, at.of(self.config.distortion), 4, 2) * on[:, None, None]}
 
     def matrix(self, params: Params) -> Tensor:
         inward = params["inward"]
@@ -156,17 +152,19 @@ class ResizedCrop(Augmentation):
 
     @property
     def zoom(self) -> float:
-        low, high = self.config.ratio
-        return max(1.0, 1 / math.sqrt(self.config.scale[0] * min(low, 1 / high)))
+        low, high = span(self.config.ratio[0])[0], span(self.config.ratio[1])[1]
+        return max(1.0, 1 / math.sqrt(span(self.config.scale[0])[0] * min(low, 1 / high)))
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         """extent [n, 2]: width and height of the crop as fractions of the image's; centre [n, 2] in source coordinates.
 
         Area, log aspect ratio and place are uniform. A side longer than the image's is clamped to it.
         """
-        on = happens(rng, self.config.p)[:, None]
-        area = rng.uniform(*self.config.scale)
-        ratio = rng.uniform(math.log(self.config.ratio[0]), math.log(self.config.ratio[1])).exp()
+        on = happens(rng, at.of(self.config.p))[:, None]
+        smallest, largest = map(at.of, self.config.scale)
+        area = rng.uniform(smallest, largest)
+        low, high = map(at.of, self.config.ratio)
+        ratio = rng.uniform(math.log(low), math.log(high)).exp()
         extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=-1).clamp(max=1)
         extent = torch.where(on > 0, extent, 1.0)
         return {"extent": extent, "centre": rng.uniform(-1, 1, 2) * (1 - extent)}
@@ -181,8 +179,10 @@ class Shift(Augmentation):
     """Random shift by whole pixels of the view, by a fraction of its side, or by the sum of both."""
 
     class Config(PluginConfig):
-        pixels: int = Field(0, ge=0, description="Largest shift in either direction, in whole pixels of the view.")
-        fraction: float = Field(
+        pixels: WholeSchedule = Field(
+            0, ge=0, description="Largest shift in either direction, in whole pixels of the view."
+        )
+        fraction: Schedule = Field(
             0.0, ge=0, le=1, description="Largest shift in either direction, as a fraction of the view's side."
         )
         p: Probability = Field(1.0, description="Fraction of the views to which it applies.")
@@ -191,12 +191,13 @@ class Shift(Augmentation):
     geometric: ClassVar[bool] = True
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         """shift [n, 2] (x, y) in view coordinates; positive is right and down."""
-        on = happens(rng, self.config.p)[:, None]
-        whole = rng.integers(-self.config.pixels, self.config.pixels + 1, 2)
+        on = happens(rng, at.of(self.config.p))[:, None]
+        pixels = at.whole(self.config.pixels)
+        whole = rng.integers(-pixels, pixels + 1, 2)
         pixel = torch.tensor([2 / size[1], 2 / size[0]]).to(whole.device, non_blocking=True)
-        return {"shift": on * (whole * pixel + rng.uniform(-1, 1, 2) * (2 * self.config.fraction))}
+        return {"shift": on * (whole * pixel + rng.uniform(-1, 1, 2) * (2 * at.of(self.config.fraction)))}
 
     def matrix(self, params: Params) -> Tensor:
         x, y = params["shift"].unbind(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,20 @@ from kornia.enhance import (
     adjust_hue,
     adjust_saturation_with_gray_subtraction,
 )
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule, WholeSchedule, ascending
 from refcore.contracts.augmentation import Augmentation, Draws, Params
 from refcore.engine.views import coarsen
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.augmentations.geometric import Probability, Range, happens
 
-Strength = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[Schedule, Field(ge=0, le=1)]
+Share = Annotated[Schedule, Field(gt=0, le=1)]
+Std = Annotated[Schedule, Field(ge=0)]
 
 
 class ColorJitter(Augmentation):
@@ -39,7 +43,7 @@ class ColorJitter(Augmentation):
         saturation: Strength = Field(
             0.1, description="Saturation factors, about each pixel's grey, are from 1 - saturation to 1 + saturation."
         )
-        hue: float = Field(
+        hue: Schedule = Field(
             0.1, ge=0, le=0.5, description="Largest hue rotation in either direction, in turns of the colour wheel."
         )
         p: Probability = Field(0.5, description="Fraction of the views to which it applies.")
@@ -47,28 +51,30 @@ class ColorJitter(Augmentation):
     name = "color_jitter"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """Factors brightness, contrast, saturation [n]; hue [n] in radians; applied [n], 1 or 0."""
-        factors = {
-            name: 1 + rng.uniform(-1, 1) * getattr(self.config, name)
-            for name in ("brightness", "contrast", "saturation")
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        """Factors brightness, contrast, saturation [n]; hue [n] in radians; applied [n], 1 or 0.
+
+        A change whose strength is 0 at this step is left out.
+        """
+        strengths = {
+            name: at.of(getattr(self.config, name)) for name in ("brightness", "contrast", "saturation", "hue")
         }
-        return {
-            **factors,
-            "hue": rng.uniform(-1, 1) * (2 * math.pi * self.config.hue),
-            "applied": happens(rng, self.config.p),
-        }
+        drawn = {name: rng.uniform(-1, 1) for name in strengths}  # all of them: each draw moves the generator on
+        found = {name: 1 + drawn[name] * strengths[name] for name in ("brightness", "contrast", "saturation")}
+        found["hue"] = drawn["hue"] * (2 * math.pi * strengths["hue"])
+        applied = happens(rng, at.of(self.config.p))
+        return {**{name: value for name, value in found.items() if strengths[name]}, "applied": applied}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         factor = {name: value.to(views.dtype) for name, value in params.items()}
         out = views
-        if self.config.brightness:
+        if "brightness" in factor:
             out = adjust_brightness_accumulative(out, factor["brightness"])
-        if self.config.contrast:
+        if "contrast" in factor:
             out = adjust_contrast_with_mean_subtraction(out, factor["contrast"])
-        if self.config.saturation:
+        if "saturation" in factor:
             out = adjust_saturation_with_gray_subtraction(out, factor["saturation"])
-        if self.config.hue:
+        if "hue" in factor:
             out = adjust_hue(out.clamp(0, 1), factor["hue"]).clamp(0, 1)
         return torch.where(params["applied"].view(-1, 1, 1, 1) > 0, out, views)
 
@@ -77,7 +83,7 @@ class Erasing(Augmentation):
     """Erases a random rectangle (arXiv 1708.04896), so that a match cannot depend on a single place."""
 
     class Config(PluginConfig):
-        area: Range = Field(
+        area: Annotated[tuple[Share, Share], AfterValidator(ascending)] = Field(
             (0.1, 0.4), description="Smallest and largest area of the rectangle, as a fraction of the view's."
         )
         ratio: Range = Field(
@@ -90,25 +96,21 @@ class Erasing(Augmentation):
         )
         value: float = Field(0.0, ge=0, le=1, description="Grey of the rectangle, in [0, 1].")
 
-        @model_validator(mode="after")
-        def _a_share(self) -> Self:
-            if self.area[1] > 1:
-                raise ValueError(f"area {list(self.area)}: expected fractions of the view, at most 1")
-            return self
-
     name = "erasing"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         """box [n, 4] int64: top, left, bottom, right in pixels, the last two exclusive; empty where not applied.
 
         Area, log aspect ratio and place are uniform. A side longer than the view's is clamped to it.
         """
         uniform = rng.shared_uniform if self.config.shared else rng.uniform
         height, width = size
-        on = (uniform(0, 1) < self.config.p).long()
-        area = uniform(*self.config.area) * (height * width)
-        ratio = uniform(math.log(self.config.ratio[0]), math.log(self.config.ratio[1])).exp()
+        on = (uniform(0, 1) < at.of(self.config.p)).long()
+        smallest, largest = map(at.of, self.config.area)
+        area = uniform(smallest, largest) * (height * width)
+        low, high = map(at.of, self.config.ratio)
+        ratio = uniform(math.log(low), math.log(high)).exp()
         tall = (area / ratio).sqrt().round().long().clamp(1, height)
         wide = (area * ratio).sqrt().round().long().clamp(1, width)
         top = (uniform(0, 1) * (height - tall + 1)).long()
@@ -130,7 +132,7 @@ class Coarse(Augmentation):
     """
 
     class Config(PluginConfig):
-        side: int = Field(
+        side: WholeSchedule = Field(
             96,
             ge=1,
             description="Longer side of the copy in pixels, made by area averaging; smaller views are unchanged.",
@@ -140,13 +142,16 @@ class Coarse(Augmentation):
     name = "coarse"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """applied [n], 1 or 0."""
-        return {"applied": happens(rng, self.config.p)}
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        """applied [n], 1 or 0; side [n] int64, the same for all views."""
+        applied = happens(rng, at.of(self.config.p))
+        return {"applied": applied, "side": torch.full_like(applied, at.whole(self.config.side), dtype=torch.int64)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         size = (views.shape[-2], views.shape[-1])
-        back = F.interpolate(coarsen(views, self.config.side), size, mode="bilinear", align_corners=False)
+        # A plain number is not read back from the device, which would be waited for.
+        side = self.config.side if isinstance(self.config.side, int) else int(params["side"][0])
+        back = F.interpolate(coarsen(views, side), size, mode="bilinear", align_corners=False)
         return torch.where(params["applied"].view(-1, 1, 1, 1) > 0, back, views)
 
 
@@ -157,28 +162,19 @@ class GaussianNoise(Augmentation):
     """
 
     class Config(PluginConfig):
-        std: Annotated[float, Field(ge=0)] | tuple[float, float] = Field(
+        std: Std | Annotated[tuple[Std, Std], AfterValidator(ascending)] = Field(
             (0.0, 0.1),
             description="Lowest and highest standard deviation, or one number for all views; colours are 0 to 1.",
         )
 
-        @model_validator(mode="after")
-        def _a_range(self) -> Self:
-            low, high = self.bounds
-            if not 0 <= low <= high:
-                raise ValueError(f"std {[low, high]}: expected [low, high] with 0 <= low <= high")
-            return self
-
-        @property
-        def bounds(self) -> tuple[float, float]:
-            return self.std if isinstance(self.std, tuple) else (self.std, self.std)
-
     name = "gaussian_noise"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Draws:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Draws:
         """std [n]; noise [n, 3, H, W], standard normal, drawn when a view is made and the same each time."""
-        return {"std": rng.uniform(*self.config.bounds), "noise": rng.deferred_normal(3, *size)}
+        std: Any = self.config.std
+        low, high = map(at.of, std if isinstance(std, tuple) else (std, std))
+        return {"std": rng.uniform(low, high), "noise": rng.deferred_normal(3, *size)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         return views + (params["std"].view(-1, 1, 1, 1) * params["noise"]).to(views.dtype)

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.canvas_size import check_least_side
@@ -49,7 +50,7 @@ class Fourier(Canvas):
         height, width = self.size
         return {"spectrum": self.config.noise * rng.normal(3, height, width // 2 + 1, 2).to(self.device)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         spectrum = self._scale * torch.view_as_complex(params["spectrum"].contiguous())
         return images_of(torch.fft.irfft2(spectrum, s=self.size), self.config.color)
 

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from refcore.checkpoints import Download
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
@@ -88,7 +89,7 @@ class Latent(Canvas):
         height, width = (side // self.autoencoder.factor for side in self.size)
         return {LATENT: rng.normal(self.latent_space.channels, height, width).to(self.device)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         images = self._decode(params[LATENT])
         clamped = images.clamp(0, 1)
         if self.config.clamp == "straight_through":

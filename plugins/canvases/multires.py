@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from refcore.config.schedule import Schedule
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.canvas_size import check_least_side
@@ -28,8 +31,12 @@ class Multires(Canvas):
     class Config(PluginConfig):
         smallest: int = Field(1, ge=1, description="Longer side of the coarsest tensor, in pixels.")
         per_octave: float = Field(2.0, gt=0, le=8, description="Resolutions per doubling of the side.")
-        gain: float = Field(
-            0.0, ge=-2, le=2, description="The amplitude of a tensor with side r is proportional to r ** gain."
+        gain: Schedule = Field(
+            0.0,
+            ge=-2,
+            le=2,
+            description="The amplitude of a tensor with side r is proportional to r ** gain. A schedule from -1 to "
+            "0 draws coarse structure first.",
         )
         color: ColourBasis = Field("decorrelated", description="Basis in which colours are optimised.")
         noise: float = Field(0.01, ge=0, description="Std of the initial parameters, which differ between seeds.")
@@ -43,9 +50,9 @@ class Multires(Canvas):
         self.size = size if size is not None else (256, 256)
         check_least_side(self.size, 1)
         self.resolutions = resolutions(self.size, self.config.smallest, self.config.per_octave)
-        gains = torch.tensor([float(max(side)) ** self.config.gain for side in self.resolutions])
-        # Root mean square 1, so that `gain` changes the balance between resolutions but not the learning rate.
-        self._gains: list[float] = (gains / gains.square().mean().sqrt()).tolist()
+        self._known: dict[float, list[float]] = {}
+        """Gain -> the amplitude of each resolution."""
+        self._gains(Moment(0, 1))  # here, so that a decode reads no tensor back
 
     def init(self, rng: Rng) -> CanvasParams:
         return {
@@ -53,28 +60,36 @@ class Multires(Canvas):
             for level, side in enumerate(self.resolutions)
         }
 
-    def decode(self, params: CanvasParams) -> Tensor:
-        return images_of(self._sum(params), self.config.color)
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        return images_of(self._sum(params, self._gains(at)), self.config.color)
 
     def encode(self, images: Tensor) -> CanvasParams:
         """Parameters in which each resolution holds the residual of the coarser ones, so that the sum is exact.
 
-        Pixels are kept 0.001 away from black and white.
+        Pixels are kept 0.001 away from black and white. The gains are those of step 0, in a run of any length.
         """
         target = logits_of(images.to(self.device, torch.float32), self.config.color)
         params: CanvasParams = {}
         total: Tensor | None = None
-        for level, (side, gain) in enumerate(zip(self.resolutions, self._gains, strict=True)):
+        for level, (side, gain) in enumerate(zip(self.resolutions, self._gains(Moment(0, 1)), strict=True)):
             wanted = target if side == self.size else F.interpolate(target, side, mode="bilinear", antialias=True)
             total = torch.zeros_like(wanted) if total is None else _upsample(total, side)
             params[_name(level)] = (wanted - total) / gain
             total = wanted
         return params
 
-    def _sum(self, params: CanvasParams) -> Tensor:
-        total = self._gains[0] * params[_name(0)]
+    def _gains(self, at: Moment) -> list[float]:
+        """The amplitude of each resolution; root mean square 1, so that it does not change the learning rate."""
+        gain = at.of(self.config.gain)
+        if gain not in self._known:
+            gains = torch.tensor([float(max(side)) ** gain for side in self.resolutions])
+            self._known[gain] = (gains / gains.square().mean().sqrt()).tolist()
+        return self._known[gain]
+
+    def _sum(self, params: CanvasParams, gains: Sequence[float]) -> Tensor:
+        total = gains[0] * params[_name(0)]
         for level, side in enumerate(self.resolutions[1:], start=1):
-            total = _upsample(total, side) + self._gains[level] * params[_name(level)]
+            total = _upsample(total, side) + gains[level] * params[_name(level)]
         return total
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.canvas_size import check_image_size, check_least_side
@@ -45,7 +46,7 @@ class Pixel(Canvas):
         start = self.config.init_std * rng.normal(3, *self.size).to(self.device)
         return {PIXELS: start if self.config.squash == "sigmoid" else 0.5 + start}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         pixels = params[PIXELS]
         return pixels.sigmoid() if self.config.squash == "sigmoid" else pixels.clamp(0, 1)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from refcore.checkpoints import Download
+from refcore.config.schedule import WholeSchedule, ascending, span
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
@@ -26,6 +28,11 @@ from refcore_plugins.models.stable_diffusion import StableDiffusion
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy [B, C, h, w], timesteps [B], text [B, T, D]) -> [B, C, h, w]."""
+
+
+Timestep = Annotated[WholeSchedule, Field(ge=0)]
+Timesteps = Annotated[tuple[Timestep, Timestep], AfterValidator(ascending)]
+"""[lowest, highest] with 0 <= lowest <= highest in every step."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,16 @@ class LatentDiffusionPrior(Prior):
             "playground:diffusion",
             description="Stable Diffusion 1.x or 2.x: folder, hub id or playground:diffusion.",
         )
-        timesteps: tuple[int, int] = Field(
-            (50, 948), description="Lowest and highest timestep drawn, both inclusive, of the model's 1000."
+        timesteps: Timesteps = Field(
+            (50, 948),
+            description="Lowest and highest timestep drawn, both inclusive, of the model's 1000; each an integer, or a "
+            "schedule.",
         )
         anneal: int | None = Field(
             None,
             ge=1,
             description="Steps over which the timestep falls linearly from highest to lowest, where it stays; "
-            "null: timesteps are drawn.",
+            "null: timesteps are drawn. The two are those of the step, where they are schedules.",
         )
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
             "constant",
@@ -96,13 +105,6 @@ class LatentDiffusionPrior(Prior):
             None, ge=1, description="Samples in one UNet call (two latents each, with guidance); null: all at once."
         )
 
-        @model_validator(mode="after")
-        def _ordered(self) -> Self:
-            low, high = self.timesteps
-            if not 0 <= low <= high:
-                raise ValueError(f"timesteps {[low, high]}: expected [low, high] with 0 <= low <= high")
-            return self
-
     space: ClassVar[Literal["latent", "image", "params"]] = "latent"
     can_sample: ClassVar[bool] = True
     config: Any
@@ -118,10 +120,9 @@ class LatentDiffusionPrior(Prior):
         self.device, self.dtype = torch.device(device), dtype
         self.diffusion = StableDiffusion(DiffusersFolder(self.config.model), self.device, self.dtype)
         last = len(self.diffusion.alphas_cumprod) - 1
-        if self.config.timesteps[1] > last:
-            raise RefcoreError(
-                f'timesteps {list(self.config.timesteps)}: the last timestep of "{self.config.model}" is {last}'
-            )
+        highest = self._highest()
+        if highest > last:
+            raise RefcoreError(f'timesteps go up to {highest}: the last timestep of "{self.config.model}" is {last}')
         self.compares_clean = self.config.weighting == "x0" and self.diffusion.prediction != "epsilon"
         """Whether gradients are differences of clean latents, which are w(t) times those of noise, and finite."""
         if self.config.weighting == "x0" and not self.compares_clean and not self._has_signal():
@@ -130,9 +131,13 @@ class LatentDiffusionPrior(Prior):
                 f"no signal is left (zero terminal SNR); set the highest of timesteps to {last - 1}"
             )
 
+    def _highest(self) -> int:
+        """The highest timestep that may be drawn in any step."""
+        return round(span(self.config.timesteps[1])[1])
+
     def _has_signal(self) -> bool:
         """Whether the noisy latents of every timestep that may be drawn contain some of the latents."""
-        return bool(self.diffusion.alphas_cumprod[: self.config.timesteps[1] + 1].min() > 0)
+        return bool(self.diffusion.alphas_cumprod[: self._highest() + 1].min() > 0)
 
     def accept(self, canvas: Canvas) -> None:
         folder = self.diffusion.folder
@@ -178,14 +183,14 @@ class LatentDiffusionPrior(Prior):
         return self.autoencoder.encode(images)
 
     @abstractmethod
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         """[B, C, h, w] gradients, w(t) times a difference of noises, before `normalise`; samples are independent."""
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, None]:
         """The gradient of `distil` for x [B, C, h, w], divided by h*w if `normalise`; each sample has its own draws."""
-        batch = self.noised(x, conditioning, step, rng)
-        gradient = torch.cat([self.distil(batch[samples], step) for samples in self.chunks(len(batch))])
+        batch = self.noised(x, conditioning, at, rng)
+        gradient = torch.cat([self.distil(batch[samples], at) for samples in self.chunks(len(batch))])
         if self.config.normalise:
             gradient = gradient / (x.shape[-2] * x.shape[-1])
         return gradient, None
@@ -227,10 +232,10 @@ class LatentDiffusionPrior(Prior):
         """See `Prior.noise_to`."""
         return self.diffusion.noised(latents, rng.normal(*latents.shape[1:]), steps, strength)
 
-    def noised(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> Noised:
+    def noised(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> Noised:
         """Latents [B, C, h, w] with this step's timesteps and noise, in float32 (float64 for float64 latents)."""
         latents = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-        timesteps = self.draw_timesteps(step, rng).to(latents.device)
+        timesteps = self.draw_timesteps(at, rng).to(latents.device)
         noise = rng.normal(*latents.shape[1:]).to(latents)
         alpha_bar = self.diffusion.alphas_cumprod[timesteps].to(latents.dtype)
         weight = WEIGHTINGS["uniform" if self.compares_clean else self.config.weighting](alpha_bar)
@@ -246,11 +251,11 @@ class LatentDiffusionPrior(Prior):
             conditioning["negative"],
         )
 
-    def draw_timesteps(self, step: int, rng: Rng) -> Tensor:
+    def draw_timesteps(self, at: Moment, rng: Rng) -> Tensor:
         """[B] int64, uniform in the config's range, or with `anneal` the timestep of this step."""
-        low, high = self.config.timesteps
+        low, high = map(at.whole, self.config.timesteps)
         if self.config.anneal is not None:
-            fallen = round((high - low) * min(1.0, step / self.config.anneal))
+            fallen = round((high - low) * min(1.0, at.step / self.config.anneal))
             return torch.full((rng.n,), high - fallen)
         return rng.integers(low, high + 1)
 

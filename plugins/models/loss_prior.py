@@ -12,6 +12,7 @@ from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 
@@ -25,7 +26,7 @@ class LossPrior(Prior):
     def loss(self, x: Tensor) -> Tensor:
         """[B] losses of images [B, 3, H, W] or latents [B, C, h, w], differentiable."""
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor]:
         """See `Prior.gradient`. Computed in float32 (float64 for float64 input)."""
         with torch.enable_grad():
             x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()

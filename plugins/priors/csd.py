@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
+from refcore.moment import Moment
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
 from refcore_plugins.models.score_distillation import csd_gradient
 
@@ -26,7 +27,7 @@ class Csd(LatentDiffusionPrior):
     name = "csd"
     config: Config
 
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         """w(t) (eps(x_t; y) - eps(x_t)), where eps(x_t) is conditioned on the negative prompt."""
         without, given = self.both(batch.noisy, batch.timesteps, batch.text, batch.negative)
         return csd_gradient(without, given, batch.weight)

@@ -8,6 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule
+from refcore.moment import Moment
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
 from refcore_plugins.models.score_distillation import nfsd_gradient
 
@@ -22,7 +24,7 @@ class Nfsd(LatentDiffusionPrior):
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(
+        guidance: Schedule = Field(
             7.5, ge=0, description="Guidance scale s of the direction to the prompt. The paper's: 7.5."
         )
         small: int = Field(200, ge=0, description="Timesteps below this are small. The paper's: 200.")
@@ -42,14 +44,14 @@ class Nfsd(LatentDiffusionPrior):
         self._empty = self.diffusion.encode_text([""])
         """[1, T, D] text features of the empty prompt."""
 
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         """w(t) (delta_D + s delta_C), from one UNet call with three latents for each sample."""
         text = torch.cat([self._empty.expand_as(batch.text), batch.negative, batch.text])
         predicted = self.predicted(torch.cat([batch.noisy] * 3), torch.cat([batch.timesteps] * 3), text)
         without, bad, given = predicted.chunk(3)
         is_small = (batch.timesteps < self.config.small).view(-1, 1, 1, 1)
         return nfsd_gradient(
-            without, torch.where(is_small, self._no_noise(batch), bad), given, self.config.guidance, batch.weight
+            without, torch.where(is_small, self._no_noise(batch), bad), given, at.of(self.config.guidance), batch.weight
         )
 
     def _no_noise(self, batch: Noised) -> Tensor:

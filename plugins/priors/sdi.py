@@ -9,9 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule
 from refcore.contracts.conditioning import Conditioning
+from refcore.moment import Moment
 from refcore.rng import Rng
-from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
+from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised, Timesteps
 from refcore_plugins.models.score_distillation import ddim_noise, ddim_step, noise_between, sds_gradient
 
 
@@ -35,10 +37,10 @@ class Sdi(LatentDiffusionPrior):
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(
+        guidance: Schedule = Field(
             7.5, ge=0, description="Classifier-free guidance scale of the denoising. The paper's: 7.5."
         )
-        inversion_guidance: float = Field(
+        inversion_guidance: Schedule = Field(
             -7.5,
             description="Guidance scale of the inversion; below 0 it leads away from the prompt. The paper's: -7.5.",
         )
@@ -59,7 +61,7 @@ class Sdi(LatentDiffusionPrior):
             description="Timesteps by which the inversion may go beyond t, drawn from 0 to tau; the model is told t. "
             "The authors' code: 99 with 10 inversion steps.",
         )
-        timesteps: tuple[int, int] = Field((20, 980), description="Lowest and highest timestep drawn, both inclusive.")
+        timesteps: Timesteps = Field((20, 980), description="Lowest and highest timestep drawn, both inclusive.")
         weighting: Literal["constant", "uniform", "sigma2", "fantasia3d", "x0"] = Field(
             "x0",
             description="Weight w(t), as in the prior sds. The paper's: x0, the step to the predicted clean latent.",
@@ -68,9 +70,9 @@ class Sdi(LatentDiffusionPrior):
     name = "sdi"
     config: Config
 
-    def noised(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> Inverting:
+    def noised(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> Inverting:
         """As the base's, with what the inversion draws."""
-        base = super().noised(x, conditioning, step, rng)
+        base = super().noised(x, conditioning, at, rng)
         count, last = len(base), len(self.diffusion.alphas_cumprod) - 1
         ends = base.timesteps
         if self.config.tau:
@@ -81,25 +83,25 @@ class Sdi(LatentDiffusionPrior):
             kicks = base.latents.new_zeros(count, 0)
         return Inverting(**{field.name: getattr(base, field.name) for field in fields(base)}, ends=ends, kicks=kicks)
 
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         """w(t) (eps_hat(x_t) - kappa)."""
         assert isinstance(batch, Inverting)
-        noisy = self.inverted(batch)
+        noisy = self.inverted(batch, at)
         kappa = batch.target if self.compares_clean else noise_between(batch.latents, noisy, batch.alpha_bar)
-        predicted = self.guided(noisy, batch.timesteps, batch.text, batch.negative, self.config.guidance)
+        predicted = self.guided(noisy, batch.timesteps, batch.text, batch.negative, at.of(self.config.guidance))
         return sds_gradient(kappa, predicted, batch.weight)
 
-    def inverted(self, batch: Inverting) -> Tensor:
+    def inverted(self, batch: Inverting, at: Moment) -> Tensor:
         """x_t [B, C, h, w]: each latent after its own number of steps of DDIM in reverse."""
         schedule, end = self.diffusion.alphas_cumprod.to(batch.alpha_bar), batch.ends
         counts = (self.config.inversion_steps * batch.timesteps / len(schedule)).round().clamp(min=1).long()
         current, alpha_bar = batch.latents, torch.ones_like(batch.alpha_bar)
         for k in range(int(counts.max())):
             rows = (k < counts).nonzero().squeeze(1)
-            at, to = (end[rows] * n // counts[rows] for n in (k, k + 1))
+            here, to = (end[rows] * n // counts[rows] for n in (k, k + 1))
             before, after = alpha_bar[rows], schedule[to]
-            text, negative, guidance = batch.text[rows], batch.negative[rows], self.config.inversion_guidance
-            noise = self.guided(current[rows], at, text, negative, guidance, self.diffusion.noise)
+            text, negative, guidance = batch.text[rows], batch.negative[rows], at.of(self.config.inversion_guidance)
+            noise = self.guided(current[rows], here, text, negative, guidance, self.diffusion.noise)
             moved = ddim_step(current[rows], noise, before, after)
             if self.config.eta:
                 moved = moved + ddim_noise(batch.kicks[rows, k], before, after, self.config.eta)

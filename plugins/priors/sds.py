@@ -5,6 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule
+from refcore.moment import Moment
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
 from refcore_plugins.models.score_distillation import sds_gradient
 
@@ -17,7 +19,7 @@ class Sds(LatentDiffusionPrior):
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(
+        guidance: Schedule = Field(
             30.0,
             ge=0,
             description="Classifier-free guidance scale; 1: no guidance, 0: the prompt is ignored. The paper's: 30.",
@@ -26,7 +28,7 @@ class Sds(LatentDiffusionPrior):
     name = "sds"
     config: Config
 
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         """w(t) (eps_hat - eps)."""
-        predicted = self.guided(batch.noisy, batch.timesteps, batch.text, batch.negative, self.config.guidance)
+        predicted = self.guided(batch.noisy, batch.timesteps, batch.text, batch.negative, at.of(self.config.guidance))
         return sds_gradient(batch.target, predicted, batch.weight)

@@ -11,10 +11,12 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from refcore.config.schedule import Schedule
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.efficientnet_lite import Weights, folded_network, normalize, weights_file
@@ -40,7 +42,7 @@ class Statistics(Prior):
     class Config(PluginConfig):
         weights: Weights = Field("lite0", description="EfficientNet-Lite network that provides the statistics.")
         size: int = Field(160, ge=32, le=512, description="Side of the network's input in pixels.")
-        noise: float = Field(
+        noise: Schedule = Field(
             0.0, ge=0, description="Std of the noise added to the crop, so that faint patterns do not count as texture."
         )
         smallest: int = Field(20, ge=4, description="Side of the smallest feature maps that count, in pixels.")
@@ -82,13 +84,13 @@ class Statistics(Prior):
     def accept(self, canvas: Canvas) -> None:
         """Any canvas will do."""
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor]:
         """See `Prior.gradient`."""
         with torch.enable_grad():
             images = x.detach().requires_grad_()
             crops = self._crop(images, rng)
-            if self.config.noise:
-                crops = crops + self.config.noise * rng.normal(*crops.shape[1:]).to(crops)
+            if noise := at.of(self.config.noise):
+                crops = crops + noise * rng.normal(*crops.shape[1:]).to(crops)
             value = self.distance(crops)
             (gradient,) = torch.autograd.grad(value.sum(), images)
         return gradient, value.detach()

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from refcore.cli.output import print_json, print_table, stdout
 from refcore.config.run import RunConfig
-from refcore.config.schedule import KINDS, Piece, Schedule
+from refcore.config.schedule import KINDS, Piece, number_of
 from refcore.config.section import Section
 from refcore.errors import unknown
 
@@ -181,16 +181,13 @@ def _plain(default: Any) -> str:
 
 
 def _type(info: FieldInfo) -> str:
-    whole: Any = info.annotation
-    if info.metadata and any(type(part).__name__ == "Discriminator" for part in info.metadata):
-        return "number or schedule"  # pydantic has moved the union's marks to the field
-    return _named(whole)
+    return _named(info.annotation)
 
 
 def _named(annotation: Any) -> str:
     """An annotation as a reader of YAML would say it."""
-    if annotation == Schedule:
-        return "number or schedule"
+    if number := number_of(annotation):
+        return f"{number} or schedule"
     if annotation is None or annotation is type(None):
         return "null"
     if annotation is Any:
@@ -226,7 +223,7 @@ def _named(annotation: Any) -> str:
 
 def _sections(annotation: Any, path: str) -> Iterator[tuple[str, type[Section]]]:
     """The mappings in an annotation, with their paths; schedules are described apart."""
-    if annotation == Schedule:
+    if number_of(annotation):
         return
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (list, dict):

@@ -155,7 +155,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from refcore import Conditioning, PluginConfig, Prior, Rng
+from refcore import Conditioning, Moment, PluginConfig, Prior, Rng
 from torch import Tensor
 
 
@@ -173,7 +173,7 @@ class $cls(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """Nothing to load, since it has no weights."""
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor]:
         """The gradient of the value, shaped like the images x [B, 3, H, W], and the value [B]."""
         with torch.enable_grad():
             images = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
@@ -193,7 +193,7 @@ class $cls(Prior):
 from __future__ import annotations
 
 from pydantic import Field
-from refcore import Augmentation, PluginConfig, Rng
+from refcore import Augmentation, Moment, PluginConfig, Rng, Schedule
 from refcore.contracts.augmentation import Params
 from torch import Tensor
 
@@ -202,14 +202,14 @@ class $cls(Augmentation):
     """Each view times 2^stops, like a camera's exposure, with stops drawn per view."""
 
     class Config(PluginConfig):
-        stops: float = Field(0.3, ge=0, description="Largest change either way, in stops (factors of 2).")
+        stops: Schedule = Field(0.3, ge=0, description="Largest change either way, in stops (factors of 2).")
 
     name = "$name"
     config: Config
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        """stops [n], uniform."""
-        return {"stops": rng.uniform(-1, 1) * self.config.stops}
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        """stops [n], uniform, as large as they are at this step."""
+        return {"stops": rng.uniform(-1, 1) * at.of(self.config.stops)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         return views * params["stops"].to(views.dtype).exp2().view(-1, 1, 1, 1)
@@ -221,7 +221,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from refcore import Canvas, PluginConfig, RefcoreError, Rng
+from refcore import Canvas, Moment, PluginConfig, RefcoreError, Rng
 from refcore.contracts.canvas import CanvasParams
 from torch import Tensor
 from torch.nn import functional as F
@@ -256,7 +256,8 @@ class $cls(Canvas):
         height, width = (side // self.config.tile for side in self.size)
         return {TILES: self.config.noise * rng.normal(3, height, width).to(self.device)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        """See `Canvas.decode`; it is the same in every step."""
         return F.interpolate(params[TILES].sigmoid(), scale_factor=self.config.tile, mode="nearest")
 
     @torch.no_grad()
@@ -329,7 +330,7 @@ def test_an_even_ramp_is_at_rest_and_an_edge_is_not() -> None:
     ramp = torch.linspace(0, 1, 16).expand(1, 3, 16, 16)
     prior = $cls()
     for images, moves in ((ramp, False), (ramp.round(), True)):
-        gradient, value = prior.gradient(images, prior.read(["any"]), 0, Rng([0], 0, "test"))
+        gradient, value = prior.gradient(images, prior.read(["any"]), Moment(0, 1), Rng([0], 0, "test"))
         assert bool(value > 1e-6) is moves
         assert bool(gradient.abs().max() > 1e-6) is moves
 """,
@@ -340,13 +341,16 @@ def test_no_stops_change_nothing_and_one_stop_doubles() -> None:
     changed = augmentation.apply(views, {"stops": torch.tensor([0.0, 1.0])})
     assert torch.equal(changed[0], views[0])
     assert torch.allclose(changed[1], 2 * views[1])
-    assert augmentation.draw((4, 4), Rng([0], 0, "test", count=99))["stops"].abs().max() <= 0.3
+    for step, most in ((0, 0.2), (1, 0.1)):
+        falling = $cls(stops={"kind": "linear", "start": 0.2, "end": 0.0})
+        stops = falling.draw((4, 4), Rng([0], 0, "test", count=99), Moment(step, 2))["stops"]
+        assert most / 2 < stops.abs().max() <= most
 """,
     "canvases": """\
 def test_a_tile_has_one_colour() -> None:
     canvas = $cls(tile=4)
     canvas.load(torch.device("cpu"), torch.float32, (8, 12))
-    image = canvas.decode(canvas.init(Rng([0], 0, "test")))
+    image = canvas.decode(canvas.init(Rng([0], 0, "test")), Moment.end(1))
     assert image.shape == (1, 3, 8, 12)
     assert torch.equal(image[..., :4, :4], image[..., :1, :1].expand(1, 3, 4, 4))
     assert not torch.equal(image[..., 0, 0], image[..., 0, 4])
@@ -361,9 +365,9 @@ def test_a_list_is_taken_apart() -> None:
 
 IMPORTS = {
     "referees": "registry",
-    "priors": "Rng, registry",
-    "augmentations": "Rng, registry",
-    "canvases": "Rng, registry",
+    "priors": "Moment, Rng, registry",
+    "augmentations": "Moment, Rng, registry",
+    "canvases": "Moment, Rng, registry",
     "parsers": "RefcoreError, registry",
 }
 LIBRARY = dict.fromkeys(("referees", "priors", "augmentations", "canvases"), "torch") | {"parsers": "pytest"}

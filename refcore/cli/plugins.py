@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
+import types
+import typing
 from typing import Any
 
 import typer
@@ -13,6 +14,7 @@ from rich.markup import escape
 
 from refcore import registry
 from refcore.cli.output import print_json, print_table, stdout
+from refcore.config.schedule import number_of
 from refcore.errors import RefcoreError, unknown
 
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
@@ -114,12 +116,18 @@ def type_of(info: FieldInfo) -> str:
 def _shown(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
-    if inspect.isclass(annotation) and not hasattr(annotation, "__origin__"):
-        return annotation.__name__
-    text = str(annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    text = re.sub(r"Annotated\[(\w+), [^\]]*\]+", r"\1", text)
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda match: match[1].replace("'", "").replace(", ", " | "), text)
-    return text.replace(" | ", " or ")
+    if number := number_of(annotation):
+        return f"{number} or schedule"
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _shown(arguments[0])
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_shown, arguments))
+    if arguments:
+        return f"{origin.__name__}[{', '.join(map(_shown, arguments))}]"
+    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
 
 
 def _default(info: FieldInfo) -> Any:

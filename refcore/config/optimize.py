@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from refcore.config.schedule import LARGEST, Cosine, Linear
+from refcore.config.schedule import LARGEST, Cosine, Linear, Schedule, span
 from refcore.config.section import Section
 from refcore.config.views import CLEAN
+from refcore.errors import RefcoreError, unknown
+from refcore.moment import Moment
+
+ALL_OTHERS = "*"
+"""In `optimizer.lr`, the tensors that it does not name."""
+FASTEST = 1e6
+"""Largest learning rate, since parameters are float32."""
+Rate = Annotated[Schedule, Field(ge=0, le=FASTEST)]
+
+
+def _by_name(value: object) -> str:
+    """Whether `lr` is one rate or a mapping of names; a mapping with a word as its `kind` is a schedule."""
+    return "names" if isinstance(value, Mapping) and not isinstance(value.get("kind"), str) else "rate"
 
 
 class Optimizer(Section):
     """The optimiser of the canvas's parameters."""
 
     name: Literal["sgd", "adam", "adamw"] = Field("adam", description="Optimiser of torch.optim.")
-    lr: float = Field(0.05, gt=0, le=1e6, description="Peak learning rate; at most 1e6, since parameters are float32.")
+    lr: Annotated[
+        Annotated[Rate, Tag("rate")] | Annotated[dict[str, Rate], Field(min_length=1), Tag("names")],
+        Discriminator(_by_name),
+    ] = Field(
+        0.05,
+        description="Peak learning rate, from 0 to 1e6: a number, a schedule, or a mapping of the canvas's tensors to "
+        'numbers or schedules, in which "*" stands for all that are not named. 0 keeps a tensor as it is.',
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Decay of the learning rate after the warm-up, to `final` * lr at the run's end."
+        "constant",
+        description="Decay of the learning rate after the warm-up, to `final` * lr at the run's end; it multiplies lr.",
     )
     warmup: int = Field(0, ge=0, description="Number of linear warm-up steps; step t has lr * (t + 1) / warmup.")
     final: float = Field(0.0, ge=0, le=1e6, description="Final learning rate as a fraction of lr (linear, cosine).")
@@ -44,16 +66,46 @@ class Optimizer(Section):
             raise ValueError("nesterov is true, but momentum is 0; expected a momentum such as 0.9")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {list(self.betas)}; expected two numbers in [0, 1)")
+        if not isinstance(self.lr, dict) and not any(span(self.lr)):
+            raise ValueError("lr is 0, so that nothing moves; expected a number above 0, such as 0.05")
         return self
 
-    def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate at a step of a run of `steps`."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
+    @property
+    def rates(self) -> dict[str, Schedule]:
+        """Entry of `lr` -> its peak rate: a tensor's name, or "*" for the others."""
+        return self.lr if isinstance(self.lr, dict) else {ALL_OTHERS: self.lr}
+
+    def tensors_of(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Entry of `lr` -> the tensors that move at its rate, in the order of `names`; none has two entries.
+
+        Raises:
+            RefcoreError: an entry is no tensor of the canvas, or a tensor has no entry.
+        """
+        for entry in self.rates:
+            if entry != ALL_OTHERS and entry not in names:
+                raise unknown("tensor of the canvas", entry, [*names, ALL_OTHERS], "optimizer.lr")
+        if ALL_OTHERS not in self.rates and (left := [name for name in names if name not in self.rates]):
+            raise RefcoreError(
+                f'optimizer.lr says nothing of the tensor "{left[0]}" of the canvas; name it, or add '
+                f'"{ALL_OTHERS}" for all others'
+            )
+        entry_of = {name: name if name in self.rates else ALL_OTHERS for name in names}
+        return {entry: [name for name in names if entry_of[name] == entry] for entry in self.rates}
+
+    def lr_at(self, at: Moment) -> float | dict[str, float]:
+        """The learning rate at a step; by the entries of `lr` where it is a mapping."""
+        if isinstance(self.lr, dict):
+            return {entry: self._rate(at.of(peak), at) for entry, peak in self.lr.items()}
+        return self._rate(at.of(self.lr), at)
+
+    def _rate(self, peak: float, at: Moment) -> float:
+        """A peak rate after warm-up and decay."""
+        if at.step < self.warmup:
+            return peak * (at.step + 1) / self.warmup
         if self.schedule == "constant":
-            return self.lr
+            return peak
         ramp = Cosine if self.schedule == "cosine" else Linear
-        return ramp(start=self.lr, end=self.lr * self.final, first=self.warmup).at(step, steps)
+        return at.of(ramp(start=peak, end=peak * self.final, first=self.warmup))
 
 
 class Ema(Section):

@@ -1,11 +1,16 @@
-"""Schedules: numbers that change over a run, as constants, ramps, cosines, warm-ups and pieces."""
+"""Schedules: numbers that change over a run, as constants, ramps, cosines, warm-ups and pieces.
+
+A field of a config, a plugin's own included, that may change over a run has the type `Schedule`, with bounds as for a
+number: `Field(30.0, ge=0, le=180)`. A schedule is within them if it is so at every step of a run of any length.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, ValidationInfo, model_validator
+from pydantic_core import CoreSchema
 
 from refcore.config.section import Section
 
@@ -25,6 +30,23 @@ class _Kind(Section):
         """The schedule with every value multiplied by `factor`."""
         raise NotImplementedError
 
+    def span(self) -> tuple[float, float]:
+        """(lowest, highest): no value lies beyond them, whatever the number of steps."""
+        raise NotImplementedError
+
+    # The comparisons of a field's bounds, as pydantic makes them: with a number, of all values.
+    def __ge__(self, bound: float) -> bool:
+        return self.span()[0] >= bound
+
+    def __gt__(self, bound: float) -> bool:
+        return self.span()[0] > bound
+
+    def __le__(self, bound: float) -> bool:
+        return self.span()[1] <= bound
+
+    def __lt__(self, bound: float) -> bool:
+        return self.span()[1] < bound
+
 
 class _Ramp(_Kind):
     start: Number = Field(description="Value up to step `first`.")
@@ -43,6 +65,9 @@ class _Ramp(_Kind):
 
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"start": self.start * factor, "end": self.end * factor})
+
+    def span(self) -> tuple[float, float]:
+        return min(self.start, self.end), max(self.start, self.end)
 
 
 class Linear(_Ramp):
@@ -84,6 +109,10 @@ class WarmupCosine(_Kind):
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"peak": self.peak * factor, "end": self.end * factor})
 
+    def span(self) -> tuple[float, float]:
+        numbers = (self.peak, self.end, *([self.peak / self.warmup] if self.warmup else []))
+        return min(numbers), max(numbers)
+
 
 class Piece(Section):
     """One piece of a piecewise schedule."""
@@ -114,6 +143,10 @@ class Piecewise(_Kind):
         pieces = [p.model_copy(update={"value": scaled(p.value, factor)}) for p in self.pieces]
         return self.model_copy(update={"pieces": pieces})
 
+    def span(self) -> tuple[float, float]:
+        lows, highs = zip(*(span(piece.value) for piece in self.pieces), strict=True)
+        return min(lows), max(highs)
+
 
 class Hypot(_Kind):
     """The root of the sum of squares, by which standard deviations of independent noises add."""
@@ -129,6 +162,11 @@ class Hypot(_Kind):
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"of": [scaled(part, factor) for part in self.of]})
 
+    def span(self) -> tuple[float, float]:
+        parts = [span(part) for part in self.of]
+        lows = [0.0 if low <= 0 <= high else min(abs(low), abs(high)) for low, high in parts]
+        return math.hypot(*lows), math.hypot(*(max(abs(low), abs(high)) for low, high in parts))
+
 
 class Product(_Kind):
     """The product of schedules at each step."""
@@ -141,6 +179,14 @@ class Product(_Kind):
 
     def scaled(self, factor: float) -> Self:
         return self.model_copy(update={"of": [scaled(self.of[0], factor), *self.of[1:]]})
+
+    def span(self) -> tuple[float, float]:
+        """What the factors could give at once, which may be wider than what they give at the same step."""
+        low, high = span(self.of[0])
+        for part in self.of[1:]:
+            ends = [a * b for a in (low, high) for b in span(part)]
+            low, high = min(ends), max(ends)
+        return low, high
 
 
 KINDS: dict[str, type[_Kind]] = {
@@ -168,18 +214,38 @@ class _Unknown(_Kind):
     kind: Literal["linear", "cosine", "warmup_cosine", "piecewise", "hypot", "product"]
 
 
-Schedule = Annotated[
-    Annotated[Number, Tag("number")]
-    | Annotated[Linear, Tag("linear")]
+_Kinds = (
+    Annotated[Linear, Tag("linear")]
     | Annotated[Cosine, Tag("cosine")]
     | Annotated[WarmupCosine, Tag("warmup_cosine")]
     | Annotated[Piecewise, Tag("piecewise")]
     | Annotated[Hypot, Tag("hypot")]
     | Annotated[Product, Tag("product")]
-    | Annotated[_Unknown, Tag("kind")],
-    Discriminator(_tag),
-]
-"""A number, or a mapping with a `kind`. Steps are counted from 0."""
+    | Annotated[_Unknown, Tag("kind")]
+)
+
+if TYPE_CHECKING:
+    Schedule: TypeAlias = float | Linear | Cosine | WarmupCosine | Piecewise | Hypot | Product
+    WholeSchedule: TypeAlias = int | Linear | Cosine | WarmupCosine | Piecewise | Hypot | Product
+else:
+    # Classes, so that the bounds of a field are applied to the whole and not to the members of a union.
+
+    class Schedule:
+        """A number, or a mapping with a `kind`. Steps are counted from 0."""
+
+        __value__ = Annotated[Annotated[Number, Tag("number")] | _Kinds, Discriminator(_tag)]
+        number = "number"
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+            return handler.generate_schema(cls.__value__)
+
+    class WholeSchedule(Schedule):
+        """A whole number, or a mapping with a `kind` whose values are rounded (`Moment.whole`)."""
+
+        __value__ = Annotated[Annotated[int, Tag("number")] | _Kinds, Discriminator(_tag)]
+        number = "integer"
+
 
 for _model in (Piece, Piecewise, Hypot, Product):
     _model.model_rebuild()
@@ -192,6 +258,45 @@ def value_at(schedule: Any, step: int, steps: int) -> float:
     0.5
     """
     return schedule.at(step, steps) if isinstance(schedule, _Kind) else float(schedule)
+
+
+def number_of(annotation: Any) -> str | None:
+    """What a field's type takes besides schedules, "number" or "integer"; None for a type that is no schedule's."""
+    is_schedule_type = annotation in (Schedule, WholeSchedule)
+    return str(annotation.number) if is_schedule_type else None
+
+
+def takes_schedule(annotation: Any) -> bool:
+    """Whether a field of this type may hold a schedule, alone or within a tuple or list."""
+    parts = get_args(annotation)
+    return number_of(annotation) is not None or any(takes_schedule(part) for part in parts)
+
+
+def span(schedule: Any) -> tuple[float, float]:
+    """(lowest, highest) of a `Schedule`, in a run of any length; a product's may be wider than its values.
+
+    >>> span(0.5), span(Linear(start=3, end=-1))
+    ((0.5, 0.5), (-1.0, 3.0))
+    """
+    return schedule.span() if isinstance(schedule, _Kind) else (float(schedule), float(schedule))
+
+
+Pair = TypeVar("Pair", bound=tuple[Any, Any])
+
+
+def ascending(pair: Pair, info: ValidationInfo) -> Pair:
+    """A pair of schedules [low, high], refused where low is above high: at any step of the run, if its number of steps
+    is known (`steps` of the validation's context), or at step 0. For pydantic's `AfterValidator`.
+    """
+    known: int | None = (info.context or {}).get("steps")
+    steps = 1 if known is None else known
+    moving = known is not None and any(isinstance(schedule, _Kind) for schedule in pair)
+    for step in range(0, steps + 1, max(1, steps // SAMPLES)) if moving else [0]:
+        low, high = (value_at(schedule, step, steps) for schedule in pair)
+        if low > high:
+            where = f" at step {step}" if any(isinstance(schedule, _Kind) for schedule in pair) else ""
+            raise ValueError(f"[{low:g}, {high:g}]{where}: expected [low, high] with low <= high")
+    return pair
 
 
 def extremes(schedule: Any, steps: int, window: tuple[int, int | None] = (0, None)) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from refcore.moment import Moment
 from refcore.plugin import Kind, Plugin
 from refcore.rng import Deferred, Rng
 
@@ -42,11 +43,16 @@ class Augmentation(Plugin):
 
     @property
     def zoom(self) -> float:
-        """Largest magnification that it may apply: 2 for a crop of half the side. The source keeps that resolution."""
+        """Largest magnification that it may apply in any step: 2 for a crop of half the side. The source keeps that
+        resolution.
+        """
         return 1.0
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Draws:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Draws:
         """All of its randomness for `rng.n` views of `size` (height, width), from `rng` alone.
+
+        Strengths that change over the run are those of `at` (`at.of(schedule)`) and are part of what is drawn: `matrix`
+        and `apply` know no step. Views that results are compared on are drawn at the end of the run.
 
         Noise for every pixel is `rng.deferred_normal`, so that memory does not grow with the number of views.
         """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import Kind, Plugin
 from refcore.rng import Rng
 
@@ -53,11 +54,19 @@ class Canvas(Plugin):
         """New float32 parameters on `device`, one row per sample of the rng, drawn from it alone."""
 
     @abstractmethod
-    def decode(self, params: CanvasParams) -> Tensor:
-        """[B, 3, H, W] in [0, 1], float32, differentiable in the params."""
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        """[B, 3, H, W] in [0, 1], float32, differentiable in the params.
+
+        Args:
+            params: as from `init`.
+            at: the step whose gradient is taken, or the end of the run for every finished picture. A canvas that is the
+                same throughout ignores it; one that changes needs no memory of the steps before.
+        """
 
     def encode(self, images: Tensor) -> CanvasParams:
         """Parameters that decode to approximately these images [B, 3, H, W] in [0, 1], for starts from an image.
+
+        A canvas that changes over the run shows the images at step 0.
 
         Raises:
             RefcoreError: this canvas cannot start from an image.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.conditioning import Conditioning
+from refcore.moment import Moment
 from refcore.plugin import Kind, Plugin
 from refcore.rng import Rng
 
@@ -55,11 +56,12 @@ class Prior(Plugin):
         raise NotImplementedError
 
     @abstractmethod
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, Tensor | None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, Tensor | None]:
         """The gradient to descend toward natural images, [B, ...] like `x` (float32, detached), and a value.
 
         The value is the loss [B], for logging, or None if the gradient is not that of a loss (SDS). Row i of the
-        conditioning belongs to sample i. Randomness comes from `rng` alone.
+        conditioning belongs to sample i. Randomness comes from `rng` alone. What changes over the run has its value of
+        the step `at`: `at.of(guidance)`, `at.whole(timestep)`.
         """
 
     def sample(
@@ -96,7 +98,7 @@ class Prior(Plugin):
         """
         raise NotImplementedError
 
-    def update(self, x: Any, conditioning: Conditioning, step: int, rng: Rng) -> None:
+    def update(self, x: Any, conditioning: Conditioning, at: Moment, rng: Rng) -> None:
         """Priors that learn only: trains on the samples as they are after the step. Arguments as for `gradient`.
 
         Its `rng` differs from that of `gradient`.

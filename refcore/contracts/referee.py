@@ -59,6 +59,9 @@ class Referee(Plugin):
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """The loss of each view against its own prompt; lower is a better match.
 
+        It knows no step: losses of different steps are compared, for the best image, for candidates and for early
+        stopping. What changes over a run is the term's weight, a schedule, and the views.
+
         Args:
             views: [N, 3, H, W] in [0, 1] (noise may exceed the range slightly), with (H, W) = `input_size`.
             conditioning: of P prompts.

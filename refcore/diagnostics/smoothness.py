@@ -25,6 +25,7 @@ from refcore.engine.build import build, resolve
 from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import NonFiniteError, RefcoreError
+from refcore.moment import Moment
 from refcore.rng import keyed_generator
 
 Vector = NDArray[np.float64]
@@ -310,6 +311,7 @@ class _Loss:
 
     def __init__(self, engine: Engine, step: int, sample: int, at: At) -> None:
         self.engine, self.step, self.sample, self.at = engine, step, sample, at
+        self._moment = Moment(step, engine.config.steps)
         self._shapes: dict[str, torch.Size] = {}
         self._dtype = getattr(torch, engine.config.dtype)
 
@@ -318,7 +320,7 @@ class _Loss:
         own = {k: v[self.sample : self.sample + 1].to(self.engine.device, self._dtype) for k, v in params.items()}
         if self.at == "image":
             with torch.no_grad():
-                own = {IMAGE: self.engine.decode(own)}
+                own = {IMAGE: self.engine.decode(own, self._moment)}
         self._shapes = {name: value.shape for name, value in own.items()}
         return torch.cat([value.flatten() for value in own.values()]).double().cpu().numpy()
 
@@ -350,7 +352,7 @@ class _Loss:
         key = self.engine.keys[self.sample]
         total, losses = torch.zeros_like(image), {}
         for judge, gradient, loss in self.engine.panel.gradients(
-            image.requires_grad_(), [key], [self.sample], self.step
+            image.requires_grad_(), [key], [self.sample], self._moment
         ):
             total = total + gradient
             losses[judge.label] = loss

@@ -9,6 +9,7 @@ from refcore import checkpoints, registry
 from refcore.config.combine import ConflictAware, NormBalance
 from refcore.config.run import RunConfig
 from refcore.config.terms import PluginUse
+from refcore.engine import checks
 from refcore.engine.combine import Combiner, EqualVotes, NormBalanceGradients, SumGradients
 from refcore.engine.fitting import named, refuse_too_large
 from refcore.engine.loading import Loader
@@ -16,6 +17,7 @@ from refcore.engine.models import Models
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.explain import validated
+from refcore.rng import Rng
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -26,7 +28,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """
     settings = config.settings()
     for field, kind, use in uses(config):
-        own = plugin_config(kind, use, field)
+        own = plugin_config(kind, use, field, config.steps)
         place: Any = settings
         for part in field.split("."):
             place = place[int(part) if part.isdecimal() and isinstance(place, list) else part]
@@ -34,13 +36,13 @@ def resolve(config: RunConfig) -> RunConfig:
     return RunConfig.from_settings(settings)
 
 
-def plugin_config(kind: registry.Kind, use: PluginUse, field: str) -> Any:
-    """The plugin's own config, validated by its class.
+def plugin_config(kind: registry.Kind, use: PluginUse, field: str, steps: int) -> Any:
+    """The plugin's own config, validated by its class, its schedules over a run of `steps`.
 
     Raises:
         RefcoreError: naming `field`, the dotted place of `use`.
     """
-    return validated(registry.get(kind, use.name, field).Config, use.config, f"{field}.config")
+    return validated(registry.get(kind, use.name, field).Config, use.config, f"{field}.config", steps)
 
 
 def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
@@ -67,7 +69,7 @@ def local_checkpoints(config: RunConfig) -> dict[str, str]:
     Raises:
         RefcoreError: as `resolve`.
     """
-    named = (plugin_config(kind, use, field).checkpoints().values() for field, kind, use in uses(config))
+    named = (plugin_config(kind, use, field, config.steps).checkpoints().values() for field, kind, use in uses(config))
     return checkpoints.digests(model for several in named for model in several)
 
 
@@ -80,7 +82,8 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
 
     Raises:
         RefcoreError: no prompt, an unknown plugin or field, a missing checkpoint, a size or a prior that the canvas
-            refuses, a negative weight on a loss without upper bound, with `strict` a prompt too long for a model.
+            refuses, a learning rate of a tensor that it does not have, a negative weight on a loss without upper bound,
+            with `strict` a prompt too long for a model.
     """
     if not config.prompts:
         raise RefcoreError("prompts is empty; expected at least one prompt")
@@ -90,6 +93,9 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
     tracks = len(config.samples) * config.candidates.most
     with named(config, loader.device):
         canvas = loader.canvas(config.canvas, config.image_size)
+        if isinstance(config.optimizer.lr, dict):  # which tensors there are only the loaded canvas knows
+            one = checks.init(canvas, Rng(config.seeds[:1], 0, "init", device=loader.device))
+            config.optimizer.tensors_of(list(one))
         panel = loader.panel()
         priors = [
             loader.prior(term, label, f"priors.{i}", canvas, tracks)

@@ -6,6 +6,7 @@ Values, and the global generators, are checked at the first call of a method tha
 
 from __future__ import annotations
 
+import inspect
 import random
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from refcore import registry
 from refcore.contracts.augmentation import Augmentation, Draws, Params
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
@@ -25,6 +27,7 @@ from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.engine.memory import is_out_of_memory
 from refcore.errors import ContractError, RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import SINGULAR, Plugin
 from refcore.rng import Deferred, Rng
 
@@ -120,6 +123,16 @@ class Call:
                         f"drew from the global generator of {name}, so that no run repeats; {remedy} instead"
                     )
 
+    def takes(self, *arguments: Any) -> None:
+        """Refuses a method that cannot be called with these arguments, as one of an older version of the contract."""
+        if not self.first:
+            return
+        if not fits(getattr(self.plugin, self.method), arguments):
+            kind = registry.kind_of(type(self.plugin))
+            expected = list(inspect.signature(getattr(registry.contract(kind), self.method)).parameters)[1:]
+            found = inspect.signature(getattr(self.plugin, self.method))
+            raise self.refuse(f"takes {found}; expected ({', '.join(expected)}), where `at` is a refcore.Moment")
+
     def tensor(
         self, value: Any, shape: Sequence[int | None], what: str, like: Tensor | torch.device, dtype: bool = False
     ) -> Tensor:
@@ -171,6 +184,16 @@ class Call:
                 raise self.refuse(f'returned "{name}" {list(tensor.shape)}; expected {rows} rows, {what}')
             if not tensor.is_floating_point():
                 raise self.refuse(f'returned "{name}" in {_dtype(tensor)}; expected float32')
+
+
+def fits(method: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    """Whether a method can be called with these arguments by place, none of which it calls `step` as in version 1."""
+    signature = inspect.signature(method)
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return "step" not in signature.parameters
 
 
 @contextmanager
@@ -262,12 +285,13 @@ def score(referee: Referee, images: Tensor, conditioning: Conditioning, label: s
 
 
 def gradient(
-    prior: Prior, x: Any, conditioning: Conditioning, step: int, rng: Rng, label: str = ""
+    prior: Prior, x: Any, conditioning: Conditioning, at: Moment, rng: Rng, label: str = ""
 ) -> tuple[Any, Tensor | None]:
     """The gradient and value of a prior; see `Prior.gradient`."""
     named: dict[str, Tensor] = x if isinstance(x, dict) else {"x": x}
     with Call(prior, "gradient", label, _parameters(named), draws=True) as call:
-        found: Any = prior.gradient(x, conditioning, step, rng)
+        call.takes(x, conditioning, at, rng)
+        found: Any = prior.gradient(x, conditioning, at, rng)
         if not isinstance(found, tuple) or len(found) != 2:
             raise call.refuse(f"returned {_kind(found)}; expected a pair: the gradient, and the value [B] or None")
         slope, value = found
@@ -309,10 +333,11 @@ def sample(
         return call.tensor(found, (rng.n, *shape), "one latent per sample", rng.device).detach()
 
 
-def update(prior: Prior, x: Any, conditioning: Conditioning, step: int, rng: Rng, label: str = "") -> None:
+def update(prior: Prior, x: Any, conditioning: Conditioning, at: Moment, rng: Rng, label: str = "") -> None:
     """One training step of a prior that learns; see `Prior.update`."""
-    with Call(prior, "update", label, _parameters(x if isinstance(x, dict) else {"x": x}), draws=True):
-        prior.update(x, conditioning, step, rng)
+    with Call(prior, "update", label, _parameters(x if isinstance(x, dict) else {"x": x}), draws=True) as call:
+        call.takes(x, conditioning, at, rng)
+        prior.update(x, conditioning, at, rng)
 
 
 def init(canvas: Canvas, rng: Rng) -> CanvasParams:
@@ -331,12 +356,13 @@ def encode_image(canvas: Canvas, images: Tensor) -> CanvasParams:
     return params
 
 
-def decode(canvas: Canvas, params: CanvasParams) -> Tensor:
+def decode(canvas: Canvas, params: CanvasParams, at: Moment) -> Tensor:
     """[B, 3, H, W] in [0, 1]; see `Canvas.decode`."""
     with Call(canvas, "decode", inputs=_parameters(params), draws=True) as call:
+        call.takes(params, at)
         some = next(iter(params.values()))
         shape = (len(some), 3, *canvas.size)
-        image = call.tensor(canvas.decode(params), shape, "colours in [0, 1]", some)
+        image = call.tensor(canvas.decode(params, at), shape, "colours in [0, 1]", some)
         call.differentiable(image, list(params.values()), "parameters")
         if call.first:
             low, high = (float(bound) for bound in image.detach().aminmax())
@@ -345,10 +371,11 @@ def decode(canvas: Canvas, params: CanvasParams) -> Tensor:
     return image
 
 
-def draw(augmentation: Augmentation, size: tuple[int, int], rng: Rng) -> Draws:
+def draw(augmentation: Augmentation, size: tuple[int, int], rng: Rng, at: Moment) -> Draws:
     """Parameters of all N views; see `Augmentation.draw`."""
     with Call(augmentation, "draw", draws=True) as call:
-        draws: Any = augmentation.draw(size, rng)
+        call.takes(size, rng, at)
+        draws: Any = augmentation.draw(size, rng, at)
         if not isinstance(draws, Mapping):
             raise call.refuse(f"returned {_kind(draws)}; expected a dict of tensors [{rng.n}, ...], one row per view")
         for name, value in draws.items():

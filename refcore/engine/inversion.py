@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from refcore.config.run import RunConfig
-from refcore.config.schedule import value_at
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import fitting
@@ -21,6 +20,7 @@ from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.engine.tracks import Candidate, Snapshot, Tracks, named
 from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
+from refcore.moment import Moment
 
 Which = Literal["current", "ema", "best"]
 
@@ -42,7 +42,8 @@ class StepResult:
     """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
     """[R] candidates that were alive, samples outermost."""
-    lr: float
+    lr: float | dict[str, float]
+    """The learning rate; where the config gives several, that of each entry of `optimizer.lr`."""
     seconds: float
     """Wall-clock time of the step; the first one is usually slower."""
 
@@ -201,9 +202,9 @@ class Inversion:
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
         self._refuse_non_finite(gradients.finite)
         self._before = tracks.snapshot()
-        lr = config.optimizer.lr_at(step, config.steps)
-        tracks.update(gradients.combined, rows, lr)
-        if std := value_at(config.noise, step, config.steps):
+        at = Moment(step, config.steps)
+        tracks.update(gradients.combined, rows, at)
+        if std := at.of(config.noise):
             tracks.add_noise(std, [self.engine.keys[number] for number in numbers], rows, step)
         tracks.average(rows, step)
         self._finite = tracks.finite()
@@ -218,7 +219,7 @@ class Inversion:
         if self._ended:
             self._refuse_non_finite({})
             self._begin_again()
-        moved = set(rows)
+        moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
         return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
 
@@ -242,6 +243,8 @@ class Inversion:
     def images(self, which: Which | None = None) -> Tensor:
         """[B, 3, H, W] in [0, 1]: the result so far, or that of `which`, on the run's device; of the `leaders`.
 
+        A finished picture at any time, as if the run ended now: the canvas decodes at the end of the run.
+
         Raises:
             RefcoreError: the config keeps no average, or no best.
         """
@@ -249,7 +252,10 @@ class Inversion:
         kept = {"current": self.tracks.params, "ema": self.tracks.ema, "best": self.tracks.best}[which]
         if kept is None:
             raise RefcoreError(f'this run keeps no "{which}" image: set {"ema" if which == "ema" else "output: best"}')
-        decoded = [self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}) for row in self._leading()]
+        end = self.engine.end
+        decoded = [
+            self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end) for row in self._leading()
+        ]
         return torch.cat(decoded).clamp(0, 1)
 
     def leaders(self) -> tuple[int, ...]:
@@ -323,7 +329,7 @@ class Inversion:
         if not (best_due or stop_due):
             return
         kept = self.tracks.take(self.tracks.averaged, rows)
-        image = self.engine.decode(kept)
+        image = self.engine.decode(kept, self.engine.end)
         # A sample that stops is never looked at again: whenever one may stop, the best is decided on, too.
         losses: dict[str, dict[str, Tensor]] = {}
         for due, group in ((keeps_best, config.best.views), (stop_due, CLEAN)):

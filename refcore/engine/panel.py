@@ -22,8 +22,9 @@ from refcore.engine import checks, memory
 from refcore.engine.models import Models
 from refcore.engine.precision import autocast
 from refcore.engine.questions import Questions
-from refcore.engine.views import FIXED, Group, OpenViews, Views, coarsen, resize
+from refcore.engine.views import Group, OpenViews, Views, coarsen, resize
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import Plugin
 from refcore.rng import Key
 
@@ -145,7 +146,7 @@ class Panel:
                 plugin.finish_reading()
 
     def gradients(
-        self, images: Tensor, keys: Sequence[Key], samples: Sequence[int], step: int
+        self, images: Tensor, keys: Sequence[Key], samples: Sequence[int], at: Moment
     ) -> Iterator[tuple[LoadedTerm, Tensor, Tensor]]:
         """Weighted gradient at the images, and losses, of each referee that takes part in a step.
 
@@ -153,24 +154,24 @@ class Panel:
             images: [A, 3, H, W] in [0, 1], a leaf that requires a gradient.
             keys: [A] by which the draws of views are found.
             samples: [A] sample of each image.
-            step: counted from 0.
+            at: the step.
 
         Yields:
             The referee, its gradient [A, 3, H, W], 0 where it is satisfied, and its losses [A], unweighted.
         """
-        active = [judge for judge in self.referees if judge.term.weight_at(step, self.config.steps)]
-        views = OpenViews(self.groups, images, keys, step)
-        chosen = self.hardest(active, views, samples, step)
+        active = [judge for judge in self.referees if judge.term.weight_at(at.step, at.steps)]
+        views = OpenViews(self.groups, images, keys, at)
+        chosen = self.hardest(active, views, samples, at)
         for judge in active:
             opened = views.get(judge.term.views, judge.referee.input_size)
-            gradient, loss = self.judge(judge, opened, chosen[judge.term.views], samples, step)
-            gradient = gradient * judge.term.weight_at(step, self.config.steps)
+            gradient, loss = self.judge(judge, opened, chosen[judge.term.views], samples, at)
+            gradient = gradient * judge.term.weight_at(at.step, at.steps)
             if judge.satisfied_at is not None:
                 gradient = gradient * judge.unsatisfied(loss, samples).to(gradient).view(-1, 1, 1, 1)
             yield judge, gradient, loss
 
     def hardest(
-        self, referees: Sequence[LoadedTerm], views: OpenViews, samples: Sequence[int], step: int
+        self, referees: Sequence[LoadedTerm], views: OpenViews, samples: Sequence[int], at: Moment
     ) -> dict[str, Sequence[int]]:
         """Group -> the views that get gradients: all, or each sample's hardest by the weighted losses of its terms.
 
@@ -190,14 +191,14 @@ class Panel:
                     if judge.term.views == name:
                         questions = judge.questions(samples, self.device)
                         opened = views.get(name, judge.referee.input_size)
-                        losses = self._losses(judge, opened, everything, questions, step)
-                        ranking += judge.term.weight_at(step, self.config.steps) * losses.view(n, -1)
+                        losses = self._losses(judge, opened, everything, questions, at)
+                        ranking += judge.term.weight_at(at.step, at.steps) * losses.view(n, -1)
             hardest = ranking.topk(group.used, dim=1).indices.sort(dim=1).values.tolist()
             chosen[name] = [a * group.config.count + view for a, own in enumerate(hardest) for view in own]
         return chosen
 
     def judge(
-        self, judge: LoadedTerm, views: Views, index: Sequence[int], samples: Sequence[int], step: int
+        self, judge: LoadedTerm, views: Views, index: Sequence[int], samples: Sequence[int], at: Moment
     ) -> tuple[Tensor, Tensor]:
         """One referee's judgement of the views `index`: gradient at the images and losses.
 
@@ -222,14 +223,14 @@ class Panel:
                 del loss, gradient  # and the graph, before the next is built
             return total, torch.cat(losses)
 
-        total, losses = self._fitting(judge, len(index), judged, step)
+        total, losses = self._fitting(judge, len(index), judged, at)
         if judge.is_half:
             total /= HALF_SCALE
         return views.pull_back(total), losses.view(len(samples), per_sample).mean(1)
 
     @torch.no_grad()
     def losses(
-        self, images: Tensor, samples: Sequence[int] | None = None, group: str = CLEAN, step: int = FIXED
+        self, images: Tensor, samples: Sequence[int] | None = None, group: str = CLEAN, at: Moment | None = None
     ) -> dict[str, Tensor]:
         """Label -> [A] unweighted loss of each referee, on views of a group.
 
@@ -238,16 +239,17 @@ class Panel:
             samples: [A] the sample of each image; None: image a is of sample a. Images of one sample are shown in the
                 same views.
             group: name of a view group.
-            step: whose views are drawn; FIXED has the same at every call.
+            at: whose views are drawn; None: the end of the run, with the same views at every call.
         """
         samples = range(len(images)) if samples is None else samples
-        views = OpenViews(self.groups, images, [self.seeds[b] for b in samples], step)
+        at = Moment.end(self.config.steps) if at is None else at
+        views = OpenViews(self.groups, images, [self.seeds[b] for b in samples], at)
         found = {}
         for judge in self.referees:
             opened = views.get(group, judge.referee.input_size)
             everything = range(len(opened.sample))
             questions = judge.questions(samples, images.device)
-            found[judge.label] = self._losses(judge, opened, everything, questions, step).view(len(images), -1).mean(1)
+            found[judge.label] = self._losses(judge, opened, everything, questions, at).view(len(images), -1).mean(1)
         return found
 
     @torch.no_grad()
@@ -323,7 +325,9 @@ class Panel:
 
         return memory.graph_bytes(losses)
 
-    def _losses(self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions, step: int) -> Tensor:
+    def _losses(
+        self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions, at: Moment
+    ) -> Tensor:
         """[n] losses of the views `index`, chunk by chunk, without gradient."""
         return self._fitting(
             judge,
@@ -331,7 +335,7 @@ class Panel:
             lambda: torch.cat(
                 [self._loss(judge, views, chunk, questions) for chunk in self._chunks(judge, index, views, questions)]
             ),
-            step,
+            at,
         )
 
     def _loss(self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions) -> Tensor:
@@ -349,7 +353,7 @@ class Panel:
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
         return loss if questions.judged is None else questions.reduced(loss, counts)
 
-    def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Answer], step: int) -> Answer:
+    def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Answer], at: Moment) -> Answer:
         """`work`, which judges n views in chunks; while it does not fit, from its start again in smaller ones.
 
         No step is lost: random numbers are keyed, so the views are the same again.
@@ -372,7 +376,7 @@ class Panel:
                     "bfloat16, make the image smaller, or give the latent canvas recompute: blocks"
                 )
             self.chunks[judge.label] = chunk
-            self.halved.append({"step": None if step == FIXED else step, "label": judge.label, "chunk": chunk})
+            self.halved.append({"step": None if at.is_end else at.step, "label": judge.label, "chunk": chunk})
             memory.release(self.device)
 
     def _chunk(self, judge: LoadedReferee) -> int | None:

@@ -44,7 +44,9 @@ def _attempts(config: RunConfig) -> Iterator[Callable[[], object]]:
         yield partial(_check, kind, use, field, prompts)
     samples = prompts_of(config.panel)
     for own in config.panel.referees:
-        yield partial(thresholds, own.term, plugin_config("referees", own.term, own.field), samples, own.field)
+        yield partial(
+            thresholds, own.term, plugin_config("referees", own.term, own.field, config.steps), samples, own.field
+        )
     yield partial(combiner, config)
 
 

@@ -22,8 +22,8 @@ from refcore.engine.combine import Combiner
 from refcore.engine.gradients import GradientRows, StepGradients
 from refcore.engine.panel import LoadedTerm, Panel
 from refcore.engine.precision import autocast, dtype_of
-from refcore.engine.views import FIXED
 from refcore.errors import CANVAS, PARAMETERS, RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Key, Rng, candidate_key
 
 
@@ -81,10 +81,15 @@ class Engine:
         for loaded in self.priors:
             self.panel.finish(loaded.prior, loaded.label)
 
-    def decode(self, params: CanvasParams) -> Tensor:
-        """[A, 3, H, W] in [0, 1], in the dtype of the parameters."""
+    @property
+    def end(self) -> Moment:
+        """The moment of finished pictures."""
+        return Moment.end(self.config.steps)
+
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        """[A, 3, H, W] in [0, 1], in the dtype of the parameters; `at` the `end` for finished pictures."""
         with autocast(self.device, dtype_of(self.config.canvas.autocast)):
-            image = checks.decode(self.canvas, params)
+            image = checks.decode(self.canvas, params, at)
         return image.to(next(iter(params.values())).dtype)
 
     def dtype_name(self, label: str) -> str:
@@ -117,18 +122,18 @@ class Engine:
             tracks: [A] their numbers, by which draws and prompts are found.
             step: counted from 0.
         """
-        steps = self.config.steps
-        judged = any(judge.term.weight_at(step, steps) for judge in self.panel.referees)
-        priors = [loaded for loaded in self.priors if loaded.term.weight_at(step, steps)]
+        at = Moment(step, self.config.steps)
+        judged = any(judge.term.weight_at(at.step, at.steps) for judge in self.panel.referees)
+        priors = [loaded for loaded in self.priors if loaded.term.weight_at(at.step, at.steps)]
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         result = StepGradients({})
         rows = GradientRows(self.combiner.granularity, leaves)
         keys = [self.keys[track] for track in tracks]
         if judged or any(self._acts_on_image(loaded) for loaded in priors):
-            self._at_image(result, rows, priors, tracks, step)
+            self._at_image(result, rows, priors, tracks, at)
         for loaded in priors:
             if not self._acts_on_image(loaded):
-                parts, value = self._params_prior(loaded, leaves, tracks, step)
+                parts, value = self._params_prior(loaded, leaves, tracks, at)
                 flat = rows.flatten(parts)
                 result.record(loaded.label, flat, value)
                 rows.add(loaded.label, "priors", flat)
@@ -137,7 +142,8 @@ class Engine:
         return result
 
     def learn(self, params: CanvasParams, tracks: Sequence[int], step: int) -> None:
-        """Shows the priors that learn what a step has made; arguments as for `gradients`."""
+        """Shows the priors that learn what a step has made, as that step sees it; arguments as for `gradients`."""
+        at = Moment(step, self.config.steps)
         samples, keys = self._samples(tracks), [self.keys[track] for track in tracks]
         for loaded in self.priors:
             if not (loaded.prior.learns and loaded.term.weight_at(step, self.config.steps)):
@@ -149,11 +155,11 @@ class Engine:
                 elif loaded.prior.space == "latent" and name is not None:
                     x = params[name]
                 else:
-                    image = self.decode(params)
+                    image = self.decode(params, at)
                     x = checks.encode(loaded.prior, image, loaded.label) if loaded.prior.space == "latent" else image
             rng = Rng(keys, step, f"prior/{loaded.label}/learn", device=self.device)
             with autocast(self.device, loaded.autocast):
-                checks.update(loaded.prior, x, loaded.conditioning.take(samples), step, rng, loaded.label)
+                checks.update(loaded.prior, x, loaded.conditioning.take(samples), at, rng, loaded.label)
 
     @property
     def compared(self) -> list[tuple[LoadedTerm, float]]:
@@ -161,14 +167,16 @@ class Engine:
         weights = [(judge, judge.term.largest_weight(self.config.steps)) for judge in self.panel.referees]
         return [(judge, weight) for judge, weight in weights if weight]
 
-    def losses(self, images: Tensor, tracks: Sequence[int], group: str = CLEAN, step: int = FIXED) -> dict[str, Tensor]:
+    def losses(
+        self, images: Tensor, tracks: Sequence[int], group: str = CLEAN, at: Moment | None = None
+    ) -> dict[str, Tensor]:
         """Label -> [A] unweighted loss of each referee for images of some tracks; otherwise as `Panel.losses`."""
-        return self.panel.losses(images, self._samples(tracks), group, step)
+        return self.panel.losses(images, self._samples(tracks), group, at)
 
     def look(self, params: CanvasParams, tracks: Sequence[int]) -> Tensor:
-        """[T, A] losses of the `compared` referees on the views that candidates are compared in."""
+        """[T, A] losses of the `compared` referees on finished pictures, in the views that compare candidates."""
         with torch.no_grad():
-            found = self.losses(self.decode(params), tracks, self.config.candidates.views)
+            found = self.losses(self.decode(params, self.end), tracks, self.config.candidates.views)
         return torch.stack([found[judge.label] for judge, _ in self.compared])
 
     def ordered(
@@ -272,62 +280,62 @@ class Engine:
         rows: GradientRows,
         priors: Sequence[LoadedPrior],
         tracks: Sequence[int],
-        step: int,
+        at: Moment,
     ) -> None:
         """The terms that act on the decoded image: judged, recorded, reduced by the combiner, and pulled back once."""
         keys = [self.keys[track] for track in tracks]
         with torch.enable_grad():
-            image = self.decode(rows.leaves)
+            image = self.decode(rows.leaves, at)
         result.finite[CANVAS] = image.detach().isfinite().all()
         leaf = image.detach().requires_grad_()
-        for judge, gradient, loss in self.panel.gradients(leaf, keys, self._samples(tracks), step):
+        for judge, gradient, loss in self.panel.gradients(leaf, keys, self._samples(tracks), at):
             result.record(judge.label, gradient, loss)
             rows.add_at_image(judge.label, "referees", gradient)
         for loaded in priors:
             if self._acts_on_image(loaded):
-                gradient, value = self._image_prior(loaded, leaf, tracks, step)
+                gradient, value = self._image_prior(loaded, leaf, tracks, at)
                 result.record(loaded.label, gradient, value)
                 rows.add_at_image(loaded.label, "priors", gradient)
-        rows.reduce_at_image(lambda flat: self.combiner.at_image(flat, step, keys))
+        rows.reduce_at_image(lambda flat: self.combiner.at_image(flat, at.step, keys))
         rescale = self.config.canvas.autocast == "float16" or self.config.dtype == "float16"
         with checks.backward(self.canvas, "decode") as call:
             rows.pull_back(image, rescale, call.refuse)
 
     def _image_prior(
-        self, loaded: LoadedPrior, image: Tensor, tracks: Sequence[int], step: int
+        self, loaded: LoadedPrior, image: Tensor, tracks: Sequence[int], at: Moment
     ) -> tuple[Tensor, Tensor | None]:
         """The weighted gradient at the image, of an image prior or of a latent prior through its own encoder."""
         x = image
         if loaded.prior.space == "latent":
             with torch.enable_grad(), autocast(self.device, loaded.autocast):
                 x = checks.encode(loaded.prior, image, loaded.label)
-        gradient, value = self._gradient(loaded, x.detach(), tracks, step)
+        gradient, value = self._gradient(loaded, x.detach(), tracks, at)
         if x is not image:
             upstream = gradient.to(x.dtype)
             gradient = checks.gradient_of(loaded.prior, "encode", x, image, loaded.label, grad_outputs=upstream)
-        return gradient.to(image.dtype) * loaded.term.weight_at(step, self.config.steps), value
+        return gradient.to(image.dtype) * loaded.term.weight_at(at.step, at.steps), value
 
     def _params_prior(
-        self, loaded: LoadedPrior, leaves: CanvasParams, tracks: Sequence[int], step: int
+        self, loaded: LoadedPrior, leaves: CanvasParams, tracks: Sequence[int], at: Moment
     ) -> tuple[CanvasParams, Tensor | None]:
         """The weighted gradient at the parameters, of a latent prior or one on all parameters."""
         detached = {name: value.detach() for name, value in leaves.items()}
-        weight = loaded.term.weight_at(step, self.config.steps)
+        weight = loaded.term.weight_at(at.step, at.steps)
         if loaded.prior.space == "params":
-            gradients, value = self._gradient(loaded, detached, tracks, step)
+            gradients, value = self._gradient(loaded, detached, tracks, at)
             return {name: gradient * weight for name, gradient in gradients.items()}, value
         name = self.canvas.latent_name()
         assert name is not None
-        gradient, value = self._gradient(loaded, detached[name], tracks, step)
+        gradient, value = self._gradient(loaded, detached[name], tracks, at)
         return {name: gradient * weight}, value
 
-    def _gradient(self, loaded: LoadedPrior, x: Any, tracks: Sequence[int], step: int) -> tuple[Any, Any]:
+    def _gradient(self, loaded: LoadedPrior, x: Any, tracks: Sequence[int], at: Moment) -> tuple[Any, Any]:
         """A prior's own gradient and value."""
-        rng = Rng([self.keys[track] for track in tracks], step, f"prior/{loaded.label}", device=self.device)
+        rng = Rng([self.keys[track] for track in tracks], at.step, f"prior/{loaded.label}", device=self.device)
         samples, everyone = self._samples(tracks), list(range(len(self.config.samples)))
         conditioning = loaded.conditioning if samples == everyone else loaded.conditioning.take(samples)
         with autocast(self.device, loaded.autocast):
-            return checks.gradient(loaded.prior, x, conditioning, step, rng, loaded.label)
+            return checks.gradient(loaded.prior, x, conditioning, at, rng, loaded.label)
 
     def _acts_on_image(self, loaded: LoadedPrior) -> bool:
         return loaded.prior.space == "image" or (loaded.prior.space == "latent" and self.canvas.latent_name() is None)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from refcore.config.optimize import Ema, Optimizer
 from refcore.contracts.canvas import CanvasParams
+from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Key, Rng
 
 
@@ -103,15 +105,16 @@ class Tracks:
             return values
         return _put(values.new_full((len(self),), torch.nan), rows, values)
 
-    def update(self, gradient: CanvasParams, rows: list[int], lr: float) -> None:
-        """One optimiser step of some rows; every torch.optim rule used here is elementwise."""
+    def update(self, gradient: CanvasParams, rows: list[int], at: Moment) -> None:
+        """One optimiser step of some rows, with the learning rates of `at`; every rule used here is elementwise."""
         gradient = _limited(gradient, self.settings)
         all_move = len(rows) == len(self)
         before = None if all_move else _copy(self.params)
         for name, param in self.params.items():
             param.grad = gradient[name] if all_move else _put(torch.zeros_like(param), rows, gradient[name])
+        rates = self.settings.lr_at(at)
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = rates[group["entry"]] if isinstance(rates, dict) else rates
         self._optimizer.step()
         for name, param in self.params.items():
             param.grad = None
@@ -208,8 +211,10 @@ class Tracks:
         """Drops all other rows, with everything that belongs to them."""
         kept = list(rows)
         moments = {
-            i: {name: value[kept] if isinstance(value, Tensor) and value.dim() else value for name, value in m.items()}
-            for i, m in self._optimizer.state_dict()["state"].items()
+            name: {
+                kind: value[kept] if isinstance(value, Tensor) and value.dim() else value for kind, value in m.items()
+            }
+            for name, m in self._moments().items()
         }
         self.params = {name: value.detach()[kept] for name, value in self.params.items()}
         self._restore(moments)
@@ -231,14 +236,22 @@ class Tracks:
             tensors["candidates.recent"] = self.recent
         if self.scale is not None:
             tensors["candidates.scale"] = self.scale
-        for i, state in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items() if value is not None}
-        return {"tensors": tensors, "meta": {"active": list(self.active), "candidates": list(self.numbers)}}
+        for name, state in self._moments().items():
+            tensors |= {f"optimizer.{name}.{kind}": value for kind, value in state.items() if value is not None}
+        meta = {"active": list(self.active), "candidates": list(self.numbers), "tensors": list(self.params)}
+        return {"tensors": tensors, "meta": meta}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Restores `state_dict`, on the device of the parameters that are here."""
+        """Restores `state_dict`, on the device of the parameters that are here.
+
+        Raises:
+            RefcoreError: the state is of an older refcore, which did not name the tensors.
+        """
+        if "tensors" not in meta:
+            raise RefcoreError("the saved state is of an older refcore, which cannot be resumed; start anew")
         device = next(iter(self.params.values())).device
-        self.params = named(tensors, "params.", device)
+        params = named(tensors, "params.", device)
+        self.params = {name: params[name] for name in meta["tensors"]}  # norms are summed in this order
         self.ema = named(tensors, "ema.", device) if self.ema is not None else None
         self.best = named(tensors, "best.", device) if self.best is not None else None
         alone = {name: tensors[name].detach().clone().to(device) for name in ("best_loss", "stop_loss", "waited")}
@@ -246,17 +259,24 @@ class Tracks:
         self.active, self.numbers = list(meta["active"]), list(meta["candidates"])
         compared = named(tensors, "candidates.", device)
         self.recent, self.scale = compared.get("recent", self.recent), compared.get("scale")
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):  # left where it is: Adam's step counter belongs on the CPU
-                _, i, moment = name.split(".")
-                moments.setdefault(int(i), {})[moment] = value.detach().clone()
+        moments: dict[str, dict[str, Tensor]] = {}
+        for path, value in tensors.items():
+            if path.startswith("optimizer."):  # left where it is: Adam's step counter belongs on the CPU
+                name, _, kind = path.removeprefix("optimizer.").rpartition(".")
+                moments.setdefault(name, {})[kind] = value.detach().clone()
         self._restore(moments)
 
-    def _restore(self, moments: Mapping[int, Mapping[str, Any]]) -> None:
+    def _moments(self) -> dict[str, dict[str, Any]]:
+        """Name of each tensor that has moved -> the optimiser's state of it."""
+        state = self._optimizer.state
+        return {name: dict(state[param]) for name, param in self.params.items() if param in state}
+
+    def _restore(self, moments: Mapping[str, Mapping[str, Any]]) -> None:
         """A new optimiser of the parameters with some state."""
         self._optimizer = _optimizer(self.settings, self.params)
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
+        names = [name for own in self.settings.tensors_of(list(self.params)).values() for name in own]
+        state = {i: moments[name] for i, name in enumerate(names) if name in moments}
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
 
 
 def named(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
@@ -269,13 +289,19 @@ def named(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> d
 
 
 def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:
-    tensors = [value.requires_grad_() for value in params.values()]
+    """torch's optimiser, with a group of tensors for each entry of `optimizer.lr`; each step sets their rates."""
+    groups: list[dict[str, Any]] = [
+        {"params": [params[name].requires_grad_() for name in names], "entry": entry}
+        for entry, names in config.tensors_of(list(params)).items()
+        if names
+    ]
+    unset = 0.0
     if config.name == "sgd":
         return torch.optim.SGD(
-            tensors, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
+            groups, unset, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(tensors, config.lr, config.betas, config.eps, config.weight_decay)
+    return kind(groups, unset, config.betas, config.eps, config.weight_decay)
 
 
 def _limited(gradient: CanvasParams, config: Optimizer) -> CanvasParams:

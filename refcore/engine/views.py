@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from refcore.config.views import ViewGroup
 from refcore.contracts.augmentation import Augmentation, Draws, Params, places, select
 from refcore.engine import checks
+from refcore.moment import Moment
 from refcore.rng import Key, Rng
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
 FIXED = -1
-"""The `step` of views that are the same whenever they are drawn: those that results are compared on."""
+"""In the key of draws, the step of views at the end of a run: those that results are compared on."""
 
 
 def resize(images: Tensor, size: Size) -> Tensor:
@@ -60,7 +61,7 @@ class Group:
         """Views per sample that get gradients."""
         return self.config.hardest or self.config.count
 
-    def open(self, image: Tensor, size: Size, seeds: Sequence[Key], step: int) -> Views:
+    def open(self, image: Tensor, size: Size, seeds: Sequence[Key], at: Moment) -> Views:
         """Draws this step's views for a referee of input `size`; nothing is rendered but the shrunk source.
 
         Every draw is keyed by (seed, step, group, augmentation), so the views of a sample depend neither on its mates
@@ -70,7 +71,7 @@ class Group:
             image: [A, 3, H, W] in [0, 1].
             size: the referee's input.
             seeds: of the A samples, or the keys of their candidates.
-            step: of the run; FIXED for views to compare results on.
+            at: the step; the end of the run for views to compare results on, which are the same at every call.
         """
         matrix: Tensor | None = None
         photometric: list[tuple[Augmentation, Draws]] = []
@@ -81,9 +82,10 @@ class Group:
         if span != (1.0, 1.0):
             scale = torch.tensor([span[1], span[0], 1.0], dtype=geometry, device=image.device)
             matrix = torch.diag(scale).expand(n, 3, 3)
+        step = FIXED if at.is_end else at.step
         for i, augmentation in enumerate(self.augmentations):
             stream = f"views/{self.name}/{i}-{augmentation.name}"
-            draws = checks.draw(augmentation, size, Rng(seeds, step, stream, self.config.count, image.device))
+            draws = checks.draw(augmentation, size, Rng(seeds, step, stream, self.config.count, image.device), at)
             if augmentation.geometric:
                 zoom *= augmentation.zoom
                 params = _as_exact_as(image, select(draws, range(n)))
@@ -153,15 +155,15 @@ class Views:
 class OpenViews:
     """One step's views of images, opened once for each group and input size."""
 
-    def __init__(self, groups: Mapping[str, Group], image: Tensor, keys: Sequence[Key], step: int) -> None:
-        self.groups, self.image, self.keys, self.step = groups, image, keys, step
+    def __init__(self, groups: Mapping[str, Group], image: Tensor, keys: Sequence[Key], at: Moment) -> None:
+        self.groups, self.image, self.keys, self.at = groups, image, keys, at
         self._opened: dict[tuple[str, Size], Views] = {}
 
     def get(self, group: str, size: Size) -> Views:
         """The views of a group for a referee of input `size`."""
         if (group, size) not in self._opened:
             with torch.set_grad_enabled(self.image.requires_grad):
-                self._opened[group, size] = self.groups[group].open(self.image, size, self.keys, self.step)
+                self._opened[group, size] = self.groups[group].open(self.image, size, self.keys, self.at)
         return self._opened[group, size]
 
 

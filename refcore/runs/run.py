@@ -281,7 +281,9 @@ def invert(
 def judge_of(config: RunConfig) -> Judge | None:
     """The judge of the world that a run's checkpoints come from; None where they come from none, or from several."""
     named = {
-        model for field, kind, use in uses(config) for model in plugin_config(kind, use, field).checkpoints().values()
+        model
+        for field, kind, use in uses(config)
+        for model in plugin_config(kind, use, field, config.steps).checkpoints().values()
     }
     worlds = {model.partition(":")[0] for model in named if ":" in model} & set(registry.names("judges"))
     return registry.create("judges", worlds.pop()) if len(worlds) == 1 else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refcore.contracts.augmentation import Augmentation, Draws, Params, select
+from refcore.moment import Moment
 from refcore.rng import Deferred
 from refcore.testing.case import (
     EXACT,
@@ -25,7 +26,7 @@ from refcore.testing.case import (
     shown,
     slope_error,
 )
-from refcore.testing.common import gradient_of, leaf, same_alone
+from refcore.testing.common import gradient_of, leaf, moments, same_alone, takes
 
 COUNT = 2
 """Views per sample."""
@@ -47,6 +48,18 @@ def draws(case: Case) -> None:
         )
         require(value.device.type == case.device.type, f'"{name}" of the draw is on {value.device}, not {case.device}')
         require(not value.requires_grad, f'"{name}" of the draw requires a gradient')
+
+
+def every_moment(case: Case) -> None:
+    """`draw` takes the moment, and draws for every view in every step and at the end of the run."""
+    augmentation = case.loaded()
+    takes(augmentation, "draw", "size", "rng", "at")
+    for at in moments(case, end=True):
+        draws = augmentation.draw(case.image_size, case.rng(COUNT), at)
+        for name, value in select(draws, range(N)).items():
+            require(len(value) == N, f'"{name}" of the draw has {len(value)} rows in {at}; expected {N}, one per view')
+            finite = not value.is_floating_point() or value.isfinite().all()
+            require(finite, f'"{name}" of the draw is not finite (NaN or infinity) in {at}')
 
 
 def draws_by_key(case: Case) -> None:
@@ -90,11 +103,16 @@ def shapes_dtype_and_device(case: Case) -> None:
 
 
 def geometry(case: Case) -> None:
-    """Matrices are finite and invertible, and magnify at most by `zoom`."""
+    """Matrices are finite and invertible, and magnify at most by `zoom`, in every step and at the end of the run."""
     augmentation = case.loaded()
     if not augmentation.geometric:
         raise NotApplicable("it is not geometric")
-    draws = augmentation.draw(_square(case), case.rng(MANY))
+    for at in moments(case, end=True):
+        _geometry(case, augmentation, at)
+
+
+def _geometry(case: Case, augmentation: Augmentation, at: Moment) -> None:
+    draws = augmentation.draw(_square(case), case.rng(MANY), at)
     matrix = augmentation.matrix(select(draws, range(len(SEEDS) * MANY))).double()
     require(matrix.isfinite().all(), "a matrix is not finite (NaN or infinity)")
     determinant = torch.linalg.det(matrix).abs()
@@ -196,12 +214,12 @@ def _photometric(case: Case) -> Augmentation:
 
 
 def _draws(case: Case, augmentation: Augmentation, samples: slice = slice(None)) -> Draws:
-    return augmentation.draw(case.image_size, case.rng(COUNT, samples))
+    return augmentation.draw(case.image_size, case.rng(COUNT, samples), case.at)
 
 
 def _draw(case: Case, augmentation: Augmentation, samples: slice = slice(None)) -> Params:
     rng = case.rng(COUNT, samples)
-    return select(augmentation.draw(case.image_size, rng), range(rng.n))
+    return select(augmentation.draw(case.image_size, rng, case.at), range(rng.n))
 
 
 def _views(case: Case, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,7 +6,7 @@ import random
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.explain import validated
+from refcore.moment import Moment
 from refcore.plugin import Plugin
 from refcore.rng import Rng, keyed_generator
 
@@ -66,7 +68,7 @@ class Pixels(Canvas):
     def init(self, rng: Rng) -> CanvasParams:
         return {"pixels": rng.uniform(0, 1, 3, *self.size).to(self.device)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return params["pixels"].clamp(0, 1)
 
 
@@ -89,6 +91,8 @@ class Case:
     """Maximum time per view, forward and backward, in seconds."""
     megabytes: float | None = None
     """Maximum memory per view held for the backward pass, in megabytes."""
+    at: Moment = Moment(3, 10)  # noqa: RUF009 - it is frozen
+    """Step of the run in which the plugin is called, unless a check is about others."""
     encode_error: float = 0.05
     """Canvases: maximum mean absolute error of an image that is encoded and decoded, colours in [0, 1]."""
 
@@ -117,6 +121,15 @@ class Case:
         if isinstance(plugin, Prior):
             plugin.accept(self.on(dtype))
         return plugin
+
+    def with_settings(self, settings: Mapping[str, Any], at: Moment) -> Case:
+        """The same case for a plugin of other settings, at another moment.
+
+        Raises:
+            RefcoreError: the settings are refused.
+        """
+        plugin = type(self.plugin)(validated(type(self.plugin).Config, settings))
+        return replace(self, plugin=plugin, at=at)
 
     def loaded(self, dtype: torch.dtype = torch.float32) -> Any:
         """The cached instance of a dtype."""

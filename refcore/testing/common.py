@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from refcore.config.schedule import takes_schedule
 from refcore.config.settings import dump_yaml, parse_yaml
+from refcore.engine.checks import fits
 from refcore.errors import ConfigError, RefcoreError
 from refcore.explain import validated
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.testing.case import (
     ROUGH,
     Case,
     Failed,
+    NotApplicable,
     Tensors,
     error,
     global_randomness_untouched,
@@ -107,6 +113,78 @@ def determinism(case: Case, exercise: Exercise) -> None:
                 f"{name} differs in {who} with the same inputs (by {gap:.2g} of its norm); "
                 "expected no randomness beyond the given rng, no dropout (call eval()), and no state between calls",
             )
+
+
+def scheduled_numbers(case: Case, exercise: Exercise) -> None:
+    """A number that may be a schedule has in each step the value that the schedule has there."""
+    fields = [name for name, info in type(case.plugin).Config.model_fields.items() if takes_schedule(info.annotation)]
+    if not fields:
+        raise NotApplicable("no number of its config may be a schedule")
+    steps = case.at.steps
+    first, last = moments(case)
+    for name in fields:
+        settings = case.plugin.config.model_dump(mode="json")
+        start = _each(lambda number: first.of(number), getattr(case.plugin.config, name))
+        end = _another(case, settings, name, start)
+        moving = _from_to(start, end, steps // 2)
+        for at, number in ((first, start), (last, end)):
+            wanted, found = (
+                exercise(other, other.loaded())
+                for value in (number, moving)
+                for other in [case.with_settings({**settings, name: value}, at)]
+            )
+            for what, value in found.items():
+                require(
+                    what in wanted and error(value, wanted[what]) < 1e-5,
+                    f"{what} in {at} differs between {name}={number} and a schedule that has this value there; take "
+                    f"the value of the moment, at.of(self.config.{name})",
+                )
+
+
+def _from_to(start: Any, end: Any, step: int) -> Any:
+    """A schedule that is `start` before a step and `end` from it on; of lists, a list of them."""
+    if isinstance(start, list):
+        return [_from_to(a, b, step) for a, b in zip(start, end, strict=True)]
+    return {"kind": "piecewise", "pieces": [{"until": step, "value": start}, {"value": end}]}
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """A change of a number, or of each number of a list."""
+    return [change(part) for part in value] if isinstance(value, (list, tuple)) else change(value)
+
+
+def _moved(factor: float, more: float, number: float) -> float:
+    return factor * number + more
+
+
+def _another(case: Case, settings: Mapping[str, Any], name: str, value: Any) -> Any:
+    """Another value of a setting, which the plugin accepts; the same one if there is none near it."""
+    for factor, more in ((0.9, 0), (1.1, 0), (1, 0.1), (1, -0.1), (1, 1), (1, -1)):
+        other = _each(partial(_moved, factor, more), value)
+        if other == value:
+            continue
+        try:
+            case.with_settings({**settings, name: other}, case.at).loaded()
+        except RefcoreError:
+            continue
+        return other
+    return value
+
+
+def moments(case: Case, end: bool = False) -> list[Moment]:
+    """The first and the last step of the case's run; with `end` its end, too."""
+    steps = case.at.steps
+    return [Moment(0, steps), Moment(steps - 1, steps), *([Moment.end(steps)] if end else [])]
+
+
+def takes(plugin: Any, method: str, *arguments: str) -> None:
+    """Fails unless a method can be called with these arguments, by place."""
+    found = getattr(plugin, method)
+    require(
+        fits(found, arguments),
+        f"{method} takes {inspect.signature(found)}; expected ({', '.join(arguments)}), where `at` is a refcore.Moment "
+        "(since api_version 2)",
+    )
 
 
 def frozen_weights(case: Case, exercise: Exercise) -> None:

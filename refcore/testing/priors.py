@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from refcore.testing.case import (
     shown,
     slope_error,
 )
-from refcore.testing.common import gradient_of, leaf, same_alone
+from refcore.testing.common import gradient_of, leaf, moments, same_alone, takes
 
 B = len(SEEDS)
 
@@ -46,6 +47,17 @@ def shapes_dtype_and_device(case: Case) -> None:
             f"the value is {shown(value)}; expected a tensor [{B}], one number per sample, or None",
         )
         require(not value.requires_grad, "the value is not detached; it would hold its graph")
+
+
+def every_moment(case: Case) -> None:
+    """`gradient`, and `update` of a prior that learns, take the moment; gradients are finite in every step."""
+    prior = case.loaded()
+    takes(prior, "gradient", "x", "conditioning", "at", "rng")
+    if prior.learns:
+        takes(prior, "update", "x", "conditioning", "at", "rng")
+    for at in moments(case):
+        for name, part in _gradient(replace(case, at=at), prior, _x(case, prior))[0].items():
+            require(part.isfinite().all(), f"the gradient of {name} is not finite (NaN or infinity) in {at}")
 
 
 def gradient_present_and_finite(case: Case) -> None:
@@ -217,7 +229,7 @@ def _gradient(case: Case, prior: Any, x: Tensors, samples: slice = slice(None)) 
     prompts = [case.prompts[b % len(case.prompts)] for b in range(B)][samples]
     rng = case.rng(samples=samples)
     given: Any = x if prior.space == "params" else next(iter(x.values()))
-    result = prior.gradient(given, prior.read(prompts).to(case.device), rng.step, rng)
+    result = prior.gradient(given, prior.read(prompts).to(case.device), case.at, rng)
     require(
         isinstance(result, tuple) and len(result) == 2,
         f"gradient returns {shown(result)}; expected (gradient, value or None)",

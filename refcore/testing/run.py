@@ -24,6 +24,8 @@ Check = Callable[[Case], Any]
 def _shared(kind: Any) -> dict[str, Check]:
     checks = (common.determinism, common.frozen_weights, common.no_global_randomness)
     bound: dict[str, Check] = {check.__name__: _bind(check, kind.exercise) for check in checks}
+    if kind is not referees:  # they know no step
+        bound |= {common.scheduled_numbers.__name__: _bind(common.scheduled_numbers, kind.exercise)}
     return {**bound, "time_and_memory_per_view": _bind(common.time_and_memory_per_view, kind.call)}
 
 
@@ -60,6 +62,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             common.config_round_trip,
             common.useful_errors,
             priors.shapes_dtype_and_device,
+            priors.every_moment,
             priors.gradient_present_and_finite,
             priors.gradient_right,
             priors.no_dependence_on_batch_mates,
@@ -77,6 +80,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             common.useful_errors,
             augmentations.draws,
             augmentations.draws_by_key,
+            augmentations.every_moment,
             augmentations.shapes_dtype_and_device,
             augmentations.geometry,
             augmentations.gradient_present_and_finite,
@@ -93,6 +97,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             canvases.loads,
             canvases.parameters,
             canvases.shapes_dtype_and_device,
+            canvases.every_moment,
             canvases.gradient_present_and_finite,
             canvases.gradient_right,
             canvases.no_dependence_on_batch_mates,
@@ -141,7 +146,7 @@ def suite(plugin: Plugin | type[Plugin], *, skip: Mapping[str, str] | None = Non
     Args:
         plugin: an instance with the settings to check, or a class to check with default settings.
         skip: check -> the reason why this plugin deliberately breaks it.
-        options: fields of `Case`: prompts, device, size, canvas, refused, seconds, megabytes, encode_error.
+        options: fields of `Case`: prompts, device, size, canvas, refused, seconds, megabytes, at, encode_error.
 
     Raises:
         RefcoreError: `skip` names an unknown check.

@@ -73,15 +73,15 @@ def test_its_prompts_are_those_of_no_other_task():
 
 def test_a_budget_is_that_of_all_tries():
     one = "b=best-of-n,budget.steps=2,budget.candidates.count=1,budget.candidates.keep=[]"
-    twice = making.cost(blind(one))
-    once = making.cost(blind(f"{one},budget.candidates.tries=1,budget.candidates.until=null"))
+    twice = making.budget(blind(one))
+    once = making.budget(blind(f"{one},budget.candidates.tries=1,budget.candidates.until=null"))
     assert 2 * once <= twice < 3 * once  # and the looks at both ends
 
 
 @pytest.mark.slow
 def test_best_in_time_takes_about_as_long_as_the_preset():
     variant = blind("b=best-in-time,budget.steps=10,budget.candidates.tries=1,budget.candidates.until=null")
-    budget = making.worth(variant)
+    budget = making.budget(variant)
     chosen = making.make(variant, PROMPTS[:1], 0, budget)
     made = making.make(blind("p=playground-blind,steps=10,candidates.tries=1,candidates.until=null"), PROMPTS[:1], 0)
     assert 0.4 < chosen.seconds / made.seconds < 2.5

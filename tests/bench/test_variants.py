@@ -160,7 +160,7 @@ def test_a_variant_read_back_is_the_same():
 def test_a_referee_of_ones_own_is_scored_beside_the_panel():
     text = "mine=playground,referees.0.prompt=a drawing of {prompt}"
     mine = variant_from_text(text)
-    assert sum(scorer.panel for scorer in mine.scorers) == len(variants.panel())
+    assert sum(scorer.panel for scorer in mine.scorers) == len(PLAYGROUND.panel())
     assert {scorer.label for scorer in mine.scorers} == {"clip", "blip2", "owlv2", "panel-clip"}
     assert [scorer.label for scorer in mine.optimised] == ["clip", "blip2", "owlv2"]
 

@@ -33,7 +33,7 @@ SHADE = '''
         def init(self, rng):
             return {"grey": self.config.level + 0 * rng.normal(1, 1, 1)}
 
-        def decode(self, params):
+        def decode(self, params, at):
             return params["grey"].clamp(0, 1).expand(-1, 3, *self.size)
 '''
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from refcore.config.run import RunConfig
 from refcore.errors import ConfigError
+from refcore.moment import Moment
 
 BASE: dict[str, Any] = {"canvas": {"name": "latent"}, "referees": [{"name": "clip"}], "priors": [{"name": "sds"}]}
 
@@ -102,4 +103,4 @@ def test_the_learning_rate_warms_up_and_falls(schedule: str, expected: list[floa
     optimizer = RunConfig.from_settings(
         {**BASE, "optimizer": {"lr": 1.0, "warmup": 2, "schedule": schedule, "final": 0.2}}
     ).optimizer
-    assert [optimizer.lr_at(t, 10) for t in (0, 1, 2, 6)] == pytest.approx(expected)
+    assert [optimizer.lr_at(Moment(t, 10)) for t in (0, 1, 2, 6)] == pytest.approx(expected)

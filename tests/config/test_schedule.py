@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from refcore.config.schedule import Schedule, extremes, scaled, value_at
+from refcore.config.schedule import Schedule, extremes, scaled, span, value_at
 
 READ: TypeAdapter[Any] = TypeAdapter(Schedule)
 ETA = {"kind": "warmup_cosine", "peak": 1.0, "end": 0.5, "warmup": 10, "last": 160}
@@ -106,3 +106,11 @@ def test_the_extremes_of_a_million_steps_take_no_list_of_them() -> None:
 def test_pieces_that_leave_steps_open_are_refused(pieces: Any) -> None:
     with pytest.raises(ValidationError, match="`until` is"):
         READ.validate_python({"kind": "piecewise", "pieces": pieces})
+
+
+@pytest.mark.fault("4.14")
+@given(schedule=composed(composed(ramps())), steps=st.integers(1, 20))
+def test_no_value_of_a_schedule_is_beyond_its_span(schedule: Any, steps: int) -> None:
+    read = READ.validate_python(schedule)
+    low, high = span(read)
+    assert all(low - 1e-9 <= value_at(read, t, steps) <= high + 1e-9 for t in range(steps + 1))

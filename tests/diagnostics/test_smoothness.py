@@ -22,6 +22,7 @@ from refcore.contracts.referee import Referee
 from refcore.diagnostics.smoothness import Point, SmoothnessReport, extreme_eigenvalues, measure, measure_smoothness
 from refcore.engine import checks
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 
@@ -43,7 +44,7 @@ class Plain(Canvas):
     def init(self, rng: Rng) -> CanvasParams:
         return {"pixels": rng.normal(3, *self.size)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return SCALE * params["pixels"]
 
 

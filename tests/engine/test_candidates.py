@@ -67,7 +67,9 @@ def test_memory_and_history_shrink_to_the_survivors() -> None:
         assert len(record["active"]) == len(record["losses"]["toy"]) == len(record["candidates"])
         alive.append({tuple(candidate) for candidate in record["candidates"]})
         state = inversion.state_dict()["tensors"]
-        rows.append({len(state[name]) for name in ("params.latent", "ema.latent", "optimizer.0.exp_avg", "waited")})
+        rows.append(
+            {len(state[name]) for name in ("params.latent", "ema.latent", "optimizer.latent.exp_avg", "waited")}
+        )
     assert [len(candidates) for candidates in alive] == [8, 8, 4, 4, 2, 2]
     assert rows == [{8}, {4}, {4}, {2}, {2}, {2}]
     assert all(later <= earlier for earlier, later in pairwise(alive))
@@ -91,7 +93,7 @@ def test_the_dropped_are_those_that_the_referees_like_least() -> None:
     whole._drop = lambda: None  # type: ignore[method-assign]
     next(inversion)
     next(whole)
-    losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
+    losses = whole.engine.losses(whole.engine.decode(whole.params, whole.engine.end), list(range(8)))
     for b in range(2):
         mine = torch.stack([losses["toy"], losses["toy-2"]])[:, 4 * b : 4 * b + 4].detach()
         standard = (mine - mine.mean(1, keepdim=True)) / mine.std(1, correction=0, keepdim=True)
@@ -106,7 +108,7 @@ def test_by_loss_the_dropped_are_those_of_the_highest_weighted_sum() -> None:
     whole._drop = lambda: None  # type: ignore[method-assign]
     next(inversion)
     next(whole)
-    losses = whole.engine.losses(whole.engine.decode(whole.params), list(range(8)))
+    losses = whole.engine.losses(whole.engine.decode(whole.params, whole.engine.end), list(range(8)))
     weights = {use.label: use.term.largest_weight(2) for use in whole.engine.panel.referees}
     total = sum(weight * losses[label].detach() for label, weight in weights.items())
     for b in range(2):
@@ -141,7 +143,9 @@ def test_the_result_names_the_surviving_candidate(tmp_path: Path) -> None:
     assert [sample["candidate"] for sample in written] == [c.candidate for c in inversion.candidates]
     early = run(toy_config(candidates=HALVING), steps=1)
     assert early.images().shape == (2, 3, 32, 32)
-    chosen = torch.cat([early.engine.decode({"latent": early.params["latent"][i : i + 1]}) for i in early._leading()])
+    chosen = torch.cat(
+        [early.engine.decode({"latent": early.params["latent"][i : i + 1]}, early.engine.end) for i in early._leading()]
+    )
     assert torch.equal(early.images(), chosen.clamp(0, 1))
 
 

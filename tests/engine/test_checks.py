@@ -131,7 +131,7 @@ DECODE = {
     "returned uint8": changed(lambda image: (255 * image).to(torch.uint8)),
     "lost the gradient of its parameters": changed(lambda image: image.detach()),
     "returned colours from": changed(lambda image: 255 * image),
-    'changed its tensor "latent" in place': first(lambda params: params["latent"].data.mul_(2)),
+    'changed its tensor "latent" in place': first(lambda params, at: params["latent"].data.mul_(2)),
     "drew from the global generator of torch": first(DRAWS["torch"]),
     **ANY_METHOD,
 }
@@ -209,7 +209,7 @@ UPDATE = {
 
 
 class Gain(Augmentation):
-    def draw(self, size: Any, rng: Any) -> Any:
+    def draw(self, size: Any, rng: Any, at: Any) -> Any:
         return {"gain": rng.uniform(0.9, 1.0)}
 
     def apply(self, views: Any, params: Any) -> Any:
@@ -219,7 +219,7 @@ class Gain(Augmentation):
 class Flip(Augmentation):
     geometric: ClassVar[bool] = True
 
-    def draw(self, size: Any, rng: Any) -> Any:
+    def draw(self, size: Any, rng: Any, at: Any) -> Any:
         return {"sign": rng.integers(0, 2) * 2.0 - 1}
 
     def matrix(self, params: Any) -> Any:
@@ -235,14 +235,14 @@ class Whole(Parser):
 class Learner(Smooth):
     learns: ClassVar[bool] = True
 
-    def update(self, x: Any, conditioning: Any, step: int, rng: Any) -> None:
+    def update(self, x: Any, conditioning: Any, at: Any, rng: Any) -> None:
         pass
 
 
 class OnParams(Smooth):
     space: ClassVar[Literal["latent", "image", "params"]] = "params"
 
-    def gradient(self, x: Any, conditioning: Any, step: int, rng: Any) -> Any:
+    def gradient(self, x: Any, conditioning: Any, at: Any, rng: Any) -> Any:
         return {name: torch.zeros_like(value) for name, value in x.items()}, None
 
 

@@ -35,7 +35,7 @@ def test_each_sample_starts_from_its_own_file(tmp_path: Path, listed: bool) -> N
     image = [str(tmp_path / name) for name in names] if listed else str(tmp_path / "{prompt}-{seed}.png")
     fields: dict[str, Any] = {"init": {"image": image}, "candidates": {"count": 2}, "seeds": [3, 4]}
     inversion = Inversion(toy_config(**PIXELS, **fields, prompts=["a cat", "a dog"]))
-    shown = inversion.engine.decode(inversion.params)
+    shown = inversion.engine.decode(inversion.params, inversion.engine.end)
     assert torch.allclose(shown, torch.stack(pixels).repeat_interleave(2, 0).to(shown), atol=1e-6)
 
 

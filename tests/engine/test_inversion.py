@@ -16,6 +16,7 @@ from toys import run, toy_config
 
 from refcore.engine.inversion import Inversion
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore.runs.state import load_state, save_state
 
@@ -87,7 +88,7 @@ def test_the_papers_recipe_is_the_papers_update() -> None:
             eta = 0.5 + 0.25 * (1 + math.cos(math.pi * (t - warmup) / (steps - warmup)))
         rng = Rng([3, 3], t, "prior/toy_sds")
         weight = 0.4 + 0.2 * (1 + math.cos(math.pi * t / steps))
-        g_sds = weight * sds.prior.gradient(z, sds.conditioning, t, rng)[0]
+        g_sds = weight * sds.prior.gradient(z, sds.conditioning, Moment(t, 160), rng)[0]
         noise = Rng([3, 3], t, "noise/latent").normal(*z.shape[1:])
         if t < sds_only:
             g_ref = referee_gradient(inversion, z, use)
@@ -102,14 +103,16 @@ def test_the_papers_recipe_is_the_papers_update() -> None:
             z = average.clone()
         next(inversion)
         assert torch.allclose(inversion.params["latent"], z, rtol=0, atol=1e-4), t
-        assert torch.allclose(inversion.images("ema"), inversion.engine.decode({"latent": average}), atol=1e-4)
+        assert torch.allclose(
+            inversion.images("ema"), inversion.engine.decode({"latent": average}, inversion.engine.end), atol=1e-4
+        )
     assert inversion.done
 
 
 def referee_gradient(inversion: Inversion, z: Tensor, use: Any) -> Tensor:
     """Of -log p over the one view without augmentation, the same for every copy."""
     z = z.clone().requires_grad_()
-    image = inversion.engine.canvas.decode({"latent": z})
+    image = inversion.engine.canvas.decode({"latent": z}, inversion.engine.end)
     view = F.interpolate(image, (16, 16), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     loss = -F.logsigmoid(use.referee.logits(view, use.conditioning["text"]))
     return torch.autograd.grad(loss.sum(), z)[0]
@@ -127,7 +130,7 @@ def test_a_restart_copies_the_average() -> None:
 def test_a_restart_keeps_or_resets_momentum(momentum: str, kept: bool) -> None:
     fields = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}
     inversion = run(toy_config(ema={"restarts": [0], "momentum": momentum}, **fields), steps=1)
-    assert ("optimizer.0.momentum_buffer" in inversion.state_dict()["tensors"]) == kept
+    assert ("optimizer.latent.momentum_buffer" in inversion.state_dict()["tensors"]) == kept
 
 
 def test_best_is_the_lowest_total_that_was_looked_at() -> None:

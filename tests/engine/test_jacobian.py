@@ -18,6 +18,7 @@ from refcore.engine.jacobian import JacobianCombiner
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, RefcoreError
+from refcore.moment import Moment
 from refcore.rng import keyed_generator
 
 jd = pytest.importorskip("torchjd.aggregation")
@@ -159,11 +160,11 @@ def test_at_the_image_one_pull_back_serves_all_referees(factor: float | None) ->
     # By hand: the referees' gradients at the image, by torchjd, pulled back; then the latent prior.
     params = start(engine)
     leaf = params["latent"].clone().requires_grad_()
-    image = engine.decode({"latent": leaf})
+    image = engine.decode({"latent": leaf}, Moment(2, 6))
     cut = image.detach().requires_grad_()
     parts = []
     for use in engine.panel.referees:
-        views = engine.panel.groups["main"].open(cut, use.referee.input_size, engine.keys, 2)
+        views = engine.panel.groups["main"].open(cut, use.referee.input_size, engine.keys, Moment(2, 6))
         losses = use.referee.judge(
             views.make(range(6)), use.conditioning, torch.tensor(use.prompt_index)[views.sample], use.term.wanted
         )

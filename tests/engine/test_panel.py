@@ -16,12 +16,13 @@ from refcore.engine.build import build
 from refcore.engine.loading import load_panel
 from refcore.engine.start import start
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 
 
 def images(config: Any) -> torch.Tensor:
     engine = build(config)
     with torch.no_grad():
-        return engine.decode(start(engine))
+        return engine.decode(start(engine), engine.end)
 
 
 def test_losses_and_scores_are_those_of_a_run() -> None:
@@ -31,7 +32,7 @@ def test_losses_and_scores_are_those_of_a_run() -> None:
     for ours, theirs in (
         (panel.scores(pictures), engine.panel.scores(pictures)),
         (panel.losses(pictures), engine.losses(pictures, [0, 1])),
-        (panel.losses(pictures, [1, 0], "main", 3), engine.losses(pictures, [1, 0], "main", 3)),
+        (panel.losses(pictures, [1, 0], "main", Moment(3, 6)), engine.losses(pictures, [1, 0], "main", Moment(3, 6))),
     ):
         assert list(ours) == list(theirs)
         assert all(torch.equal(ours[label], theirs[label]) for label in ours)
@@ -51,12 +52,12 @@ def test_the_gradient_is_the_slope_of_the_weighted_losses() -> None:
     panel = load_panel(config.panel)
     pictures = images(config).requires_grad_()
     keys, way = [0, 1], torch.randn(pictures.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found = {judge.label: (g, loss) for judge, g, loss in panel.gradients(pictures, keys, [0, 1], 0)}
+    found = {judge.label: (g, loss) for judge, g, loss in panel.gradients(pictures, keys, [0, 1], Moment(0, 6))}
     for judge in panel.referees:
         gradient, _ = found[judge.label]
 
         def loss(shift: float, judge: Any = judge) -> torch.Tensor:
-            moved = panel.losses((pictures + shift * way).detach(), [0, 1], judge.term.views, 0)
+            moved = panel.losses((pictures + shift * way).detach(), [0, 1], judge.term.views, Moment(0, 6))
             return judge.term.weight_at(0, 1) * moved[judge.label]
 
         slope = (loss(1e-6) - loss(-1e-6)) / 2e-6

@@ -17,6 +17,7 @@ from refcore.engine.build import build, resolve
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.errors import ConfigError, ParseError, RefcoreError
+from refcore.moment import Moment
 from refcore.objective import Objective, referee_term
 
 PROMPTS = ["cat", "dog, cow, pig", "fox, hen"]
@@ -68,7 +69,9 @@ def by_hand(settings: dict[str, Any], wanted: bool = True) -> tuple[torch.Tensor
     engine = build(config(settings, term={"wanted": wanted}))
     z = start(engine)["latent"].clone().requires_grad_()
     use = engine.panel.referees[0]
-    opened = engine.panel.groups["main"].open(engine.canvas.decode({"latent": z}), (16, 16), engine.panel.seeds, 2)
+    opened = engine.panel.groups["main"].open(
+        engine.canvas.decode({"latent": z}, Moment(2, 6)), (16, 16), engine.panel.seeds, Moment(2, 6)
+    )
     opened.source = opened.small  # leave the graph whole
     made = opened.make(range(9))
     losses = []
@@ -114,7 +117,7 @@ def test_the_gradient_is_the_slope_of_the_loss(settings: dict[str, Any]) -> None
 
     def losses(shift: float) -> torch.Tensor:
         moved = {"latent": params["latent"] + shift * way}
-        return 2.0 * engine.losses(engine.decode(moved), [0, 1, 2], "main", 0)["toy"]
+        return 2.0 * engine.losses(engine.decode(moved, Moment(0, 6)), [0, 1, 2], "main", Moment(0, 6))["toy"]
 
     slope = (losses(1e-5) - losses(-1e-5)) / 2e-5
     assert torch.allclose(slope, (found.combined["latent"] * way).flatten(1).sum(1), rtol=1e-6)
@@ -164,8 +167,8 @@ def test_the_parts_of_a_relation_and_the_template_are_asked_for() -> None:
 def test_hardest_views_are_ranked_by_the_loss_with_its_parts() -> None:
     settings = {"parser": "commas", "whole": 0.0}
     engine = build(config(settings, views={"main": {"count": 5, "hardest": 2}}))
-    image = engine.decode(start(engine)).detach().requires_grad_()
-    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, 0)
+    image = engine.decode(start(engine), Moment(0, 6)).detach().requires_grad_()
+    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, Moment(0, 6))
     made, use = opened.make(range(15)), engine.panel.referees[0]
     found = engine.gradients(start(engine), [0, 1, 2], 0)
     for b, prompt in enumerate(PROMPTS):

@@ -17,6 +17,7 @@ from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.engine.views import FIXED
 from refcore.errors import ConfigError, NonFiniteError, RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
@@ -37,15 +38,15 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_the_draws_of_a_sample_do_not_depend_on_its_mates() -> None:
     image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     group = build(toy_config()).panel.groups["main"]
-    together = group.open(image, (16, 16), [5, 6, 7], step=4)
-    alone = group.open(image[1:2], (16, 16), [6], step=4)
+    together = group.open(image, (16, 16), [5, 6, 7], Moment(4, 10))
+    alone = group.open(image[1:2], (16, 16), [6], Moment(4, 10))
     assert together.matrix is not None
     assert alone.matrix is not None
     assert torch.equal(together.matrix[3:6], alone.matrix)
     for (_, a), (_, b) in zip(together.photometric, alone.photometric, strict=True):
         among, own = select(a, range(3, 6)), select(b, range(3))
         assert all(torch.equal(among[name], own[name]) for name in among)
-    later = group.open(image[1:2], (16, 16), [6], step=5)
+    later = group.open(image[1:2], (16, 16), [6], Moment(5, 10))
     assert later.matrix is not None
     assert not torch.equal(later.matrix, alone.matrix)
 
@@ -81,10 +82,10 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
     engine = build(toy_config())
     params = start(engine)
     z = params["latent"].clone().requires_grad_()
-    image = engine.canvas.decode({"latent": z})
+    image = engine.canvas.decode({"latent": z}, Moment(0, 6))
     total = torch.zeros((), dtype=torch.float64)
     for use in engine.panel.referees:
-        views = engine.panel.groups["main"].open(image, use.referee.input_size, engine.panel.seeds, 0)
+        views = engine.panel.groups["main"].open(image, use.referee.input_size, engine.panel.seeds, Moment(0, 6))
         views.source = views.small  # leave the graph whole
         made = views.make(range(6))
         text = use.conditioning["text"].double()[[0, 0, 0, 1, 1, 1]]
@@ -95,7 +96,7 @@ def test_the_summed_gradient_is_that_of_one_plain_loss() -> None:
     (expected,) = torch.autograd.grad(total, z)
     sds = engine.priors[0]
     rng = Rng(engine.panel.seeds, 0, "prior/toy_sds")
-    expected = expected + 0.5 * sds.prior.gradient(z.detach(), sds.conditioning, 0, rng)[0]
+    expected = expected + 0.5 * sds.prior.gradient(z.detach(), sds.conditioning, Moment(0, 6), rng)[0]
     assert relative(gradient(engine), expected.flatten(1)) < 1e-12
 
 
@@ -109,8 +110,8 @@ def test_the_hardest_views_alone_get_gradients() -> None:
     views = {"main": {"count": 5, "hardest": 2, "augment": [{"name": "affine", "config": {}}]}}
     referees = [{"name": "toy", "weight": 1.0}]
     engine = build(toy_config(views=views, referees=referees, priors=[]))
-    image = engine.decode(start(engine)).detach().requires_grad_()
-    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, 0)
+    image = engine.decode(start(engine), Moment(0, 6)).detach().requires_grad_()
+    opened = engine.panel.groups["main"].open(image, (16, 16), engine.panel.seeds, Moment(0, 6))
     use = engine.panel.referees[0]
     losses = use.referee.judge(opened.make(range(10)), use.conditioning, opened.sample.clone()).view(2, 5)
     hardest = losses.topk(2).values
@@ -148,9 +149,9 @@ def test_equal_votes_have_the_norms_of_their_weights_at_the_image(factor: float 
     engine = build(toy_config(combine={**combine, "votes": "equal"}))
     found = gradient(engine)
     latent = start(engine)["latent"].requires_grad_()
-    image = engine.decode({"latent": latent})
+    image = engine.decode({"latent": latent}, Moment(0, 6))
     votes = torch.zeros_like(image)
-    for judge, own, _ in engine.panel.gradients(image.detach().requires_grad_(), engine.keys, [0, 1], 0):
+    for judge, own, _ in engine.panel.gradients(image.detach().requires_grad_(), engine.keys, [0, 1], Moment(0, 6)):
         votes += judge.term.weight_at(0, 6) * own / own.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     referees = torch.autograd.grad(image, latent, votes)[0].flatten(1)
     priors = gradient(build(toy_config(referees=[])))

@@ -9,6 +9,7 @@ import torch
 
 from refcore.config.optimize import Ema, Optimizer
 from refcore.engine.tracks import Tracks
+from refcore.moment import Moment
 
 ROWS = 4
 ADAM = Optimizer(name="adam", lr=0.1, weight_decay=0.01)
@@ -31,7 +32,9 @@ def move(moved: Tracks, steps: range, of: list[int] | None = None) -> None:
         full = gradient(ROWS, step)
         places = of if of is not None else list(range(ROWS))
         rows = list(moved.active)
-        moved.update({name: value[[places[row] for row in rows]] for name, value in full.items()}, rows, 0.1)
+        moved.update(
+            {name: value[[places[row] for row in rows]] for name, value in full.items()}, rows, Moment(step, 10)
+        )
         moved.average(rows, step)
 
 

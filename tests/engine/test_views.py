@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from refcore.config.views import ViewGroup
 from refcore.contracts.augmentation import Augmentation, Params
 from refcore.engine.views import Group, coarsen, covered, resize
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 
@@ -26,7 +27,7 @@ class Move(Augmentation):
         self.rows = torch.tensor([*rows, [0.0, 0.0, 1.0]])
         self.zoom = zoom  # type: ignore[misc]
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         return {"matrix": self.rows.expand(rng.n, 3, 3)}
 
     def matrix(self, params: Params) -> Tensor:
@@ -34,7 +35,7 @@ class Move(Augmentation):
 
 
 class Double(Augmentation):
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         return {}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
@@ -47,7 +48,7 @@ RIGHT = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]  # the view's content comes from one 
 
 
 def open_views(image: Tensor, size: tuple[int, int], *augment: Augmentation, **fields: Any) -> Any:
-    return Group("g", ViewGroup(count=1, **fields), augment).open(image, size, [0] * len(image), 0)
+    return Group("g", ViewGroup(count=1, **fields), augment).open(image, size, [0] * len(image), Moment(0, 1))
 
 
 def make(image: Tensor, size: tuple[int, int], *augment: Augmentation, **fields: Any) -> Tensor:

@@ -22,6 +22,7 @@ from refcore.checkpoints import zoo
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
+from refcore.moment import Moment
 from refcore.rng import Rng
 
 STEPS, SDS_ONLY, WARM_UP = 20, 15, 10
@@ -180,11 +181,14 @@ def test_all_160_steps_of_the_preset_are_the_public_codes_loop(preset: str) -> N
     for it in range(160):
         lr = (it + 1) / 10 if it < 10 else 0.5 * (1 + math.cos(math.pi * (it - 10) / (160 - 10))) * (1 - 0.5) + 0.5
         sd_weight = (0.5 * (1 + math.cos(math.pi * it / 160)) * (800 - 400) + 400) / 1000
-        g_sds = sd_weight * prior.prior.gradient(z, prior.conditioning, it, Rng([3, 3], it, "prior/toy_sds"))[0]
+        g_sds = (
+            sd_weight
+            * prior.prior.gradient(z, prior.conditioning, Moment(it, 160), Rng([3, 3], it, "prior/toy_sds"))[0]
+        )
         noise = Rng([3, 3], it, "noise/latent").normal(*z.shape[1:]).double()
         if it < 150:
             leaf = z.clone().requires_grad_()
-            image = inversion.engine.canvas.decode({"latent": leaf})
+            image = inversion.engine.canvas.decode({"latent": leaf}, inversion.engine.end)
             view = F.interpolate(image, (16, 16), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
             loss = -F.logsigmoid(referee.referee.logits(view, referee.conditioning["text"]))
             g_ref = torch.autograd.grad(loss.sum(), leaf)[0]
@@ -225,7 +229,7 @@ def test_the_preset_is_the_papers_update_on_the_embedded_models() -> None:
             g_ref = torch.zeros_like(z)
             for b, prompt in enumerate(PROMPTS):
                 leaf = z[b : b + 1].clone().requires_grad_()
-                opened = group.open(paper.image(leaf), (SIDE, SIDE), [SEED], t)
+                opened = group.open(paper.image(leaf), (SIDE, SIDE), [SEED], Moment(t, 160))
                 opened.source = opened.small  # the whole graph, without the engine's cut
                 views = opened.make(range(3))
                 loss = torch.stack([paper.referee_loss(view, prompt) for view in views]).mean()

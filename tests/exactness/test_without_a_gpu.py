@@ -151,7 +151,7 @@ def test_ranking_reads_back_which_views_are_hardest_and_nothing_else(
 def test_clean_losses_scores_and_samples_stay_on_the_device(fake: Any) -> None:
     engine, params = fake(witnesses=[{"name": "clip", "label": "seen", "coarse": 32}])
     with torch.no_grad():
-        images = engine.decode(params)
+        images = engine.decode(params, engine.end)
     assert images.device == CUDA
     found = [*engine.losses(images, [0, 1, 2]).values(), *engine.panel.scores(images).values()]
     assert {tensor.device for tensor in found} == {CUDA}

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from refcore.config.schedule import Schedule
 from refcore.contracts.augmentation import Augmentation, Params
 from refcore.contracts.canvas import Canvas, CanvasParams, LatentSpace
 from refcore.contracts.conditioning import Conditioning
@@ -21,6 +22,7 @@ from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError, ParseError, RefcoreError
 from refcore.images import Levels
+from refcore.moment import Moment
 from refcore.plugin import Plugin, PluginConfig
 from refcore.rng import Rng, keyed_generator
 from refcore.testing import CHECKS, Case, Failed, NotApplicable, check, run, suite
@@ -224,7 +226,7 @@ class GoodPrior(Prior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.net = convolution().to(device, dtype)
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Any, Any]:
         off = x - self.config.target - 0.1 * rng.normal(*x.shape[1:]).to(x)
         return off / off[0].numel(), off.square().flatten(1).mean(1) / 2
 
@@ -306,9 +308,9 @@ class Learns(GoodPrior):
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         self.seen = torch.zeros(())
 
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Any, Any]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Any, Any]:
         self.seen = self.seen + 1
-        return super().gradient(x, conditioning, step, rng)[0] * (1 + self.seen), None
+        return super().gradient(x, conditioning, at, rng)[0] * (1 + self.seen), None
 
     def state_dict(self) -> dict[str, Any]:
         return {"seen": self.seen}
@@ -347,13 +349,37 @@ class HoardingPrior(GoodPrior):
         return self.kept[-1]
 
 
+class Pulls(GoodPrior):
+    """Toward a grey that may change over the run."""
+
+    class Config(PluginConfig):
+        target: Schedule = Field(0.3, description="The grey.")
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to load."""
+
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Any, Any]:
+        off = x - at.of(self.config.target)
+        return off / off[0].numel(), off.square().flatten(1).mean(1) / 2
+
+
+class PullsAsAtFirst(Pulls):
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Any, Any]:
+        return super().gradient(x, conditioning, Moment(0, at.steps), rng)
+
+
+class PriorOfVersion1(Pulls):
+    def gradient(self, x: Tensor, conditioning: Conditioning, step: Any, rng: Rng) -> tuple[Any, Any]:
+        return super().gradient(x, conditioning, step, rng)
+
+
 class GoodAugmentation(Augmentation):
     """Darkens each view a little."""
 
     class Config(PluginConfig):
         least: float = Field(0.6, ge=0, le=1, description="Smallest factor.")
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         return {"factor": rng.uniform(self.config.least, 1)}
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
@@ -366,7 +392,7 @@ class GoodGeometry(Augmentation):
     geometric = True
     zoom = 2.0  # type: ignore[assignment]
 
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         return {"scale": rng.uniform(0.5, 1)}
 
     def matrix(self, params: Params) -> Tensor:
@@ -374,24 +400,44 @@ class GoodGeometry(Augmentation):
         return torch.diag_embed(torch.stack([scale, scale, torch.ones_like(scale)], -1))
 
 
+class Dims(GoodAugmentation):
+    """Darkens by a share that may change over the run."""
+
+    class Config(PluginConfig):
+        least: Schedule = Field(0.6, ge=0, le=1, description="Smallest factor.")
+
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        return {"factor": rng.uniform(at.of(self.config.least), 1)}
+
+
+class DimsAsAtFirst(Dims):
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        return super().draw(size, rng, Moment(0, at.steps))
+
+
+class AugmentationOfVersion1(GoodAugmentation):
+    def draw(self, size: tuple[int, int], rng: Rng) -> Params:  # type: ignore[override]
+        return {"factor": rng.uniform(0.6, 1)}
+
+
 class DrawsAFloat(GoodAugmentation):
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        return {**super().draw(size, rng), "much": 0.5}  # type: ignore[dict-item]
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        return {**super().draw(size, rng, at), "much": 0.5}  # type: ignore[dict-item]
 
 
 class DrawsOne(GoodAugmentation):
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        return {"factor": super().draw(size, rng)["factor"][:1]}
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        return {"factor": super().draw(size, rng, at)["factor"][:1]}
 
 
 class DrawsGlobally(GoodAugmentation):
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
         return {"factor": torch.rand(rng.n)}
 
 
 class DrawsWithMates(GoodAugmentation):
-    def draw(self, size: tuple[int, int], rng: Rng) -> Params:
-        factor = super().draw(size, rng)["factor"]
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        factor = super().draw(size, rng, at)["factor"]
         return {"factor": factor / factor.mean()}
 
 
@@ -484,7 +530,7 @@ class GoodCanvas(Canvas):
     def init(self, rng: Rng) -> CanvasParams:
         return {"pixels": rng.normal(3, *self.size)}
 
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return params["pixels"].sigmoid()
 
     def encode(self, images: Tensor) -> CanvasParams:
@@ -492,6 +538,29 @@ class GoodCanvas(Canvas):
 
     def latent_name(self) -> str | None:
         return "pixels"
+
+
+class Sharpens(GoodCanvas):
+    """Its contrast may change over the run."""
+
+    class Config(PluginConfig):
+        contrast: Schedule = Field(1.0, gt=0, le=4, description="Factor of the logits.")
+
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        return (at.of(self.config.contrast) * params["pixels"]).sigmoid()
+
+    def encode(self, images: Tensor) -> CanvasParams:
+        return {"pixels": super().encode(images)["pixels"] / Moment(0, 1).of(self.config.contrast)}
+
+
+class SharpensAsAtFirst(Sharpens):
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        return super().decode(params, Moment(0, at.steps))
+
+
+class CanvasOfVersion1(GoodCanvas):
+    def decode(self, params: CanvasParams) -> Tensor:  # type: ignore[override]
+        return params["pixels"].sigmoid()
 
 
 class AnySize(GoodCanvas):
@@ -521,7 +590,7 @@ class StartsTogether(GoodCanvas):
 
 
 class Unsquashed(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return 0.5 + 0.1 * params["pixels"]
 
 
@@ -531,13 +600,13 @@ class UnusedParameter(GoodCanvas):
 
 
 class StraightThroughCanvas(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
-        image = super().decode(params)
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        image = super().decode(params, at)
         return image.detach().square() + image - image.detach()
 
 
 class MixesSamples(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return (params["pixels"] + params["pixels"].mean(0)).sigmoid()
 
 
@@ -561,28 +630,28 @@ class OtherChannels(GoodCanvas):
 
 
 class DecodesInPlace(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         if not params["pixels"].requires_grad:
             params["pixels"].add_(1)
-        return super().decode(params)
+        return super().decode(params, at)
 
 
 class NoisyDecoder(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         return (params["pixels"] + torch.randn(())).sigmoid()
 
 
 class DriftingCanvas(GoodCanvas):
-    def decode(self, params: CanvasParams) -> Tensor:
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         self.net.bias.add_(0.1)
-        return super().decode(params)
+        return super().decode(params, at)
 
 
 class HoardingCanvas(GoodCanvas):
     kept: ClassVar[list[Any]] = []
 
-    def decode(self, params: CanvasParams) -> Tensor:
-        self.kept.append(super().decode(params))
+    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
+        self.kept.append(super().decode(params, at))
         return self.kept[-1]
 
 
@@ -681,6 +750,8 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("shapes_dtype_and_device", ScalarValue, r"the value is a tensor \[\]; expected a tensor \[3\]"),
     ("shapes_dtype_and_device", AttachedGradient, "not detached"),
     ("shapes_dtype_and_device", NoPair, r"expected \(gradient, value or None\)"),
+    ("every_moment", PriorOfVersion1, r"gradient takes .*step.*expected \(x, conditioning, at, rng\)"),
+    ("scheduled_numbers", PullsAsAtFirst, r"take the value of the moment, at\.of\(self\.config\.target\)"),
     ("gradient_present_and_finite", NanPrior, "not finite"),
     ("gradient_right", TwiceTheGradient, "not that of the value"),
     ("no_dependence_on_batch_mates", Coupled, "depends on the rest of the batch"),
@@ -700,6 +771,8 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("draws", DrawsOne, r"\[1\]; expected 6 rows"),
     ("draws_by_key", DrawsGlobally, "differs in a second draw"),
     ("draws_by_key", DrawsWithMates, "without the rest of the batch"),
+    ("every_moment", AugmentationOfVersion1, r"draw takes .*expected \(size, rng, at\).*api_version 2"),
+    ("scheduled_numbers", DimsAsAtFirst, r"self\.config\.least"),
     ("shapes_dtype_and_device", Shrinks, r"apply returns a tensor"),
     ("shapes_dtype_and_device", Singles, r"torch\.float32 for views in torch\.float64"),
     ("shapes_dtype_and_device", SaysGeometric, "there is no `matrix`"),
@@ -723,6 +796,8 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("parameters", StartsGlobally, "second init of the same key"),
     ("parameters", StartsTogether, "without the rest of the batch"),
     ("shapes_dtype_and_device", Unsquashed, r"expected \[0, 1\]"),
+    ("every_moment", CanvasOfVersion1, r"decode takes .*expected \(params, at\).*api_version 2"),
+    ("scheduled_numbers", SharpensAsAtFirst, r"self\.config\.contrast"),
     ("gradient_present_and_finite", UnusedParameter, '"spare" is 0'),
     ("gradient_right", StraightThroughCanvas, "differs from central differences"),
     ("no_dependence_on_batch_mates", MixesSamples, "the image of sample 1 depends"),
@@ -753,10 +828,13 @@ GOOD: list[type[Plugin]] = [
     GoodPrior,
     LatentPrior,
     SampledPrior,
+    Pulls,
     GoodAugmentation,
+    Dims,
     HoldsWeights,
     GoodGeometry,
     GoodCanvas,
+    Sharpens,
     GoodParser,
     GoodJudge,
 ]

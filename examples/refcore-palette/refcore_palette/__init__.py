@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from refcore.hooks import Register, hookimpl
 
-api_version = 1
+api_version = 2
 """Version of refcore's hooks and contracts that this package supports."""
 
 

@@ -10,7 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from refcore.config.schedule import Schedule
 from refcore.contracts.conditioning import Conditioning
+from refcore.moment import Moment
 from refcore.rng import Key, Rng
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
 from refcore_plugins.models.score_distillation import add_noise, sds_gradient
@@ -40,7 +42,7 @@ class Vsd(LatentDiffusionPrior):
     """
 
     class Config(LatentDiffusionPrior.Config):
-        guidance: float = Field(
+        guidance: Schedule = Field(
             7.5, ge=0, description="Classifier-free guidance scale of the frozen model. The paper's: 7.5."
         )
         share: Literal["sample", "prompt"] = Field(
@@ -49,7 +51,7 @@ class Vsd(LatentDiffusionPrior):
             "which then depend on each other.",
         )
         rank: int = Field(4, ge=1, description="Rank of the adapters.")
-        lr: float = Field(
+        lr: Schedule = Field(
             1e-3, gt=0, description="Learning rate of the adapters (Adam). The paper's: 1e-4, for Stable Diffusion."
         )
         updates: int = Field(1, ge=1, description="Training steps of the adapters in each step of the run.")
@@ -71,24 +73,24 @@ class Vsd(LatentDiffusionPrior):
         self._adapters = Adapters(self.diffusion.unet, self.config.rank)
 
     @torch.no_grad()
-    def gradient(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> tuple[Tensor, None]:
+    def gradient(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> tuple[Tensor, None]:
         names, groups = self._groups(conditioning.prompts, rng.seeds)
         vectors = torch.stack([self._of(name).weights for name in names])
-        batch = self.noised(x, conditioning, step, rng)
+        batch = self.noised(x, conditioning, at, rng)
         parts = []
         for samples in self.chunks(len(batch)):
             part = batch[samples]
             with self._adapters.applied(vectors, groups[samples]):
                 adapted = self.predicted(part.noisy, part.timesteps, part.text)
-            frozen = self.guided(part.noisy, part.timesteps, part.text, part.negative, self.config.guidance)
+            frozen = self.guided(part.noisy, part.timesteps, part.text, part.negative, at.of(self.config.guidance))
             parts.append(sds_gradient(adapted, frozen, part.weight))
         gradient = torch.cat(parts)
         return gradient / (x.shape[-2] * x.shape[-1]) if self.config.normalise else gradient, None
 
-    def distil(self, batch: Noised, step: int) -> Tensor:
+    def distil(self, batch: Noised, at: Moment) -> Tensor:
         raise NotImplementedError("the gradient of vsd depends on the group of each sample")
 
-    def update(self, x: Tensor, conditioning: Conditioning, step: int, rng: Rng) -> None:
+    def update(self, x: Tensor, conditioning: Conditioning, at: Moment, rng: Rng) -> None:
         """Trains the adapter of each group on its images, with timesteps from the whole range and noise for each image.
 
         Loss: the mean squared error of the predicted noise, averaged over a group's images and summed over groups.
@@ -112,7 +114,7 @@ class Vsd(LatentDiffusionPrior):
                     loss = ((predicted - noise[samples]).square().flatten(1).mean(1) * share[samples]).sum()
                     gradient += torch.autograd.grad(loss, vectors)[0]
             for name, own in zip(names, gradient, strict=True):
-                self._adam(self._learned[name], own)
+                self._adam(self._learned[name], own, at.of(self.config.lr))
 
     def state_dict(self) -> dict[str, Any]:
         learned = list(self._learned.values())
@@ -149,7 +151,7 @@ class Vsd(LatentDiffusionPrior):
             self._learned[name] = Learned(weights, torch.zeros_like(weights), torch.zeros_like(weights))
         return self._learned[name]
 
-    def _adam(self, group: Learned, gradient: Tensor) -> None:
+    def _adam(self, group: Learned, gradient: Tensor, lr: float) -> None:
         """One step of Adam (arXiv 1412.6980, algorithm 1) for one group."""
         group.steps += 1
         group.first = torch.lerp(group.first, gradient, 1 - BETAS[0])
@@ -157,4 +159,4 @@ class Vsd(LatentDiffusionPrior):
         mean, square = (
             moment / (1 - beta**group.steps) for moment, beta in zip((group.first, group.second), BETAS, strict=True)
         )
-        group.weights = group.weights - self.config.lr * mean / (square.sqrt() + EPSILON)
+        group.weights = group.weights - lr * mean / (square.sqrt() + EPSILON)

@@ -5,12 +5,16 @@ import torch
 import torchvision.transforms.functional as torchvision_transform
 from pydantic import ValidationError
 
+from refcore.config.schedule import Linear
 from refcore.contracts.augmentation import select
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.augmentations.geometric import Affine, Perspective
 from refcore_plugins.augmentations.photometric import Coarse, ColorJitter, Erasing, GaussianNoise
 
 SIZE = (12, 20)
+AT = Moment(0, 1)
+"""Of augmentations that are the same in every step."""
 STRONG = [
     ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3, p=0.7),
     Erasing(p=0.7, value=0.5),
@@ -41,7 +45,7 @@ def views(n, low=0.0, high=1.0):
 
 
 def drawn(augmentation, size, rng):
-    return select(augmentation.draw(size, rng), range(rng.n))
+    return select(augmentation.draw(size, rng, AT), range(rng.n))
 
 
 def test_colour_jitter_is_torchvisions_in_its_order():
@@ -142,7 +146,7 @@ def test_zero_strength_and_zero_probability_are_the_identity_to_the_bit(augmenta
 @pytest.mark.parametrize("augmentation", STRONG, ids=by_name)
 def test_a_view_depends_neither_on_batch_mates_nor_on_being_applied_twice(augmentation):
     images = views(15)
-    draws = augmentation.draw(SIZE, rng(3, 7, 11))
+    draws = augmentation.draw(SIZE, rng(3, 7, 11), AT)
     among = select(draws, range(15))
     alone = drawn(augmentation, SIZE, rng(7))
     for name, value in alone.items():
@@ -186,7 +190,7 @@ def test_the_papers_views_can_be_said():
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
-        (Erasing, {"area": (0.5, 1.5)}, "at most 1"),
+        (Erasing, {"area": (0.5, 1.5)}, "less than or equal to 1"),
         (Erasing, {"ratio": (2, 1)}, "low <= high"),
         (GaussianNoise, {"std": (0.2, 0.1)}, "low <= high"),
         (GaussianNoise, {"std": -0.1}, "std"),
@@ -198,3 +202,32 @@ def test_the_papers_views_can_be_said():
 def test_a_bad_setting_is_refused_by_name(kind, fields, said):
     with pytest.raises(ValidationError, match=said):
         kind(**fields)
+
+
+@pytest.mark.fault("4.14")
+@pytest.mark.parametrize(
+    ("moving", "still"),
+    [
+        (
+            ColorJitter(brightness=Linear(start=0, end=0.4), hue=Linear(start=0.2, end=0), p=Linear(start=0.5, end=1)),
+            lambda now: ColorJitter(brightness=0.4 * now, hue=0.2 * (1 - now), p=0.5 + 0.5 * now),
+        ),
+        (
+            Erasing(area=(0.1, Linear(start=0.1, end=0.5)), p=Linear(start=0, end=1)),
+            lambda now: Erasing(area=(0.1, 0.1 + 0.4 * now), p=now),
+        ),
+        (Coarse(side=Linear(start=2, end=10)), lambda now: Coarse(side=round(2 + 8 * now))),
+        (GaussianNoise(std=Linear(start=0.5, end=0)), lambda now: GaussianNoise(std=0.5 - 0.5 * now)),
+        (GaussianNoise(std=(0, Linear(start=0.5, end=0))), lambda now: GaussianNoise(std=(0, 0.5 - 0.5 * now))),
+    ],
+)
+def test_a_strength_is_that_of_the_step(moving, still):
+    images, seen = views(5), []
+    for step in range(5):  # the last is the end of the run
+        at = Moment(step, 4)
+        found, expected = (
+            a.apply(images, select(a.draw(SIZE, rng(3), at), range(5))) for a in (moving, still(step / 4))
+        )
+        torch.testing.assert_close(found, expected)
+        seen.append(found)
+    assert not torch.allclose(seen[0], seen[-1])

@@ -11,12 +11,14 @@ from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
 from refcore.engine.memory import graph_bytes
 from refcore.errors import CheckpointError, NonFiniteError, RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.canvases.latent import Latent
 from refcore_plugins.canvases.pixel import Pixel
 from refcore_plugins.models import autoencoder as autoencoders
 
 CPU = torch.device("cpu")
+END = Moment.end(1)
 FACTOR = 4
 
 
@@ -69,7 +71,7 @@ def test_decoding_is_diffusers_decoding(folder, model):
     params = canvas.init(rng(0, 1))
     with torch.no_grad():
         expected = ((model.decode(params["latent"] / 0.5 + 0.25).sample + 1) / 2).clamp(0, 1)
-    image = canvas.decode(params)
+    image = canvas.decode(params, END)
     assert image.shape == (2, 3, 16, 24)
     torch.testing.assert_close(image, expected)
 
@@ -86,11 +88,11 @@ def test_each_image_and_gradient_is_that_of_the_sample_alone(folder):
     canvas = load(folder, torch.float64)
     latent = canvas.init(rng(0, 1, 2))["latent"].double().requires_grad_()
     cotangent = torch.rand(3, 3, 16, 24, dtype=torch.float64)
-    image = canvas.decode({"latent": latent})
+    image = canvas.decode({"latent": latent}, END)
     (gradient,) = torch.autograd.grad(image, latent, cotangent)
     for i in range(3):
         alone = latent[i : i + 1].detach().requires_grad_()
-        image_alone = canvas.decode({"latent": alone})
+        image_alone = canvas.decode({"latent": alone}, END)
         (gradient_alone,) = torch.autograd.grad(image_alone, alone, cotangent[i : i + 1])
         torch.testing.assert_close(image[i : i + 1], image_alone, atol=1e-12, rtol=1e-10)
         torch.testing.assert_close(gradient[i : i + 1], gradient_alone, atol=1e-12, rtol=1e-10)
@@ -100,13 +102,13 @@ def test_each_image_and_gradient_is_that_of_the_sample_alone(folder):
 def test_recomputing_changes_neither_image_nor_gradient(folder, recompute):
     plain, recomputing = load(folder), load(folder, recompute=recompute)
     latent = plain.init(rng(0, 1))["latent"].requires_grad_()
-    images = [c.decode({"latent": latent}) for c in (plain, recomputing)]
+    images = [c.decode({"latent": latent}, END) for c in (plain, recomputing)]
     torch.testing.assert_close(images[0], images[1])
     for cotangent in (torch.ones_like(images[0]), torch.rand_like(images[0])):  # a combiner may pull back twice
         gradients = [torch.autograd.grad(image, latent, cotangent, retain_graph=True)[0] for image in images]
         torch.testing.assert_close(gradients[0], gradients[1])
     with torch.no_grad():
-        assert torch.equal(recomputing.decode({"latent": latent}), images[1])
+        assert torch.equal(recomputing.decode({"latent": latent}, END), images[1])
 
 
 def test_recomputing_bounds_the_memory_of_a_batch(folder):
@@ -117,12 +119,12 @@ def test_recomputing_bounds_the_memory_of_a_batch(folder):
         latent = canvas.init(rng(0, 1, 2, 3))["latent"].requires_grad_()
 
         def step(canvas=canvas, latent=latent):
-            image = canvas.decode({"latent": latent})
+            image = canvas.decode({"latent": latent}, END)
             torch.autograd.grad(image.sum(), latent)
 
         peaks[recompute] = peak_bytes(step)
         if recompute != "image":  # torch keeps a wholly checkpointed graph for ever if its backward never comes
-            held[recompute] = graph_bytes(lambda canvas=canvas, latent=latent: canvas.decode({"latent": latent}))
+            held[recompute] = graph_bytes(lambda canvas=canvas, latent=latent: canvas.decode({"latent": latent}, END))
     assert held["blocks"] < 0.4 * held["nothing"]
     assert peaks["image"] < 0.5 * peaks["nothing"]
     assert peaks["blocks"] < 0.5 * peaks["nothing"]
@@ -147,9 +149,9 @@ def test_gradients_go_through_the_tiny_decoder_and_looks_through_the_full_one(fo
     full, both = load(folder), load(folder, gradient_decoder=tiny, recompute=recompute)
     latent = full.init(rng(0, 1))["latent"].requires_grad_()
     own = AutoencoderTiny.from_pretrained(tiny, low_cpu_mem_usage=False).eval()
-    torch.testing.assert_close(both.decode({"latent": latent}), ((own.decode(latent).sample + 1) / 2).clamp(0, 1))
+    torch.testing.assert_close(both.decode({"latent": latent}, END), ((own.decode(latent).sample + 1) / 2).clamp(0, 1))
     with torch.no_grad():
-        torch.testing.assert_close(both.decode({"latent": latent}), full.decode({"latent": latent}))
+        torch.testing.assert_close(both.decode({"latent": latent}, END), full.decode({"latent": latent}, END))
 
 
 def test_a_tiny_decoder_of_other_latents_is_refused(folder, tiny, tmp_path):
@@ -170,7 +172,7 @@ def test_a_hard_clamp_stops_the_gradient_and_a_straight_through_one_does_not(fol
     images, gradients = [], []
     for canvas in (hard, through):
         z = latent.clone().requires_grad_()
-        image = canvas.decode({"latent": z})
+        image = canvas.decode({"latent": z}, END)
         saturated = (image == 0) | (image == 1)
         (gradient,) = torch.autograd.grad(image[saturated].sum(), z)
         images.append(image)
@@ -185,11 +187,11 @@ def test_a_hard_clamp_stops_the_gradient_and_a_straight_through_one_does_not(fol
 def test_a_low_precision_decoder_keeps_float32_latents_and_images(folder, of_run, own):
     canvas, exact = load(folder, of_run, dtype=own), load(folder)
     params = canvas.init(rng(0))
-    image = canvas.decode(params)
+    image = canvas.decode(params, END)
     assert canvas.autoencoder.model.dtype == torch.bfloat16
     assert image.dtype == params["latent"].dtype == torch.float32
-    assert not torch.equal(image, exact.decode(params))
-    torch.testing.assert_close(image, exact.decode(params), atol=0.05, rtol=0)
+    assert not torch.equal(image, exact.decode(params, END))
+    torch.testing.assert_close(image, exact.decode(params, END), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_pixels_come_back_from_encoding(squash):
     images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     images[0, :, 0] = 0
     images[0, :, 1] = 1
-    torch.testing.assert_close(canvas.decode(canvas.encode(images)), images, atol=1 / 512 + 1e-6, rtol=0)
+    torch.testing.assert_close(canvas.decode(canvas.encode(images), END), images, atol=1 / 512 + 1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("squash", ["sigmoid", "clamp"])
@@ -284,7 +286,7 @@ def test_pixels_start_grey_with_the_noise_of_the_sample_alone(squash):
     canvas = Pixel(squash=squash, init_std=0.2)
     canvas.load(CPU, torch.float32, (32, 48))
     params = canvas.init(rng(0, 1))
-    image = canvas.decode(params)
+    image = canvas.decode(params, END)
     assert image.shape == (2, 3, 32, 48)
     assert image.mean() == pytest.approx(0.5, abs=0.01)
     assert image.std() == pytest.approx(0.2 if squash == "clamp" else 0.05, rel=0.1)
@@ -335,13 +337,13 @@ def test_an_autoencoder_that_overflows_in_float16_is_upcast_as_in_diffusers(over
     assert half.autoencoder.model.dtype == torch.float32
     assert load(folder, torch.bfloat16).autoencoder.model.dtype == torch.bfloat16
     params = {"latent": exact.init(rng(0, 1))["latent"].requires_grad_()}
-    expected, found = exact.decode(params), half.decode(params)
+    expected, found = exact.decode(params, END), half.decode(params, END)
     assert found.isfinite().all()
     torch.testing.assert_close(found, expected)
     images = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(half.encode(images)["latent"], exact.encode(images)["latent"])
     with torch.autocast("cpu", torch.float16):
-        torch.testing.assert_close(half.decode(params), expected)
+        torch.testing.assert_close(half.decode(params, END), expected)
         torch.testing.assert_close(half.autoencoder.encode(images), exact.encode(images)["latent"])
 
 

@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refcore.config.schedule import Linear
 from refcore.contracts.canvas import Canvas
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.canvases.fourier import Fourier
 from refcore_plugins.canvases.multires import Multires, resolutions
 from refcore_plugins.models.colour_decorrelation import from_rgb, to_rgb
 
 CPU = torch.device("cpu")
+END = Moment.end(1)
 CANVASES = [Multires, Fourier]
 SIZES = [(16, 16), (13, 30), (31, 9), (2, 2)]
 
@@ -34,7 +37,7 @@ def smooth_images(size: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("size", SIZES)
 def test_fresh_images_have_the_size_and_are_nearly_grey(canvas: type[Canvas], size: tuple[int, int]) -> None:
     made = loaded(canvas, size)
-    image = made.decode(made.init(Rng([0, 1], 0, "init")))
+    image = made.decode(made.init(Rng([0, 1], 0, "init")), END)
     assert image.shape == (2, 3, *size)
     assert image.dtype == torch.float32
     assert (image - 0.5).abs().max() < 0.2
@@ -47,7 +50,7 @@ def test_fresh_images_have_the_size_and_are_nearly_grey(canvas: type[Canvas], si
 def test_decode_inverts_encode(canvas: type[Canvas], color: str, size: tuple[int, int]) -> None:
     made = loaded(canvas, size, color=color)
     images = smooth_images(size)
-    torch.testing.assert_close(made.decode(made.encode(images)), images, atol=1e-4, rtol=0)
+    torch.testing.assert_close(made.decode(made.encode(images), END), images, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("canvas", CANVASES)
@@ -55,7 +58,7 @@ def test_black_and_white_survive_encoding_to_a_thousandth(canvas: type[Canvas]) 
     made = loaded(canvas, (8, 8))
     images = torch.zeros(1, 3, 8, 8)
     images[..., 4:] = 1.0
-    decoded = made.decode(made.encode(images))
+    decoded = made.decode(made.encode(images), END)
     assert decoded.isfinite().all()
     torch.testing.assert_close(decoded, images, atol=2e-3, rtol=0)
 
@@ -74,7 +77,7 @@ def test_every_parameter_has_a_gradient_and_none_crosses_samples(canvas: type[Ca
     made = loaded(canvas, size)
     params = {name: value.requires_grad_() for name, value in made.init(Rng([0, 1], 0, "init")).items()}
     weight = torch.randn(3, *size, generator=torch.Generator().manual_seed(1))
-    gradients = torch.autograd.grad((made.decode(params)[0] * weight).sum(), list(params.values()))
+    gradients = torch.autograd.grad((made.decode(params, END)[0] * weight).sum(), list(params.values()))
     for name, gradient in zip(params, gradients, strict=True):
         assert gradient[0].abs().max() > 0, name
         assert not gradient[1].any(), name
@@ -87,7 +90,7 @@ def test_gradients_agree_with_differences(canvas: type[Canvas]) -> None:
     names = list(params)
 
     def decode(*values: Tensor) -> Tensor:
-        return made.decode(dict(zip(names, values, strict=True)))
+        return made.decode(dict(zip(names, values, strict=True)), END)
 
     assert torch.autograd.gradcheck(decode, tuple(params.values()), atol=1e-5)
 
@@ -99,7 +102,7 @@ def test_a_sample_is_the_same_whatever_its_batch(canvas: type[Canvas]) -> None:
     alone = made.init(Rng([6], 0, "init"))
     for name, value in alone.items():
         assert torch.equal(value[0], together[name][1])
-    torch.testing.assert_close(made.decode(alone)[0], made.decode(together)[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(made.decode(alone, END)[0], made.decode(together, END)[1], atol=1e-6, rtol=0)
 
 
 def test_resolutions_go_from_one_pixel_to_full_size() -> None:
@@ -117,7 +120,7 @@ def test_fourier_moves_low_frequencies_most() -> None:
     def change(row: int) -> float:
         moved = {"spectrum": still["spectrum"].clone()}
         moved["spectrum"][:, :, row, 0, 0] = 1.0
-        return (made.decode(moved) - made.decode(still)).norm().item()
+        return (made.decode(moved, END) - made.decode(still, END)).norm().item()
 
     assert change(1) > 2 * change(4) > 2 * change(8)
 
@@ -134,3 +137,15 @@ def test_decorrelated_colours_are_mostly_brightness_and_invert() -> None:
 def test_an_empty_size_is_refused(canvas: type[Canvas]) -> None:
     with pytest.raises(RefcoreError, match=r"size 0x16 .*the nearest is [12]x16"):
         loaded(canvas, (0, 16))
+
+
+@pytest.mark.fault("4.14")
+def test_the_gain_of_multires_is_that_of_the_step_and_a_start_from_an_image_that_of_step_0() -> None:
+    moving, params = loaded(Multires, (16, 16), gain=Linear(start=-1, end=1)), None
+    for step in range(5):  # the last is the end of the run
+        still = loaded(Multires, (16, 16), gain=-1 + step / 2)
+        params = params or {n: 50 * v for n, v in still.init(Rng([0], 0, "init")).items()}
+        torch.testing.assert_close(moving.decode(params, Moment(step, 4)), still.decode(params, END))
+    assert not torch.allclose(moving.decode(params, Moment(0, 4)), moving.decode(params, Moment.end(4)), atol=1e-3)
+    image = moving.decode(params, Moment(0, 4))
+    torch.testing.assert_close(moving.decode(moving.encode(image), Moment(0, 4)), image, atol=1e-4, rtol=0)

@@ -6,7 +6,9 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 from score_distillation import CPU, PROMPTS, latents, pipeline, rng
 
 from refcore.config.run import RunConfig
+from refcore.config.schedule import Linear
 from refcore.engine.inversion import Inversion
+from refcore.moment import Moment
 from refcore_plugins.models.score_distillation import add_noise, ddim_step, noise_between
 from refcore_plugins.priors.csd import Csd
 from refcore_plugins.priors.nfsd import Nfsd
@@ -62,7 +64,7 @@ def same(found, expected):
 @pytest.mark.parametrize("negative", ["", "blue"])
 def test_csd_is_its_formula(folder, negative):
     prior = load(Csd, folder, negative_prompt=negative)
-    found, value = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, value = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     assert value is None
     noise, alpha_bar = plain(folder)
     expected = []
@@ -74,7 +76,7 @@ def test_csd_is_its_formula(folder, negative):
 @pytest.mark.parametrize("bounds", [(20, 199), (200, 900)])
 def test_nfsd_is_its_formula_at_small_and_large_timesteps(folder, bounds):
     prior = load(Nfsd, folder, timesteps=bounds, negative_prompt="ugly", guidance=6.0)
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     noise, alpha_bar = plain(folder)
     expected = []
     for prompt, t, noisy in noised(alpha_bar, bounds):
@@ -89,7 +91,7 @@ def test_nfsd_is_its_formula_at_small_and_large_timesteps(folder, bounds):
 def test_sdi_is_its_formula(folder, eta):
     """With `max(1, round(inversion_steps t / 1000))` steps, and the noise of the authors' code after each."""
     prior = load(Sdi, folder, inversion_steps=4, inversion_guidance=-2.0, guidance=3.0, eta=eta)
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     noise, alpha_bar = plain(folder)
 
     def guided(x, t, prompt, scale):
@@ -150,7 +152,7 @@ def threestudio_sdi(folder, x, t, delta, prompt):
 def test_sdi_points_where_the_authors_code_points(folder, t, tau):
     """Cosines of 0.99 and more; with 10 steps to every t, they were 0.84 at t = 500 and 0.73 at t = 700."""
     prior = load(Sdi, folder, timesteps=(t, t), eta=0, tau=tau, normalise=False)
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
         draws = rng(seed)
         draws.integers(t, t + 1), draws.normal(4, 8, 12)
@@ -167,9 +169,9 @@ def test_an_inversion_takes_its_share_of_the_steps_whatever_its_mates(sd1):
     calls = []
     predict = prior.diffusion.noise
     prior.diffusion.noise = lambda noisy, t, text: (calls.append(t.tolist()), predict(noisy, t, text))[1]
-    batch = prior.noised(latents(3), prior.read(["a", "b", "c"]), 5, rng(3, 4, 5))
+    batch = prior.noised(latents(3), prior.read(["a", "b", "c"]), Moment(5, 10), rng(3, 4, 5))
     batch.timesteps.copy_(batch.ends.copy_(torch.tensor([40, 300, 980])))
-    prior.inverted(batch)
+    prior.inverted(batch, Moment(5, 10))
     assert calls[:3] == [[0, 0, 0], [100, 98], [200, 196]]
     assert calls[3:] == [[294], [392], [490], [588], [686], [784], [882]]
 
@@ -189,7 +191,7 @@ def test_a_step_of_ddim_is_diffusers_in_both_directions():
 
 def test_vsd_before_it_has_learned_is_guidance_against_the_conditional_noise(folder):
     prior = load(Vsd, folder, guidance=5.0)
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     noise, alpha_bar = plain(folder)
     expected = []
     for prompt, t, noisy in noised(alpha_bar, (50, 948)):
@@ -203,9 +205,9 @@ def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
     prior = load(Vsd, sd1, guidance=1.0)
     conditioning = prior.read(PROMPTS[:1])
     for step in range(3):
-        prior.update(latents(1), conditioning, step, rng(3, step=step))
+        prior.update(latents(1), conditioning, Moment(step, 100), rng(3, step=step))
     (learned,) = prior._learned.values()
-    found, _ = prior.gradient(latents(1), conditioning, 9, rng(3, step=9))
+    found, _ = prior.gradient(latents(1), conditioning, Moment(9, 10), rng(3, step=9))
     merged = load(Sds, sd1)
     place, offset = 0, 0
     shapes = prior._adapters._shapes
@@ -218,7 +220,7 @@ def test_vsd_with_an_adapter_is_the_model_with_the_merged_weights(sd1):
             module.weight.data += up @ down
             offset, place = offset + a * b + c * d, place + 2
     assert offset == len(learned.weights)
-    batch = prior.noised(latents(1), conditioning, 9, rng(3, step=9))
+    batch = prior.noised(latents(1), conditioning, Moment(9, 10), rng(3, step=9))
     frozen = prior.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
     adapted = merged.diffusion.noise(batch.noisy, batch.timesteps, batch.text)
     assert not torch.allclose(frozen, adapted, atol=1e-4)
@@ -242,7 +244,7 @@ def test_vsd_learns_the_noise_in_the_images_by_adam_on_the_mean_squared_error(sd
     optimizer = torch.optim.Adam([reference], lr=1e-2)
     reference.grad = vectors.grad
     optimizer.step()
-    prior.update(x, conditioning, 5, rng(3, 4))
+    prior.update(x, conditioning, Moment(5, 10), rng(3, 4))
     found = torch.stack([prior._learned[name].weights for name in names])
     torch.testing.assert_close(found, reference.detach(), atol=1e-9, rtol=1e-6)
 
@@ -252,7 +254,7 @@ def test_vsd_learns_the_noise_in_the_images_by_adam_on_the_mean_squared_error(sd
 
     before = error(load(Vsd, sd1, torch.float64))
     for step in range(30):
-        prior.update(x, conditioning, step, rng(3, 4, step=step))
+        prior.update(x, conditioning, Moment(step, 100), rng(3, 4, step=step))
     assert error(prior) < before
 
 
@@ -266,8 +268,8 @@ def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(sd1, cl
         conditioning = prior.read([prompts[i] for i in samples])
         keys = [seeds[i] for i in samples]
         for step in range(2):
-            prior.update(x[samples], conditioning, step, rng(*keys, step=step))
-        return prior.gradient(x[samples], conditioning, 5, rng(*keys))[0]
+            prior.update(x[samples], conditioning, Moment(step, 100), rng(*keys, step=step))
+        return prior.gradient(x[samples], conditioning, Moment(5, 10), rng(*keys))[0]
 
     whole = after_a_lesson(load(cls, sd1, dtype, **fields), [0, 1, 2])
     chunked = after_a_lesson(load(cls, sd1, dtype, chunk=2, **fields), [0, 1, 2])
@@ -284,11 +286,11 @@ def test_images_of_a_prompt_that_share_an_adapter_are_declared_to_meet_and_do(sd
     assert shared.couples_samples
     alone = load(Vsd, sd1, torch.float64, share="prompt", lr=0.05)
     x = latents(2).double()
-    shared.update(x, shared.read(["a ring"] * 2), 0, rng(3, 4))
-    alone.update(x[:1], alone.read(["a ring"]), 0, rng(3))
+    shared.update(x, shared.read(["a ring"] * 2), Moment(0, 10), rng(3, 4))
+    alone.update(x[:1], alone.read(["a ring"]), Moment(0, 10), rng(3))
     assert len(shared._learned) == 1
-    both = shared.gradient(x, shared.read(["a ring"] * 2), 5, rng(3, 4))[0]
-    one = alone.gradient(x[:1], alone.read(["a ring"]), 5, rng(3))[0]
+    both = shared.gradient(x, shared.read(["a ring"] * 2), Moment(5, 10), rng(3, 4))[0]
+    one = alone.gradient(x[:1], alone.read(["a ring"]), Moment(5, 10), rng(3))[0]
     assert not torch.allclose(both[:1], one, atol=1e-6)
 
 
@@ -336,4 +338,24 @@ def test_a_run_with_an_adapter_a_sample_is_exact(sd1):
 
 def test_annealing_walks_from_the_highest_timestep_to_the_lowest(sd1):
     prior = load(Sds, sd1, timesteps=(100, 900), anneal=8)
-    assert [int(prior.draw_timesteps(step, rng(3))[0]) for step in (0, 4, 8, 50)] == [900, 500, 100, 100]
+    assert [int(prior.draw_timesteps(Moment(step, 60), rng(3))[0]) for step in (0, 4, 8, 50)] == [900, 500, 100, 100]
+
+
+@pytest.mark.fault("4.14")
+@pytest.mark.parametrize("kind", [Nfsd, Sdi, Vsd])
+def test_the_guidance_of_every_distillation_is_that_of_the_step(kind, sd1):
+    moving = load(kind, sd1, guidance=Linear(start=30, end=5))
+    for step in (0, 6):
+        still = load(kind, sd1, guidance=30 - 2.5 * step)
+        found, expected = (
+            prior.gradient(latents(), prior.read(PROMPTS), Moment(step, 10), rng(3, 4))[0] for prior in (moving, still)
+        )
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.fault("4.14")
+def test_the_adapters_of_vsd_learn_at_the_rate_of_the_step(sd1):
+    moving, still = load(Vsd, sd1, lr=Linear(start=2**-8, end=2**-7)), load(Vsd, sd1, lr=1.5 * 2**-8)
+    for prior in (moving, still):
+        prior.update(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
+    assert torch.equal(moving.state_dict()["weights"], still.state_dict()["weights"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from refcore.contracts.conditioning import Conditioning
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.priors.l2 import L2
 from refcore_plugins.priors.tv import TotalVariation
@@ -17,7 +18,7 @@ def by_settings(prior):
 
 
 def gradient(prior, images):
-    return prior.gradient(images, CONDITIONING, 0, Rng((0, 1), 0, "prior"))
+    return prior.gradient(images, CONDITIONING, Moment(0, 10), Rng((0, 1), 0, "prior"))
 
 
 def images(n=2, height=5, width=7):

@@ -10,6 +10,7 @@ from refcore.calibration import Calibration
 from refcore.contracts.canvas import LatentSpace
 from refcore.contracts.conditioning import Conditioning
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.canvases.pixel import Pixel
 from refcore_plugins.priors.gaussian import Gaussian
@@ -28,7 +29,7 @@ class LatentCanvas(Pixel):
 
 def ask(prior, x=X):
     prior.accept(LatentCanvas())
-    return prior.gradient(x, Conditioning(("",) * len(x)), 0, Rng(range(len(x)), 0, "prior"))
+    return prior.gradient(x, Conditioning(("",) * len(x)), Moment(0, 10), Rng(range(len(x)), 0, "prior"))
 
 
 def test_gaussian_is_its_formula():

@@ -8,6 +8,7 @@ import torch
 from score_distillation import CPU, PROMPTS, latents, pipeline, rng, sampled_by_pipeline
 
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore_plugins.priors.csd import Csd
 from refcore_plugins.priors.nfsd import Nfsd
 from refcore_plugins.priors.sdi import Sdi
@@ -86,7 +87,7 @@ def clean(folder, x, noise, t, prompt, guidance):
 def test_the_x0_weighting_steps_to_ddims_clean_latent_without_signal_too(folder_of, prediction, t):
     folder = folder_of("DDIMScheduler", prediction_type=prediction, timestep_spacing="trailing", **ZERO_SNR)
     prior = load(Sds, folder, weighting="x0", timesteps=(t, t), guidance=4.0, normalise=False)
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     for i, (prompt, seed) in enumerate(zip(PROMPTS, (3, 4), strict=True)):
         x, draws = latents()[i : i + 1], rng(seed)
         draws.integers(t, t + 1)
@@ -101,11 +102,11 @@ def test_comparing_clean_latents_is_the_weighted_comparison_of_noise(folder_of, 
     folder = folder_of("DDIMScheduler", prediction_type=prediction)
     prior = load(cls, folder, weighting="x0", timesteps=(100, 600), normalise=False)
     if cls is Vsd:  # an adapter that has learned something
-        prior.update(latents(), prior.read(PROMPTS), 4, rng(3, 4, step=4))
-    found, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+        prior.update(latents(), prior.read(PROMPTS), Moment(4, 10), rng(3, 4, step=4))
+    found, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     assert prior.compares_clean == (prediction != "epsilon")
     prior.compares_clean = False
-    expected, _ = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    expected, _ = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
 
 
@@ -117,8 +118,8 @@ def test_gradients_are_finite_at_both_ends_of_zero_terminal_snr(folder_of, cls, 
     prior = load(cls, folder, weighting=weighting, timesteps=(t, t))
     conditioning = prior.read(PROMPTS)
     if cls is Vsd:
-        prior.update(latents(), conditioning, 4, rng(3, 4, step=4))
-    assert prior.gradient(latents(), conditioning, 5, rng(3, 4))[0].isfinite().all()
+        prior.update(latents(), conditioning, Moment(4, 10), rng(3, 4, step=4))
+    assert prior.gradient(latents(), conditioning, Moment(5, 10), rng(3, 4))[0].isfinite().all()
 
 
 def test_noise_without_signal_is_refused_where_it_would_be_infinite(folder_of):
@@ -128,7 +129,7 @@ def test_noise_without_signal_is_refused_where_it_would_be_infinite(folder_of):
     ):
         load(Sds, folder, weighting="x0", timesteps=(20, 999))
     prior = load(Sds, folder, weighting="x0", timesteps=(20, 998))
-    assert prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))[0].isfinite().all()
+    assert prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))[0].isfinite().all()
     with pytest.raises(RefcoreError, match=r'cannot be sampled: no signal .* expected prediction_type "v_prediction"'):
         prior.sample(SHAPE, prior.read(PROMPTS), rng(3, 4), steps=7, guidance=4.0)
 

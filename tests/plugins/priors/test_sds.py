@@ -10,7 +10,9 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from pydantic import ValidationError
 from score_distillation import CPU, PROMPTS, latents, pipeline, rng, sampled_by_pipeline
 
+from refcore.config.schedule import Linear
 from refcore.errors import CheckpointError, RefcoreError
+from refcore.moment import Moment
 from refcore_plugins.canvases.latent import Latent
 from refcore_plugins.canvases.pixel import Pixel
 from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, noise_of_velocity
@@ -49,7 +51,7 @@ def formula(folder, x, prompts, negative, guidance, seeds, bounds=(50, 948)):
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 7.5, 30.0])
 def test_the_gradient_is_the_formula_in_plain_diffusers_calls(folder, guidance):
     prior = load(folder, guidance=guidance, negative_prompt="blue")
-    gradient, value = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))
+    gradient, value = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     expected = formula(folder, latents(), PROMPTS, "blue", guidance, (3, 4))
     assert value is None
     assert gradient.dtype == torch.float32
@@ -64,7 +66,7 @@ def test_the_embedded_models_gradient_is_the_formula():
     prior.load(CPU, torch.float32)
     prompts = ["a red circle", "two blue squares"]
     x = latents(2, 16, 16)
-    gradient, _ = prior.gradient(x, prior.read(prompts), 5, rng(3, 4))
+    gradient, _ = prior.gradient(x, prior.read(prompts), Moment(5, 10), rng(3, 4))
     expected = formula(ZOO, x, prompts, "", 7.5, (3, 4))
     torch.testing.assert_close(gradient, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
 
@@ -73,9 +75,9 @@ def test_guidance_0_ignores_the_prompt_and_1_the_negative_prompt(sd1):
     for guidance, field in ((0.0, "negative_prompt"), (1.0, "prompt")):
         prior = load(sd1, guidance=guidance)
         other = load(sd1, guidance=guidance, negative_prompt="ugly")
-        changed_prompt = prior.gradient(latents(), prior.read(["b", "c"]), 5, rng(3, 4))[0]
-        changed_negative = other.gradient(latents(), other.read(PROMPTS), 5, rng(3, 4))[0]
-        base = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))[0]
+        changed_prompt = prior.gradient(latents(), prior.read(["b", "c"]), Moment(5, 10), rng(3, 4))[0]
+        changed_negative = other.gradient(latents(), other.read(PROMPTS), Moment(5, 10), rng(3, 4))[0]
+        base = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))[0]
         assert torch.equal(base, changed_prompt) == (field == "negative_prompt")
         assert torch.equal(base, changed_negative) == (field == "prompt")
 
@@ -85,14 +87,14 @@ def test_a_samples_gradient_is_its_own_whatever_its_mates_and_the_chunks(folder,
     prior = load(folder, dtype)
     x = latents(3).to(dtype)
     prompts = [*PROMPTS, "a dot"]
-    whole = prior.gradient(x, prior.read(prompts), 5, rng(3, 4, 5))[0]
+    whole = prior.gradient(x, prior.read(prompts), Moment(5, 10), rng(3, 4, 5))[0]
     chunked_prior = load(folder, dtype, chunk=2)
-    chunked = chunked_prior.gradient(x, chunked_prior.read(prompts), 5, rng(3, 4, 5))[0]
+    chunked = chunked_prior.gradient(x, chunked_prior.read(prompts), Moment(5, 10), rng(3, 4, 5))[0]
     tolerance = 1e-10 if dtype == torch.float64 else 1e-5
     scale = whole.abs().max().item()
     torch.testing.assert_close(chunked, whole, atol=tolerance * scale, rtol=0)
     for i, (prompt, seed) in enumerate(zip(prompts, (3, 4, 5), strict=True)):
-        alone = prior.gradient(x[i : i + 1], prior.read([prompt]), 5, rng(seed))[0]
+        alone = prior.gradient(x[i : i + 1], prior.read([prompt]), Moment(5, 10), rng(seed))[0]
         torch.testing.assert_close(alone, whole[i : i + 1], atol=tolerance * scale, rtol=0)
 
 
@@ -100,10 +102,10 @@ def test_it_repeats_bit_for_bit_and_uses_no_global_randomness(sd1):
     prior = load(sd1)
     conditioning = prior.read(PROMPTS)
     state = torch.get_rng_state()
-    first = prior.gradient(latents(), conditioning, 5, rng(3, 4))[0]
-    assert torch.equal(first, prior.gradient(latents(), conditioning, 5, rng(3, 4))[0])
+    first = prior.gradient(latents(), conditioning, Moment(5, 10), rng(3, 4))[0]
+    assert torch.equal(first, prior.gradient(latents(), conditioning, Moment(5, 10), rng(3, 4))[0])
     assert torch.equal(state, torch.get_rng_state())
-    assert not torch.equal(first, prior.gradient(latents(), conditioning, 6, rng(3, 4, step=6))[0])
+    assert not torch.equal(first, prior.gradient(latents(), conditioning, Moment(6, 10), rng(3, 4, step=6))[0])
 
 
 def test_timesteps_are_drawn_from_the_whole_range_and_nothing_else(sd1):
@@ -112,7 +114,7 @@ def test_timesteps_are_drawn_from_the_whole_range_and_nothing_else(sd1):
     predict = prior.diffusion.noise
     prior.diffusion.noise = lambda noisy, t, text: (seen.append(t), predict(noisy, t, text))[1]
     n = 60
-    prior.gradient(latents(n, 2, 2), prior.read(["a"] * n), 5, rng(*range(n)))
+    prior.gradient(latents(n, 2, 2), prior.read(["a"] * n), Moment(5, 10), rng(*range(n)))
     assert sorted(torch.cat(seen).unique().tolist()) == [7, 8, 9]
 
 
@@ -121,7 +123,7 @@ def test_weightings_are_functions_of_the_timestep(sd1, weighting):
     alpha_bar = DDPMScheduler.from_pretrained(sd1, subfolder="scheduler").alphas_cumprod
     settings = {"timesteps": (400, 400), "normalise": False}
     plain, weighted = load(sd1, **settings), load(sd1, **settings, weighting=weighting)
-    base = plain.gradient(latents(), plain.read(PROMPTS), 5, rng(3, 4))[0] / 2
+    base = plain.gradient(latents(), plain.read(PROMPTS), Moment(5, 10), rng(3, 4))[0] / 2
     a = alpha_bar[400]
     factor = {
         "constant": 2,
@@ -130,7 +132,9 @@ def test_weightings_are_functions_of_the_timestep(sd1, weighting):
         "fantasia3d": a.sqrt() * (1 - a),
         "x0": ((1 - a) / a).sqrt(),
     }[weighting]
-    torch.testing.assert_close(weighted.gradient(latents(), weighted.read(PROMPTS), 5, rng(3, 4))[0], factor * base)
+    torch.testing.assert_close(
+        weighted.gradient(latents(), weighted.read(PROMPTS), Moment(5, 10), rng(3, 4))[0], factor * base
+    )
 
 
 def test_the_x0_weighting_steps_to_the_predicted_clean_latent():
@@ -165,7 +169,7 @@ def test_descending_it_reaches_the_image_that_the_model_knows(sd1):
     prior.diffusion.noise = perfect
     x, conditioning = torch.zeros_like(target), prior.read(PROMPTS)
     for step in range(30):
-        x = x - 0.3 * prior.gradient(x, conditioning, step, rng(0, 1, step=step))[0]
+        x = x - 0.3 * prior.gradient(x, conditioning, Moment(step, 1000), rng(0, 1, step=step))[0]
     torch.testing.assert_close(x, target, atol=1e-3, rtol=0)
 
 
@@ -179,8 +183,8 @@ def test_text_beyond_the_context_is_truncated_and_reported(sd1):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_low_precision_model_gives_a_float32_gradient_close_to_the_exact_one(sd1, dtype):
     prior, exact = load(sd1, dtype, guidance=3), load(sd1, guidance=3)
-    gradient = prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))[0]
-    expected = exact.gradient(latents(), exact.read(PROMPTS), 5, rng(3, 4))[0]
+    gradient = prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))[0]
+    expected = exact.gradient(latents(), exact.read(PROMPTS), Moment(5, 10), rng(3, 4))[0]
     assert gradient.dtype == torch.float32
     assert torch.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) > 0.99
 
@@ -220,12 +224,12 @@ def test_on_pixels_it_encodes_the_image_differentiably(sd1):
     prior.accept(canvas)
     params = canvas.init(rng(3, 4))
     params["pixels"].requires_grad_()
-    x = prior.encode(canvas.decode(params))
+    x = prior.encode(canvas.decode(params, Moment.end(10)))
     assert x.shape == (2, 4, 8, 12)
     model = AutoencoderKL.from_pretrained(sd1, subfolder="vae", low_cpu_mem_usage=False)
-    expected = model.encode(canvas.decode(params) * 2 - 1).latent_dist.mode() * 0.18215
+    expected = model.encode(canvas.decode(params, Moment.end(10)) * 2 - 1).latent_dist.mode() * 0.18215
     torch.testing.assert_close(x, expected)
-    gradient, _ = prior.gradient(x, prior.read(PROMPTS), 5, rng(3, 4))
+    gradient, _ = prior.gradient(x, prior.read(PROMPTS), Moment(5, 10), rng(3, 4))
     (pulled,) = torch.autograd.grad(x, params["pixels"], gradient)
     assert pulled.abs().sum() > 0
 
@@ -290,7 +294,7 @@ def test_it_needs_no_autoencoder_and_no_safety_checker_on_disk(sd1, tmp_path):
     shutil.copytree(sd1, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "vae")
     prior = load(tmp_path / "copy")
-    assert prior.gradient(latents(), prior.read(PROMPTS), 5, rng(3, 4))[0].isfinite().all()
+    assert prior.gradient(latents(), prior.read(PROMPTS), Moment(5, 10), rng(3, 4))[0].isfinite().all()
 
 
 def test_bad_settings_are_refused(sd1):
@@ -346,3 +350,32 @@ def test_more_sampling_steps_than_timesteps_are_refused(sd1):
     prior = load(sd1)
     with pytest.raises(RefcoreError, match=r"1001 sampling steps; expected at most 1000, the timesteps of"):
         prior.sample((4, 8, 8), prior.read(PROMPTS), rng(3, 4), steps=1001, guidance=1.0)
+
+
+@pytest.mark.fault("4.14")
+def test_guidance_and_timesteps_are_those_of_the_step(folder):
+    guidance, lowest, highest = Linear(start=30, end=5), Linear(start=600, end=0), Linear(start=900, end=400)
+    prior = load(folder, guidance=guidance, timesteps=(lowest, highest), negative_prompt="blue")
+    gradients = []
+    for step in (0, 5, 9):
+        bounds = (round(600 - 60 * step), round(900 - 50 * step))
+        found = prior.gradient(latents(), prior.read(PROMPTS), Moment(step, 10), rng(3, 4))[0]
+        expected = formula(folder, latents(), PROMPTS, "blue", 30 - 2.5 * step, (3, 4), bounds)
+        torch.testing.assert_close(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-4)
+        gradients.append(found)
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+@pytest.mark.fault("4.14")
+def test_timesteps_that_exceed_the_models_in_any_step_are_refused(folder):
+    with pytest.raises(RefcoreError, match="timesteps go up to 1200: the last timestep"):
+        load(folder, timesteps=(0, Linear(start=900, end=1200)))
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        Sds(guidance=Linear(start=5, end=-1))
+
+
+@pytest.mark.fault("4.14")
+def test_annealing_falls_between_the_timesteps_of_the_step(folder):
+    prior = load(folder, timesteps=(100, Linear(start=900, end=500)), anneal=8)
+    drawn = [int(prior.draw_timesteps(Moment(step, 10), rng(3))[0]) for step in (0, 5, 9)]
+    assert drawn == [900, 700 - round(600 * 5 / 8), 100]

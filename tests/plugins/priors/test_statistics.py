@@ -9,6 +9,7 @@ from torch import Tensor
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
 
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.priors.statistics import Statistics
 
@@ -51,12 +52,12 @@ def test_the_gradient_is_that_of_the_value() -> None:
     prior = loaded(torch.float64, size=32, smallest=8)
     image = noise(1, 32).double()  # as large as the crop, which is then the whole image
     conditioning = prior.read(["anything"])
-    gradient, value = prior.gradient(image, conditioning, 0, Rng([0], 0, "prior"))
+    gradient, value = prior.gradient(image, conditioning, Moment(0, 10), Rng([0], 0, "prior"))
     assert value is not None
     direction = torch.randn(image.shape, generator=torch.Generator().manual_seed(4)).double()
     step = 1e-6
-    there = prior.gradient(image + step * direction, conditioning, 0, Rng([0], 0, "prior"))[1]
-    back = prior.gradient(image - step * direction, conditioning, 0, Rng([0], 0, "prior"))[1]
+    there = prior.gradient(image + step * direction, conditioning, Moment(0, 10), Rng([0], 0, "prior"))[1]
+    back = prior.gradient(image - step * direction, conditioning, Moment(0, 10), Rng([0], 0, "prior"))[1]
     assert there is not None
     assert back is not None
     torch.testing.assert_close((there - back) / (2 * step), (gradient * direction).sum()[None], rtol=1e-3, atol=1e-6)
@@ -64,8 +65,10 @@ def test_the_gradient_is_that_of_the_value() -> None:
 
 def test_a_step_along_the_gradient_comes_nearer(small: Statistics) -> None:
     image = noise(1, 64)
-    gradient, before = small.gradient(image, small.read([""]), 0, Rng([0], 0, "prior"))
-    after = small.gradient(image - 0.5 * gradient / gradient.norm(), small.read([""]), 0, Rng([0], 0, "prior"))[1]
+    gradient, before = small.gradient(image, small.read([""]), Moment(0, 10), Rng([0], 0, "prior"))
+    after = small.gradient(
+        image - 0.5 * gradient / gradient.norm(), small.read([""]), Moment(0, 10), Rng([0], 0, "prior")
+    )[1]
     assert before is not None
     assert after is not None
     assert after < before
@@ -74,8 +77,8 @@ def test_a_step_along_the_gradient_comes_nearer(small: Statistics) -> None:
 @pytest.mark.parametrize("size", [(64, 64), (70, 150), (200, 90), (40, 50)])
 def test_samples_never_meet_and_any_size_will_do(small: Statistics, size: tuple[int, int]) -> None:
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(5))
-    together, values = small.gradient(images, small.read(["", ""]), 7, Rng([4, 5], 7, "prior"))
-    alone, value = small.gradient(images[1:], small.read([""]), 7, Rng([5], 7, "prior"))
+    together, values = small.gradient(images, small.read(["", ""]), Moment(7, 10), Rng([4, 5], 7, "prior"))
+    alone, value = small.gradient(images[1:], small.read([""]), Moment(7, 10), Rng([5], 7, "prior"))
     assert together.shape == images.shape
     assert together.isfinite().all()
     assert values is not None
@@ -100,7 +103,9 @@ def test_noise_on_the_crop_is_keyed_and_drowns_faint_patterns() -> None:
     values = {}
     for name, prior in (("plain", plain), ("noisy", noisy)):
         conditioning = prior.read(["anything"])
-        values[name] = [prior.gradient(x, conditioning, 0, Rng([0], 0, "prior"))[1] for x in (smooth, faint, faint)]
+        values[name] = [
+            prior.gradient(x, conditioning, Moment(0, 10), Rng([0], 0, "prior"))[1] for x in (smooth, faint, faint)
+        ]
     assert torch.equal(values["noisy"][1], values["noisy"][2])
     change = {name: (a - b).abs().item() for name, (a, b, _) in values.items()}
     assert change["noisy"] < change["plain"]

@@ -71,26 +71,30 @@ class Fit:
     """Colour of the padding, in [0, 1]."""
     rounds: bool = False
     """Whether an odd margin of `crop` is rounded half to even, as torchvision's, instead of down, as transformers'."""
+    shorter: int | None = None
+    """Pixels of the shorter side before a `crop` to a square, whose margin is lost on all sides; None: no margin."""
 
     @classmethod
     def of_processor(cls, processor: Any, size: tuple[int, int]) -> Fit:
         """As a transformers image processor does, for a model of input `size`.
 
-        A shorter side resized beyond the crop (DINOv2: 256, of which 224 are kept) is resized to the crop instead, so
-        that a model sees of a square image what it sees of a view: all of it.
+        Where it resizes the shorter side beyond the crop (DINOv2: 256, of which 224 are kept), so does this.
         """
         filter = _filter(processor)
         if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):  # LLaVA's
             mean = processor.image_mean
             return cls(size, "square", filter, (_level(mean[0]), _level(mean[1]), _level(mean[2])))
         asked = dict(getattr(processor, "size", None) or {})
-        crops = getattr(processor, "do_center_crop", False) or asked.get("shortest_edge")
-        return cls(size, "crop" if crops else "stretch", filter)
+        short = asked.get("shortest_edge")
+        if not (getattr(processor, "do_center_crop", False) or short):
+            return cls(size, "stretch", filter)
+        beyond = short and getattr(processor, "do_resize", True) and size[0] == size[1] and short > size[0]
+        return cls(size, "crop", filter, shorter=int(short) if beyond else None)
 
     def __call__(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, 3, *size] in [0, 1]."""
         height, width = images.shape[-2:]
-        if (height, width) == self.size:
+        if (height, width) == self.size and self.shorter is None:
             return images
         if self.mode == "stretch":
             return self._resized(images, self.size)
@@ -104,7 +108,7 @@ class Fit:
     def _within(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the image resized in proportion, for `crop` and `pad`; as the libraries round."""
         if self.mode == "crop" and self.size[0] == self.size[1]:
-            short, side = min(height, width), self.size[0]
+            short, side = min(height, width), self.shorter or self.size[0]
             return int(side * height / short), int(side * width / short)
         ratios = height / self.size[0], width / self.size[1]
         ratio = max(ratios) if self.mode == "pad" else min(ratios)

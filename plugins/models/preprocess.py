@@ -88,8 +88,8 @@ class Fit:
         short = asked.get("shortest_edge")
         if not (getattr(processor, "do_center_crop", False) or short):
             return cls(size, "stretch", filter)
-        beyond = short and getattr(processor, "do_resize", True) and size[0] == size[1] and short > size[0]
-        return cls(size, "crop", filter, shorter=int(short) if beyond else None)
+        beyond = getattr(processor, "do_resize", True) and size[0] == size[1] and int(short or 0) > size[0]
+        return cls(size, "crop", filter, shorter=int(short or 0) if beyond else None)
 
     def __call__(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, 3, *size] in [0, 1]."""

@@ -1023,6 +1023,22 @@ def test_siglip_2_reads_lower_case_unless_the_text_is_to_stay_as_given(tmp_path)
     assert (given.read(prompts)["text"][0] - given.read(prompts)["text"][1]).abs().max() > 0.01
 
 
+@pytest.mark.fault("1.5")
+@pytest.mark.parametrize("resample", [2, 3])
+def test_siglip_2_resamples_as_its_processor_says(resample, files, tmp_path):
+    """Within the 8 bits that the processor rounds to; the other filter is 5 levels away and more."""
+    folder = siglip2_folder(tmp_path / "siglip2", resample)
+    referee, other = (
+        loaded(Siglip(model=str(path))) for path in (folder, siglip2_folder(tmp_path / "o", 5 - resample))
+    )
+    for path, picture in zip(files, opened(files), strict=True):
+        expected = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
+        given = images.read(str(path))[None]
+        step = 1 / 255 / min(STD)
+        assert (referee.towers.normalise(referee.fit(given)) - expected).abs().max() < step
+        assert (other.towers.normalise(other.fit(given)) - expected).abs().max() > 5 * step
+
+
 @pytest.mark.fault("1.12")
 def test_a_tag_of_weights_brings_its_quickgelu(clip_folder, tmp_path, monkeypatch):
     """As ViT-B-32 with OpenAI's weights: the name has GELU, the tag QuickGELU."""

@@ -1034,9 +1034,9 @@ def test_siglip_2_resamples_as_its_processor_says(resample, files, tmp_path):
     for path, picture in zip(files, opened(files), strict=True):
         expected = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
         given = images.read(str(path))[None]
-        step = 1 / 255 / min(STD)
-        assert (referee.towers.normalise(referee.fit(given)) - expected).abs().max() < step
-        assert (other.towers.normalise(other.fit(given)) - expected).abs().max() > 5 * step
+        level = 1 / 255 / min(STD)
+        assert (referee.towers.normalise(referee.fit(given)) - expected).abs().max() < 2 * level
+        assert (other.towers.normalise(other.fit(given)) - expected).abs().max() > 5 * level
 
 
 @pytest.mark.fault("1.12")

@@ -818,6 +818,10 @@ def test_a_file_and_a_text_get_the_number_of_the_library(case, original, files):
         torch.testing.assert_close(found.log(), expected.log(), atol=0.1, rtol=0)
 
 
+@pytest.mark.fault("1.5")
+@pytest.mark.fault("1.7")
+@pytest.mark.fault("1.10")
+@pytest.mark.fault("1.11")
 def test_a_file_of_the_right_size_gets_the_number_of_the_library(case, original, files, tmp_path):
     """Nothing is resized, so nothing is rounded: to 1e-4 of the number, for Qwen-VL also at 2:1."""
     height, width = original.referee.input_size

@@ -28,6 +28,7 @@ from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_fields
 
+pytestmark = pytest.mark.fault("5.1")
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
 PAYLOAD = """
@@ -274,6 +275,7 @@ AUTO_MAPS = [
 ]
 
 
+@pytest.mark.fault("5.2")
 @pytest.mark.parametrize(("kind", "file"), AUTO_MAPS)
 def test_what_the_check_overlooks_runs_no_code_and_asks_nothing(kind, file, folder_of, watch, monkeypatch):
     for module in ("open_clip_towers", "transformers_folder", "diffusers_folder"):
@@ -318,6 +320,7 @@ def test_that_payload_runs_where_open_clip_alone_reads_the_folder(folder_of, wat
     assert watch.marker.exists()
 
 
+@pytest.mark.fault("5.2")
 def test_that_payload_runs_where_transformers_may_ask(folder_of, watch):
     folder = folder_of("hf-clip")
     plant(folder, "config.json", "model_type", "evil")
@@ -330,6 +333,7 @@ def test_that_payload_runs_where_transformers_may_ask(folder_of, watch):
     assert watch.marker.exists()
 
 
+@pytest.mark.fault("5.2")
 def test_even_trust_runs_nothing_within_data_only(folder_of, watch):
     folder = folder_of("hf-clip")
     plant(folder, "tokenizer_config.json", "auto_map", AUTO)
@@ -412,6 +416,7 @@ PICKLES = [
 ]
 
 
+@pytest.mark.fault("5.11")
 @pytest.mark.parametrize(("kind", "weights", "file"), PICKLES)
 def test_pickled_weights_are_refused_by_name(kind, weights, file, folder_of, watch):
     folder = folder_of(kind)
@@ -428,6 +433,7 @@ def test_pickled_weights_are_refused_by_name(kind, weights, file, folder_of, wat
     assert watch.marker.exists()
 
 
+@pytest.mark.fault("5.11")
 def test_a_pickle_that_open_clip_prefers_to_safetensors_is_refused(folder_of, watch):
     folder = folder_of("clip")
     (folder / "open_clip_model.safetensors").rename(folder / "others.safetensors")
@@ -437,6 +443,7 @@ def test_a_pickle_that_open_clip_prefers_to_safetensors_is_refused(folder_of, wa
     watch.assert_quiet()
 
 
+@pytest.mark.fault("5.11")
 @pytest.mark.parametrize("kind", ["clip", "hf-clip", "classifier", "diffusion"])
 def test_a_pickle_beside_safetensors_is_left_alone(kind, folder_of, watch):
     folder = folder_of(kind)
@@ -448,6 +455,7 @@ def test_a_pickle_beside_safetensors_is_left_alone(kind, folder_of, watch):
     watch.assert_quiet()
 
 
+@pytest.mark.fault("5.11")
 @pytest.mark.parametrize(
     ("kind", "config"),
     [
@@ -469,6 +477,7 @@ def test_a_file_of_weights_that_is_a_pickle_is_refused(kind, config, watch, tmp_
     watch.assert_quiet()
 
 
+@pytest.mark.fault("5.11")
 @pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
 def test_a_conversion_reads_tensors_alone(save, watch, tmp_path, capsys):
     save({"a": torch.ones(2), "evil": Pickled(watch.marker)}, tmp_path / "evil.bin")
@@ -482,6 +491,7 @@ def test_a_conversion_reads_tensors_alone(save, watch, tmp_path, capsys):
     watch.assert_quiet()
 
 
+@pytest.mark.fault("5.11")
 def test_converted_weights_load(folder_of, watch):
     folder = folder_of("hf-clip")
     tensors = load_file(folder / "model.safetensors")

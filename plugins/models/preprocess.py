@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,27 +71,30 @@ class Fit:
     """Colour of the padding, in [0, 1]."""
     rounds: bool = False
     """Whether an odd margin of `crop` is rounded half to even, as torchvision's, instead of down, as transformers'."""
+    shorter: int | None = None
+    """Pixels of the shorter side before a `crop` to a square, whose margin is lost on all sides; None: no margin."""
 
     @classmethod
     def of_processor(cls, processor: Any, size: tuple[int, int]) -> Fit:
         """As a transformers image processor does, for a model of input `size`.
 
-        A shorter side resized beyond the crop (DINOv2: 256, of which 224 are kept) is resized to the crop instead, so
-        that a model sees of a square image what it sees of a view: all of it.
+        Where it resizes the shorter side beyond the crop (DINOv2: 256, of which 224 are kept), so does this.
         """
-        number = getattr(processor, "resample", 3)
-        filter = FILTERS.get(int(3 if number is None else number), "bicubic")
+        filter = _filter(processor)
         if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):  # LLaVA's
             mean = processor.image_mean
             return cls(size, "square", filter, (_level(mean[0]), _level(mean[1]), _level(mean[2])))
         asked = dict(getattr(processor, "size", None) or {})
-        crops = getattr(processor, "do_center_crop", False) or asked.get("shortest_edge")
-        return cls(size, "crop" if crops else "stretch", filter)
+        short = asked.get("shortest_edge")
+        if not (getattr(processor, "do_center_crop", False) or short):
+            return cls(size, "stretch", filter)
+        beyond = getattr(processor, "do_resize", True) and size[0] == size[1] and int(short or 0) > size[0]
+        return cls(size, "crop", filter, shorter=int(short or 0) if beyond else None)
 
     def __call__(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, 3, *size] in [0, 1]."""
         height, width = images.shape[-2:]
-        if (height, width) == self.size:
+        if (height, width) == self.size and self.shorter is None:
             return images
         if self.mode == "stretch":
             return self._resized(images, self.size)
@@ -105,7 +108,7 @@ class Fit:
     def _within(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the image resized in proportion, for `crop` and `pad`; as the libraries round."""
         if self.mode == "crop" and self.size[0] == self.size[1]:
-            short, side = min(height, width), self.size[0]
+            short, side = min(height, width), self.shorter or self.size[0]
             return int(side * height / short), int(side * width / short)
         ratios = height / self.size[0], width / self.size[1]
         ratio = max(ratios) if self.mode == "pad" else min(ratios)
@@ -141,6 +144,55 @@ class Fit:
         if min(sigma) > 0:
             square = gaussian_blur(square, [2 * math.ceil(3 * s) + 1 for s in sigma], sigma)
         return F.interpolate(square, self.size, mode="bilinear", align_corners=False).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class MultipleFit:
+    """How Qwen2-VL's image processor resizes: in proportion, to multiples of `factor` and an area within bounds.
+
+    `[B, 3, H, W]` in [0, 1] -> `[B, 3, h, w]` in [0, 1]; see `Referee.fit`.
+    """
+
+    factor: int
+    """Side in pixels of which both sides become multiples."""
+    least: int
+    """Smallest area in pixels."""
+    most: int
+    """Largest area in pixels."""
+    filter: Filter = "bicubic"
+
+    @classmethod
+    def of_processor(cls, processor: Any, factor: int) -> MultipleFit:
+        """With the bounds of a transformers image processor: `size`, or `min_pixels` and `max_pixels`."""
+        size = dict(getattr(processor, "size", None) or {})
+        least = size.get("shortest_edge") or getattr(processor, "min_pixels", None)
+        most = size.get("longest_edge") or getattr(processor, "max_pixels", None)
+        if not least or not most:
+            raise CheckpointError(f"the image processor has no bounds of the area: {size}; expected two edges")
+        return cls(factor, int(least), int(most), _filter(processor))
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) to which an image is resized: transformers' `smart_resize`."""
+        near = tuple(round(side / self.factor) * self.factor for side in (height, width))
+        ratio = 1.0
+        whole: Callable[[float], int] = math.floor
+        if near[0] * near[1] > self.most:
+            ratio = math.sqrt(self.most / (height * width))
+        elif near[0] * near[1] < self.least:
+            ratio, whole = math.sqrt(self.least / (height * width)), math.ceil
+        else:
+            return near[0], near[1]
+        first, second = (max(1, whole(side * ratio / self.factor)) * self.factor for side in (height, width))
+        return first, second
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> [B, 3, h, w] in [0, 1]."""
+        return Fit(self.size_of(images.shape[-2], images.shape[-1]), "stretch", self.filter)(images)
+
+
+def _filter(processor: Any) -> Filter:
+    number = getattr(processor, "resample", 3)
+    return FILTERS.get(int(3 if number is None else number), "bicubic")
 
 
 def _level(mean: float) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import timm
 import torch
@@ -55,8 +56,8 @@ class Classifier(Referee):
     `imagenet` knows. The loss is the negated logit, or the cross-entropy; not wanted, -log(1 - p).
 
     Views are judged whole, at the model's training size, and a finished image is cropped to the input's proportions
-    alone. timm's own evaluation crops the centre of that (`crop_pct`); in a run, the augmentation `resized_crop` is the
-    nearest to it.
+    alone. timm's own evaluation crops the centre of that (`crop_pct`), as `crop: published` does for scores; in a run,
+    the augmentation `resized_crop` is the nearest to it.
     """
 
     class Config(PluginConfig):
@@ -69,6 +70,11 @@ class Classifier(Referee):
         )
         index: int | None = Field(None, ge=0, description="Index of the class, from 0; null: the prompt selects it.")
         loss: ClassLoss = Field("logit", description="Loss of a wanted prompt: negated logit or cross-entropy.")
+        crop: Literal["whole", "published"] = Field(
+            "whole",
+            description="Finished images that are scored: whole, as large a centre as has the input's proportions; "
+            "published: timm's `crop_pct` of that.",
+        )
 
     name = "classifier"
     score_unit: ClassVar[str] = "probability"
@@ -108,7 +114,7 @@ class Classifier(Referee):
         self.labels = tuple(str(label) for label in (self.network.pretrained_cfg or {}).get("label_names") or ())
         self.input_size = (int(data["input_size"][1]), int(data["input_size"][2]))
         self.normalise = Normalise(data["mean"], data["std"], device)
-        self.fit = _fit(data, self.input_size)
+        self.fit = _fit(data, self.input_size, self.config.crop == "published")
         self.device, self.dtype = device, dtype
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -182,12 +188,16 @@ class Classifier(Referee):
             raise CheckpointError(f'classifier: unknown model "{model}"; {hint} (hub ids start with hf-hub:)')
 
 
-def _fit(data: Mapping[str, Any], size: tuple[int, int]) -> Fit:
-    """How timm's evaluation transform (`transforms_imagenet_eval`) fits images, but for `crop_pct`."""
+def _fit(data: Mapping[str, Any], size: tuple[int, int], published: bool) -> Fit:
+    """How timm's evaluation transform (`transforms_imagenet_eval`) fits images, with its `crop_pct` or without."""
     name = str(data.get("interpolation", "bicubic"))
     filter = cast(Filter, name) if name in ("nearest", "bilinear") else "bicubic"
     mode = data.get("crop_mode", "center")
     if mode == "border":
         red, green, blue = (round(255 * level) / 255 for level in data["mean"])
         return Fit(size, "pad", filter, (red, green, blue))
-    return Fit(size, "stretch" if mode == "squash" else "crop", filter, rounds=True)
+    if mode == "squash":
+        return Fit(size, "stretch", filter)
+    share = float(data.get("crop_pct") or 1.0)
+    shorter = math.floor(size[0] / share) if published and share < 1 and size[0] == size[1] else None
+    return Fit(size, "crop", filter, rounds=True, shorter=shorter)

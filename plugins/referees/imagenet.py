@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -19,6 +21,7 @@ from refcore_plugins.models.imagenet_classes import ClassNames, target_of
 from refcore_plugins.models.preprocess import Fit
 
 CLASSES = 1000
+CROP_FRACTION = 0.875
 
 
 class Imagenet(Referee):
@@ -39,6 +42,11 @@ class Imagenet(Referee):
             description="Side of the views in pixels; lite0, lite1 and lite2 were trained at 224, 240 and 260.",
         )
         loss: ClassLoss = Field("logit", description="Loss of a wanted prompt: negated logit or cross-entropy.")
+        crop: Literal["whole", "published"] = Field(
+            "whole",
+            description="Finished images that are scored: whole, the largest square in the middle; published: 7/8 of "
+            "it, as the authors evaluate (224 of 256 pixels).",
+        )
         free_text: bool = Field(True, description="Match prompts that name no class by meaning.")
 
     name = "imagenet"
@@ -61,7 +69,7 @@ class Imagenet(Referee):
         """See `Referee.load`."""
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
-        self.fit = Fit(self.input_size, "crop")
+        self.fit = partial(window, size=self.config.size, published=self.config.crop == "published")
         network, _ = folded_network(self.config.weights, self.config.size)
         # Depthwise convolutions are about 1.4 times as fast in channels-last format, on the CPU and on CUDA.
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
@@ -110,3 +118,16 @@ class Imagenet(Referee):
     def guess(self, images: Tensor) -> list[str]:
         """Name of the most likely class of each image [B, 3, H, W]."""
         return [ClassNames.known().names[index] for index in self.logits(images).argmax(1).tolist()]
+
+
+def window(images: Tensor, size: int, published: bool) -> Tensor:
+    """[B, 3, H, W] -> [B, 3, size, size]: the square in the middle, or of its side 7/8 as published, then resized.
+
+    As `_decode_and_center_crop` of the authors' preprocessing.py (tensorflow/tpu, models/official/efficientnet), with
+    its rounding; but with antialiasing, which TensorFlow's bicubic filter there has not.
+    """
+    padding = round(size * (1 / CROP_FRACTION - 1)) if published else 0
+    height, width = images.shape[-2:]
+    side = int(size / (size + padding) * min(height, width))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    return Fit((size, size), "stretch")(images[..., top : top + side, left : left + side])

@@ -37,7 +37,8 @@ class Referee(Plugin):
     """(height, width) in pixels of the views that it judges; set by `load`."""
     fit: Callable[[Tensor], Tensor] | None = None
     """How finished images [B, 3, H, W] of any shape come to `input_size` before `score`: by the checkpoint's own rule,
-    such as a centre crop; set by `load`. None: stretched, bicubic. Views in a run come by the view group's `fit`."""
+    such as a centre crop; set by `load`. None: stretched, bicubic. A model that takes images of many shapes may keep
+    another size. Views in a run come by the view group's `fit`."""
     remarks: tuple[str, ...] = ()
     """What the libraries warned of while the model was loaded, for the user; set by `load`."""
     device: torch.device
@@ -74,7 +75,7 @@ class Referee(Plugin):
 
     @abstractmethod
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
-        """[B] float32 scores of images [B, 3, H, W] at `input_size`, in `score_unit`, higher for a better match.
+        """[B] float32 scores of images [B, 3, H, W], as `fit` leaves them, in `score_unit`, higher for a better match.
 
         Image i is scored against prompt i of the conditioning, without gradient.
         """

@@ -75,6 +75,27 @@ def test_nash_mtl_is_torchjds_on_unit_rows_and_the_bargain() -> None:
         assert float(gains.max() / gains.min()) < 1.02
 
 
+@pytest.mark.fault("1.9")
+def test_nash_mtl_is_8_to_16_times_as_long_as_torchjds_clipped_default_on_three_rows_of_like_length() -> None:
+    """51 to 120 times where the rows' lengths are as 1 : 3 : 9; in its solver's scale torchjd's has our direction."""
+    for scale, least, most in ((1.0, 8.3, 16.4), (3.0, 51.0, 120.0)):
+        rows = {name: row * (scale / 3.0) ** t for t, (name, row) in enumerate(conflicting().items())}
+        found = made({"name": "nash_mtl"}).combine(rows, 5, [0, 1, 2])
+        factors = []
+        for a in range(3):
+            matrix = torch.stack([row[a] for row in rows.values()])
+            unit = matrix / matrix.norm(dim=1, keepdim=True)
+            clipped = jd.NashMTL(3)(unit / (unit @ unit.T).norm().sqrt())
+            assert float(clipped.norm()) <= 1 + 1e-6  # max_norm of its default
+            assert float(torch.cosine_similarity(clipped, found[a], dim=0)) > 0.999
+            plain = jd.NashMTL(3)(matrix)
+            assert float(plain.norm()) == pytest.approx(1.0, abs=1e-4)
+            assert float(torch.cosine_similarity(plain, found[a], dim=0)) > 0.70
+            factors.append(float(found[a].norm()))
+        assert min(factors) == pytest.approx(least, rel=0.02)
+        assert max(factors) == pytest.approx(most, rel=0.02)
+
+
 def gradient(engine: Engine) -> Tensor:
     found = engine.gradients(start(engine), list(range(len(engine.keys))), 2).combined
     return torch.cat([g.flatten(1) for g in found.values()], 1)

@@ -33,12 +33,13 @@ WRITER = """
     folder, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     for pair in range({pairs}):
         out = folder / str(pair)
-        time.sleep(max(0, start + 0.05 * pair - time.time()))
+        time.sleep(max(0, start + 0.15 * pair - time.time()))
         try:
             run = rundir.RunDir.claim(out)
         except RefcoreError as error:
             print("refused")
             continue
+        time.sleep(0.05)  # as long as a model's load, so that the other comes meanwhile
         rundir.write_text(run.path / rundir.CONFIG, name)
         rundir.write_text(run.path / rundir.RESULT, name)
         run.release()

@@ -28,7 +28,9 @@ class ImageSimilarity(Referee):
     CLIP's features (arXiv 2103.00020) capture the content, DINOv2's (arXiv 2304.07193) also the appearance. With
     `compare: patches`, the cosine is the mean over DINOv2's patches, so that the layout counts: use it without
     geometric augmentations. The losses are those of the referee `clip`. The reference and finished images are
-    centre-cropped to the input's aspect ratio. The prompt is ignored.
+    centre-cropped to the input's aspect ratio. For a score with DINOv2's features, both are resized and cropped as its
+    processor does, which loses a margin; the views of a run are whole, and so is the reference then. The prompt is
+    ignored.
     """
 
     class Config(PluginConfig):
@@ -79,11 +81,16 @@ class ImageSimilarity(Referee):
         else:
             self.towers = Dinov2(self.name, model, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
-        self.fit = partial(centre, size=self.input_size)
+        self.fit = self.towers.fit if isinstance(self.towers, Dinov2) else partial(centre, size=self.input_size)
         self.remarks = getattr(self.towers, "remarks", ())
         with torch.no_grad():
-            view = centre(reference, self.input_size).to(device, torch.promote_types(dtype, torch.float32))
+            wide = torch.promote_types(dtype, torch.float32)
+            view = centre(reference, self.input_size).to(device, wide)
             self.reference = self._features(view)
+            """Of the whole reference, for the views of a run."""
+            fitted = self.fit(reference).to(device, wide)
+            self.scored_reference = self.reference if torch.equal(fitted, view) else self._features(fitted)
+            """Of the reference as a finished image is fitted."""
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
         """No tensors: the prompt is ignored."""
@@ -96,11 +103,11 @@ class ImageSimilarity(Referee):
     @torch.no_grad()
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
         """The cosine of each image and the reference, in [-1, 1]."""
-        return self.cosine(images)
+        return self.cosine(images, self.scored_reference)
 
-    def cosine(self, views: Tensor) -> Tensor:
-        """[N] cosines of views [N, 3, H, W] and the reference; differentiable."""
-        cosine = (self._features(views) * self.reference).sum(-1)
+    def cosine(self, views: Tensor, reference: Tensor | None = None) -> Tensor:
+        """[N] cosines of views [N, 3, H, W] and the features of the reference; differentiable."""
+        cosine = (self._features(views) * (self.reference if reference is None else reference)).sum(-1)
         return cosine if cosine.ndim == 1 else cosine.mean(1)
 
     def _features(self, views: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ class Answering(Protocol):
     """A question-answering model with a fixed answer, and maybe another that it is compared with."""
 
     input_size: tuple[int, int]
-    fit: Fit
+    fit: Callable[[Tensor], Tensor]
     """See `Referee.fit`."""
     tokenizer: Any
     context: int
@@ -98,7 +98,7 @@ class BlipAnswering:
             raise RefcoreError(f"vqa: size {size} is no multiple of the model's patches of {vision.patch_size} pixels")
         self.input_size = (int(size or vision.image_size),) * 2
         self.interpolates = size is not None and size != vision.image_size
-        self.fit = Fit.of_processor(processor, self.input_size)
+        self.fit: Callable[[Tensor], Tensor] = Fit.of_processor(processor, self.input_size)
         self.context = int(model.config.text_config.max_position_embeddings)
         self.encoder_token = _encoder_token(self.tokenizer, model.config.text_config)
         """Id of [ENC]; None where the vocabulary has none."""
@@ -152,6 +152,8 @@ class BlipAnswering:
 class ChatAnswering:
     """A language model with image tokens, for images of one fixed size: LLaVA 1.5, PaliGemma and similar models.
 
+    Subclasses may take images otherwise: they override the four methods that know how.
+
     A finished image is fitted as the processor does, but for LLaVA padded to a square with the mean colour, as the
     authors' code and VQAScore's do (`expand2square`), where the converted checkpoints' processor crops.
 
@@ -170,10 +172,6 @@ class ChatAnswering:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        if size is not None:
-            raise RefcoreError(
-                f'vqa: size {size} is for {BLIP} alone; model "{folder.model}" is {article(folder.kind)}'
-            )
         model = folder.load_model(AutoModelForImageTextToText, dtype)
         self._text_config = model.config.get_text_config()
         if getattr(model.config, "is_encoder_decoder", False) or getattr(
@@ -183,16 +181,13 @@ class ChatAnswering:
                 f'{folder.plugin}: model "{folder.model}" is {article(folder.kind)}, an encoder-decoder, which is not '
                 f"supported; {folder.expected}"
             )
+        self.input_size: tuple[int, int]
+        self.normalise: Normalise
+        self.fit: Callable[[Tensor], Tensor]
         self.processor: Any = folder.load_processor()
         self.tokenizer: Any = self.processor.tokenizer
         self.tokenizer.padding_side, self.tokenizer.truncation_side = "left", "right"
-        self.input_size = processor_size(self.processor.image_processor)
-        self.normalise = Normalise.of_processor(self.processor.image_processor, device)
-        self._try_processor(folder, device)
-        self.fit = Fit.of_processor(self.processor.image_processor, self.input_size)
-        if folder.kind == LLAVA:
-            red, green, blue = (int(255 * mean) / 255 for mean in self.processor.image_processor.image_mean)
-            self.fit = replace(self.fit, mode="square", fill=(red, green, blue))
+        self._prepare(folder, size, device)
         self._answer_type = 1 if folder.kind == PALIGEMMA else None
         """Token type of the answer's tokens, as `generate` sets it; None: that of the question's last."""
         self.model: Any = model.to(device)
@@ -214,11 +209,12 @@ class ChatAnswering:
             padding=True,
             return_tensors="pt",
         )
-        return {name: value for name, value in encoded.items() if name not in ("pixel_values", "labels")}
+        return {name: value for name, value in encoded.items() if name not in self._drop()}
 
     def logits(self, views: Tensor, text: dict[str, Tensor]) -> list[Tensor]:
         """See `Answering`. Answers that begin alike, as those of one token do, take one pass."""
         passes: dict[tuple[int, ...], Tensor] = {}
+        text = self._sized(views, text)
         for answer in self.answers:
             before = tuple(answer[:-1].tolist())
             if before not in passes:
@@ -239,10 +235,36 @@ class ChatAnswering:
             if name == "token_type_ids" and self._answer_type is not None:
                 last = torch.full_like(last, self._answer_type)
             inputs[name] = torch.cat([text[name], last], 1)
-        logits = self.model(
-            **inputs, pixel_values=self.normalise(views).to(self.dtype), use_cache=False, logits_to_keep=steps
-        ).logits
+        logits = self.model(**inputs, **self._images(views), use_cache=False, logits_to_keep=steps).logits
         return _wide(logits[:, -steps:])
+
+    def _prepare(self, folder: TransformersFolder, size: int | None, device: torch.device) -> None:
+        """Sets `input_size`, `normalise` and `fit`, from the processor."""
+        if size is not None:
+            raise RefcoreError(
+                f'vqa: size {size} is for {BLIP} and Qwen-VL; model "{folder.model}" is {article(folder.kind)}'
+            )
+        images = self.processor.image_processor
+        self.input_size = processor_size(images)
+        self.normalise = Normalise.of_processor(images, device)
+        self._try_processor(folder, device)
+        fit = Fit.of_processor(images, self.input_size)
+        if folder.kind == LLAVA:
+            red, green, blue = (int(255 * mean) / 255 for mean in images.image_mean)
+            fit = replace(fit, mode="square", fill=(red, green, blue))
+        self.fit = fit
+
+    def _drop(self) -> tuple[str, ...]:
+        """Outputs of the processor that are not of the text."""
+        return ("pixel_values", "labels")
+
+    def _images(self, views: Tensor) -> dict[str, Tensor]:
+        """Model inputs of views [N, 3, H, W] in [0, 1]."""
+        return {"pixel_values": self.normalise(views).to(self.dtype)}
+
+    def _sized(self, views: Tensor, text: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The text's model inputs, for views of this size."""
+        return text
 
     def _turn(self, question: str) -> str:
         """The question in the model's chat template, up to the answer."""
@@ -267,7 +289,8 @@ class ChatAnswering:
             raise CheckpointError(
                 f'{folder.plugin}: the processor of model "{folder.model}" ({folder.kind}) makes {what} of an image; '
                 f"expected pixels {list(ours.shape)}, resized and normalised; tiles and patches of several "
-                "sizes are not supported: use a model such as llava-hf/llava-1.5-7b-hf or Salesforce/blip-vqa-base"
+                "sizes are not supported: use a model such as llava-hf/llava-1.5-7b-hf, Qwen/Qwen2-VL-2B-Instruct or "
+                "Salesforce/blip-vqa-base"
             )
 
 

@@ -15,6 +15,8 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
+from refcore_plugins.referees.vqa.patches import KINDS as PATCHED
+from refcore_plugins.referees.vqa.patches import PatchAnswering
 from refcore_plugins.referees.vqa.question_answering import (
     BLIP,
     Answering,
@@ -37,8 +39,8 @@ class Vqa(Referee):
     class Config(PluginConfig):
         model: str = Field(
             "Salesforce/blip-vqa-base",
-            description=f"Hub id or folder of transformers: a {BLIP}, or an image-text-to-text model whose processor "
-            "makes one square image (LLaVA 1.5, PaliGemma).",
+            description=f"Hub id or folder of transformers: a {BLIP}, a Qwen2-VL, Qwen2.5-VL or Qwen3-VL, or another "
+            "image-text-to-text model whose processor makes one square image (LLaVA 1.5, PaliGemma).",
         )
         question: str = Field(
             'Does this figure show "{}"? Please answer yes or no.',
@@ -53,8 +55,8 @@ class Vqa(Referee):
         size: int | None = Field(
             None,
             ge=32,
-            description="Side of BLIP's input in pixels, for which it interpolates its positions (its authors: 480); "
-            "null: the checkpoint's own.",
+            description="Side of the views in pixels. BLIP: positions are interpolated (its authors: 480); null: the "
+            "checkpoint's own. Qwen-VL: a multiple of 28 (Qwen3-VL: 32); null: 448. Other models have one size.",
         )
 
         text: Cleaning | None = Field(
@@ -81,7 +83,7 @@ class Vqa(Referee):
             f"expected a {BLIP} or an image-text-to-text model, such as llava-hf/llava-1.5-7b-hf",
         )
         is_blip = folder.kind == BLIP
-        answering = BlipAnswering if is_blip else ChatAnswering
+        answering = BlipAnswering if is_blip else PatchAnswering if folder.kind in PATCHED else ChatAnswering
         config = self.config
         self._cleaning: Cleaning = config.text or ("blip_caption" if is_blip else "as_given")
         self.towers: Answering = answering(folder, config.answer, config.against, config.size, device, dtype)

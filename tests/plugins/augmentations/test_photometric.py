@@ -48,6 +48,21 @@ def drawn(augmentation, size, rng):
     return select(augmentation.draw(size, rng, AT), range(rng.n))
 
 
+@pytest.mark.fault("1.9")
+def test_kornia_draws_the_order_of_its_jitter_for_each_batch_and_here_it_is_fixed():
+    import kornia.augmentation as kornia
+
+    torch.manual_seed(0)
+    theirs = kornia.ColorJitter(0.1, 0.1, 0.1, 0.1)
+    orders = {tuple(theirs.generate_parameters(torch.Size([2, 3, 8, 8]))["order"].tolist()) for _ in range(400)}
+    assert len(orders) == 24
+    augmentation, images = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3, p=1), views(6)
+    params = drawn(augmentation, SIZE, rng(0, count=6))
+    assert "order" not in params
+    assert torch.equal(augmentation.apply(images, params), augmentation.apply(images, params))
+
+
+@pytest.mark.fault("1.9")
 def test_colour_jitter_is_torchvisions_in_its_order():
     augmentation = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3, p=1)
     images = views(6)

@@ -120,7 +120,7 @@ def test_a_shift_of_whole_pixels_moves_them_exactly_and_fills_with_zero():
 @pytest.mark.fault("1.9")
 def test_translate_moves_along_both_axes():
     matrices = Affine(degrees=0, translate=0.2, scale=(1, 1), p=1)
-    drawn = matrices.matrix(select(matrices.draw(SIZE, rng(0, count=50)), range(50)))
+    drawn = matrices.matrix(select(matrices.draw(SIZE, rng(0, count=50), AT), range(50)))
     assert (drawn[:, :2, 2].abs().amax(0) > 0.1).all()
 
 

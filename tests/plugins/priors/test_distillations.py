@@ -65,7 +65,7 @@ def same(found, expected):
 def test_threestudios_guidance_of_100_is_101_here(folder):
     """`noise_pred_text + guidance_scale * (noise_pred_text - noise_pred_uncond)` of its Stable Diffusion guidance."""
     found, _ = load(Sds, folder, guidance=101.0, timesteps=(50, 948)).gradient(
-        latents(), load(Sds, folder).read(PROMPTS), 5, rng(3, 4)
+        latents(), load(Sds, folder).read(PROMPTS), Moment(5, 10), rng(3, 4)
     )
     noise, alpha_bar = plain(folder)
     expected = []  # with the constant weight of SDS here, 2

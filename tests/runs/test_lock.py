@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from textwrap import dedent
 
 import pytest
@@ -30,10 +29,12 @@ WRITER = """
     from pathlib import Path
     from refcore.errors import RefcoreError
     from refcore.runs import rundir
-    folder, name, start = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    folder, name = Path(sys.argv[1]), sys.argv[2]
     for pair in range({pairs}):
         out = folder / str(pair)
-        time.sleep(max(0, start + 0.15 * pair - time.time()))
+        (folder / f"met-{{pair}}-{{name}}").touch()
+        while not all((folder / f"met-{{pair}}-{{other}}").exists() for other in "ab"):
+            time.sleep(0.001)
         try:
             run = rundir.RunDir.claim(out)
         except RefcoreError as error:
@@ -50,12 +51,11 @@ WRITER = """
 @pytest.mark.fault("5.9")
 def test_of_two_processes_that_claim_one_folder_at_once_one_writes_and_the_other_is_refused(tmp_path):
     code = dedent(WRITER).format(pairs=PAIRS)
-    start = str(time.time() + 6)
     both = [
-        subprocess.Popen([sys.executable, "-c", code, tmp_path, name, start], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, tmp_path, name], stdout=subprocess.PIPE, text=True)
         for name in ("a", "b")
     ]
-    told = [process.communicate(timeout=60)[0].split() for process in both]
+    told = [process.communicate(timeout=120)[0].split() for process in both]
     assert [sorted(pair) for pair in zip(*told, strict=True)] == [["refused", "wrote"]] * PAIRS
     for pair in range(PAIRS):
         config, result = ((tmp_path / str(pair) / name).read_text() for name in (rundir.CONFIG, rundir.RESULT))

@@ -58,7 +58,7 @@ def playground(
             "--prompts-seed",
             min=0,
             help="Seed of the prompts: 1 (the default) for tuning, 2031 for reported numbers; of the blind task 21 and "
-            "2032.",
+            "2034.",
         ),
     ] = None,
     prior: Annotated[

@@ -106,11 +106,15 @@ def without_referees(settings: Settings) -> Settings:
 
 
 def only_referees(settings: Settings, *wanted: str) -> Settings:
-    """Some of the referees, by label; everything else is unchanged."""
+    """Some of the referees, by label; else only `candidates.until` changes, which cannot ask one that is not there."""
     changed = copy.deepcopy(settings)
     labels = RunConfig.from_settings(settings).referee_labels
     terms = zip(changed["referees"], labels, strict=True)
     changed["referees"] = [{**term, "label": own} for term, own in terms if own in wanted]
+    candidates = changed.get("candidates") or {}
+    if isinstance(candidates.get("until"), dict):
+        until = {label: loss for label, loss in candidates["until"].items() if label in wanted}
+        candidates |= {"until": until} if until else {"until": None, "tries": 1}
     return changed
 
 

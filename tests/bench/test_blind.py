@@ -60,6 +60,12 @@ def test_its_variants_are_the_preset_samples_each_referee_each_pair_and_each_abs
     assert [scorer.label for scorer in blind("clip+owlv2").optimised] == ["clip", "owlv2"]
 
 
+def test_a_variant_without_the_referee_that_asks_for_another_try_has_one_try():
+    both, without = (blind(name).settings["candidates"] for name in ("clip+owlv2", "clip+blip2"))
+    assert (both["tries"], both["until"]) == (4, {"owlv2": 0.2})
+    assert (without["tries"], without["until"]) == (1, None)
+
+
 def test_referees_without_a_prior_keep_their_votes():
     assert blind("no-prior").settings["combine"] == {"name": "sum", "votes": "equal"}
 
@@ -73,9 +79,9 @@ def test_its_prompts_are_those_of_no_other_task():
 
 def test_a_budget_is_that_of_all_tries():
     one = "b=best-of-n,budget.steps=2,budget.candidates.count=1,budget.candidates.keep=[]"
-    twice = making.budget(blind(one))
+    four = making.budget(blind(one))
     once = making.budget(blind(f"{one},budget.candidates.tries=1,budget.candidates.until=null"))
-    assert 2 * once <= twice < 3 * once  # and the looks at both ends
+    assert 4 * once <= four < 6 * once  # and the looks at the ends
 
 
 @pytest.mark.slow

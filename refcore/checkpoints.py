@@ -109,7 +109,7 @@ def resolve(model: str) -> str:
 
 
 def cache() -> Path:
-    """Folder for what is converted once for this user: `$XDG_CACHE_HOME/refcore`, or `~/.cache/refcore`; not created."""
+    """Folder of files converted once for this user: `$XDG_CACHE_HOME/refcore` or `~/.cache/refcore`; not created."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path(expanduser("~")) / ".cache") / "refcore"
 

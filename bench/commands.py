@@ -15,6 +15,7 @@ from refcore.runs.rundir import refuse_existing, to_json
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
+    from refcore_bench.tables import Table
     from refcore_bench.task import Task, TaskPrompt
 
 app = typer.Typer(help="Compare variants, paired by prompt and seed.", no_args_is_help=True)
@@ -105,16 +106,25 @@ def natural(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_CLASSES} classes.")
     ] = False,
+    witnesses: Annotated[
+        Path | None,
+        typer.Option("--witnesses", metavar="FILE", help="YAML list of further witnesses, a detector for example."),
+    ] = None,
     plugins_dir: PluginsDir = None,
 ) -> None:
-    """Run variants over ImageNet classes, judged by a witness. If interrupted, the same command continues."""
+    """Run variants over ImageNet classes, judged by witnesses. If interrupted, the same command continues."""
     numbers = parse_seeds(seeds)
     from refcore_bench.tasks.natural import NATURAL, draw
 
     if count is None and quick and not name:
         count = QUICK_CLASSES
     prompts = draw(classes, group or [], name or [], count)
-    _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    from refcore_bench import witnesses as several
+
+    several.entries(witnesses)  # refused before hours of work
+    results = _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    several.measure(results, witnesses, _print_progress)
+    _print(several.tables(results))
 
 
 @app.command("show")
@@ -167,9 +177,9 @@ def show(
     if json:
         typer.echo(to_json(summary, indent=2))
     if markdown:
-        from refcore_bench import tables
+        from refcore_bench import tables, witnesses
 
-        typer.echo(tables.markdown(tables.tables(summary)), nl=False)
+        typer.echo(tables.markdown([*tables.tables(summary), *witnesses.tables(results, against)]), nl=False)
 
 
 def _run(
@@ -183,7 +193,7 @@ def _run(
     workers: int,
     quick: bool,
     plugin_folders: Sequence[Path],
-) -> None:
+) -> Results:
     from refcore_bench import running, variants
     from refcore_bench.extras import need
 
@@ -193,20 +203,29 @@ def _run(
     results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, _print_progress, task)
     _print_tables(results, None, everything=False)
     typer.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
+    return results
 
 
 def _print_tables(results: Results, against: str | None, everything: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from refcore.cli.output import stdout
+    from refcore_bench import witnesses
     from refcore_bench.summary import summarise
     from refcore_bench.tables import tables
 
+    _print(tables(summarise(results, against))[: None if everything else 1])
+    if everything:
+        _print(witnesses.tables(results, against))
+
+
+def _print(found: Sequence[Table]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    from refcore.cli.output import stdout
+
     console = stdout if stdout.is_terminal else Console(width=WIDE, highlight=False)
-    for table in tables(summarise(results, against))[: None if everything else 1]:
-        shown = Table(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
+    for table in found:
+        shown = RichTable(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
         for row in table.rows:
             shown.add_row(*map(escape, row))
         console.print(shown)

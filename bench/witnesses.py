@@ -6,6 +6,7 @@ families and tasks. A witness that has no class for a prompt, a detector asked f
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -20,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 
 from refcore import registry
-from refcore.checkpoints import digest
 from refcore.config.terms import Witness
 from refcore.contracts.referee import Referee
 from refcore.engine.views import coarsen, resize
@@ -72,12 +72,18 @@ def networks(settings: Any) -> set[str]:
         for field, value in settings.items():
             if field in ("weights", "model", "file") and isinstance(value, str):
                 path = Path(value).expanduser()
-                found.add(digest(path) if field == "file" and path.is_file() else value)
+                found.add(_content(path) if field == "file" and path.is_file() else value)
             found |= networks(value)
     elif isinstance(settings, list):
         for value in settings:
             found |= networks(value)
     return found
+
+
+def _content(path: Path) -> str:
+    """Hash of a file's bytes alone, whatever its name."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def optimises(variant: Variant, entry: Mapping[str, Any]) -> bool:

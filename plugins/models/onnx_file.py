@@ -44,7 +44,7 @@ class OnnxNetwork(nn.Module):
         Raises:
             CheckpointError: the file's output is not one tensor with a row for each image.
         """
-        parts = [x] if self.shape[0] is None else x.split(1)
+        parts = [x] if self.shape[0] is None else torch.split(x, 1)
         outputs = [self.graph(part) for part in parts]
         for part, output in zip(parts, outputs, strict=True):
             if not isinstance(output, Tensor) or output.shape[:1] != part.shape[:1]:

@@ -118,7 +118,7 @@ class Onnx(Referee):
         """
         x = views if self.config.channels == "rgb" else views.flip(1)
         x = self.normalise(self.config.scale * x).to(self.dtype)
-        raw = self.network(x if self.config.layout == "nchw" else x.permute(0, 2, 3, 1))
+        raw: Tensor = self.network(x if self.config.layout == "nchw" else x.permute(0, 2, 3, 1))
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         wanted = 4 if self.config.head == "fastestdet" else 2
         flat = raw.flatten(1) if wanted == 2 and raw.numel() == raw.shape[0] * raw.shape[1] else raw

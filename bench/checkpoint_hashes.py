@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from refcore import checkpoints
-from refcore_plugins.models.efficientnet_lite import Weights, weights_file
+from refcore_plugins.models.imagenet_networks import Network, weights_file
 
 
 def hashes(settings: Any) -> dict[str, str]:
@@ -20,7 +20,7 @@ def hashes(settings: Any) -> dict[str, str]:
         CheckpointError: there is no such embedded checkpoint, or the package of a classifier is missing.
     """
     paths = {model: Path(checkpoints.resolve(model)).expanduser() for model in set(_values("model", settings))}
-    for weights in set(_values("weights", settings)) & set(get_args(Weights)):
+    for weights in set(_values("weights", settings)) & set(get_args(Network)):
         paths[weights] = weights_file(weights)
     return {name: checkpoints.digest(path) for name, path in sorted(paths.items()) if path.exists()}
 

@@ -116,16 +116,25 @@ def natural(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_CLASSES} classes.")
     ] = False,
+    witnesses: Annotated[
+        Path | None,
+        typer.Option("--witnesses", metavar="FILE", help="YAML list of further witnesses, a detector for example."),
+    ] = None,
     plugins_dir: PluginsDir = None,
 ) -> None:
-    """Run variants over ImageNet classes, judged by a witness. If interrupted, the same command continues."""
+    """Run variants over ImageNet classes, judged by witnesses. If interrupted, the same command continues."""
     numbers = parse_seeds(seeds)
     from refcore_bench.tasks.natural import NATURAL, draw
 
     if count is None and quick and not name:
         count = QUICK_CLASSES
     prompts = draw(classes, group or [], name or [], count)
-    _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    from refcore_bench import witnesses as several
+
+    several.entries(witnesses)  # refused before hours of work
+    results = _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    several.measure(results, witnesses, _print_progress)
+    _print(several.tables(results))
 
 
 @app.command("prompts")
@@ -217,9 +226,9 @@ def show(
     if json:
         typer.echo(to_json(summary, indent=2))
     if markdown:
-        from refcore_bench import tables
+        from refcore_bench import tables, witnesses
 
-        typer.echo(tables.markdown(tables.tables(summary)), nl=False)
+        typer.echo(tables.markdown([*tables.tables(summary), *witnesses.tables(results, against)]), nl=False)
 
 
 @app.command("compare")
@@ -267,7 +276,7 @@ def _run(
     workers: int,
     quick: bool,
     plugin_folders: Sequence[Path],
-) -> None:
+) -> Results:
     from refcore_bench import running, variants
     from refcore_bench.extras import need
 
@@ -277,25 +286,29 @@ def _run(
     results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, _print_progress, task)
     _print_tables(results, None, everything=False)
     typer.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
+    return results
 
 
 def _print_tables(results: Results, against: str | None, everything: bool) -> None:
+    from refcore_bench import witnesses
     from refcore_bench.summary import summarise
     from refcore_bench.tables import tables
 
     _print(tables(summarise(results, against))[: None if everything else 1])
+    if everything:
+        _print(witnesses.tables(results, against))
 
 
-def _print(tables: Sequence[Table]) -> None:
+def _print(found: Sequence[Table]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table as Grid
+    from rich.table import Table as RichTable
 
     from refcore.cli.output import stdout
 
     console = stdout if stdout.is_terminal else Console(width=WIDE, highlight=False)
-    for table in tables:
-        shown = Grid(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
+    for table in found:
+        shown = RichTable(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
         for row in table.rows:
             shown.add_row(*map(escape, row))
         console.print(shown)

@@ -23,7 +23,7 @@ def register_referees(register: Register) -> None:
         summary="BLIP-2's matching, contrastive and captioning losses",
         conversions=("itg",),
     )
-    register("imagenet", f"{at}.imagenet:Imagenet", summary="EfficientNet-Lite on ImageNet; prompts name classes")
+    register("imagenet", f"{at}.imagenet:Imagenet", summary="EfficientNet-Lite or SqueezeNet; prompts name classes")
     register("siglip", f"{at}.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{at}.hf_clip:HfClip", summary="CLIP in the format of transformers, such as PickScore")
     register(
@@ -48,6 +48,7 @@ def register_referees(register: Register) -> None:
     register("vqa", f"{at}.vqa.referee:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
     register("image", f"{at}.image.referee:ImageSimilarity", summary="Similarity to a reference image; CLIP or DINOv2")
     register("classifier", f"{at}.classifier:Classifier", summary="Any classifier of timm; prompts name classes")
+    register("onnx", f"{at}.onnx:Onnx", summary="Classifier or detector in an ONNX file; prompts name its labels")
 
 
 @hookimpl

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -105,6 +106,12 @@ def resolve(model: str) -> str:
         )
     _verify(model, folder)
     return str(folder)
+
+
+def cache() -> Path:
+    """Folder of files converted once for this user: `$XDG_CACHE_HOME/refcore` or `~/.cache/refcore`; not created."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path(expanduser("~")) / ".cache") / "refcore"
 
 
 def digest(path: Path) -> str:

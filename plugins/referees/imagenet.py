@@ -1,11 +1,10 @@
-"""The `imagenet` referee: EfficientNet-Lite classifiers of the 1,000 ImageNet classes."""
+"""The `imagenet` referee: classifiers of the 1,000 ImageNet classes, EfficientNet-Lite and SqueezeNet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -16,8 +15,8 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
-from refcore_plugins.models.efficientnet_lite import REMEDY, Weights, folded_network, normalize, weights_file
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
+from refcore_plugins.models.imagenet_networks import Network, load, weights_file
 from refcore_plugins.models.preprocess import Fit
 
 CLASSES = 1000
@@ -34,12 +33,12 @@ class Imagenet(Referee):
     """
 
     class Config(PluginConfig):
-        weights: Weights = Field("lite0", description="EfficientNet-Lite network.")
+        weights: Network = Field("lite0", description="EfficientNet-Lite 0, 1 or 2, or SqueezeNet 1.1.")
         size: int = Field(
             160,
             ge=32,
             le=512,
-            description="Side of the views in pixels; lite0, lite1 and lite2 were trained at 224, 240 and 260.",
+            description="Side of the views in pixels; trained at 224, 240, 260 (lite0 to lite2) and 227 (squeezenet).",
         )
         loss: ClassLoss = Field("logit", description="Loss of a wanted prompt: negated logit or cross-entropy.")
         crop: Literal["whole", "published"] = Field(
@@ -50,7 +49,6 @@ class Imagenet(Referee):
         free_text: bool = Field(True, description="Match prompts that name no class by meaning.")
 
     name = "imagenet"
-    requires = MappingProxyType({"efficientnet_lite_pytorch": REMEDY})
     score_unit = "probability"
 
     def check(self, prompts: Sequence[str] = ()) -> None:
@@ -70,7 +68,7 @@ class Imagenet(Referee):
         self.device, self.dtype = device, dtype
         self.input_size = (self.config.size, self.config.size)
         self.fit = partial(window, size=self.config.size, published=self.config.crop == "published")
-        network, _ = folded_network(self.config.weights, self.config.size)
+        network, self._normalize = load(self.config.weights, self.config.size)
         # Depthwise convolutions are about 1.4 times as fast in channels-last format, on the CPU and on CUDA.
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
 
@@ -88,7 +86,7 @@ class Imagenet(Referee):
 
     def logits(self, views: Tensor) -> Tensor:
         """[N, 1000] class logits, float32 (float64 in float64), of views [N, 3, H, W] in [0, 1]; differentiable."""
-        x = normalize(views).to(self.dtype, memory_format=torch.channels_last)
+        x = self._normalize(views).to(self.dtype, memory_format=torch.channels_last)
         logits: Tensor = self._network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

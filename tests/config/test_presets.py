@@ -133,8 +133,8 @@ def test_an_override_finds_a_term_by_its_label_and_any_element_by_its_name():
     config = presets.compose("playground", overrides=["referees.clip.weight=0.5", "priors.sds.config.guidance=3"])
     assert config.referees[0].weight == 0.5
     assert config.priors[0].config["guidance"] == 3
-    config = presets.compose("natural", overrides=["referees.lite1-fine.weight=2", "witnesses.witness.coarse=64"])
-    assert config.referees[3].weight == 2
+    config = presets.compose("natural", overrides=["referees.squeezenet.weight=2", "witnesses.witness.coarse=64"])
+    assert config.referees[1].weight == 2
     assert config.witnesses[0].coarse == 64
     config = presets.compose("playground", overrides=["views.main.augment.affine.config.degrees=1"])
     assert config.views["main"].augment[0].config["degrees"] == 1

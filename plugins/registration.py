@@ -24,6 +24,7 @@ def register_referees(register: Register) -> None:
         conversions=("itg",),
     )
     register("imagenet", f"{at}.imagenet:Imagenet", summary="EfficientNet-Lite or SqueezeNet; prompts name classes")
+    register("ocr", f"{at}.ocr:Ocr", summary="PP-OCRv4 reads a line of text; prompts say or quote it")
     register("siglip", f"{at}.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{at}.hf_clip:HfClip", summary="CLIP in the format of transformers, such as PickScore")
     register(

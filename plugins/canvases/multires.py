@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +17,7 @@ from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.canvas_size import check_least_side
-from refcore_plugins.models.colour_decorrelation import ColourBasis, images_of, logits_of
+from refcore_plugins.models.colour_decorrelation import LOGIT_MARGIN, ColourBasis, images_of, logits_of
 
 
 class Multires(Canvas):
@@ -30,6 +31,12 @@ class Multires(Canvas):
 
     class Config(PluginConfig):
         smallest: int = Field(1, ge=1, description="Longer side of the coarsest tensor, in pixels.")
+        finest: int | None = Field(
+            None,
+            ge=1,
+            description="Longer side of the finest tensor, in pixels; the sum is enlarged from there, so that a coarse "
+            "one leaves strokes and areas, but no grain. null: the image's own.",
+        )
         per_octave: float = Field(2.0, gt=0, le=8, description="Resolutions per doubling of the side.")
         gain: Schedule = Field(
             0.0,
@@ -38,7 +45,10 @@ class Multires(Canvas):
             description="The amplitude of a tensor with side r is proportional to r ** gain. A schedule from -1 to "
             "0 draws coarse structure first.",
         )
-        color: ColourBasis = Field("decorrelated", description="Basis in which colours are optimised.")
+        color: ColourBasis | Literal["gray"] = Field(
+            "decorrelated", description="Basis in which colours are optimised; gray: one channel for all three."
+        )
+        paper: float = Field(0.5, gt=0, lt=1, description="Grey from which the image starts.")
         noise: float = Field(0.01, ge=0, description="Std of the initial parameters, which differ between seeds.")
 
     name = "multires"
@@ -49,26 +59,39 @@ class Multires(Canvas):
         self.device = torch.device(device)
         self.size = size if size is not None else (256, 256)
         check_least_side(self.size, 1)
-        self.resolutions = resolutions(self.size, self.config.smallest, self.config.per_octave)
+        longest = max(self.size)
+        shrunk = min(1.0, (self.config.finest or longest) / longest)
+        self._sum_size = (max(1, round(self.size[0] * shrunk)), max(1, round(self.size[1] * shrunk)))
+        self.resolutions = resolutions(self._sum_size, self.config.smallest, self.config.per_octave)
         self._known: dict[float, list[float]] = {}
         """Gain -> the amplitude of each resolution."""
         self._gains(Moment(0, 1))  # here, so that a decode reads no tensor back
 
     def init(self, rng: Rng) -> CanvasParams:
-        return {
-            _name(level): self.config.noise * rng.normal(3, *side).to(self.device)
+        params = {
+            _name(level): self.config.noise * rng.normal(self._channels, *side).to(self.device)
             for level, side in enumerate(self.resolutions)
         }
+        if self.config.paper != 0.5:
+            paper = torch.full((1, 3, 1, 1), self.config.paper, device=self.device)
+            params[_name(0)] += self._logits_of(paper) / self._gains(Moment(0, 1))[0]
+        return params
 
     def decode(self, params: CanvasParams, at: Moment) -> Tensor:
-        return images_of(self._sum(params, self._gains(at)), self.config.color)
+        total = self._sum(params, self._gains(at))
+        if self._sum_size != self.size:
+            total = _upsample(total, self.size)
+        if self.config.color == "gray":
+            return torch.sigmoid(total).expand(-1, 3, -1, -1)
+        return images_of(total, self.config.color)
 
     def encode(self, images: Tensor) -> CanvasParams:
         """Parameters in which each resolution holds the residual of the coarser ones, so that the sum is exact.
 
-        Pixels are kept 0.001 away from black and white. The gains are those of step 0, in a run of any length.
+        Pixels are kept 0.001 away from black and white. The gains are those of step 0, in a run of any length. With
+        `finest`, finer detail is lost; with gray, colours are.
         """
-        target = logits_of(images.to(self.device, torch.float32), self.config.color)
+        target = self._logits_of(images.to(self.device, torch.float32))
         params: CanvasParams = {}
         total: Tensor | None = None
         for level, (side, gain) in enumerate(zip(self.resolutions, self._gains(Moment(0, 1)), strict=True)):
@@ -77,6 +100,15 @@ class Multires(Canvas):
             params[_name(level)] = (wanted - total) / gain
             total = wanted
         return params
+
+    @property
+    def _channels(self) -> int:
+        return 1 if self.config.color == "gray" else 3
+
+    def _logits_of(self, images: Tensor) -> Tensor:
+        if self.config.color == "gray":
+            return torch.logit(images.mean(1, keepdim=True), LOGIT_MARGIN)
+        return logits_of(images, self.config.color)
 
     def _gains(self, at: Moment) -> list[float]:
         """The amplitude of each resolution; root mean square 1, so that it does not change the learning rate."""

@@ -30,8 +30,8 @@ class ViewGroup(Section):
         description="Augmentations. The geometric ones are applied first, in order, as a single resampling of the "
         "image; then the others, in order.",
     )
-    padding: Literal["zeros", "border", "reflection"] = Field(
-        "zeros", description="Pixels outside the image: black, the nearest edge pixel, or the mirror image."
+    padding: Literal["zeros", "ones", "border", "reflection"] = Field(
+        "zeros", description="Pixels outside the image: black, white, the nearest edge pixel, or the mirror image."
     )
     fit: Literal["stretch", "crop", "pad"] = Field(
         "stretch",

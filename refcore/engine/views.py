@@ -139,7 +139,7 @@ class Views:
         else:
             matrix = self.matrix.index_select(0, places(index, self.matrix.device))
             grid = sampling_grid(matrix, self.size).to(views.dtype)
-            views = F.grid_sample(views, grid, mode="bilinear", padding_mode=self.config.padding, align_corners=False)
+            views = sampled(views, grid, self.config.padding)
         for augmentation, draws in self.photometric:
             views = checks.apply(augmentation, views, _as_exact_as(self.image, select(draws, index)))
         return views
@@ -182,6 +182,13 @@ def sampling_grid(matrix: Tensor, size: Size) -> Tensor:
     weight = mapped[..., 2:]
     flat = torch.where(weight > 1e-6, mapped[..., :2] / weight.clamp_min(1e-6), 1e3)
     return flat.view(-1, height, width, 2)
+
+
+def sampled(images: Tensor, grid: Tensor, padding: str) -> Tensor:
+    """Images [n, 3, H, W] sampled bilinearly at a grid [n, h, w, 2], with "ones" beside the paddings of torch."""
+    if padding == "ones":
+        return 1 - sampled(1 - images, grid, "zeros")
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _as_exact_as(image: Tensor, params: Params) -> Params:

@@ -85,7 +85,7 @@ def test_the_source_is_as_sharp_as_the_zoom_needs_and_no_sharper() -> None:
     assert torch.allclose(zoomed, resize(image, (32, 32))[..., 8:24, 8:24], atol=1e-6)
 
 
-@pytest.mark.parametrize(("padding", "edge"), [("zeros", 0.0), ("border", 0.7), ("reflection", 0.7)])
+@pytest.mark.parametrize(("padding", "edge"), [("zeros", 0.0), ("ones", 1.0), ("border", 0.7), ("reflection", 0.7)])
 def test_outside_is_what_padding_says(padding: Any, edge: float) -> None:
     view = make(torch.full((1, 3, 8, 8), 0.7), (8, 8), Move(RIGHT), padding=padding)
     assert torch.allclose(view[..., 6:], torch.tensor(edge))

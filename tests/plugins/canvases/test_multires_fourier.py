@@ -53,6 +53,32 @@ def test_decode_inverts_encode(canvas: type[Canvas], color: str, size: tuple[int
     torch.testing.assert_close(made.decode(made.encode(images), END), images, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_gray_multires_has_one_channel_and_keeps_greys(size: tuple[int, int]) -> None:
+    made = loaded(Multires, size, color="gray")
+    params = made.init(Rng([0, 1], 0, "init"))
+    assert {value.shape[1] for value in params.values()} == {1}
+    images = smooth_images(size).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(made.decode(made.encode(images), END), images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("color", ["decorrelated", "rgb", "gray"])
+def test_multires_starts_from_its_paper(color: str) -> None:
+    made = loaded(Multires, (12, 40), color=color, paper=0.8, noise=0.0)
+    image = made.decode(made.init(Rng([0], 0, "init")), END)
+    torch.testing.assert_close(image, torch.full((1, 3, 12, 40), 0.8), atol=1e-5, rtol=0)
+
+
+def test_a_finest_tensor_leaves_no_grain() -> None:
+    made = loaded(Multires, (48, 96), finest=24)
+    params = made.init(Rng([0], 0, "init"))
+    assert max(max(value.shape[-2:]) for value in params.values()) == 24
+    fine = torch.rand(1, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    left = made.decode(made.encode(fine), END)
+    assert left.shape == fine.shape
+    assert left.diff(dim=-1).abs().mean() < 0.2 * fine.diff(dim=-1).abs().mean()
+
+
 @pytest.mark.parametrize("canvas", CANVASES)
 def test_black_and_white_survive_encoding_to_a_thousandth(canvas: type[Canvas]) -> None:
     made = loaded(canvas, (8, 8))

@@ -1,0 +1,108 @@
+"""The `ocr` referee: PP-OCRv4 reads one line of text, and the prompt says what it should read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from refcore.contracts.conditioning import Conditioning
+from refcore.contracts.referee import Referee
+from refcore.plugin import PluginConfig
+from refcore_plugins.models import ppocr
+from refcore_plugins.models.ctc import absent, encoded, greedy, loss_per_character, quoted
+from refcore_plugins.models.preprocess import Fit
+
+
+class Ocr(Referee):
+    """A text recogniser as referee: an image-to-text network whose answer can be checked by other readers.
+
+    The text is what the prompt puts in double quotes, or all of it. The loss is CTC's: the negated log-probability that
+    the network reads exactly this text, however its letters are spread over the line, per character.
+    """
+
+    class Config(PluginConfig):
+        width: int = Field(
+            320,
+            ge=32,
+            le=2048,
+            multiple_of=ppocr.STRIDE,
+            description="Width of the views in pixels; they are 48 pixels high. At 320 a line has 40 reading steps.",
+        )
+
+    name = "ocr"
+    requires = MappingProxyType({"rapidocr_onnxruntime": ppocr.REMEDY, "onnx": ppocr.REMEDY})
+    score_unit = "probability"
+
+    def check(self, prompts: Sequence[str] = ()) -> None:
+        """See `Plugin.check`; every prompt's text has to be in the alphabet and fit into the width."""
+        super().check(prompts)
+        ppocr.weights_file()
+        if prompts:
+            self._encoded(prompts)
+
+    def packaged(self) -> dict[str, Path]:
+        """See `Plugin.packaged`: the recogniser."""
+        return {"PP-OCRv4": ppocr.weights_file()}
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Referee.load`."""
+        self.device, self.dtype = device, dtype
+        self.input_size = (ppocr.HEIGHT, self.config.width)
+        grey = (ppocr.MEAN,) * 3  # rapidocr pads with zeros after normalising
+        self.fit = Fit(self.input_size, "pad", "bilinear", grey)
+        network, self.classes = ppocr.recogniser()
+        self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
+
+    def read(self, prompts: Sequence[str]) -> Conditioning:
+        """Each prompt's text: class indices `target` [P, L] and `length` [P].
+
+        Raises:
+            RefcoreError: a text has characters outside the alphabet, or is too long for the width.
+        """
+        target, length = self._encoded(prompts)
+        notes = tuple(f'to be read: "{text}"' if text != prompt else "" for prompt, text in _texts(prompts))
+        return Conditioning(
+            tuple(prompts), {"target": target.to(self.device), "length": length.to(self.device)}, notes=notes
+        )
+
+    def logits(self, views: Tensor) -> Tensor:
+        """[N, W / 8, C] logits, float32 (float64 in float64), of views [N, 3, 48, W] in [0, 1]; differentiable."""
+        x = ((views - ppocr.MEAN) / ppocr.STD).to(self.dtype, memory_format=torch.channels_last)
+        logits: Tensor = self._network(x)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
+        """See `Referee.judge`: CTC loss per character; not wanted, -log(1 - p) of p = exp(-loss)."""
+        text = conditioning.select(prompt_index)
+        loss = loss_per_character(self.logits(views), text["target"], text["length"])
+        return loss if wanted else absent(loss)
+
+    @torch.no_grad()
+    def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:
+        """[B] probabilities of the texts per character: the geometric mean, exp(-loss)."""
+        return torch.exp(-loss_per_character(self.logits(images), conditioning["target"], conditioning["length"]))
+
+    @torch.no_grad()
+    def guess(self, images: Tensor) -> list[str]:
+        """What is read in each image [B, 3, 48, W], by the most likely class of each step."""
+        return greedy(self.logits(images), self.classes)
+
+    def _encoded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        return encoded([text for _, text in _texts(prompts)], _index(), self.config.width // ppocr.STRIDE)
+
+
+def _texts(prompts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(prompt, quoted(prompt)) for prompt in prompts]
+
+
+@cache
+def _index() -> dict[str, int]:
+    """Class of each character, of the installed recogniser."""
+    _, classes = ppocr.recogniser()
+    return {character: i for i, character in enumerate(classes) if character}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,14 @@ def test_the_models_are_loaded_once() -> None:
     assert run.execute().steps == 6
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which a shell takes from what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _press(times: int) -> None:
     for _ in range(times):
         signal.raise_signal(signal.SIGINT)  # to this thread, and handled at once: two that wait would be one
@@ -221,7 +230,9 @@ def test_a_ctrl_c_during_the_last_writes_waits_for_them_and_says_so(
 
 
 @pytest.mark.fault("5.8")
-def test_a_second_one_ends_the_writes_and_says_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_one_ends_the_writes_and_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctrl_c: None
+) -> None:
     write = rundir.RunDir.write_image
     monkeypatch.setattr(rundir.RunDir, "write_image", lambda *given: (write(*given), _press(2))[0])
     with pytest.raises(KeyboardInterrupt) as pressed:

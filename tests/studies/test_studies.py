@@ -95,3 +95,22 @@ def test_every_arm_of_every_claim_is_a_variant_that_the_others_can_be_compared_w
     for page in ("referees", "sds", "combiners", "priors"):
         (base,) = (variant for variant in claims.arms(page) if variant.name == claims.CLAIMS[page].against)
         assert base.hash == claims.arms("referees")[-1].hash, f"{page} compares with another base"
+
+
+def test_lettering_takes_words_and_pairs_in_turn_and_never_tunes_on_what_it_reports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lettering = study("lettering", monkeypatch)
+    words = lettering.yaml.safe_load(lettering.WORDS.read_text("utf-8"))
+    assert not set(words["tuning"]) & set(words["reporting"])
+    assert len(set(words["reporting"])) == 60
+    turns = lettering.in_turn(words["reporting"])
+    assert sorted(turns) == sorted(words["reporting"])
+    assert sum(" " in one for one in turns[:15]) == 5
+
+
+def test_a_hack_of_lettering_is_read_by_the_referee_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    lettering = study("lettering", monkeypatch)
+    readings = [("no", "no", "no"), ("no", "no", "NO"), ("no", "on", "on"), ("no", "on", "no")]
+    rows = [dict(zip(("word", "ocr", "tesseract"), one, strict=True)) for one in readings]
+    assert lettering.hacks(rows) == [False, True, False, False]

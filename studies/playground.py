@@ -3,7 +3,8 @@
     python studies/playground.py PAGE              # tables and plot from the committed studies/rows/PAGE
     python studies/playground.py PAGE --from DIR   # first imports the results in DIR, without their pictures
 
-PAGE is playground or blind; DIR is made by `refcore bench playground --out DIR`, as the page says.
+PAGE is playground or blind, or a part of the page of blind: from-noise, two-tries. DIR is made by
+`refcore bench playground --out DIR`, as the page says.
 """
 
 from __future__ import annotations
@@ -25,27 +26,37 @@ from refcore_bench.summary import summarise
 from refcore_bench.tables import markdown, tables
 
 PAGES = ("playground", "blind")
+PARTS = {"from-noise": "sampling-3", "two-tries": "playground-blind"}
+"""Further studies on the page of `blind` -> the variant that others are compared with: inversion from noise with the
+prior told, and an earlier setting of the preset."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", choices=PAGES)
+    parser.add_argument("page", choices=(*PAGES, *PARTS))
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
     given = parser.parse_args()
     if given.source is not None:
         found = Results.existing(given.source)
         import_results(found.path, ROWS / given.page)
-        pictures(given.page, found)
-    page, figure = DOCS / f"results/{given.page}.md", DOCS / f"images/{given.page}-report.png"
-    fill(page, Path(__file__).name, parts(given.page))
-    write_plot(summarise(Results.existing(ROWS / given.page)), figure)
+        if given.page in PAGES:
+            pictures(given.page, found)
+    name = given.page if given.page in PAGES else "blind"
+    page, figure = DOCS / f"results/{name}.md", DOCS / f"images/{name}-report.png"
+    fill(page, Path(__file__).name, parts(name))
+    write_plot(summarise(Results.existing(ROWS / name)), figure)
     print(f"wrote {page.relative_to(DOCS.parent)} and {figure.relative_to(DOCS.parent)}")
 
 
 def parts(page: str) -> dict[str, str]:
     """The generated parts of a page."""
-    summary = summarise(Results.existing(ROWS / page))
-    return {"tables": markdown(tables(summary))}
+    whole = {"tables": markdown(tables(summarise(Results.existing(ROWS / page))))}
+    if page != "blind":
+        return whole
+    for part, against in PARTS.items():
+        found = tables(summarise(Results.existing(ROWS / part), against))
+        whole[part] = markdown([table for table in found if table is found[0] or " minus " in table.title])
+    return whole
 
 
 def pictures(page: str, results: Results) -> None:

@@ -76,8 +76,8 @@ class Mixer(nn.Module):
         q, k, v = self.qkv(self.norm1(x)).view(n, length, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
         attended = torch.softmax(q @ k.transpose(-1, -2) * (width // HEADS) ** -0.5, -1) @ v
         x = x + self.out(attended.transpose(1, 2).reshape(n, length, width))
-        result: Tensor = x + self.down(F.silu(self.up(self.norm2(x))))
-        return result
+        mixed: Tensor = x + self.down(F.silu(self.up(self.norm2(x))))
+        return mixed
 
 
 class Recogniser(nn.Module):

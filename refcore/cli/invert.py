@@ -88,7 +88,7 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
     else:
         _print_table(result, path)
     if interrupted:
-        warn(f"stopped after {result.steps} of {result.config.steps} steps; the images so far are in {path}")
+        warn(f"stopped after {result.progress}; the images so far are in {path}")
         raise typer.Exit(130)
 
 

@@ -417,10 +417,10 @@ class Inversion:
         waiting = [b for b, over in enumerate(above) if over]
         if not waiting:
             return
+        fresh = self.engine.first_tracks(waiting, self.attempt + 1)
+        self.tracks.add(start(self.engine, fresh), fresh)
         self.attempt, self.began = self.attempt + 1, self.step
         self._before = self._finite = None
-        fresh = self.engine.first_tracks(waiting, self.attempt)
-        self.tracks.add(start(self.engine, fresh), fresh)
         self._drop()
 
     def _above(self, losses: Tensor) -> Tensor:

@@ -132,6 +132,13 @@ class Result:
         heads = [f"{label} ({UNWANTED})" if label in unwanted else label for label in labels]
         return ["prompt", "seed", *heads, *(["verdict"] if judged else [])], rows
 
+    @property
+    def progress(self) -> str:
+        """The steps taken in words: "60 of 120 steps"; with several tries "240 steps, up to 120 a try"."""
+        if self.config.candidates.tries > 1:
+            return f"{self.steps} steps, up to {self.config.steps} a try"
+        return f"{self.steps} of {self.config.steps} steps"
+
     def save(self, folder: str | Path) -> Path:
         """Writes the images, `config.yaml`, `history.jsonl` and `result.json`, as `invert(..., out=folder)` does.
 
@@ -153,8 +160,7 @@ class Result:
 
     def _remarks(self) -> list[str]:
         """What a reader of the table should know besides."""
-        steps = f"{self.steps} of {self.config.steps} steps"
-        return [f"stopped after {steps}: {self.stopped}" if self.error is not None else steps]
+        return [f"stopped after {self.progress}: {self.stopped}" if self.error is not None else self.progress]
 
     def to_dict(self, names: Sequence[str], versions: Mapping[str, str]) -> dict[str, Any]:
         """The contents of `result.json`.

@@ -203,6 +203,12 @@ def test_the_models_are_loaded_once() -> None:
     assert run.execute().steps == 6
 
 
+def test_the_steps_of_several_tries_are_not_counted_against_those_of_one() -> None:
+    again = {"count": 1, "recent": 0, "by": "loss", "tries": 2, "until": -1e9}
+    assert refcore.invert("a", config=toy_config(candidates=again)).progress == "12 steps, up to 6 a try"
+    assert refcore.invert("a", config=toy_config()).progress == "6 of 6 steps"
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Python's own answer to Ctrl-C, which a shell takes from what it starts in the background."""

@@ -101,7 +101,7 @@ def worth(variant: Variant) -> float:
             inverted = time.perf_counter()
             *_, loaded = _sample(few, [BUDGET_PROMPT], turn, None, tally)
             ratios.append((inverted - began) / (time.perf_counter() - loaded))
-    sampling = Sampling(**{name: value for name, value in variant.settings.items() if name != "budget"})
+    sampling = _settings(variant)
     return median(ratios) * TIMED * _each(sampling, len(variant.optimised))
 
 
@@ -111,6 +111,11 @@ def _to_the_last_try(settings: dict[str, Any]) -> dict[str, Any]:
     if candidates.get("until") is None:
         return settings
     return {**settings, "candidates": {**candidates, "until": -LARGEST}}
+
+
+def _settings(variant: Variant) -> Sampling:
+    """How a variant samples, without its budget."""
+    return Sampling(**{name: value for name, value in variant.settings.items() if name != "budget"})
 
 
 def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
@@ -154,8 +159,7 @@ class _Counter(Observer):
 def _sample(
     variant: Variant, prompts: Sequence[str], seed: int, budget: float | None, tally: Tally
 ) -> tuple[Tensor, int, float]:
-    fields = {name: value for name, value in variant.settings.items() if name != "budget"}
-    sampling = Sampling(**fields)
+    sampling = _settings(variant)
     sampler = Sampler(sampling.model)
     ranking = variant.optimised if sampling.choose else []
     count = 1

@@ -38,28 +38,22 @@ def test_a_page_of_results_is_made_of_what_is_committed(
     assert made.read_text("utf-8") == (DOCS / "results" / f"{page}.md").read_text("utf-8")
 
 
-def test_the_table_of_the_search_is_made_of_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Path(shutil.copy(DOCS / "results" / "playground.md", tmp_path))
-    study("page", monkeypatch).fill(made, "search.py", study("search", monkeypatch).parts())
-    assert made.read_text("utf-8") == (DOCS / "results" / "playground.md").read_text("utf-8")
-
-
-def test_the_tables_of_real_networks_are_made_of_what_is_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "page", "package"),
+    [
+        ("search", "results/playground.md", None),
+        ("natural", "natural.md", "efficientnet_lite_pytorch"),
+        ("family", "natural.md", "efficientnet_lite_pytorch"),
+    ],
+)
+def test_a_part_of_a_page_is_made_of_what_is_committed(
+    name: str, page: str, package: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
-    made = Path(shutil.copy(DOCS / "natural.md", tmp_path))
-    study("page", monkeypatch).fill(made, "natural.py", study("natural", monkeypatch).parts())
-    assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
-
-
-def test_the_table_of_family_likeness_is_made_of_what_is_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="extra `natural` is not installed")
-    made = Path(shutil.copy(DOCS / "natural.md", tmp_path))
-    study("page", monkeypatch).fill(made, "family.py", study("family", monkeypatch).parts())
-    assert made.read_text("utf-8") == (DOCS / "natural.md").read_text("utf-8")
+    if package is not None:
+        pytest.importorskip(package, reason="extra `natural` is not installed")
+    made = Path(shutil.copy(DOCS / page, tmp_path))
+    study("page", monkeypatch).fill(made, f"{name}.py", study(name, monkeypatch).parts())
+    assert made.read_text("utf-8") == (DOCS / page).read_text("utf-8")
 
 
 def test_the_arms_of_diversity_differ_in_referees_and_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:

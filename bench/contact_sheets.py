@@ -24,7 +24,12 @@ GAP = 4
 
 
 def write_sheets(results: Results) -> list[Path]:
-    """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the paths."""
+    """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the paths.
+
+    A picture that was not kept has no place on a sheet.
+    """
+    if not results.has_pictures:
+        return []
     rows = results.rows(images=True)
     folder = results.path / "sheets"
     folder.mkdir(exist_ok=True)

@@ -221,23 +221,16 @@ class Results:
     def rows(self, images: bool = False) -> polars.DataFrame:
         """Every row once, in the order of variants, seeds and prompts; `images` adds the column of PNG files.
 
-        In a folder without parts (which hold the pictures), the rows are those of `results.parquet`.
+        Rows are those of the parts (which hold the pictures) and those of `results.parquet` that no part has, as in a
+        folder whose pictures were not kept. With `images` they are those of the parts alone.
 
         Raises:
             RefcoreError: `images` of a folder without parts; a broken file.
         """
-        pl = need("polars")
-        parts = self._parts()
-        if images and not parts:
+        if images and not self.has_pictures:
             raise RefcoreError(f'"{self.path}" holds no pictures, only rows: its folder "parts" is missing')
         columns = [column for column in schema() if images or column != "image"]
-        try:
-            files = parts or [self.path / RESULTS]
-            # Relaxed: older files lack ranks, and kinds of evaluation that were added later.
-            frames = [pl.read_parquet(file, columns=columns) for file in files]
-            frame: polars.DataFrame = pl.concat(frames, how="vertical_relaxed")
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
+        frame = self._read(self._parts() if images else self._files(), columns)
         variants = {name: i for i, name in enumerate(self.variants())}
         prompts = {(row["split"], row["prompt"]): i for i, row in enumerate(self.prompts())}
         places = [
@@ -247,13 +240,31 @@ class Results:
         order = sorted(range(len(places)), key=places.__getitem__)
         return frame[order].unique(KEY, keep="first", maintain_order=True)
 
+    @property
+    def has_pictures(self) -> bool:
+        return bool(self._parts())
+
     def done(self, variant: Variant) -> set[tuple[str, str, int]]:
-        """(split, prompt, seed) of each image a variant has."""
-        files = [part for part in self._parts() if part.parent.name == variant.name]
-        found: set[tuple[str, str, int]] = set()
-        for file in files:
-            found.update(need("polars").read_parquet(file, columns=["split", "prompt", "seed"]).rows())
-        return found
+        """(split, prompt, seed) of each image that a variant has, its picture kept or not."""
+        if not self._files():
+            return set()
+        frame = self._read(self._files(), ["variant", "split", "prompt", "seed"])
+        return set(frame.filter(need("polars").col("variant") == variant.name).drop("variant").rows())
+
+    def _files(self) -> list[Path]:
+        """The files that hold rows, the parts first."""
+        gathered = self.path / RESULTS
+        return [*self._parts(), *([gathered] if gathered.is_file() else [])]
+
+    def _read(self, files: Sequence[Path], columns: list[str]) -> polars.DataFrame:
+        pl = need("polars")
+        try:
+            # Relaxed: older files lack ranks, and kinds of evaluation that were added later.
+            frames = [pl.read_parquet(file, columns=columns) for file in files]
+            frame: polars.DataFrame = pl.concat(frames, how="vertical_relaxed")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
+        return frame
 
     def gather(self) -> None:
         """Writes all rows, without pictures, to `results.parquet`."""

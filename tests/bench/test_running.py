@@ -164,6 +164,38 @@ def test_committed_rows_are_enough_for_the_tables_and_not_for_pictures(renders, 
         Results(tmp_path).rows(images=True)
 
 
+def test_committed_rows_are_continued_without_their_pictures(renders, tmp_path):
+    import shutil
+
+    running.run(tmp_path, [PLAIN], PROMPTS[:4], TUNING_SEED)
+    shutil.rmtree(tmp_path / "parts")
+    before = Results(tmp_path).rows()
+    renders.clear()
+    results = running.run(tmp_path, [PLAIN, OTHER], PROMPTS, TUNING_SEED)
+    made = {
+        name: sorted(prompt for at, prompts, _ in renders if at == name for prompt in prompts)
+        for name in ("plain", "other")
+    }
+    assert made["plain"] == sorted(one.prompt for one in PROMPTS[4:])
+    assert made["other"] == sorted(one.prompt for one in PROMPTS)
+    assert len(results.rows()) == 12
+    assert len(results.rows(images=True)) == 8
+    kept = results.rows().filter((polars.col("variant") == "plain") & polars.col("prompt").is_in(before["prompt"]))
+    assert kept.equals(before)
+    assert polars.read_parquet(tmp_path / "results.parquet").equals(results.rows())
+
+
+def test_complete_rows_without_pictures_need_no_sheet(renders, tmp_path):
+    import shutil
+
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
+    shutil.rmtree(tmp_path / "parts")
+    shutil.rmtree(tmp_path / "sheets")
+    running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED)
+    assert len(renders) == 1
+    assert not (tmp_path / "sheets").exists()
+
+
 def _worsen(path, variant, prompt):
     """The judge says no to a prompt's images, and every referee scores them lower."""
     for file in (path / "parts" / variant).glob("*.parquet"):

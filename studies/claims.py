@@ -1,10 +1,12 @@
 """The studies of docs/results (views, referees, sds, combiners, priors): the paper's claims where the truth is known.
 
-    python studies/claims.py PAGE              # tables and chart from the committed studies/rows/claims/PAGE
-    python studies/claims.py PAGE --from DIR   # first imports the images in DIR, as rows and as one strip
-    python studies/claims.py PAGE --measure    # before that, makes the images that DIR (runs/claims) lacks
+    python studies/claims.py STUDY              # tables and chart from the committed studies/rows/claims/STUDY
+    python studies/claims.py STUDY --from DIR   # first imports the images in DIR, as rows and as one strip
+    python studies/claims.py STUDY --measure    # before that, makes the images that DIR lacks
 
-All pages share one folder: a variant's name there is its definition's hash, and it is measured once.
+STUDY is a page (the prior told the prompt), or PAGE-blind, the part of the page where the prior is told nothing. All
+studies of a task share one folder, runs/claims or runs/claims-blind: a variant's name there is its definition's hash,
+and it is measured once.
 """
 
 from __future__ import annotations
@@ -29,14 +31,18 @@ from refcore_bench import running, variants
 from refcore_bench.results import RESULTS, Results
 from refcore_bench.summary import summarise
 from refcore_bench.tables import markdown, tables
+from refcore_bench.task import Task
+from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 from refcore_bench.tasks.playground_prompts import draw
 from refcore_bench.variants import Variant
 
 RESULT = ROWS / "claims"
+SUFFIX = "-blind"
+"""Ends the name of a study with the blind prior."""
 IMAGES = DOCS / "images"
-WORK = Path("runs/claims")
-SEED = 2029
-"""Seed of the prompts, used by these pages alone; nothing was chosen on it."""
+WORK = {PLAYGROUND: Path("runs/claims"), BLIND: Path("runs/claims-blind")}
+SEED = {PLAYGROUND: 2029, BLIND: 2035}
+"""Seeds of the prompts, used by these studies alone; nothing was chosen on them."""
 COUNT = 24
 BATCH = 12
 
@@ -52,6 +58,12 @@ WIDE = (
     "{name: perspective, config: {distortion: 0.2, p: 0.4}}, {name: gaussian_noise, config: {std: [0.0, 0.2]}}]"
 )
 """Views that differ about as much as the paper's; the preset's hardly differ."""
+FALLING = "{kind: linear, start: 4.0, end: 1.0}"
+"""Schedule of the balance factor in the preset `playground-blind`."""
+SILENT = "guidance: 0, anneal: 110"
+"""Settings of a distillation that is told nothing, the preset's."""
+BLIND_BASE = "candidates={count: 1}"
+"""Of the preset `playground-blind`, everything but its choice among candidates and its further tries."""
 PIXELS = f"{ONE},canvas={{name: pixel}},size=64,priors=[],combine={{name: sum}}"
 
 
@@ -80,12 +92,26 @@ def _weighted(name: str, weight: float) -> str:
     return f"playground,{BASE},priors=[{{name: {name}, weight: {weight:g}}}],combine={{name: sum}}"
 
 
+def _blind(*overrides: str, source: str = BLIND.name) -> str:
+    """A variant of the blind task, without a choice among candidates."""
+    return ",".join([source, BLIND_BASE, *overrides])
+
+
+def _blind_views(count: int) -> str:
+    """The number of views a step; with 0 the picture as it is."""
+    return f"views.main.count={count}" if count else "views.main={count: 1}"
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A page: its arms (name -> recipe, as in `--variant NAME=RECIPE`), and the arm to compare the others with."""
+    """A page, or its part with the blind prior: the arms, and the arm to compare the others with."""
 
     arms: dict[str, str]
+    """Name -> recipe, as in `--variant NAME=RECIPE`."""
     against: str
+    task: Task = PLAYGROUND
+    count: int = COUNT
+    """Number of prompts."""
     shown: int = 6
     """Prompts in the strip, each the first of its category."""
     along: str | None = None
@@ -168,40 +194,103 @@ CLAIMS = {
         },
         "sds",
     ),
+    "views-blind": Claim(
+        {
+            **{f"three-{n}": _blind(_blind_views(n)) for n in (0, 1, 2, 4)},
+            **{f"blip2-{n}": _blind(_blind_views(n), source="blip2-alone") for n in (0, 1, 2, 4)},
+        },
+        "three-0",
+        task=BLIND,
+        along="views",
+    ),
+    "referees-blind": Claim(
+        {
+            "none": _blind(source="sds-alone"),
+            **{label: _blind(source=f"{label}-alone") for label in ("clip", "blip2", "owlv2")},
+            **{pair: _blind(source=pair) for pair in ("clip+blip2", "clip+owlv2", "blip2+owlv2")},
+            "clip+blip2+owlv2": _blind(),
+        },
+        "clip+blip2+owlv2",
+        task=BLIND,
+        count=96,
+    ),
+    "sds-blind": Claim(
+        {
+            "sampling": "sampling",
+            "sds": _blind(source="sds-alone"),
+            "referees": _blind("priors.0.weight=0"),
+            "both": _blind(),
+            "both-constant": _blind("combine.factor=1"),
+            "both-all-timesteps": _blind("priors.0.config.anneal=null"),
+        },
+        "both",
+        task=BLIND,
+    ),
+    "combiners-blind": Claim(
+        {
+            "norm_balance": _blind(),
+            "norm_balance-weighted": _blind("combine.votes=weighted"),
+            **{f"sum-{weight}": _blind("combine={name: sum}", f"priors.0.weight={weight}") for weight in (10, 100)},
+            **{name: _blind(f"combine={{name: {name}}}") for name in ("imtl_g", "upgrad")},
+            **{
+                f"{name}-balanced": _blind(f"combine={{name: {name}, factor: {FALLING}}}")
+                for name in ("imtl_g", "upgrad", "pcgrad")
+            },
+        },
+        "norm_balance",
+        task=BLIND,
+        count=48,
+    ),
+    "priors-blind": Claim(
+        {
+            "sds": _blind(),
+            "nfsd": _blind(f"priors=[{{name: nfsd, config: {{model: 'playground:diffusion', {SILENT}}}}}]"),
+            "sdi": _blind(f"priors=[{{name: sdi, config: {{model: 'playground:diffusion', {SILENT}}}}}]"),
+            "none": _blind("priors.0.weight=0"),
+        },
+        "sds",
+        task=BLIND,
+    ),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("page", choices=CLAIMS)
+    parser.add_argument("study", choices=CLAIMS)
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
-    parser.add_argument("--measure", action="store_true", help="first make what the folder (runs/claims) lacks")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"number of prompts ({COUNT})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"random seed of the prompts ({SEED}); 1 for trials")
+    parser.add_argument("--measure", action="store_true", help="first make what the folder lacks")
+    parser.add_argument("--count", type=int, help="number of prompts, by default the study's")
+    parser.add_argument("--seed", type=int, help="random seed of the prompts, by default the task's; 1 for trials")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
+    claim = CLAIMS[given.study]
+    folder = given.source or WORK[claim.task]
     if given.measure:
-        measure(given.page, given.source or WORK, given.count, given.seed, given.workers)
+        seed = SEED[claim.task] if given.seed is None else given.seed
+        measure(given.study, folder, given.count or claim.count, seed, given.workers)
     if given.measure or given.source:
-        import_results(given.page, Results.existing(given.source or WORK))
-    fill(DOCS / "results" / f"{given.page}.md", Path(__file__).name, parts(given.page))
-    claim, image = CLAIMS[given.page], IMAGES / f"claims-{given.page}.png"
-    found = summary_of(given.page, claim.against)["variants"]
+        import_results(given.study, Results.existing(folder))
+    page, blind, _ = given.study.partition(SUFFIX)
+    written = parts(given.study)
+    fill(DOCS / "results" / f"{page}.md", Path(__file__).name, {"blind": written["tables"]} if blind else written)
+    image = IMAGES / f"claims-{given.study}.png"
+    found = summary_of(given.study, claim.against)["variants"]
     if claim.along:
         figures.lines(found, image, claim.along)
     else:
         figures.chart(found, image)
-    print(f"wrote docs/results/{given.page}.md and docs/images/{image.name}")
+    print(f"wrote docs/results/{page}.md and docs/images/{image.name}")
 
 
-def arms(page: str) -> list[Variant]:
-    """The variants on a page."""
-    return [variants.variant_from_text(f"{name}={recipe}") for name, recipe in CLAIMS[page].arms.items()]
+def arms(study: str) -> list[Variant]:
+    """The variants of a study."""
+    claim = CLAIMS[study]
+    return [variants.variant_from_text(f"{name}={recipe}", claim.task) for name, recipe in claim.arms.items()]
 
 
-def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> None:
-    """Makes the images of a page that the folder lacks."""
-    chosen = arms(page)
+def measure(study: str, folder: Path, count: int, seed: int, workers: int) -> None:
+    """Makes the images of a study that the folder lacks."""
+    chosen = arms(study)
     names = {variant.hash: variant.name for variant in chosen}
     unnamed = [replace(variant, name=variant.hash) for variant in chosen]
 
@@ -211,61 +300,62 @@ def measure(page: str, folder: Path, count: int, seed: int, workers: int) -> Non
 
     # The longest first, so that the workers finish at about the same time.
     unnamed.sort(key=lambda variant: -variant.settings.get("views", {}).get("main", {}).get("count", 0))
-    running.run(folder, unnamed, draw(count, seed), seed, batch=BATCH, workers=workers, progress=progress)
+    prompts, task = draw(count, seed), CLAIMS[study].task
+    running.run(folder, unnamed, prompts, seed, batch=BATCH, workers=workers, progress=progress, task=task)
 
 
-def import_results(page: str, source: Results) -> None:
-    """Commits the rows of a page's arms on the prompts all of them have, their definitions, and a strip of pictures.
+def import_results(study: str, source: Results) -> None:
+    """Commits the rows of a study's arms on the prompts all of them have, their definitions, and a strip of pictures.
 
     Raises:
         SystemExit: an arm has not been measured with its current definition.
     """
-    chosen = arms(page)
+    claim, chosen = CLAIMS[study], arms(study)
     names = {variant.hash: variant.name for variant in chosen}
     rows = source.rows(images=True).filter(polars.col("variant").is_in(list(names)))
     if missing := sorted({names[h] for h in names.keys() - set(rows["variant"])}):
         raise SystemExit(
-            f"{source.path} has no images of {', '.join(missing)}; run {Path(__file__).name} {page} --measure"
+            f"{source.path} has no images of {', '.join(missing)}; run {Path(__file__).name} {study} --measure"
         )
     rows = rows.with_columns(variant=polars.col("variant").replace(names))
     rows = rows.filter(polars.col("variant").n_unique().over("split", "prompt", "seed") == len(names))
-    target = Results(RESULT / page)
+    target = Results(RESULT / study)
     shutil.rmtree(target.path, ignore_errors=True)
     seed, there = source.source, set(rows["prompt"])
     assert isinstance(seed, int), "playground prompts come from a seed"
     drawn = draw(len(source.prompts()), seed)
-    target.claim(chosen, seed, [one for one in drawn if one.prompt in there])
+    target.claim(chosen, seed, [one for one in drawn if one.prompt in there], claim.task)
     used = {scorer.identity for variant in chosen for scorer in variant.scorers}
     target.add_thresholds({identity: row for identity, row in source.thresholds().items() if identity in used})
     buffer = io.BytesIO()
     rows.drop("image").write_parquet(buffer)
     rundir.write(target.path / RESULTS, buffer.getvalue())
 
-    shown = rows.unique("category", keep="first", maintain_order=True)["prompt"].head(CLAIMS[page].shown)
+    shown = rows.unique("category", keep="first", maintain_order=True)["prompt"].head(claim.shown)
     first = rows.filter(polars.col("prompt").is_in(shown.to_list())).unique(["variant", "prompt"], keep="first")
     pictures = {(row["prompt"], row["variant"]): row for row in first.to_dicts()}
-    ordered = {(prompt, name): pictures[prompt, name] for prompt in shown for name in CLAIMS[page].arms}
-    figures.strip(ordered, list(CLAIMS[page].arms), IMAGES / f"claims-{page}-strip.png")
+    ordered = {(prompt, name): pictures[prompt, name] for prompt in shown for name in claim.arms}
+    figures.strip(ordered, list(claim.arms), IMAGES / f"claims-{study}-strip.png")
 
 
-def summary_of(page: str, against: str, names: Sequence[str] = ()) -> dict[str, Any]:
+def summary_of(study: str, against: str, names: Sequence[str] = ()) -> dict[str, Any]:
     """Summary of the committed rows of these arms (by default all), in their order on the page."""
-    summary = summarise(Results.existing(RESULT / page), against)
-    order = list(names or CLAIMS[page].arms)
+    summary = summarise(Results.existing(RESULT / study), against)
+    order = list(names or CLAIMS[study].arms)
     shown = [variant for variant in summary["variants"] if variant["variant"] in order]
     shown.sort(key=lambda variant: order.index(variant["variant"]))
-    kind = "reporting" if summary["source"] == SEED else summary["prompts"]
+    kind = "reporting" if summary["source"] == SEED[CLAIMS[study].task] else summary["prompts"]
     return {**summary, "variants": shown, "prompts": kind}
 
 
-def parts(page: str) -> dict[str, str]:
-    """The generated parts of a page. Categories have too few prompts for tables of their own."""
-    claim = CLAIMS[page]
-    whole = [table for table in tables(summary_of(page, claim.against)) if "by category" not in table.title]
+def parts(study: str) -> dict[str, str]:
+    """The generated parts of a page made from a study. Categories have too few prompts for tables of their own."""
+    claim = CLAIMS[study]
+    whole = [table for table in tables(summary_of(study, claim.against)) if "by category" not in table.title]
     compared = [
         table
         for against, names in claim.comparisons().items()
-        for table in tables(summary_of(page, against, names))
+        for table in tables(summary_of(study, against, names))
         if table.title.endswith(f"minus {against}")
     ]
     rest = [table for table in whole[1:] if " minus " not in table.title]

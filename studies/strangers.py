@@ -1,13 +1,13 @@
 """The study of diversity: one network, two relatives, two strangers, and both, at equal seconds.
 
     python studies/strangers.py --run runs/strangers --witnesses coco.yaml       # continues after an interruption
-    python studies/strangers.py --run runs/strangers --classes 4 --arms strangers,relatives
+    python studies/strangers.py --run runs/strangers --count 4 --arms strangers,relatives
     python studies/strangers.py --from runs/strangers                            # the part of docs/natural.md
 
 The recipe is that of the preset `natural`; arms differ in their referees and in the steps that the same processor time
-allows, which is measured once and kept in the folder. Classes are those of the reporting list that COCO has, so that a
-detector can be a witness (--witnesses: a YAML list, see docs/benchmark.md). Three relatives are no arm: the third, Lite
-2, gives the benchmark's verdict, and nothing may optimise for it.
+allows, which is measured once and kept in the folder. Each class is a kind of a COCO class of its own, so that a
+detector can be a witness (--witnesses: a YAML list, see docs/benchmark.md); none is of the tuning list. Three relatives
+are no arm: the third, Lite 2, gives the benchmark's verdict, and nothing may optimise for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,9 @@ from refcore.engine.inversion import Inversion
 from refcore.runs.rundir import write_text
 from refcore_bench import running, tables, witnesses
 from refcore_bench.results import Results
-from refcore_bench.task import REPORTING
-from refcore_bench.tasks.natural import NATURAL, draw
+from refcore_bench.task import TaskPrompt
+from refcore_bench.tasks.natural import NATURAL
 from refcore_bench.variants import Variant, variant_from_text
-from refcore_plugins.models.coco_classes import OF_IMAGENET
-from refcore_plugins.models.imagenet_classes import ClassNames
 
 PAGE = DOCS / "natural.md"
 KEPT = ROWS / "natural" / "strangers"
@@ -45,6 +44,21 @@ ARMS = {
     "relatives-and-stranger": (LITE0, LITE1, SQUEEZENET),
 }
 AGAINST = "relatives"
+CLASSES: Mapping[str, Sequence[str]] = {
+    "animals": (
+        "bald eagle", "golden retriever", "zebra", "African elephant", "Persian cat", "sorrel", "ox", "ice bear", "ram",
+    ),
+    "objects": (
+        "airliner", "teddy", "school bus", "pizza", "mountain bike", "umbrella", "schooner", "analog clock",
+        "fire engine", "rocking chair", "steam locomotive", "wine bottle", "convertible", "coffee mug", "moped",
+        "studio couch", "Granny Smith", "backpack", "television", "basketball", "vase", "park bench", "orange",
+        "notebook", "four-poster", "refrigerator", "hotdog", "computer keyboard", "toaster", "cellular telephone",
+        "parking meter",
+    ),
+}  # fmt: skip
+"""Group -> classes, fixed before any picture of them was made for this study."""
+SOURCE = "coco"
+"""Name of this list of classes in the results."""
 STEPS = "steps.json"
 """File of the results: arm -> steps."""
 TIMED = 5
@@ -55,15 +69,16 @@ def main() -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", help="make the pictures that this folder lacks")
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
     parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated")
-    parser.add_argument("--classes", type=int, help="the first so many; default: all")
+    parser.add_argument("--count", type=int, help="only the first classes")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0")
     parser.add_argument("--witnesses", type=Path, metavar="FILE", help="YAML list of further witnesses")
     given = parser.parse_args()
     if given.run is not None:
         chosen = arms(given.run, given.arms.split(","))
         seeds = range(given.seeds)
-        prompts = draw(REPORTING, names=classes()[: given.classes])
-        results = running.run(given.run, chosen, prompts, REPORTING, seeds, 1, progress=print, task=NATURAL)
+        results = running.run(
+            given.run, chosen, classes()[: given.count], SOURCE, seeds, 1, progress=print, task=NATURAL
+        )
         witnesses.measure(results, given.witnesses, print)
     if given.source is not None:
         import_results(Results.existing(given.source).path, KEPT)
@@ -71,10 +86,14 @@ def main() -> None:
         fill(PAGE, Path(__file__).name, parts())
 
 
-def classes() -> list[str]:
-    """The reporting classes that are a kind of a COCO class, groups in turn."""
-    known = ClassNames.known()
-    return [one.prompt for one in draw(REPORTING) if OF_IMAGENET.get(known.find(one.prompt)[0]) is not None]
+def classes() -> list[TaskPrompt]:
+    """The classes, the groups mixed evenly, so that the first few are like all."""
+    placed = [
+        ((i + 0.5) / len(own), TaskPrompt(one, group, SOURCE))
+        for group, own in CLASSES.items()
+        for i, one in enumerate(own)
+    ]
+    return [one for _, one in sorted(placed, key=lambda place: place[0])]
 
 
 def arms(folder: Path, names: list[str]) -> list[Variant]:

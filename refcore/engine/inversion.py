@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class StepResult:
     """Label -> unweighted loss of a referee, or the value of a prior that has one."""
     norms: dict[str, Tensor]
     """Label -> norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
+    angles: dict[tuple[str, str], Tensor]
+    """(label, label) -> degrees between two terms' gradients, 0 .. 180; see `refcore.engine.angles`. NaN where one of
+    them is 0. Terms at the image and terms at the parameters are not compared one by one, but with the sum of the
+    others where the combiner pulls back only that: `<referees>`, `<priors>` or `<image>`."""
     active: tuple[bool, ...]
     """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
@@ -55,17 +59,31 @@ class StepResult:
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers and lists, for a JSON line. Waits for the device, once."""
-        columns = [column.float() for column in (*self.losses.values(), *self.norms.values())]
-        numbers = torch.stack(columns).tolist() if columns else []
+        every = [*self.losses.values(), *self.norms.values(), *self.angles.values()]
+        numbers = torch.stack([column.float() for column in every]).tolist() if every else []
+        first = len(self.losses) + len(self.norms)
+        angles: dict[str, dict[str, list[float]]] = {}
+        for (label, other), column in zip(self.angles, numbers[first:], strict=True):
+            angles.setdefault(label, {})[other] = column
         return {
             "step": self.step,
             "losses": dict(zip(self.losses, numbers, strict=False)),
-            "norms": dict(zip(self.norms, numbers[len(self.losses) :], strict=True)),
+            "norms": dict(zip(self.norms, numbers[len(self.losses) : first], strict=True)),
+            "angles": angles,
             "active": list(self.active),
             "candidates": [list(candidate) for candidate in self.candidates],
             "lr": self.lr,
             "seconds": self.seconds,
         }
+
+
+class Glimpse(NamedTuple):
+    """Pictures of a run on its way, of some samples."""
+
+    images: Tensor
+    """[b, 3, H, W] in [0, 1], on the run's device."""
+    candidates: tuple[int, ...]
+    """[b] number of the candidate that each one shows."""
 
 
 class Inversion:
@@ -213,6 +231,7 @@ class Inversion:
         self._look(rows)
         losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
         norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
+        angles = {pair: tracks.spread(value, rows) for pair, value in gradients.angles.found.items()}
         if config.candidates.most > 1:
             self._remember(losses)
             self._drop()
@@ -221,7 +240,7 @@ class Inversion:
             self._begin_again()
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
-        return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
+        return StepResult(self.step - 1, losses, norms, angles, active, alive, lr, time.perf_counter() - began)
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
@@ -257,6 +276,35 @@ class Inversion:
             self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end) for row in self._leading()
         ]
         return torch.cat(decoded).clamp(0, 1)
+
+    @torch.no_grad()
+    def glimpse(self, samples: Sequence[int]) -> Glimpse:
+        """The pictures of some samples as the run stands, at the price of their decoding: nothing is judged.
+
+        Where candidates compete, a sample is shown by the one with the best losses of late, and by its first one before
+        any is judged; `images` looks at all of them anew. With `output: best` the last parameters are shown, as there
+        may have been no look yet.
+        """
+        params = self.tracks.ema if self.config.output == "ema" else self.tracks.params
+        assert params is not None, "output: ema comes with an average"
+        rows = self._ahead(samples)
+        end = self.engine.end
+        decoded = [self.engine.decode(self.tracks.take(params, [row]), end).clamp(0, 1) for row in rows]
+        return Glimpse(torch.cat(decoded), tuple(self.candidates[row].candidate for row in rows))
+
+    def views(self, samples: Sequence[int], most: int) -> dict[tuple[str, ...], Tensor]:
+        """Labels of referees -> [b, n, 3, h, w] in [0, 1], the views of some samples that the next step shows them.
+
+        After the last step, the views are drawn as in that one. Samples are shown as by `glimpse`, at the parameters
+        themselves; nothing is judged.
+
+        Args:
+            samples: 0 .. B - 1.
+            most: views of each, at most.
+        """
+        rows = self._ahead(samples)
+        step = min(self._taken, self.config.steps - 1)
+        return self.engine.views(self.tracks.take(self.tracks.params, rows), self.tracks.numbers_of(rows), step, most)
 
     def leaders(self) -> tuple[int, ...]:
         """[B] number of each sample's best candidate so far; at the run's end the only one that is left."""
@@ -392,6 +440,17 @@ class Inversion:
     def _leading(self) -> list[int]:
         """[B] row of each sample's best candidate."""
         return [rows[0] for rows in self._ordered()[0]]
+
+    def _ahead(self, samples: Sequence[int]) -> list[int]:
+        """The rows of some samples' best candidates by the losses that are known; nothing is judged."""
+        if len(self.tracks) == len(self.samples):
+            return list(samples)
+        known, signs = self.tracks.recent, torch.tensor([weight for _, weight in self.engine.compared]).sign()
+        never = known.isnan().all(0)
+        last = (torch.inf * signs).to(known)[:, None].expand_as(known)
+        standing = torch.zeros_like(known) if never.all() else torch.where(never, last, known)
+        best, _ = self.engine.ordered(standing, self.tracks.numbers, self.tracks.scale)
+        return [best[sample][0] for sample in samples]
 
     def _drop(self) -> None:
         """Drops all but the best candidates when that is due; the end of an earlier try meets the last one of this."""

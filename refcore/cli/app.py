@@ -80,6 +80,7 @@ def invert(
         typer.Option("--out", metavar="DIR", parser=output_folder, help="Folder of the run; by default runs/PROMPT-N."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse prompts that a referee would truncate.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, a page of the run.")] = True,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
@@ -87,7 +88,7 @@ def invert(
     """Optimise images until the referees agree that they match their prompts."""
     from refcore.cli.invert import run
 
-    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json)
+    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json, report)
 
 
 @app.command()
@@ -108,6 +109,46 @@ def score(
     from refcore.cli.score import run
 
     run(image, prompt, referee or [], preset, config, overrides or [], json)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, finished or not.")],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the run's report in the browser.")] = False,
+) -> None:
+    """Show a run in the terminal: scores, pictures and curves."""
+    from refcore.cli.show import run
+
+    run(folder, open_page)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs, finished or not.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The page; by default compare.html here, or the next free number."),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Compare runs on one page: configs, pictures, curves and scores side by side.
+
+    For intervals over many prompts and seeds: refcore bench compare.
+    """
+    from refcore.cli.compare import run
+
+    run(folders, out, open_page)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, finished or not.")],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write the report of a run again, from its folder."""
+    from refcore.cli.report import run
+
+    run(folder, open_page)
 
 
 @plugins_app.callback()

@@ -33,6 +33,7 @@ def run(
     out: Path | None,
     strict: bool,
     as_json: bool,
+    report: bool = True,
 ) -> None:
     if out is not None:
         rundir.refuse_taken(out)
@@ -58,6 +59,7 @@ def run(
             parent=None if out is not None else RUNS,
             observers=[Progress() if sys.stderr.isatty() else Lines()],
             preset=presets.name_of(preset_name, config_file),
+            report=report,
         )
         engine = road.load()
     for warning in engine.warnings:
@@ -67,11 +69,16 @@ def run(
             print(f"note: {note}")
     result = road.execute()
     assert road.folder is not None, "the command writes every run"
-    _report(result, road.folder.path, road.written if as_json else None)
+    if road.recorder is not None and road.recorder.problem:
+        warn(f"the report is not complete: {road.recorder.problem}")
+    page = None if road.recorder is None else road.recorder.page
+    _report(result, road.folder.path, page, road.written if as_json else None)
 
 
-def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
+def _report(result: Result, path: Path, page: Path | None, written: dict[str, Any] | None) -> None:
     """Prints what a run made, as JSON where `written`, the contents of its `result.json`, is given.
+
+    `page` is the run's report, where it has one.
 
     Raises:
         RefcoreError: the run ended by an error, which names the folder.
@@ -87,6 +94,8 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
         print_json({"out": str(path), **written})
     else:
         _print_table(result, path)
+        if page is not None:
+            print(f"report: {page}")
     if interrupted:
         warn(f"stopped after {result.progress}; the images so far are in {path}")
         raise typer.Exit(130)

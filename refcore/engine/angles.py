@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from refcore.config.labels import EVERYTHING, PRIORS, REFEREES
 from refcore.engine.combine import VOTES
 
-REFEREES, PRIORS, EVERYTHING = "<referees>", "<priors>", "<image>"
-"""In the place of a label: the sum of all referees, of all priors at the image, or of all terms there."""
 MOST_BYTES = 2**28
 """Of the gradients that are held to be compared with those to come; what does not fit is left out."""
 
@@ -84,4 +83,5 @@ def _name(members: Sequence[str], referees: Sequence[str]) -> str:
 def _direction(gradient: Tensor) -> Tensor:
     """[A, D] unit rows; NaN where a row is 0."""
     flat = gradient.detach().flatten(1)
-    return flat / flat.norm(dim=1, keepdim=True)
+    norm: Tensor = flat.norm(dim=1, keepdim=True)
+    return flat / norm

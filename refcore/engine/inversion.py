@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from refcore import images as files
+from refcore import show
 from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
@@ -19,10 +23,13 @@ from refcore.engine.models import Models
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore.engine.tracks import Candidate, Snapshot, Tracks, named
+from refcore.engine.views import coarsen
 from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
 from refcore.moment import Moment
 
 Which = Literal["current", "ema", "best"]
+SHOWN = 8
+"""Samples of which a running inversion shows pictures in a notebook."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,6 +147,8 @@ class Inversion:
         """Parameters before the last update."""
         self._finite: Tensor | None = None
         """Scalar bool: whether those after it are finite."""
+        self._last: StepResult | None = None
+        """What the last step gave, to be shown."""
         if state is None:
             with fitting.named(config, self.engine.device, self.engine.canvas.size):
                 first = self.engine.first_tracks(range(len(self.samples)))
@@ -240,7 +249,9 @@ class Inversion:
             self._begin_again()
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
-        return StepResult(self.step - 1, losses, norms, angles, active, alive, lr, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._last = StepResult(self.step - 1, losses, norms, angles, active, alive, lr, seconds)
+        return self._last
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
@@ -291,6 +302,41 @@ class Inversion:
         end = self.engine.end
         decoded = [self.engine.decode(self.tracks.take(params, [row]), end).clamp(0, 1) for row in rows]
         return Glimpse(torch.cat(decoded), tuple(self.candidates[row].candidate for row in rows))
+
+    def _repr_png_(self) -> bytes:
+        """The pictures so far, side by side; in a notebook."""
+        shown, _ = self.glimpse(range(min(SHOWN, len(self.samples))))
+        return files.png(np.concatenate([files.levels(own) for own in coarsen(shown.float(), show.SIDE)], 1))
+
+    def _repr_html_(self) -> str:
+        """The pictures so far with the losses of the last step; in a notebook."""
+        samples = range(min(SHOWN, len(self.samples)))
+        shown, candidates = self.glimpse(samples)
+        losses = self._losses
+        rows = []
+        for b, candidate in zip(samples, candidates, strict=True):
+            own = [losses[label].get((b, candidate)) for label in losses]
+            prompt, seed = self.samples[b]
+            rows.append([prompt, str(seed), *("" if loss is None else f"{loss:.3f}" for loss in own)])
+        pictures = [Image.fromarray(files.levels(own.float())) for own in shown]
+        more = len(self.samples) - len(samples)
+        remarks = [f"{self.step} of {self.planned} steps", *([f"{more} more samples"] if more else [])]
+        return show.html(["prompt", "seed", *(f"loss {label}" for label in losses)], rows, pictures, remarks)
+
+    @property
+    def _losses(self) -> dict[str, dict[tuple[int, int], float]]:
+        """Label -> (sample, candidate) -> loss in the last step, of those that took part."""
+        if self._last is None:
+            return {}
+        moved = [tuple(own) for own in self._last.candidates]
+        return {
+            label: {
+                (own[0], own[1]): loss
+                for own, loss, active in zip(moved, losses.tolist(), self._last.active, strict=True)
+                if active
+            }
+            for label, losses in self._last.losses.items()
+        }
 
     def views(self, samples: Sequence[int], most: int) -> dict[tuple[str, ...], Tensor]:
         """Labels of referees -> [b, n, 3, h, w] in [0, 1], the views of some samples that the next step shows them.

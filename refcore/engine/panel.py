@@ -215,7 +215,7 @@ class Panel:
         for (group, size), own in labels.items():
             views, count = opened.get(group, size), self.groups[group].config.count
             index = [a * count + view for a in range(len(images)) for view in range(min(most, count))]
-            found[tuple(own)] = views.make(index).unflatten(0, (len(images), -1))
+            found[tuple(own)] = views.make(index).view(len(images), -1, 3, *size)
         return found
 
     def judge(

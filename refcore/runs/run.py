@@ -29,6 +29,7 @@ from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
 from refcore.runs.observers import Callback, Lines, Observer, Record
+from refcore.runs.report.recorder import Recorder
 from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable
 from refcore.runs.watch import watched
@@ -55,6 +56,7 @@ class Run:
         observers: Sequence[Observer] = (),
         preset: str | None = None,
         models: Models | None = None,
+        report: bool = True,
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -65,6 +67,7 @@ class Run:
             observers: called in their order.
             preset: name that errors about missing checkpoints mention.
             models: where loaded models are looked for first, and kept for later runs.
+            report: whether the folder gets a report.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
@@ -80,6 +83,11 @@ class Run:
         with presets.needed_by(preset):
             check(self.config)
         self.out, self.parent, self.preset, self.models = out, parent, preset, models
+        self.written_config = config
+        """The config before the plugins' defaults are filled in."""
+        self.report = report
+        self.recorder: Recorder | None = None
+        """Records the run and writes its report, where it has a folder and is to have one."""
         self.observers = (*observers, Lines(log.info, patience=0))
         self.folder: RunDir | None = None
         """The run's folder, once the start is made."""
@@ -177,6 +185,9 @@ class Run:
             self.folder = RunDir.claim_next(self.parent, self.config.prompts[0])
         if self.folder is not None:
             self.folder.write_config(inversion.recorded)
+            if self.report:
+                self.recorder = Recorder(self.folder.path, self.written_config, self.preset)
+                self.observers = (*self.observers, self.recorder)
 
     def _steps(self, inversion: Inversion) -> None:
         """Every step, watched."""
@@ -239,6 +250,7 @@ def invert(
     on_step: Callable[[StepResult], None] | None = None,
     observers: Sequence[Observer] = (),
     models: Models | None = None,
+    report: bool = True,
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -250,10 +262,11 @@ def invert(
         objective: replaces the referees (and the priors, where it has any): `2 * Clip() + MyReferee()`, or one plugin.
             With it, the config needs none of its own.
         seeds: one, or several for each prompt; by default those of the config.
-        out: folder for images, config, history and scores; by default nothing is written.
+        out: folder for images, config, history, scores and the report; by default nothing is written.
         on_step: called after every step.
         observers: what else watches the run.
         models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
+        report: whether `out` gets a `report.html`, a page that shows the run.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -272,7 +285,7 @@ def invert(
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
-    result = Run(composed, out=out, observers=watching, preset=name, models=models).execute()
+    result = Run(composed, out=out, observers=watching, preset=name, models=models, report=report).execute()
     if result.error is not None:
         raise result.error
     return result

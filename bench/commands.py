@@ -244,7 +244,10 @@ def compare(
     json: Json = False,
     plugins_dir: PluginsDir = None,
 ) -> None:
-    """Compare runs made by `refcore invert`: what differs in their configs, and their scores by prompt and seed."""
+    """Compare runs made by `refcore invert`: what differs in their configs, and their scores by prompt and seed.
+
+    With intervals over prompts. Pictures and curves side by side, on a page: refcore compare.
+    """
     _refuse_both(markdown, json)
     from refcore_bench import comparison_tables, run_comparison, tables
 

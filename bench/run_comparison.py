@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refcore.config.differences import ABSENT, differences
 from refcore.errors import RefcoreError
 from refcore.runs.stored import StoredRun, read_run
 from refcore_bench import making
-from refcore_bench.config_differences import ABSENT, differences
 from refcore_bench.intervals import NOTHING, rate
 from refcore_bench.pairing import difference, image_of, pairs_of
 from refcore_bench.panel_scores import compared, scores_of

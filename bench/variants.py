@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from refcore.config import presets
+from refcore.config.differences import differences
 from refcore.config.run import RunConfig
 from refcore.config.settings import override
 from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
 from refcore_bench.checkpoint_hashes import hashes
-from refcore_bench.config_differences import differences
 from refcore_bench.labels import labels
 from refcore_bench.option_text import split
 from refcore_bench.sampling import Sampling

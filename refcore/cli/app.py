@@ -95,6 +95,7 @@ def invert(
     steps: Annotated[
         str | None, typer.Option("--steps", metavar="+N", help="With --resume: N steps beyond the run's end.")
     ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, a page of the run.")] = True,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
@@ -107,11 +108,12 @@ def invert(
             "PROMPT": prompts, "--prompts-file": prompts_file, "--preset": preset, "--config": config,
             "--set": overrides, "--seed": seed, "--seeds": seeds, "--out": out, "--strict": strict or None,
         }  # fmt: skip
-        resume_run(resume, steps, [name for name, given in begins.items() if given is not None], checkpoint, json)
+        others = [name for name, given in begins.items() if given is not None]
+        resume_run(resume, steps, others, checkpoint, json, report)
     else:
         run(
             prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, steps, checkpoint,
-            json,
+            json, report,
         )  # fmt: skip
 
 
@@ -166,6 +168,46 @@ def score(
     from refcore.cli.score import run
 
     run(image, prompt, referee or [], preset, config, overrides or [], json)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, finished or not.")],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the run's report in the browser.")] = False,
+) -> None:
+    """Show a run in the terminal: scores, pictures and curves."""
+    from refcore.cli.show import run
+
+    run(folder, open_page)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of runs, finished or not.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The page; by default compare.html here, or the next free number."),
+    ] = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Compare runs on one page: configs, pictures, curves and scores side by side.
+
+    For intervals over many prompts and seeds: refcore bench compare.
+    """
+    from refcore.cli.compare import run
+
+    run(folders, out, open_page)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run, finished or not.")],
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write the report of a run again, from its folder."""
+    from refcore.cli.report import run
+
+    run(folder, open_page)
 
 
 @plugins_app.callback()

@@ -40,6 +40,7 @@ def run(
     steps: str | None,
     checkpoint: str,
     as_json: bool,
+    report: bool = True,
 ) -> None:
     if steps is not None:
         raise RefcoreError(f'--steps is "{steps}", which goes with --resume; a new run takes --set steps=N')
@@ -67,13 +68,16 @@ def run(
             observers=_watching(),
             preset=presets.name_of(preset_name, config_file),
             checkpoint=checkpoint,
+            report=report,
         )
         with warnings_shown():
             road.load()
     _execute(road, as_json)
 
 
-def resume_run(folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool) -> None:
+def resume_run(
+    folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool, report: bool
+) -> None:
     """Goes on with a run; `others` are the options of a new run that were given beside.
 
     Raises:
@@ -88,7 +92,7 @@ def resume_run(folder: Path, steps: str | None, others: list[str], checkpoint: s
         from refcore.runs.resume import resumed_run
 
         try:
-            road = resumed_run(folder, int(steps or 0), observers=_watching(), checkpoint=checkpoint)
+            road = resumed_run(folder, int(steps or 0), observers=_watching(), checkpoint=checkpoint, report=report)
         except AlreadyFinished as finished:
             if as_json:
                 print_json({"out": str(folder), **(read_result(folder) or {})})
@@ -117,16 +121,20 @@ def _execute(road: Run, as_json: bool) -> None:
     with warnings_shown():
         result = road.execute()
     assert road.folder is not None, "the command writes every run"
+    if road.recorder is not None and road.recorder.problem:
+        warn(f"the report is not complete: {road.recorder.problem}")
+    page = None if road.recorder is None else road.recorder.page
     resumable = road.checkpoints is not None and road.checkpoints.any
-    _report(result, road.folder.path, resumable, road.written if as_json else None)
+    _report(result, road.folder.path, page, resumable, road.written if as_json else None)
 
 
-def _report(result: Result, path: Path, resumable: bool, written: dict[str, Any] | None) -> None:
+def _report(result: Result, path: Path, page: Path | None, resumable: bool, written: dict[str, Any] | None) -> None:
     """Prints what a run made, as JSON where `written`, the contents of its `result.json`, is given.
 
     Args:
         result: of the run.
         path: of its folder.
+        page: the run's report, where it has one.
         resumable: whether there is a checkpoint to go on from.
         written: for JSON.
 
@@ -145,6 +153,8 @@ def _report(result: Result, path: Path, resumable: bool, written: dict[str, Any]
         print_json({"out": str(path), **written})
     else:
         _print_table(result, path)
+        if page is not None:
+            print(f"report: {page}")
     if interrupted:
         warn(f"stopped after {result.progress}; the images so far are in {path}{again}")
         raise typer.Exit(TERMINATED if isinstance(result.error, Terminated) else INTERRUPTED)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+REFEREES, PRIORS, EVERYTHING = "<referees>", "<priors>", "<image>"
+"""In the place of a label: the sum of all referees, of all priors at the image, or of all terms there."""
+
 
 def labels(terms: Iterable[tuple[str, str | None]]) -> list[str]:
     """The label of each term of (name, given label or None), in order.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refcore.contracts.canvas import CanvasParams
+from refcore.engine.angles import Angles
 from refcore.engine.combine import Granularity, Rows
 from refcore.errors import RefcoreError
 
@@ -26,6 +27,8 @@ class StepGradients:
     where a referee is satisfied."""
     finite: dict[str, Tensor] = field(default_factory=dict)
     """Label -> scalar bool: whether loss and gradient are finite. Not read here, so that no device waits."""
+    angles: Angles = field(default_factory=Angles)
+    """Between the terms' gradients, where two act in one space."""
 
     def record(self, label: str, gradient: Tensor, loss: Tensor | None) -> None:
         """Keeps the norm of a term's weighted gradient, its loss, and whether both are finite."""

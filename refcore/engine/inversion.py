@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from refcore import images as files
+from refcore import show
 from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
@@ -21,12 +25,15 @@ from refcore.engine.recorded import differing, recorded, refuse_foreign
 from refcore.engine.start import Search, start
 from refcore.engine.step import Engine
 from refcore.engine.tracks import Candidate, Snapshot, Tracks, named
+from refcore.engine.views import coarsen
 from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
 from refcore.moment import Moment
 
 Which = Literal["current", "ema", "best"]
 State = dict[str, Any]
 """All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
+SHOWN = 8
+"""Samples of which a running inversion shows pictures in a notebook."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +49,10 @@ class StepResult:
     """Label -> unweighted loss of a referee, or the value of a prior that has one."""
     norms: dict[str, Tensor]
     """Label -> norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
+    angles: dict[tuple[str, str], Tensor]
+    """(label, label) -> degrees between two terms' gradients, 0 .. 180; see `refcore.engine.angles`. NaN where one of
+    them is 0. Terms at the image and terms at the parameters are not compared one by one, but with the sum of the
+    others where the combiner pulls back only that: `<referees>`, `<priors>` or `<image>`."""
     active: tuple[bool, ...]
     """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
@@ -59,17 +70,31 @@ class StepResult:
 
     def record(self) -> dict[str, Any]:
         """The step as plain numbers and lists, for a JSON line. Waits for the device, once."""
-        columns = [column.float() for column in (*self.losses.values(), *self.norms.values())]
-        numbers = torch.stack(columns).tolist() if columns else []
+        every = [*self.losses.values(), *self.norms.values(), *self.angles.values()]
+        numbers = torch.stack([column.float() for column in every]).tolist() if every else []
+        first = len(self.losses) + len(self.norms)
+        angles: dict[str, dict[str, list[float]]] = {}
+        for (label, other), column in zip(self.angles, numbers[first:], strict=True):
+            angles.setdefault(label, {})[other] = column
         return {
             "step": self.step,
             "losses": dict(zip(self.losses, numbers, strict=False)),
-            "norms": dict(zip(self.norms, numbers[len(self.losses) :], strict=True)),
+            "norms": dict(zip(self.norms, numbers[len(self.losses) : first], strict=True)),
+            "angles": angles,
             "active": list(self.active),
             "candidates": [list(candidate) for candidate in self.candidates],
             "lr": self.lr,
             "seconds": self.seconds,
         }
+
+
+class Glimpse(NamedTuple):
+    """Pictures of a run on its way, of some samples."""
+
+    images: Tensor
+    """[b, 3, H, W] in [0, 1], on the run's device."""
+    candidates: tuple[int, ...]
+    """[b] number of the candidate that each one shows."""
 
 
 class Inversion:
@@ -137,6 +162,8 @@ class Inversion:
         self._finite: Tensor | None = None
         """Scalar bool: whether those after it are finite."""
         self.tracks: Tracks
+        self._last: StepResult | None = None
+        """What the last step gave, to be shown."""
         if state is None:
             self._begin()
         else:
@@ -229,6 +256,7 @@ class Inversion:
         self._look(rows)
         losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
         norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
+        angles = {pair: tracks.spread(value, rows) for pair, value in gradients.angles.found.items()}
         if config.candidates.most > 1:
             self._remember(losses)
             self._drop()
@@ -238,7 +266,9 @@ class Inversion:
         self._whole = True
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
-        return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._last = StepResult(self.step - 1, losses, norms, angles, active, alive, lr, seconds)
+        return self._last
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
@@ -275,6 +305,70 @@ class Inversion:
             self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end) for row in self._leading()
         ]
         return torch.cat(decoded).clamp(0, 1)
+
+    @torch.no_grad()
+    def glimpse(self, samples: Sequence[int]) -> Glimpse:
+        """The pictures of some samples as the run stands, at the price of their decoding: nothing is judged.
+
+        Where candidates compete, a sample is shown by the one with the best losses of late, and by its first one before
+        any is judged; `images` looks at all of them anew. With `output: best` the last parameters are shown, as there
+        may have been no look yet.
+        """
+        params = self.tracks.ema if self.config.output == "ema" else self.tracks.params
+        assert params is not None, "output: ema comes with an average"
+        rows = self._ahead(samples)
+        end = self.engine.end
+        decoded = [self.engine.decode(self.tracks.take(params, [row]), end).clamp(0, 1) for row in rows]
+        return Glimpse(torch.cat(decoded), tuple(self.candidates[row].candidate for row in rows))
+
+    def _repr_png_(self) -> bytes:
+        """The pictures so far, side by side; in a notebook."""
+        shown, _ = self.glimpse(range(min(SHOWN, len(self.samples))))
+        return files.png(np.concatenate([files.levels(own) for own in coarsen(shown.float(), show.SIDE)], 1))
+
+    def _repr_html_(self) -> str:
+        """The pictures so far with the losses of the last step; in a notebook."""
+        samples = range(min(SHOWN, len(self.samples)))
+        shown, candidates = self.glimpse(samples)
+        losses = self._losses
+        rows = []
+        for b, candidate in zip(samples, candidates, strict=True):
+            own = [losses[label].get((b, candidate)) for label in losses]
+            prompt, seed = self.samples[b]
+            rows.append([prompt, str(seed), *("" if loss is None else f"{loss:.3f}" for loss in own)])
+        pictures = [Image.fromarray(files.levels(own.float())) for own in shown]
+        more = len(self.samples) - len(samples)
+        remarks = [f"{self.step} of {self.planned} steps", *([f"{more} more samples"] if more else [])]
+        return show.html(["prompt", "seed", *(f"loss {label}" for label in losses)], rows, pictures, remarks)
+
+    @property
+    def _losses(self) -> dict[str, dict[tuple[int, int], float]]:
+        """Label -> (sample, candidate) -> loss in the last step, of those that took part."""
+        if self._last is None:
+            return {}
+        moved = [tuple(own) for own in self._last.candidates]
+        return {
+            label: {
+                (own[0], own[1]): loss
+                for own, loss, active in zip(moved, losses.tolist(), self._last.active, strict=True)
+                if active
+            }
+            for label, losses in self._last.losses.items()
+        }
+
+    def views(self, samples: Sequence[int], most: int) -> dict[tuple[str, ...], Tensor]:
+        """Labels of referees -> [b, n, 3, h, w] in [0, 1], the views of some samples that the next step shows them.
+
+        After the last step, the views are drawn as in that one. Samples are shown as by `glimpse`, at the parameters
+        themselves; nothing is judged.
+
+        Args:
+            samples: 0 .. B - 1.
+            most: views of each, at most.
+        """
+        rows = self._ahead(samples)
+        step = min(self._taken, self.config.steps - 1)
+        return self.engine.views(self.tracks.take(self.tracks.params, rows), self.tracks.numbers_of(rows), step, most)
 
     def leaders(self) -> tuple[int, ...]:
         """[B] number of each sample's best candidate so far; at the run's end the only one that is left."""
@@ -423,6 +517,17 @@ class Inversion:
     def _leading(self) -> list[int]:
         """[B] row of each sample's best candidate."""
         return [rows[0] for rows in self._ordered()[0]]
+
+    def _ahead(self, samples: Sequence[int]) -> list[int]:
+        """The rows of some samples' best candidates by the losses that are known; nothing is judged."""
+        if len(self.tracks) == len(self.samples):
+            return list(samples)
+        known, signs = self.tracks.recent, torch.tensor([weight for _, weight in self.engine.compared]).sign()
+        never = known.isnan().all(0)
+        last = (torch.inf * signs).to(known)[:, None].expand_as(known)
+        standing = torch.zeros_like(known) if never.all() else torch.where(never, last, known)
+        best, _ = self.engine.ordered(standing, self.tracks.numbers, self.tracks.scale)
+        return [best[sample][0] for sample in samples]
 
     def _drop(self) -> None:
         """Drops all but the best candidates when that is due; the end of an earlier try meets the last one of this."""

@@ -197,6 +197,27 @@ class Panel:
             chosen[name] = [a * group.config.count + view for a, own in enumerate(hardest) for view in own]
         return chosen
 
+    @torch.no_grad()
+    def shown(self, images: Tensor, keys: Sequence[Key], at: Moment, most: int) -> dict[tuple[str, ...], Tensor]:
+        """Labels of the referees that are shown the same -> [A, n, 3, h, w] views of a step; nothing is judged.
+
+        Args:
+            images: [A, 3, H, W] in [0, 1].
+            keys: [A] by which the draws of views are found.
+            at: the step.
+            most: views of each image, at most; of a group with `hardest` the first that are drawn.
+        """
+        labels: dict[tuple[str, tuple[int, int]], list[str]] = {}
+        for judge in self.referees:
+            if judge.term.weight_at(at.step, at.steps):
+                labels.setdefault((judge.term.views, judge.referee.input_size), []).append(judge.label)
+        opened, found = OpenViews(self.groups, images, keys, at), {}
+        for (group, size), own in labels.items():
+            views, count = opened.get(group, size), self.groups[group].config.count
+            index = [a * count + view for a in range(len(images)) for view in range(min(most, count))]
+            found[tuple(own)] = views.make(index).view(len(images), -1, 3, *size)
+        return found
+
     def judge(
         self, judge: LoadedTerm, views: Views, index: Sequence[int], samples: Sequence[int], at: Moment
     ) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.engine import checks, fitting
+from refcore.engine.angles import pulled_back
 from refcore.engine.candidates import ordered
 from refcore.engine.combine import Combiner
 from refcore.engine.gradients import GradientRows, StepGradients
@@ -25,6 +26,9 @@ from refcore.engine.precision import autocast, dtype_of
 from refcore.errors import CANVAS, PARAMETERS, RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Key, Rng, candidate_key
+
+IMAGE = "image"
+"""The space of gradients at the decoded image, as `PARAMETERS` is that of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +140,23 @@ class Engine:
                 parts, value = self._params_prior(loaded, leaves, tracks, at)
                 flat = rows.flatten(parts)
                 result.record(loaded.label, flat, value)
+                result.angles.add(PARAMETERS, loaded.label, flat)
                 rows.add(loaded.label, "priors", flat)
         combined = self.combiner.combine(rows.flat, step, keys) if rows.flat else rows.zeros()
         result.combined = rows.unflatten(combined)
         return result
+
+    @torch.no_grad()
+    def views(self, params: CanvasParams, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:
+        """Labels of referees -> [A, n, 3, h, w], the views that a step shows to them; arguments as for `gradients`.
+
+        Draws are keyed, so these are the views of the step itself, and nothing is changed by looking at them.
+
+        Args:
+            most: views of each track that are made, at most.
+        """
+        at = Moment(step, self.config.steps)
+        return self.panel.shown(self.decode(params, at), [self.keys[track] for track in tracks], at, most)
 
     def learn(self, params: CanvasParams, tracks: Sequence[int], step: int) -> None:
         """Shows the priors that learn what a step has made, as that step sees it; arguments as for `gradients`."""
@@ -290,16 +307,21 @@ class Engine:
         leaf = image.detach().requires_grad_()
         for judge, gradient, loss in self.panel.gradients(leaf, keys, self._samples(tracks), at):
             result.record(judge.label, gradient, loss)
+            result.angles.add(IMAGE, judge.label, gradient)
             rows.add_at_image(judge.label, "referees", gradient)
         for loaded in priors:
             if self._acts_on_image(loaded):
                 gradient, value = self._image_prior(loaded, leaf, tracks, at)
                 result.record(loaded.label, gradient, value)
+                result.angles.add(IMAGE, loaded.label, gradient)
                 rows.add_at_image(loaded.label, "priors", gradient)
         rows.reduce_at_image(lambda flat: self.combiner.at_image(flat, at.step, keys))
         rescale = self.config.canvas.autocast == "float16" or self.config.dtype == "float16"
         with checks.backward(self.canvas, "decode") as call:
             rows.pull_back(image, rescale, call.refuse)
+        if any(not self._acts_on_image(loaded) for loaded in priors):
+            referees = [judge.label for judge in self.panel.referees]
+            result.angles.know(PARAMETERS, pulled_back(rows.flat, list(result.norms), referees))
 
     def _image_prior(
         self, loaded: LoadedPrior, image: Tensor, tracks: Sequence[int], at: Moment

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from refcore import images as files
+from refcore import show
 from refcore.config.run import RunConfig
 from refcore.config.terms import UNWANTED
 from refcore.contracts.judge import Judge, Verdict
@@ -18,7 +19,6 @@ from refcore.engine.checks import Call
 from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
-from refcore.runs import show
 from refcore.runs.facts import Resumed
 from refcore.runs.rundir import RunDir
 

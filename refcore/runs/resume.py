@@ -23,6 +23,7 @@ def resume(
     observers: Sequence[Observer] = (),
     models: Models | None = None,
     checkpoint: str | float | None = DEFAULT,
+    report: bool = True,
 ) -> Result:
     """Goes on with a run that was interrupted, killed or failed, from its last checkpoint, or with a finished one.
 
@@ -37,6 +38,7 @@ def resume(
         observers: what else watches the run.
         models: as for `invert`.
         checkpoint: as for `invert`.
+        report: as for `invert`.
 
     Raises:
         AlreadyFinished: the run is finished, and `extra_steps` is 0.
@@ -47,7 +49,7 @@ def resume(
         >>> result = refcore.resume("runs/a-red-circle-0", extra_steps=100)     # doctest: +SKIP
     """
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
-    road = resumed_run(folder, extra_steps, observers=watching, models=models, checkpoint=checkpoint)
+    road = resumed_run(folder, extra_steps, observers=watching, models=models, checkpoint=checkpoint, report=report)
     return whole(road.execute())
 
 

@@ -32,6 +32,7 @@ from refcore.runs import signals
 from refcore.runs.checkpoints import DEFAULT, Checkpoints, read_every
 from refcore.runs.facts import Facts, now
 from refcore.runs.observers import Callback, Lines, Observer, Record
+from refcore.runs.report.recorder import Recorder
 from refcore.runs.result import Result, collect
 from refcore.runs.resumption import Resumption
 from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable, versions
@@ -61,6 +62,7 @@ class Run:
         models: Models | None = None,
         checkpoint: str | float | None = DEFAULT,
         resumed: Resumption | None = None,
+        report: bool = True,
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -73,6 +75,7 @@ class Run:
             models: where loaded models are looked for first, and kept for later runs.
             checkpoint: how often the run's state is saved in its folder: "30s", "5m", a number of steps, or "off".
             resumed: a run to go on with, in its own folder; `config` is its.
+            report: whether the folder gets a report.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
@@ -89,6 +92,11 @@ class Run:
         with presets.needed_by(preset):
             check(self.config)
         self.out, self.parent, self.preset, self.models = out, parent, preset, models
+        self.written_config = config
+        """The config before the plugins' defaults are filled in."""
+        self.report = report
+        self.recorder: Recorder | None = None
+        """Records the run and writes its report, where it has a folder and is to have one."""
         self.observers = (*observers, Lines(log.info, patience=0))
         self.resumed = resumed
         self.folder: RunDir | None = resumed.folder if resumed is not None else None
@@ -223,6 +231,9 @@ class Run:
                 raise
         if self.every is not None:
             self.checkpoints = Checkpoints(self.folder, self.every, self._facts)
+        if self.report:
+            self.recorder = Recorder(self.folder.path, self.written_config, self.preset)
+            self.observers = (*self.observers, self.recorder)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says of the run beside its state."""
@@ -334,6 +345,7 @@ def invert(
     observers: Sequence[Observer] = (),
     models: Models | None = None,
     checkpoint: str | float | None = DEFAULT,
+    report: bool = True,
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -345,11 +357,12 @@ def invert(
         objective: replaces the referees (and the priors, where it has any): `2 * Clip() + MyReferee()`, or one plugin.
             With it, the config needs none of its own.
         seeds: one, or several for each prompt; by default those of the config.
-        out: folder for images, config, history and scores; by default nothing is written.
+        out: folder for images, config, history, scores and the report; by default nothing is written.
         on_step: called after every step.
         observers: what else watches the run.
         models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
         checkpoint: how often the run's state is saved in `out`: "30s", "5m", a number of steps, or "off".
+        report: whether `out` gets a `report.html`, a page that shows the run.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -368,7 +381,7 @@ def invert(
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
-    road = Run(composed, out=out, observers=watching, preset=name, models=models, checkpoint=checkpoint)
+    road = Run(composed, out=out, observers=watching, preset=name, models=models, checkpoint=checkpoint, report=report)
     return whole(road.execute())
 
 

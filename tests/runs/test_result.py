@@ -14,10 +14,9 @@ from PIL import Image
 from toys import toy_config
 
 import refcore
-from refcore import images
+from refcore import images, show
 from refcore.config.terms import UNWANTED
 from refcore.contracts.judge import Verdict
-from refcore.runs import show
 from refcore.runs.result import Result
 
 pytestmark = pytest.mark.fault("4.9")

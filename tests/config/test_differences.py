@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refcore_bench.config_differences import ABSENT, differences
+from refcore.config.differences import ABSENT, differences
 
 CLIP = {"name": "clip", "label": None, "weight": 1.0}
 BLIP2 = {"name": "blip2", "label": None, "weight": 1.0}

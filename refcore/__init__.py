@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
+    from refcore.contracts.tracker import TrackedRun, Tracker
     from refcore.decorators import prior, referee
     from refcore.engine.build import resolve
     from refcore.engine.inversion import Inversion, StepResult
@@ -43,6 +44,7 @@ _MODULES = {
     "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
+    "contracts.tracker": ["Tracker", "TrackedRun"],
     "decorators": ["prior", "referee"],
     "engine.build": ["resolve"],
     "engine.inversion": ["Inversion", "StepResult"],
@@ -94,6 +96,8 @@ __all__ = [
     "Sample",
     "Schedule",
     "StepResult",
+    "TrackedRun",
+    "Tracker",
     "Verdict",
     "WholeSchedule",
     "hookimpl",

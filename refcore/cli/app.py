@@ -80,6 +80,15 @@ def invert(
         typer.Option("--out", metavar="DIR", parser=output_folder, help="Folder of the run; by default runs/PROMPT-N."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse prompts that a referee would truncate.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Record the run with a tracker, such as tensorboard, or with its settings: "
+            '"{name: wandb, config: {project: x}}". Repeatable.',
+        ),
+    ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
@@ -87,7 +96,7 @@ def invert(
     """Optimise images until the referees agree that they match their prompts."""
     from refcore.cli.invert import run
 
-    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json)
+    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, track or [], json)
 
 
 @app.command()

@@ -32,6 +32,7 @@ def run(
     seeds: str | None,
     out: Path | None,
     strict: bool,
+    track: list[str],
     as_json: bool,
 ) -> None:
     if out is not None:
@@ -58,6 +59,7 @@ def run(
             parent=None if out is not None else RUNS,
             observers=[Progress() if sys.stderr.isatty() else Lines()],
             preset=presets.name_of(preset_name, config_file),
+            track=track,
         )
         engine = road.load()
     for warning in engine.warnings:

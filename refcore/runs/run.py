@@ -20,6 +20,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.start import ImageStart
 from refcore.contracts.judge import Judge
+from refcore.contracts.tracker import Tracker
 from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.models import Models
@@ -31,6 +32,7 @@ from refcore.plugin import Plugin
 from refcore.runs.observers import Callback, Lines, Observer, Record
 from refcore.runs.result import Result, collect
 from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable
+from refcore.runs.tracking import Tracking, trackers
 from refcore.runs.watch import watched
 
 log = logging.getLogger("refcore")
@@ -55,6 +57,7 @@ class Run:
         observers: Sequence[Observer] = (),
         preset: str | None = None,
         models: Models | None = None,
+        track: Sequence[str | Tracker] = (),
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -65,6 +68,7 @@ class Run:
             observers: called in their order.
             preset: name that errors about missing checkpoints mention.
             models: where loaded models are looked for first, and kept for later runs.
+            track: trackers that record the run, each by name or as an object.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
@@ -76,6 +80,7 @@ class Run:
             refuse_unwritable(Path(parent))
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
+        self.trackers = trackers(track)
         self.config = _with_absolute_init(resolve(config))
         with presets.needed_by(preset):
             check(self.config)
@@ -181,6 +186,8 @@ class Run:
     def _steps(self, inversion: Inversion) -> None:
         """Every step, watched."""
         with _interrupts() as interrupted:
+            folder = self.folder.path if self.folder is not None else None
+            self.observers = (*self.observers, *(Tracking(tracker, folder) for tracker in self.trackers))
             for observer in self.observers:
                 observer.on_start(inversion)
             for step in inversion:
@@ -239,6 +246,7 @@ def invert(
     on_step: Callable[[StepResult], None] | None = None,
     observers: Sequence[Observer] = (),
     models: Models | None = None,
+    track: Sequence[str | Tracker] | str | Tracker = (),
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -254,6 +262,7 @@ def invert(
         on_step: called after every step.
         observers: what else watches the run.
         models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
+        track: trackers that record the run, each by name, such as "tensorboard", or as an object.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -272,7 +281,8 @@ def invert(
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
-    result = Run(composed, out=out, observers=watching, preset=name, models=models).execute()
+    tracked = [track] if isinstance(track, str | Tracker) else track
+    result = Run(composed, out=out, observers=watching, preset=name, models=models, track=tracked).execute()
     if result.error is not None:
         raise result.error
     return result

@@ -93,3 +93,11 @@ def register_canvases(register: Register) -> None:
     register("pixel", f"{at}.pixel:Pixel", summary="Pixels through a sigmoid")
     register("multires", f"{at}.multires:Multires", summary="Sum of tensors at many resolutions")
     register("fourier", f"{at}.fourier:Fourier", summary="Fourier spectrum, 1/f amplitudes, decorrelated colours")
+
+
+@hookimpl
+def register_trackers(register: Register) -> None:
+    at = "refcore_plugins.trackers"
+    register("tensorboard", f"{at}.tensorboard:TensorBoard", summary="Event files of TensorBoard")
+    register("wandb", f"{at}.wandb:WeightsAndBiases", summary="A run of Weights & Biases, offline by default")
+    register("mlflow", f"{at}.mlflow:MLflow", summary="A run of MLflow, in a local store by default")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
+    from refcore.contracts.tracker import TrackedRun, Tracker
     from refcore.decorators import prior, referee
     from refcore.engine.build import resolve
     from refcore.engine.inversion import Inversion, StepResult
@@ -52,6 +53,7 @@ _MODULES = {
     "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
+    "contracts.tracker": ["Tracker", "TrackedRun"],
     "decorators": ["prior", "referee"],
     "engine.build": ["resolve"],
     "engine.inversion": ["Inversion", "StepResult"],
@@ -114,6 +116,8 @@ __all__ = [
     "Schedule",
     "StepResult",
     "Terminated",
+    "TrackedRun",
+    "Tracker",
     "Verdict",
     "WholeSchedule",
     "hookimpl",

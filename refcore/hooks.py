@@ -1,4 +1,4 @@
-"""The hooks of a plugin package: seven functions that register its classes and presets by name, without imports.
+"""The hooks of a plugin package: eight functions that register its classes and presets by name, without imports.
 
 The module of a package's entry point declares the version of the hooks it was written for: `api_version = 2`.
 """
@@ -64,6 +64,10 @@ class HookSpecs:
     @hookspec
     def register_judges(self, register: Register) -> None:
         """Registers `refcore.contracts.judge.Judge` classes, each under the name of its world."""
+
+    @hookspec
+    def register_trackers(self, register: Register) -> None:
+        """Registers `refcore.contracts.tracker.Tracker` classes."""
 
     @hookspec
     def register_presets(self, register: Register) -> None:

@@ -16,7 +16,7 @@ from refcore.checkpoints import Download, hub_id, refuse_absent
 from refcore.errors import CheckpointError
 from refcore.nulls import without_nulls
 
-Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges"]
+Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges", "trackers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SINGULAR: Mapping[str, str] = {
     "referees": "referee",
@@ -25,6 +25,7 @@ SINGULAR: Mapping[str, str] = {
     "canvases": "canvas",
     "parsers": "parser",
     "judges": "judge",
+    "trackers": "tracker",
 }
 
 
@@ -91,7 +92,7 @@ class PluginType(_Arithmetic, ABCMeta):
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
-    """Base of the six contracts: referees, priors, augmentations, canvases, parsers and judges."""
+    """Base of the seven contracts: referees, priors, augmentations, canvases, parsers, judges and trackers."""
 
     class Config(PluginConfig):
         pass

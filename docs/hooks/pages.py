@@ -25,6 +25,8 @@ from refcore.config import presets
 
 SHIPPED = "refcore"
 """The distribution whose plugins get pages."""
+COMMANDS = ("judges", "trackers")
+"""Kinds of plugins that are named on the command line, not in a config."""
 CHAPTERS = "Background"
 """The section of the navigation that a new page of docs/ joins."""
 PLUGINS, PRESETS, COMMANDS, FIELDS = "plugins", "presets.md", "commands.md", "fields.md"
@@ -133,7 +135,7 @@ def _plugin(kind: registry.Kind, name: str, docs: Path, home: str | None) -> str
         for field in shown["fields"]:
             default = "*required*" if field["default"] == "required" else f"`{_plain(field['default'])}`"
             lines.append(f"| `{field['name']}` | {_cell(field['type'])} | {default} | {_cell(field['description'])} |")
-    where, language = ("On the command line", "sh") if kind == "judges" else ("In a config", "yaml")
+    where, language = ("On the command line", "sh") if kind in COMMANDS else ("In a config", "yaml")
     lines += [
         "",
         f"## {where}",

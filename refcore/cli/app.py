@@ -96,6 +96,15 @@ def invert(
         str | None, typer.Option("--steps", metavar="+N", help="With --resume: N steps beyond the run's end.")
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html, a page of the run.")] = True,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Record the run with a tracker, such as tensorboard, or with its settings: "
+            '"{name: wandb, config: {project: x}}". Repeatable.',
+        ),
+    ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
@@ -109,11 +118,11 @@ def invert(
             "--set": overrides, "--seed": seed, "--seeds": seeds, "--out": out, "--strict": strict or None,
         }  # fmt: skip
         others = [name for name, given in begins.items() if given is not None]
-        resume_run(resume, steps, others, checkpoint, json, report)
+        resume_run(resume, steps, others, checkpoint, json, report, track or [])
     else:
         run(
             prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, steps, checkpoint,
-            json, report,
+            json, report, track or [],
         )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ def run(
     steps: str | None,
     checkpoint: str,
     as_json: bool,
-    report: bool = True,
+    report: bool,
+    track: list[str],
 ) -> None:
     if steps is not None:
         raise RefcoreError(f'--steps is "{steps}", which goes with --resume; a new run takes --set steps=N')
@@ -69,6 +70,7 @@ def run(
             preset=presets.name_of(preset_name, config_file),
             checkpoint=checkpoint,
             report=report,
+            track=track,
         )
         with warnings_shown():
             road.load()
@@ -76,7 +78,7 @@ def run(
 
 
 def resume_run(
-    folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool, report: bool
+    folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool, report: bool, track: list[str]
 ) -> None:
     """Goes on with a run; `others` are the options of a new run that were given beside.
 
@@ -92,7 +94,8 @@ def resume_run(
         from refcore.runs.resume import resumed_run
 
         try:
-            road = resumed_run(folder, int(steps or 0), observers=_watching(), checkpoint=checkpoint, report=report)
+            kept = {"checkpoint": checkpoint, "report": report, "track": track}
+            road = resumed_run(folder, int(steps or 0), observers=_watching(), **kept)
         except AlreadyFinished as finished:
             if as_json:
                 print_json({"out": str(folder), **(read_result(folder) or {})})

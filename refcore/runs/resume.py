@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from refcore.contracts.tracker import Tracker
 from refcore.engine.inversion import StepResult
 from refcore.engine.models import Models
 from refcore.runs.checkpoints import DEFAULT
@@ -24,6 +25,7 @@ def resume(
     models: Models | None = None,
     checkpoint: str | float | None = DEFAULT,
     report: bool = True,
+    track: Sequence[str | Tracker] = (),
 ) -> Result:
     """Goes on with a run that was interrupted, killed or failed, from its last checkpoint, or with a finished one.
 
@@ -39,6 +41,7 @@ def resume(
         models: as for `invert`.
         checkpoint: as for `invert`.
         report: as for `invert`.
+        track: as for `invert`.
 
     Raises:
         AlreadyFinished: the run is finished, and `extra_steps` is 0.
@@ -49,7 +52,8 @@ def resume(
         >>> result = refcore.resume("runs/a-red-circle-0", extra_steps=100)     # doctest: +SKIP
     """
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
-    road = resumed_run(folder, extra_steps, observers=watching, models=models, checkpoint=checkpoint, report=report)
+    kept = {"checkpoint": checkpoint, "report": report, "track": track}
+    road = resumed_run(folder, extra_steps, observers=watching, models=models, **kept)
     return whole(road.execute())
 
 

@@ -19,6 +19,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.start import ImageStart
 from refcore.contracts.judge import Judge
+from refcore.contracts.tracker import Tracker
 from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.models import Models
@@ -36,6 +37,7 @@ from refcore.runs.report.recorder import Recorder
 from refcore.runs.result import Result, collect
 from refcore.runs.resumption import Resumption
 from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable, versions
+from refcore.runs.tracking import Tracking, trackers
 from refcore.runs.watch import watched
 
 log = logging.getLogger("refcore")
@@ -63,6 +65,7 @@ class Run:
         checkpoint: str | float | None = DEFAULT,
         resumed: Resumption | None = None,
         report: bool = True,
+        track: Sequence[str | Tracker] = (),
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -76,6 +79,7 @@ class Run:
             checkpoint: how often the run's state is saved in its folder: "30s", "5m", a number of steps, or "off".
             resumed: a run to go on with, in its own folder; `config` is its.
             report: whether the folder gets a report.
+            track: trackers that record the run, each by name or as an object.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
@@ -88,6 +92,7 @@ class Run:
             refuse_unwritable(Path(parent))
         if not config.prompts:
             raise RefcoreError("prompts is empty; expected at least one prompt")
+        self.trackers = trackers(track)
         self.config = _with_absolute_init(resolve(config))
         with presets.needed_by(preset):
             check(self.config)
@@ -279,6 +284,8 @@ class Run:
     def _steps(self, inversion: Inversion) -> None:
         """Every step, watched."""
         with signals.held_back() as asked:
+            folder = self.folder.path if self.folder is not None else None
+            self.observers = (*self.observers, *(Tracking(tracker, folder) for tracker in self.trackers))
             for observer in self.observers:
                 observer.on_start(inversion)
             for step in inversion:
@@ -346,6 +353,7 @@ def invert(
     models: Models | None = None,
     checkpoint: str | float | None = DEFAULT,
     report: bool = True,
+    track: Sequence[str | Tracker] | str | Tracker = (),
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -363,6 +371,7 @@ def invert(
         models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
         checkpoint: how often the run's state is saved in `out`: "30s", "5m", a number of steps, or "off".
         report: whether `out` gets a `report.html`, a page that shows the run.
+        track: trackers that record the run, each by name, such as "tensorboard", or as an object.
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -381,8 +390,12 @@ def invert(
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
-    road = Run(composed, out=out, observers=watching, preset=name, models=models, checkpoint=checkpoint, report=report)
-    return whole(road.execute())
+    kept: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "report": report,
+        "track": [track] if isinstance(track, str | Tracker) else track,
+    }
+    return whole(Run(composed, out=out, observers=watching, preset=name, models=models, **kept).execute())
 
 
 def whole(result: Result) -> Result:

@@ -13,9 +13,10 @@ from refcore.contracts.judge import Judge
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.contracts.tracker import Tracker
 from refcore.errors import unknown
 from refcore.plugin import Plugin, PluginType
-from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees
+from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees, trackers
 from refcore.testing.case import Case, Failed, NotApplicable
 
 Check = Callable[[Case], Any]
@@ -121,6 +122,13 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         judges.verdicts,
         judges.refuses_what_it_cannot_read,
         judges.no_global_randomness,
+    ),
+    Tracker.kind: _named(
+        common.config_round_trip,
+        common.useful_errors,
+        trackers.every_outcome,
+        trackers.an_end_without_a_start,
+        trackers.no_global_randomness,
     ),
 }
 """Kind -> name of a check -> the check, whose docstring is the rule."""

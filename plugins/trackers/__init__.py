@@ -1,0 +1,1 @@
+"""The trackers that come with refcore, each for a tool of its own."""

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from refcore.engine.step import Engine
+from refcore_plugins.models.ffdnet import FFDNet
 from refcore_plugins.priors.statistics import Statistics
 
-NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics")
+NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics", "denoiser")
 KINDS = tuple(f"{network}_{way}" for network in NETWORKS for way in ("forward", "backward"))
 """Kinds of evaluation: one network, one picture (a view or a latent), one direction. The prior `statistics` runs only
 the early layers of its network and counts as a full evaluation."""
@@ -52,7 +53,7 @@ class Tally(Counter[str]):
 
 @contextmanager
 def counting() -> Iterator[Tally]:
-    """Counts the passes of diffusers' UNets and autoencoders inside the `with`, and those of watched engines.
+    """Counts the passes of UNets, autoencoders and denoisers inside the `with`, and those of watched engines.
 
     Example:
         >>> with counting() as tally:                                       # doctest: +SKIP
@@ -72,6 +73,8 @@ def counting() -> Iterator[Tally]:
             tally.passed("encoder", output)
         elif isinstance(module, UNet2DConditionModel):
             tally.passed("unet", output[0])
+        elif isinstance(module, FFDNet):
+            tally.passed("denoiser", output)
 
     handle = register_module_forward_hook(passed)
     try:

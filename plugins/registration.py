@@ -65,6 +65,7 @@ def register_priors(register: Register) -> None:
     register("tv", f"{at}.tv:TotalVariation", summary="Total variation of the image")
     register("l2", f"{at}.l2:L2", summary="Squared distance of the image from a grey")
     register("statistics", f"{at}.statistics:Statistics", summary="Feature statistics of ImageNet photographs")
+    register("ffdnet", f"{at}.ffdnet:Ffdnet", summary="Score distillation in pixels, from the denoiser FFDNet")
 
 
 @hookimpl

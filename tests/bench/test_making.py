@@ -38,6 +38,8 @@ def test_an_inversion_costs_its_passes():
         "encoder_backward": 0,
         "statistics_forward": 0,
         "statistics_backward": 0,
+        "denoiser_forward": 0,
+        "denoiser_backward": 0,
     }
     assert made.steps == 2
     assert set(made.scores) == {scorer.label for scorer in variant.scorers}

@@ -37,6 +37,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("referees", "imagenet"): {"size": 64},
     ("priors", "sdi"): {"inversion_steps": 2},
     ("priors", "statistics"): {"size": 64, "smallest": 8},
+    ("priors", "ffdnet"): {"crop": 32},
 }
 """(kind, name) -> settings under which it has an effect, or is fast."""
 SHIPPED = [

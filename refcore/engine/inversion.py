@@ -14,7 +14,7 @@ from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import fitting
-from refcore.engine.build import build, local_checkpoints, resolve
+from refcore.engine.build import build, combiner, local_checkpoints, resolve
 from refcore.engine.models import Models
 from refcore.engine.start import start
 from refcore.engine.step import Engine
@@ -38,6 +38,8 @@ class StepResult:
     """Label -> unweighted loss of a referee, or the value of a prior that has one."""
     norms: dict[str, Tensor]
     """Label -> norm of the weighted gradient where the term acts: at the image, the latent or the parameters."""
+    weights: dict[str, float]
+    """Label -> weight of a referee or prior in this step; 0 outside its window."""
     active: tuple[bool, ...]
     """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
@@ -61,6 +63,7 @@ class StepResult:
             "step": self.step,
             "losses": dict(zip(self.losses, numbers, strict=False)),
             "norms": dict(zip(self.norms, numbers[len(self.losses) :], strict=True)),
+            "weights": dict(self.weights),
             "active": list(self.active),
             "candidates": [list(candidate) for candidate in self.candidates],
             "lr": self.lr,
@@ -211,6 +214,7 @@ class Inversion:
         self.engine.learn(tracks.take(tracks.params, rows), numbers, step)
         self.step += 1
         self._look(rows)
+        weights = {label: term.weight_at(at.step, at.steps) for label, term in config.terms.items()}
         losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
         norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
         if config.candidates.most > 1:
@@ -221,7 +225,7 @@ class Inversion:
             self._begin_again()
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
-        return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
+        return StepResult(self.step - 1, losses, norms, weights, active, alive, lr, time.perf_counter() - began)
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.
@@ -308,6 +312,23 @@ class Inversion:
             prefix = f"prior.{loaded.label}."
             plain = {name.removeprefix(prefix): value for name, value in meta.items() if name.startswith(prefix)}
             loaded.prior.load_state_dict({**named(tensors, prefix, device), **plain})
+
+    def steer(self, label: str, weight: float) -> None:
+        """Gives a referee or prior another weight from the next step on.
+
+        The run's config becomes the one with that change: the weight is a schedule with a piece from that step on.
+        Where no candidates are compared, a run of `recorded` then repeats this one bit for bit. Candidates are compared
+        by the largest weights of the config, from now on the new ones.
+
+        Args:
+            label: of the term.
+            weight: at least 0; 0 leaves the term out.
+
+        Raises:
+            RefcoreError: no term has the label, or the weight is negative or not finite.
+        """
+        self.config = self.config.with_weight(label, weight, self._taken)
+        self.engine.reweigh(self.config, combiner(self.config))
 
     def close(self) -> None:
         """Ends the run: no step follows. What was made stays available."""

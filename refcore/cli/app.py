@@ -346,6 +346,30 @@ def doctor(
 
 
 @app.command()
+def ui(
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Folder of the runs.")] = Path("runs"),
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="ADDRESS", help="Address to listen on; any but this machine asks for a token."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Port; by default the first free one from 7860.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="Host name under which the page is reached, too. Repeatable."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    plugins_dir: PluginsDir = None,
+    local_plugins: LocalPlugins = False,
+) -> None:
+    """Start, watch, steer and compare runs on a page in the browser."""
+    from refcore.cli.ui import run
+
+    run(runs, host, port, name or [], browser)
+
+
+@app.command()
 def new(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas or parser.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Registered name of the plugin.")],

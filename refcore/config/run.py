@@ -16,12 +16,12 @@ from refcore.config.combine import Combine, ConflictAware, NormBalance, Sum
 from refcore.config.labels import labels
 from refcore.config.optimize import Best, EarlyStop, Ema, Optimizer
 from refcore.config.panel import Labelled, PanelConfig
-from refcore.config.schedule import Schedule, extremes
+from refcore.config.schedule import LARGEST, Schedule, changed_from, extremes
 from refcore.config.section import Section
 from refcore.config.start import Candidates, ImageStart, SampleStart, Start, read_start
 from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, Witness
 from refcore.config.views import CLEAN, ViewGroup
-from refcore.errors import nearest
+from refcore.errors import RefcoreError, nearest, unknown
 from refcore.explain import validated
 from refcore.prompts import MOST_SEEDS, problem_of
 
@@ -130,6 +130,23 @@ class RunConfig(Section):
         """Nested plain dicts and lists, from which `from_settings` makes an equal config."""
         return self.model_dump(mode="json")
 
+    def with_weight(self, label: str, weight: float, step: int) -> RunConfig:
+        """The config in which a referee or prior has another weight from a step on.
+
+        Raises:
+            RefcoreError: no term of the run has the label, or the weight is no number of at least 0.
+        """
+        labels = [*self.terms]
+        if label not in labels:
+            raise unknown("label of a referee or prior", label, labels)
+        if not 0 <= weight <= LARGEST:
+            raise RefcoreError(f'the weight of "{label}" would be {weight}; expected a number of at least 0')
+        settings = self.settings()
+        term = [*settings["referees"], *settings["priors"]][labels.index(label)]
+        changed = changed_from(self.terms[label].weight, step, weight)
+        term["weight"] = changed if isinstance(changed, float) else changed.model_dump(mode="json")
+        return RunConfig.from_settings(settings)
+
     @property
     def image_size(self) -> tuple[int, int] | None:
         """(height, width), or None for the canvas's default."""
@@ -176,6 +193,11 @@ class RunConfig(Section):
     def prior_labels(self) -> list[str]:
         """The label of each prior, in order."""
         return self._labels[len(self.referees) : len(self.referees) + len(self.priors)]
+
+    @property
+    def terms(self) -> dict[str, RefereeTerm | PriorTerm]:
+        """Label -> each referee and prior, in order."""
+        return dict(zip((*self.referee_labels, *self.prior_labels), (*self.referees, *self.priors), strict=True))
 
     @property
     def witness_labels(self) -> list[str]:

@@ -260,6 +260,25 @@ def value_at(schedule: Any, step: int, steps: int) -> float:
     return schedule.at(step, steps) if isinstance(schedule, _Kind) else float(schedule)
 
 
+def changed_from(schedule: Any, step: int, value: float) -> float | Piecewise:
+    """A `Schedule` that is as before up to a step, and a number from then on.
+
+    >>> changed_from(0.5, 0, 2.0)
+    2.0
+    >>> later = changed_from(changed_from(Linear(start=0, end=1), 4, 2.0), 6, 3.0)
+    >>> [value_at(later, step, 8) for step in (2, 4, 6)]
+    [0.25, 2.0, 3.0]
+    >>> len(later.pieces)
+    3
+    """
+    if step == 0:
+        return value
+    pieces = schedule.pieces if isinstance(schedule, Piecewise) else [Piece(until=None, value=schedule)]
+    before = [piece for piece in pieces if piece.until is not None and piece.until < step]
+    cut = pieces[len(before)].model_copy(update={"until": step})
+    return Piecewise(pieces=[*before, cut, Piece(until=None, value=value)])
+
+
 def number_of(annotation: Any) -> str | None:
     """What a field's type takes besides schedules, "number" or "integer"; None for a type that is no schedule's."""
     is_schedule_type = annotation in (Schedule, WholeSchedule)

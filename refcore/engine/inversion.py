@@ -19,7 +19,7 @@ from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import fitting
-from refcore.engine.build import build, local_checkpoints
+from refcore.engine.build import build, combiner, local_checkpoints
 from refcore.engine.models import Models, shareable
 from refcore.engine.recorded import differing, recorded, refuse_foreign
 from refcore.engine.start import Search, start
@@ -53,6 +53,8 @@ class StepResult:
     """(label, label) -> degrees between two terms' gradients, 0 .. 180; see `refcore.engine.angles`. NaN where one of
     them is 0. Terms at the image and terms at the parameters are not compared one by one, but with the sum of the
     others where the combiner pulls back only that: `<referees>`, `<priors>` or `<image>`."""
+    weights: dict[str, float]
+    """Label -> weight of a referee or prior in this step; 0 outside its window."""
     active: tuple[bool, ...]
     """[R] whether each track took part."""
     candidates: tuple[Candidate, ...]
@@ -81,6 +83,7 @@ class StepResult:
             "losses": dict(zip(self.losses, numbers, strict=False)),
             "norms": dict(zip(self.norms, numbers[len(self.losses) : first], strict=True)),
             "angles": angles,
+            "weights": dict(self.weights),
             "active": list(self.active),
             "candidates": [list(candidate) for candidate in self.candidates],
             "lr": self.lr,
@@ -162,6 +165,8 @@ class Inversion:
         self._finite: Tensor | None = None
         """Scalar bool: whether those after it are finite."""
         self.tracks: Tracks
+        self.steered: list[tuple[int, str, float]] = []
+        """(step, label, weight) of each change of a weight while the run went on, in order."""
         self._last: StepResult | None = None
         """What the last step gave, to be shown."""
         if state is None:
@@ -254,6 +259,7 @@ class Inversion:
         self.engine.learn(tracks.take(tracks.params, rows), numbers, step)
         self.step += 1
         self._look(rows)
+        weights = {label: term.weight_at(at.step, at.steps) for label, term in config.terms.items()}
         losses = {label: tracks.spread(value, rows) for label, value in gradients.losses.items()}
         norms = {label: tracks.spread(value, rows) for label, value in gradients.norms.items()}
         angles = {pair: tracks.spread(value, rows) for pair, value in gradients.angles.found.items()}
@@ -267,7 +273,7 @@ class Inversion:
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
         seconds = time.perf_counter() - began
-        self._last = StepResult(self.step - 1, losses, norms, angles, active, alive, lr, seconds)
+        self._last = StepResult(self.step - 1, losses, norms, angles, weights, active, alive, lr, seconds)
         return self._last
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
@@ -390,7 +396,7 @@ class Inversion:
         meta: dict[str, Any] = {"step": self.step, "began": self.began, "attempt": self.attempt}
         meta |= {"config": self.config.settings(), "waiting": list(self._waiting), **state["meta"]}
         meta |= {"chunks": dict(self.engine.panel.chunks), "halved": list(self.engine.panel.halved)}
-        meta["checkpoints"] = dict(self.checkpoints)
+        meta |= {"checkpoints": dict(self.checkpoints), "steered": [list(one) for one in self.steered]}
         if search is not None:
             tensors["search.latents"], meta["search"] = search.latents, search.rounds
         for loaded in self.engine.priors:
@@ -420,6 +426,7 @@ class Inversion:
         if self.config.settings()["chunk"] in (None, meta["config"]["chunk"]):  # others may be another machine's
             panel.chunks, panel.halved[:] = dict(meta["chunks"]), meta["halved"]
         self.step, self.began, self.attempt = meta["step"], meta["began"], meta["attempt"]
+        self.steered = [(step, label, weight) for step, label, weight in meta.get("steered", ())]
         self._before = self._finite = None
         self._waiting, self._search, self._whole = list(meta["waiting"]), None, True
         if "search" in meta:
@@ -433,6 +440,24 @@ class Inversion:
             loaded.prior.load_state_dict({**named(tensors, prefix, device), **plain})
         if "candidates" not in meta:
             self._begin()
+
+    def steer(self, label: str, weight: float) -> None:
+        """Gives a referee or prior another weight from the next step on.
+
+        The run's config becomes the one with that change: the weight is a schedule with a piece from that step on.
+        Where no candidates are compared, a run of `recorded` then repeats this one bit for bit. Candidates are compared
+        by the largest weights of the config, from now on the new ones.
+
+        Args:
+            label: of the term.
+            weight: at least 0; 0 leaves the term out.
+
+        Raises:
+            RefcoreError: no term has the label, or the weight is negative or not finite.
+        """
+        self.config = self.config.with_weight(label, weight, self._taken)
+        self.engine.reweigh(self.config, combiner(self.config))
+        self.steered.append((self.step, label, weight))
 
     def close(self) -> None:
         """Ends the run: no step follows. What was made stays available."""

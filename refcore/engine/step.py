@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class LoadedPrior:
 
 
 class Engine:
-    """The loaded models of a run, and the gradient of a step. Nothing in it changes but what priors learn.
+    """The loaded models of a run, and the gradient of a step. Only what priors learn changes in it, and weights.
 
     A track is a row of parameters on its way to a sample's image; `keys` has all tracks, samples outermost, and a
     track's number is its place there. Without candidates, track b is that of sample b.
@@ -73,6 +73,13 @@ class Engine:
             candidate_key(seed, candidate) for seed in panel.seeds for candidate in range(config.candidates.most)
         )
         """[B * candidates of all tries] key of each track's draws."""
+
+    def reweigh(self, config: RunConfig, combiner: Combiner) -> None:
+        """Takes the weights of a config that differs from the present one in nothing else, and its combiner."""
+        self.config, self.combiner = config, combiner
+        own = self.panel.referees
+        self.panel.referees = tuple(replace(one, term=term) for one, term in zip(own, config.referees, strict=True))
+        self.priors = tuple(replace(one, term=term) for one, term in zip(self.priors, config.priors, strict=True))
 
     def plan(self) -> None:
         """Sets how many views each referee judges at a time, where the config leaves that open."""

@@ -102,7 +102,9 @@ def _read(folder: RunDir, extra_steps: int) -> Resumption:
     else:
         saved = state["meta"]["config"]
         ours = {**config.settings(), "steps": saved["steps"]}
-        if differs := differing(saved, ours):
+        # A weight changed while the run went on is in its checkpoints, and in config.yaml only once the run is over.
+        alike = _without_weights if state["meta"].get("steered") else dict
+        if differs := differing(alike(saved), alike(ours)):
             raise RefcoreError(
                 f"{path / rundir.CONFIG} is not the config of the checkpoints beside it (it differs in {differs}); "
                 "restore it, or start another run with --config"
@@ -127,6 +129,15 @@ def _read(folder: RunDir, extra_steps: int) -> Resumption:
         seconds=seconds,
         warnings=(*warnings, *_other_versions(facts.versions)),
     )
+
+
+def _without_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, the weights of its terms aside."""
+    terms = {
+        field: [{name: value for name, value in term.items() if name != "weight"} for term in settings[field]]
+        for field in ("referees", "priors")
+    }
+    return {**settings, **terms}
 
 
 def _newest(folder: Path) -> tuple[dict[str, Any] | None, list[str], list[Path], list[str]]:

@@ -322,7 +322,7 @@ class Run:
             judge, resumed = judge_of(self.config), self.facts.resumed
             result = collect(inversion, judge, self.history, self.error, self.timings, resumed)
             if self.folder is not None:
-                if self.resumed is not None and self.resumed.extended:
+                if inversion.steered or (self.resumed is not None and self.resumed.extended):
                     self.folder.write_config(result.config)
                 self.written = self.folder.finish(
                     result, lambda: self.timings.update(finish=time.perf_counter() - began)

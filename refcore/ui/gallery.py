@@ -1,69 +1,69 @@
-"""The runs so far, as the page lists them: pictures, links to reports, and comparisons."""
+"""The runs so far, as the page lists them: pictures, states, links to reports, and comparisons."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
-from refcore.runs.stored import read_run
+from refcore.runs.folders import RunFolder, runs_under
+from refcore.runs.report.comparison import free_path, runs_in, write_comparison
 
 MOST = 60
 """Runs that are listed, the newest first."""
 REPORT = "report.html"
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A run in the runs folder."""
-
-    name: str
-    path: Path
-    prompt: str
-    """Of its first sample, or what its folder lacks."""
-    picture: Path | None
+def runs(folder: Path) -> list[RunFolder]:
+    """The runs in a folder, the newest first."""
+    return (runs_under(folder) if folder.is_dir() else [])[:MOST]
 
 
-def runs(folder: Path) -> list[Listed]:
-    """The runs in a folder, the newest first; a folder that holds none, or cannot be read, is left out."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(".") or path.is_symlink() or not (path / rundir.CONFIG).is_file():
-            continue
-        try:
-            prompt = str(read_run(path).samples[0]["prompt"])
-        except RefcoreError:
-            prompt = "not finished"
-        picture = path / rundir.image_name(0)
-        found.append((path.stat().st_mtime, Listed(path.name, path, prompt, picture if picture.is_file() else None)))
-    return [one for _, one in sorted(found, key=lambda each: -each[0])[:MOST]]
+def name_of(run: RunFolder, folder: Path) -> str:
+    """A run's place in the folder of all runs."""
+    return str(run.path.relative_to(folder))
 
 
-def html(found: Sequence[Listed]) -> str:
+def html(found: Sequence[RunFolder], folder: Path) -> str:
     """The runs as pictures with links."""
     if not found:
         return '<p class="soft">There are no runs yet.</p>'
-    figures = []
-    for run in found:
-        image = ""
-        if run.picture is not None:
-            data = base64.b64encode(run.picture.read_bytes()).decode()
-            image = f'<img src="data:image/png;base64,{data}" alt="{escape(run.prompt, quote=True)}">'
-        figures.append(
-            f"<figure>{image}<figcaption>{escape(run.prompt)}<br>{escape(run.name)} {link(run.path.parent, run.path)}"
-            "</figcaption></figure>"
-        )
-    return f'<div class="runs">{"".join(figures)}</div>'
+    return f'<div class="runs">{"".join(_figure(run, folder) for run in found)}</div>'
+
+
+def compared(folder: Path, names: Sequence[str]) -> str:
+    """Writes the comparison of some runs into the folder, and returns a link to it.
+
+    Raises:
+        RefcoreError: fewer than two or too many are chosen, or one is no run of the folder.
+    """
+    known = {name_of(run, folder): run.path for run in runs(folder)}
+    if others := [name for name in names if name not in known]:
+        raise RefcoreError(f'there is no run "{others[0]}"; press Refresh')
+    page = free_path(folder)
+    write_comparison(runs_in([known[name] for name in names]), page)
+    return f"<p>{_anchor(folder, page, f'Comparison of {len(names)} runs')}</p>"
 
 
 def link(folder: Path, run: Path) -> str:
     """A link to a run's report; "" where it has none."""
-    if not (run / REPORT).is_file():
-        return ""
-    place = quote(f"/runs/{run.relative_to(folder)}/{REPORT}")
-    return f'<a href="{place}" target="_blank" rel="noopener">report</a>'
+    return _anchor(folder, run / REPORT, "report") if (run / REPORT).is_file() else ""
+
+
+def _figure(run: RunFolder, folder: Path) -> str:
+    picture, prompt = run.path / rundir.image_name(0), ", ".join(run.prompts) or "no prompt"
+    image = ""
+    if picture.is_file():
+        data = base64.b64encode(picture.read_bytes()).decode()
+        image = f'<img src="data:image/png;base64,{data}" alt="{escape(prompt, quote=True)}">'
+    caption = f"{escape(prompt)}<br>{escape(name_of(run, folder))}, {run.state} {link(folder, run.path)}"
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def _anchor(folder: Path, file: Path, text: str) -> str:
+    place = quote(f"/runs/{file.relative_to(folder)}")
+    return f'<a href="{place}" target="_blank" rel="noopener">{escape(text)}</a>'

@@ -24,7 +24,7 @@ CSS = """
 .pictures { display: flex; flex-wrap: wrap; gap: .75rem; }
 .pictures figure { margin: 0; width: min(100%, 16rem); }
 .pictures img { width: 100%; image-rendering: auto; border-radius: .25rem; display: block; }
-.pictures figcaption, .soft { color: var(--body-text-color-subdued); font-size: .9rem; }
+.pictures figcaption, .runs figcaption, .soft { color: var(--body-text-color); opacity: .8; font-size: .9rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(14rem, 1fr)); gap: .75rem; }
 .curve { margin: 0; } .curve svg { width: 100%; height: 6rem; border: 1px solid var(--border-color-primary); }
 .status { margin: 0 0 .25rem; } progress { width: 100%; }
@@ -162,10 +162,14 @@ def _gallery_tab(session: Session, tab: gr.Tab) -> None:
 
     def look() -> Any:
         found = gallery.runs(session.runs)
-        return gr.CheckboxGroup(choices=[run.name for run in found], value=[]), gallery.html(found)
+        names = [gallery.name_of(run, session.runs) for run in found]
+        return gr.CheckboxGroup(choices=names, value=[]), gallery.html(found, session.runs)
 
     tab.select(look, None, [chosen, listed], api_visibility="private")
     refresh.click(look, None, [chosen, listed], api_visibility="private")
+    compare.click(
+        _told(lambda names: gallery.compared(session.runs, names)), chosen, compared, api_visibility="private"
+    )
 
 
 def _look(session: Session, given: int | None, before: Any) -> Any:

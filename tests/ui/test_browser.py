@@ -1,7 +1,7 @@
 """The page in a real browser: a run is started, watched, steered, paused, resumed and stopped, and its report opened.
 
-Needs Debian's chromium, or another one named by the variable CHROMIUM. With SCREENSHOTS=DIR the pictures that the README
-shows are written there.
+Needs Debian's chromium, or another one named by the variable CHROMIUM. With SCREENSHOTS=DIR the pictures that the
+README shows are written there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio", reason="extra `ui` is not installed")
-api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("playwright", reason="playwright is not installed")
+
+import uvicorn
+from playwright.sync_api import sync_playwright
 
 from refcore.runs import rundir
 from refcore.ui.limits import Limits
@@ -72,7 +74,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield made
         made.close()

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from refcore.engine.inversion import Inversion, StepResult
     from refcore.engine.models import Models
     from refcore.engine.step import Engine
-    from refcore.errors import CheckpointError, ConfigError, ContractError, NonFiniteError, RefcoreError
+    from refcore.errors import (
+        AlreadyFinished,
+        CheckpointError,
+        ConfigError,
+        ContractError,
+        NonFiniteError,
+        RefcoreError,
+        Terminated,
+    )
     from refcore.hooks import hookimpl
     from refcore.moment import Moment
     from refcore.objective import Objective
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
     from refcore.rng import Rng
     from refcore.runs.observers import Observer
     from refcore.runs.result import Result, Sample
+    from refcore.runs.resume import resume
     from refcore.runs.run import Run, invert
 
 _MODULES = {
@@ -48,7 +57,15 @@ _MODULES = {
     "engine.inversion": ["Inversion", "StepResult"],
     "engine.models": ["Models"],
     "engine.step": ["Engine"],
-    "errors": ["CheckpointError", "ConfigError", "ContractError", "NonFiniteError", "RefcoreError"],
+    "errors": [
+        "AlreadyFinished",
+        "CheckpointError",
+        "ConfigError",
+        "ContractError",
+        "NonFiniteError",
+        "RefcoreError",
+        "Terminated",
+    ],
     "hooks": ["hookimpl"],
     "moment": ["Moment"],
     "objective": ["Objective"],
@@ -56,12 +73,14 @@ _MODULES = {
     "rng": ["Rng"],
     "runs.observers": ["Observer"],
     "runs.result": ["Result", "Sample"],
+    "runs.resume": ["resume"],
     "runs.run": ["Run", "invert"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 """Public name -> the module that defines it."""
 
 __all__ = [
+    "AlreadyFinished",
     "Augmentation",
     "Canvas",
     "CheckpointError",
@@ -94,6 +113,7 @@ __all__ = [
     "Sample",
     "Schedule",
     "StepResult",
+    "Terminated",
     "Verdict",
     "WholeSchedule",
     "hookimpl",
@@ -101,6 +121,7 @@ __all__ = [
     "prior",
     "referee",
     "resolve",
+    "resume",
 ]
 
 

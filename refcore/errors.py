@@ -36,6 +36,14 @@ class ApiVersionError(RefcoreError):
     """A plugin written for another version of the hooks and contracts."""
 
 
+class AlreadyFinished(RefcoreError):
+    """A run that is to be resumed, but has taken all of its steps."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run like the first Ctrl-C."""
+
+
 class ContractError(RefcoreError):
     """A plugin that breaks a rule of its contract, or fails; the message names it, its method, and what came.
 

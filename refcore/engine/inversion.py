@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,15 +15,18 @@ from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import fitting
-from refcore.engine.build import build, local_checkpoints, resolve
-from refcore.engine.models import Models
-from refcore.engine.start import start
+from refcore.engine.build import build, local_checkpoints
+from refcore.engine.models import Models, shareable
+from refcore.engine.recorded import differing, recorded, refuse_foreign
+from refcore.engine.start import Search, start
 from refcore.engine.step import Engine
 from refcore.engine.tracks import Candidate, Snapshot, Tracks, named
 from refcore.errors import PARAMETERS, NonFiniteError, RefcoreError
 from refcore.moment import Moment
 
 Which = Literal["current", "ema", "best"]
+State = dict[str, Any]
+"""All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +95,7 @@ class Inversion:
         engine: Engine | None = None,
         state: Mapping[str, Any] | None = None,
         models: Models | None = None,
+        on_round: Callable[[Callable[[], State]], None] = lambda state: None,
     ) -> None:
         """Loads the models and makes the start.
 
@@ -100,10 +105,12 @@ class Inversion:
             state: a `state_dict` to go on from, instead of a start: its samples, and the search for them, are not made
                 again.
             models: where loaded models are looked for first, and kept for later runs.
+            on_round: called between two rounds of a search for the start of a try, with a function that gives the state
+                to save: the search goes on from there.
         """
         self.config = config
         if engine is not None:
-            _refuse_foreign(config, engine)
+            refuse_foreign(config, engine)
         self.engine = engine if engine is not None else build(config, models)
         if engine is None:
             self.engine.plan()
@@ -118,15 +125,20 @@ class Inversion:
         self.began = 0
         """The first step of that try."""
         self._closed = False
+        self._waiting: list[int] = []
+        """Samples that begin again with the next step."""
+        self._search: Search | None = None
+        """A loaded search for the start of the next try, to go on from."""
+        self._on_round = on_round
+        self._whole = True
+        """Whether no step has been left in its middle."""
         self._before: Snapshot | None = None
         """Parameters before the last update."""
         self._finite: Tensor | None = None
         """Scalar bool: whether those after it are finite."""
+        self.tracks: Tracks
         if state is None:
-            with fitting.named(config, self.engine.device, self.engine.canvas.size):
-                first = self.engine.first_tracks(range(len(self.samples)))
-                self.tracks = self._tracks(start(self.engine, first), first)
-                self._drop()
+            self._begin()
         else:
             self.load_state_dict(state)
 
@@ -148,12 +160,12 @@ class Inversion:
     @property
     def recorded(self) -> RunConfig:
         """The config with the chunk sizes that were found: it repeats this run bit for bit on this CPU."""
-        panel = self.engine.panel
-        if not panel.chunks:
-            return self.config
-        rest = self.config.chunk if isinstance(self.config.chunk, int) else None
-        chunks = {judge.label: panel.chunks.get(judge.label, rest) for judge in panel.referees}
-        return self.config.model_copy(update={"chunk": {label: n for label, n in chunks.items() if n is not None}})
+        return recorded(self.config, self.engine)
+
+    @property
+    def savable(self) -> bool:
+        """Whether a run can go on from the state as it is: no step failed in its middle, and all numbers are finite."""
+        return self._whole and (self._finite is None or bool(self._finite))
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -163,12 +175,12 @@ class Inversion:
     @property
     def done(self) -> bool:
         """True once no step follows."""
-        return self._closed or self._ended
+        return self._closed or (self._ended and not self._waiting)
 
     @property
     def planned(self) -> int:
         """Number of steps with which the run ends, if no sample begins again after this try."""
-        return self.began + self.config.steps
+        return (self.step if self._waiting else self.began) + self.config.steps
 
     @property
     def _taken(self) -> int:
@@ -178,7 +190,7 @@ class Inversion:
     @property
     def _ended(self) -> bool:
         """Whether this try is over."""
-        return self.step >= self.planned or not self.tracks.active
+        return self._taken >= self.config.steps or not self.tracks.active
 
     def __iter__(self) -> Inversion:
         return self
@@ -192,6 +204,8 @@ class Inversion:
         if self.done:
             raise StopIteration
         with fitting.named(self.config, self.engine.device, self.engine.canvas.size):
+            if self._waiting:
+                self._begin_again()
             return self._next()
 
     def _next(self) -> StepResult:
@@ -199,8 +213,10 @@ class Inversion:
         config, step, tracks = self.config, self._taken, self.tracks
         rows = list(tracks.active)
         numbers, alive = tracks.numbers_of(rows), self.candidates
+        self._whole = all(shareable(loaded.prior) for loaded in self.engine.priors)  # one with a state may have moved
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
         self._refuse_non_finite(gradients.finite)
+        self._whole = False
         self._before = tracks.snapshot()
         at = Moment(step, config.steps)
         tracks.update(gradients.combined, rows, at)
@@ -218,7 +234,8 @@ class Inversion:
             self._drop()
         if self._ended:
             self._refuse_non_finite({})
-            self._begin_again()
+            self._waiting = self._unsatisfied()
+        self._whole = True
         moved, lr = set(rows), config.optimizer.lr_at(at)
         active = tuple(row in moved for row in range(len(alive)))
         return StepResult(self.step - 1, losses, norms, active, alive, lr, time.perf_counter() - began)
@@ -235,6 +252,7 @@ class Inversion:
         bad = [label for label, flag in flags.items() if not flag]
         if PARAMETERS not in bad or self._before is None:
             raise NonFiniteError(self.step, {label: self.engine.dtype_name(label) for label in bad})
+        self._whole = False  # of the optimiser nothing is taken back
         self.tracks.restore(self._before)
         self.step, self._finite = self.step - 1, None
         raise NonFiniteError(self.step, {PARAMETERS: self.engine.dtype_name(PARAMETERS)})
@@ -267,14 +285,20 @@ class Inversion:
         """Label -> [B] scores of the result, or of other images of this batch, by every referee and witness."""
         return self.engine.panel.scores(self.images() if images is None else images)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """All that a resumed run needs: `tensors` (flat, name -> tensor) and `meta` (plain values for JSON)."""
-        state = self.tracks.state_dict()
+        return self._state(self.tracks, self._search)
+
+    def _state(self, tracks: Tracks | None, search: Search | None) -> State:
+        """The state with these tracks (None: those of the first try are searched for) and this search, if any."""
+        state = tracks.state_dict() if tracks is not None else {"tensors": {}, "meta": {}}
         tensors: dict[str, Tensor] = state["tensors"]
         meta: dict[str, Any] = {"step": self.step, "began": self.began, "attempt": self.attempt}
-        meta |= {"config": self.config.settings(), **state["meta"]}
-        meta["chunks"] = dict(self.engine.panel.chunks)
+        meta |= {"config": self.config.settings(), "waiting": list(self._waiting), **state["meta"]}
+        meta |= {"chunks": dict(self.engine.panel.chunks), "halved": list(self.engine.panel.halved)}
         meta["checkpoints"] = dict(self.checkpoints)
+        if search is not None:
+            tensors["search.latents"], meta["search"] = search.latents, search.rounds
         for loaded in self.engine.priors:
             for name, value in loaded.prior.state_dict().items():
                 (tensors if isinstance(value, Tensor) else meta)[f"prior.{loaded.label}.{name}"] = value
@@ -283,13 +307,14 @@ class Inversion:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict` of the same config; on the same machine and versions, bit for bit on the CPU.
 
-        Chunk sizes are taken over, unless this run's config pins others.
+        Chunk sizes are taken over, unless this run's config pins others. A search before the first step is gone on
+        with to its end.
 
         Raises:
             RefcoreError: the state is that of another config, or of other weights.
         """
         tensors, meta = state["tensors"], state["meta"]
-        if differs := _differing(meta["config"], self.config.settings()):
+        if differs := differing(meta["config"], self.config.settings()):
             raise RefcoreError(f"the saved state is of another config (it differs in {differs}); resume with its own")
         for model, digest in meta["checkpoints"].items():
             if (now := self.checkpoints.get(model)) != digest:
@@ -297,17 +322,23 @@ class Inversion:
                     f'the saved state is of other weights: "{model}" had the hash {digest}, and has {now} now; '
                     "restore the checkpoint, or start anew"
                 )
-        if self.config.chunk is None:  # what is pinned here may be another machine's
-            self.engine.panel.chunks = dict(meta["chunks"])
-        device = self.engine.device
+        panel, device = self.engine.panel, self.engine.device
+        if self.config.settings()["chunk"] in (None, meta["config"]["chunk"]):  # others may be another machine's
+            panel.chunks, panel.halved[:] = dict(meta["chunks"]), meta["halved"]
         self.step, self.began, self.attempt = meta["step"], meta["began"], meta["attempt"]
         self._before = self._finite = None
-        self.tracks = self._tracks(named(tensors, "params.", device), meta["candidates"])
-        self.tracks.load_state_dict(tensors, meta)
+        self._waiting, self._search, self._whole = list(meta["waiting"]), None, True
+        if "search" in meta:
+            self._search = Search(tensors["search.latents"].detach().clone().to(device), meta["search"])
+        if "candidates" in meta:
+            self.tracks = self._tracks(named(tensors, "params.", device), meta["candidates"])
+            self.tracks.load_state_dict(tensors, meta)
         for loaded in self.engine.priors:
             prefix = f"prior.{loaded.label}."
             plain = {name.removeprefix(prefix): value for name, value in meta.items() if name.startswith(prefix)}
             loaded.prior.load_state_dict({**named(tensors, prefix, device), **plain})
+        if "candidates" not in meta:
+            self._begin()
 
     def close(self) -> None:
         """Ends the run: no step follows. What was made stays available."""
@@ -405,21 +436,33 @@ class Inversion:
         kept = {row for rows in best for row in rows[:count]} | ({*range(len(self.tracks))} - {*competing})
         self.tracks.keep(sorted(kept))
 
+    def _begin(self) -> None:
+        """Makes the start of every sample's first try."""
+        with fitting.named(self.config, self.engine.device, self.engine.canvas.size):
+            first = self.engine.first_tracks(range(len(self.samples)))
+            self.tracks = self._tracks(self._started(first, None), first)
+            self._drop()
+
+    def _started(self, numbers: Sequence[int], beside: Tracks | None) -> CanvasParams:
+        """Parameters of new tracks, each tensor [N, ...]; a state that is saved meanwhile has those `beside` them."""
+        search, self._search = self._search, None
+        return start(self.engine, numbers, search, lambda now: self._on_round(partial(self._state, beside, now)))
+
     @torch.no_grad()
-    def _begin_again(self) -> None:
-        """Begins the next try of the samples that ended above `candidates.until`, where there is one left."""
-        settings = self.config.candidates
-        if self.attempt + 1 == settings.tries:
-            return
+    def _unsatisfied(self) -> list[int]:
+        """Samples whose best candidate has ended above `candidates.until`, where there is a try left for them."""
+        if self.attempt + 1 == self.config.candidates.tries:
+            return []
         self.tracks.keep([rows[0] for rows in self._ordered()[0]])
         losses = self._looked_at(list(range(len(self.samples))))
-        above = self._above(losses).tolist()
-        waiting = [b for b, over in enumerate(above) if over]
-        if not waiting:
-            return
-        fresh = self.engine.first_tracks(waiting, self.attempt + 1)
-        self.tracks.add(start(self.engine, fresh), fresh)
-        self.attempt, self.began = self.attempt + 1, self.step
+        return [b for b, over in enumerate(self._above(losses).tolist()) if over]
+
+    @torch.no_grad()
+    def _begin_again(self) -> None:
+        """Begins the next try of the samples that wait for it."""
+        fresh = self.engine.first_tracks(self._waiting, self.attempt + 1)
+        self.tracks.add(self._started(fresh, self.tracks), fresh)
+        self.attempt, self.began, self._waiting = self.attempt + 1, self.step, []
         self._before = self._finite = None
         self._drop()
 
@@ -432,19 +475,3 @@ class Inversion:
         assert until is not None, "tries come with until"
         weights = torch.tensor([weight for _, weight in compared], dtype=losses.dtype, device=losses.device)
         return (weights[:, None] * losses).sum(0) > until
-
-
-def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The fields in which two configs differ, chunks aside; "" where they agree."""
-    return ", ".join(name for name in ours if name != "chunk" and theirs.get(name) != ours[name])
-
-
-def _refuse_foreign(config: RunConfig, engine: Engine) -> None:
-    """Raises RefcoreError for the engine of another config: its prompts, weights and schedules would be used."""
-    if config is engine.config or not _differing(engine.config.settings(), config.settings()):
-        return
-    if differs := _differing(resolve(engine.config).settings(), resolve(config).settings()):
-        raise RefcoreError(
-            f"the engine is of another config (it differs in {differs}); build one for this config, and give both "
-            "runs the same models=refcore.Models() to load nothing twice"
-        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,12 +17,32 @@ from refcore.engine.views import resize
 from refcore.rng import Rng
 
 
-def start(engine: Engine, tracks: Sequence[int] | None = None) -> CanvasParams:
+@dataclass(frozen=True)
+class Search:
+    """How far the search before the first step has come, between two of its rounds."""
+
+    latents: Tensor
+    """[N, C, h, w] of the N tracks."""
+    rounds: int
+    """Rounds that are done; 0 once the first samples are made."""
+
+
+OnRound = Callable[[Search], None]
+
+
+def start(
+    engine: Engine,
+    tracks: Sequence[int] | None = None,
+    search: Search | None = None,
+    on_round: OnRound = lambda search: None,
+) -> CanvasParams:
     """Parameters of step 0, each drawn by its track's key, a sample, or the `init` image.
 
     Args:
         engine: loaded.
         tracks: [N] numbers of the tracks; None: those of every sample's first try.
+        search: of these tracks, to go on from; None begins it.
+        on_round: called with the search when its first samples are made, and after each round.
 
     Raises:
         RefcoreError: the image is unreadable, or the canvas cannot start from one; the canvas has no latents or no
@@ -41,7 +62,7 @@ def start(engine: Engine, tracks: Sequence[int] | None = None) -> CanvasParams:
         if config.init is None:
             return fresh()
         if isinstance(config.init, SampleStart):
-            return searched(engine, config.init, fresh(), tracks)
+            return searched(engine, config.init, fresh(), tracks, search, on_round)
         params = own(encoded(engine, config.init, tracks))
         return params if config.init.strength is None else moved(engine, config.init, params, fresh(), tracks)
 
@@ -76,7 +97,14 @@ def moved(
 
 
 @torch.no_grad()
-def searched(engine: Engine, settings: SampleStart, params: CanvasParams, tracks: Sequence[int]) -> CanvasParams:
+def searched(
+    engine: Engine,
+    settings: SampleStart,
+    params: CanvasParams,
+    tracks: Sequence[int],
+    search: Search | None = None,
+    on_round: OnRound = lambda search: None,
+) -> CanvasParams:
     """The parameters with a sample for the latent of every track, after the rounds of `settings`.
 
     A zero-order search in the space of samples (Ma et al., arXiv 2501.09732): in each round the best candidates of a
@@ -87,19 +115,27 @@ def searched(engine: Engine, settings: SampleStart, params: CanvasParams, tracks
         settings: of the sampler and the rounds.
         params: of a fresh canvas, each tensor [N, ...], in the run's dtype and on its device.
         tracks: [N] numbers of the tracks.
+        search: as for `start`.
+        on_round: as for `start`.
 
     Raises:
         RefcoreError: as `Engine.sample`.
     """
     name = engine.canvas.latent_name() or next(iter(params))
     shape = params[name].shape[1:]
-    latents = engine.sample(settings, shape, tracks).to(params[name])
+    if search is None:
+        search = Search(engine.sample(settings, shape, tracks).to(params[name]), 0)
+        on_round(search)
+    latents = search.latents
     for number, (keep, _) in enumerate(settings.rounds, 1):
+        if number <= search.rounds:
+            continue
         best, _ = engine.ordered(engine.look({**params, name: latents}, tracks), tracks)
         parents = {row: own[turn % keep] for own in best for turn, row in enumerate(own[keep:])}
         around = latents[list(parents.values())]
         resampled = [tracks[row] for row in parents]
         latents[list(parents)] = engine.sample(settings, shape, resampled, around, number).to(latents)
+        on_round(Search(latents, number))
     return {**params, name: latents}
 
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import socket
+import time
 import weakref
 from pathlib import Path
 
@@ -21,6 +22,8 @@ LOCK = ".lock"
 """File in a run's folder for as long as the run writes there."""
 UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors of file systems that have no locks; runs go on without."""
+WAITS = (0.01, 0.03, 0.0)
+"""Seconds before each further try: who lists runs holds a lock for less than that."""
 
 
 class FolderLock:
@@ -32,8 +35,12 @@ class FolderLock:
         """Gives the folder back; at the latest when the lock is collected, or the process ends."""
 
     @classmethod
-    def take(cls, folder: Path) -> FolderLock:
+    def take(cls, folder: Path, remedy: str = "name another with --out") -> FolderLock:
         """Takes the lock, from a process that was killed too, which is then said in the log.
+
+        Args:
+            folder: to lock.
+            remedy: what to do where another run holds it, for the message.
 
         Raises:
             RefcoreError: another run holds it.
@@ -43,7 +50,7 @@ class FolderLock:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             try:
-                _lock(descriptor, folder)
+                _lock(descriptor, folder, remedy)
                 kept = os.path.samestat(os.fstat(descriptor), os.stat(path))
             except FileNotFoundError:  # its holder has just ended and removed it
                 kept = False
@@ -62,19 +69,41 @@ class FolderLock:
         return cls(path, descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def is_locked(folder: Path) -> bool:
+    """Whether a run is writing to a folder now. Where the system has no locks, a run that was killed counts, too."""
+    if fcntl is None:
+        return (folder / LOCK).exists()
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back when it is closed
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return error.errno in UNSUPPORTED
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int, folder: Path, remedy: str) -> None:
     if fcntl is None:
         return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        by = _holder(descriptor) or "another process"
-        raise RefcoreError(
-            f'another run is writing to the output folder "{folder}" ({by}); name another with --out'
-        ) from error
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
+    for wait in WAITS:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if wait:
+                time.sleep(wait)
+                continue
+            by = _holder(descriptor) or "another process"
+            raise RefcoreError(f'another run is writing to the output folder "{folder}" ({by}); {remedy}') from error
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        return
 
 
 def _holder(descriptor: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
+from refcore.runs.durations import in_words
 from refcore.runs.result import Result
 
 Record = dict[str, Any]
@@ -152,7 +153,7 @@ class Lines(Observer):
         done = record["step"] + 1
         each = (now - self._began) / (done - self._first)
         planned = self._inversion.planned
-        left = _duration(each * (planned - done))
+        left = in_words(each * (planned - done))
         self._say(f"step {done} of {planned}, {each:.2g} s a step, {left} left: {mean_losses(record)}")
 
     def on_exit(self) -> None:
@@ -168,17 +169,6 @@ def loading(config: RunConfig) -> str:
     """
     terms = [use.name for use in (config.canvas, *config.referees, *config.priors, *config.witnesses)]
     return f"loading {', '.join(dict.fromkeys(terms))}"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds in the unit that a reader would take.
-
-    >>> _duration(8.2), _duration(300), _duration(9000)
-    ('8 s', '5 min', '2.5 h')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def mean_losses(record: Record) -> str:

@@ -19,6 +19,7 @@ from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.runs import show
+from refcore.runs.facts import Resumed
 from refcore.runs.rundir import RunDir
 
 
@@ -85,6 +86,8 @@ class Result:
     """Seconds by what took them: load, start, steps, finish."""
     checkpoints: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name -> digest of every embedded or local checkpoint."""
+    resumed: tuple[Resumed, ...] = ()
+    """The times that it was gone on with, by `refcore.resume` or `--resume`."""
     panel: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """referees and witnesses (labels), unwanted (labels whose score should be low), units, device, chunks, halved."""
 
@@ -174,6 +177,7 @@ class Result:
             "finished": self.error is None,
             "stopped": self.stopped,
             "steps": self.steps,
+            "resumed": [each._asdict() for each in self.resumed],
             **{name: self.panel[name] for name in ("units", "unwanted", "device", "chunks", "halved")},
             "checkpoints": dict(self.checkpoints),
             "timings": dict(self.timings),
@@ -199,6 +203,7 @@ def collect(
     history: list[dict[str, Any]],
     error: BaseException | None,
     timings: Mapping[str, float],
+    resumed: tuple[Resumed, ...] = (),
 ) -> Result:
     """The result of an inversion, as far as it came: decoded, scored and judged.
 
@@ -208,6 +213,7 @@ def collect(
         history: records of the steps.
         error: what ended it early.
         timings: seconds by what took them, so far.
+        resumed: the times that the run was gone on with.
     """
     decoded, panel = inversion.images(), inversion.engine.panel
     scores, reasons = panel.possible_scores(decoded)
@@ -240,6 +246,7 @@ def collect(
         error,
         timings,
         inversion.checkpoints,
+        resumed,
         facts,
     )
 

@@ -6,14 +6,13 @@ The command line, Python, the benchmark and the probes are its callers.
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+import torch
 
 from refcore import registry
 from refcore.config import presets
@@ -24,13 +23,18 @@ from refcore.engine.build import build, plugin_config, resolve, uses
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.models import Models
 from refcore.engine.preflight import check
+from refcore.engine.recorded import recorded
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.objective import Objective, as_objective
 from refcore.plugin import Plugin
+from refcore.runs import signals
+from refcore.runs.checkpoints import DEFAULT, Checkpoints, read_every
+from refcore.runs.facts import Facts, now
 from refcore.runs.observers import Callback, Lines, Observer, Record
 from refcore.runs.result import Result, collect
-from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable
+from refcore.runs.resumption import Resumption
+from refcore.runs.rundir import RunDir, refuse_taken, refuse_unwritable, versions
 from refcore.runs.watch import watched
 
 log = logging.getLogger("refcore")
@@ -55,6 +59,8 @@ class Run:
         observers: Sequence[Observer] = (),
         preset: str | None = None,
         models: Models | None = None,
+        checkpoint: str | float | None = DEFAULT,
+        resumed: Resumption | None = None,
     ) -> None:
         """Checks what can be checked before a model is loaded.
 
@@ -65,11 +71,14 @@ class Run:
             observers: called in their order.
             preset: name that errors about missing checkpoints mention.
             models: where loaded models are looked for first, and kept for later runs.
+            checkpoint: how often the run's state is saved in its folder: "30s", "5m", a number of steps, or "off".
+            resumed: a run to go on with, in its own folder; `config` is its.
 
         Raises:
             RefcoreError: no prompt, a plugin's field that is wrong, a missing image to start from, a folder that holds
                 another run or is read-only, and what `refcore.engine.preflight.problems` finds.
         """
+        self.every = read_every(checkpoint)
         if out is not None:
             refuse_taken(out)
         elif parent is not None:
@@ -81,17 +90,26 @@ class Run:
             check(self.config)
         self.out, self.parent, self.preset, self.models = out, parent, preset, models
         self.observers = (*observers, Lines(log.info, patience=0))
-        self.folder: RunDir | None = None
-        """The run's folder, once the start is made."""
+        self.resumed = resumed
+        self.folder: RunDir | None = resumed.folder if resumed is not None else None
+        """The run's folder, once the models are loaded."""
+        self.checkpoints: Checkpoints | None = None
+        """What saves the run, where it has a folder and is to be saved."""
+        self.facts = resumed.facts if resumed is not None else Facts(preset)
+        """What the folder says of the run beside its config."""
         self.engine: Engine | None = None
         """The loaded models, once they are loaded."""
-        self.history: list[Record] = []
+        self.history: list[Record] = resumed.history if resumed is not None else []
         """One record a step."""
         self.error: BaseException | None = None
         """Exception that ended the loop early."""
         self.written: dict[str, Any] = {}
         """Contents of `result.json`, once it is written."""
         self.timings: dict[str, float] = {}
+        self._began: dict[str, float] = {}
+        """What is timed now, and since when."""
+        self._threads = torch.get_num_threads()
+        """Of torch, as the run found them."""
         self._beat: Callable[[], None] = lambda: None
         """Tells the watch that a step is done."""
 
@@ -103,9 +121,10 @@ class Run:
         """
         if self.engine is None:
             began = time.perf_counter()
-            for observer in self.observers:
-                observer.before_load(self.config)
             try:
+                self._set_threads()
+                for observer in self.observers:
+                    observer.before_load(self.config)
                 with presets.needed_by(self.preset):
                     engine = build(self.config, self.models)
                     engine.plan()
@@ -123,32 +142,46 @@ class Run:
                 log.info(note)
         return self.engine
 
+    def _set_threads(self) -> None:
+        """Gives torch as many threads as a resumed run began with, since sums are split between them."""
+        if self.resumed is None:
+            return
+        for warning in self.resumed.warnings:
+            log.warning(warning)
+        threads = self.facts.threads
+        if threads is not None and threads != self._threads:
+            torch.set_num_threads(threads)
+            log.warning(f"the run began with {threads} threads of torch and goes on with as many, not {self._threads}")
+
     def _exit(self) -> None:
-        """Tells the observers once that all is over."""
+        """Gives back the folder and the threads, and tells the observers once that all is over."""
+        if self.folder is not None:
+            self.folder.release()
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
         leaving, self.observers = self.observers, ()
         for observer in leaving:
             observer.on_exit()
 
     def loop(self) -> Inversion:
-        """Makes the start, takes the folder, and does every step.
+        """Takes the folder, makes the start, and does every step that is left.
 
         Whatever ends it early, Ctrl-C included, is kept in `error`. The first Ctrl-C ends the run after the step that
-        it comes in, the second one at once.
+        it comes in, the second one at once; SIGTERM is like the first.
 
         Raises:
             RefcoreError: what goes wrong before the first step.
         """
         engine = self.load()
-        began = time.perf_counter()
-        inversion = Inversion(self.config, engine)
-        self.timings["start"] = time.perf_counter() - began
-        self._claim(inversion)
-        began = time.perf_counter()
+        self._claim(engine)
+        inversion = self._start(engine)
         try:
-            self._steps(inversion)
+            with self._timed("steps"):
+                self._steps(inversion)
         except (Exception, KeyboardInterrupt) as error:
             self.error = error
-        self.timings["steps"] = time.perf_counter() - began
+        if self.checkpoints is not None:
+            self.checkpoints.save_end(inversion)
         return inversion
 
     def execute(self) -> Result:
@@ -165,22 +198,76 @@ class Run:
                 self._beat = watch.beat
                 return self._finish_uncut(self.loop())
         finally:
-            if self.folder is not None:
-                self.folder.release()
             self._exit()
 
-    def _claim(self, inversion: Inversion) -> None:
-        """Takes the run's folder and writes its config."""
-        if self.out is not None:
+    def _claim(self, engine: Engine) -> None:
+        """Takes the run's folder and writes what is known of it; the folder of a resumed one is taken already."""
+        if self.resumed is not None:
+            before = self.facts.device
+            if before not in (None, str(engine.device)):
+                log.warning(f"the run began on {before} and goes on on {engine.device}, which has other last bits")
+            self.resumed.settle()
+        elif self.out is not None:
             self.folder = RunDir.claim(self.out)
         elif self.parent is not None:
             self.folder = RunDir.claim_next(self.parent, self.config.prompts[0])
-        if self.folder is not None:
-            self.folder.write_config(inversion.recorded)
+        if self.folder is None:
+            return
+        if self.resumed is None:
+            self.facts = Facts(self.preset, now(), self._threads, str(engine.device), versions())
+            try:
+                self.folder.write_facts(self.facts.to_dict())
+                self.folder.write_config(recorded(self.config, engine))
+            except BaseException:
+                self.folder.abandon()
+                raise
+        if self.every is not None:
+            self.checkpoints = Checkpoints(self.folder, self.every, self._facts)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the run beside its state."""
+        return {**self.facts.to_dict(), "timings": {name: self._seconds(name) for name in ("start", "steps")}}
+
+    def _start(self, engine: Engine) -> Inversion:
+        """The inversion before its first step, or where a resumed one goes on; without a start, no folder is left."""
+        state = self.resumed.state if self.resumed is not None else None
+        keeper = self.checkpoints
+        on_round = keeper.offer_round if keeper is not None else lambda state: None
+        try:
+            with self._timed("start"), signals.raised():
+                return Inversion(self.config, engine, state, on_round=on_round)
+        except BaseException as error:
+            if self.folder is None:
+                raise
+            if self.resumed is None and (keeper is None or not keeper.any):
+                self.folder.abandon()
+            elif isinstance(error, KeyboardInterrupt):
+                raise type(error)(
+                    "interrupted before the first step; go on with the search for the start by "
+                    f"`refcore invert --resume {self.folder.path}`"
+                ) from error
+            raise
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Counts the seconds of one of the `timings`, beside those of earlier processes."""
+        self._began[what] = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[what] = self._seconds(what)
+            del self._began[what]
+
+    def _seconds(self, what: str) -> float:
+        """Seconds of one of the `timings` until now."""
+        before = self.resumed.seconds.get(what, 0.0) if self.resumed is not None else 0.0
+        if what in self._began:
+            return before + time.perf_counter() - self._began[what]
+        return self.timings.get(what, before)
 
     def _steps(self, inversion: Inversion) -> None:
         """Every step, watched."""
-        with _interrupts() as interrupted:
+        with signals.held_back() as asked:
             for observer in self.observers:
                 observer.on_start(inversion)
             for step in inversion:
@@ -191,33 +278,40 @@ class Run:
                     self.folder.append_history(record)
                 for observer in self.observers:
                     observer.on_step(step, record)
-                if interrupted() and not inversion.done:
-                    raise KeyboardInterrupt
+                if self.checkpoints is not None:
+                    self.checkpoints.offer_step(inversion)
+                if (end := asked()) is not None and not inversion.done:
+                    raise end
 
     def _finish_uncut(self, inversion: Inversion) -> Result:
         """The result, with what a Ctrl-C meanwhile has lost said in words."""
         where = "" if self.folder is None else f' in "{self.folder.path}"'
         try:
-            with _interrupts() as interrupted:
+            with signals.held_back() as asked:
                 result = self._finish(inversion)
         except KeyboardInterrupt as error:
             kept = [] if self.folder is None else self.folder.files()
             said = f"{', '.join(kept)} are kept{where}" if kept else "nothing is kept"
             raise KeyboardInterrupt(f"interrupted while the result was written: {said}, the rest is lost") from error
-        if interrupted() and self.error is None:
-            raise KeyboardInterrupt(f"interrupted after the last step: the whole result is kept{where}")
+        if (end := asked()) is not None and self.error is None:
+            raise type(end)(f"interrupted after the last step: the whole result is kept{where}")
         return result
 
     def _finish(self, inversion: Inversion) -> Result:
         """The result, written where there is a folder, and shown to the observers."""
         began = time.perf_counter()
         try:
-            result = collect(inversion, judge_of(self.config), self.history, self.error, self.timings)
+            judge, resumed = judge_of(self.config), self.facts.resumed
+            result = collect(inversion, judge, self.history, self.error, self.timings, resumed)
             if self.folder is not None:
+                if self.resumed is not None and self.resumed.extended:
+                    self.folder.write_config(result.config)
                 self.written = self.folder.finish(
                     result, lambda: self.timings.update(finish=time.perf_counter() - began)
                 )
                 log.info(f"written to {self.folder.path}")
+                if self.checkpoints is not None and self.error is None:
+                    self.checkpoints.finish()
             for observer in self.observers:
                 observer.on_end(result)
         except Exception as failure:
@@ -239,6 +333,7 @@ def invert(
     on_step: Callable[[StepResult], None] | None = None,
     observers: Sequence[Observer] = (),
     models: Models | None = None,
+    checkpoint: str | float | None = DEFAULT,
 ) -> Result:
     """Optimises an image for every prompt and seed until the referees agree that it matches.
 
@@ -254,6 +349,7 @@ def invert(
         on_step: called after every step.
         observers: what else watches the run.
         models: where loaded models are looked for first, and kept: a second run with the same ones loads nothing.
+        checkpoint: how often the run's state is saved in `out`: "30s", "5m", a number of steps, or "off".
 
     Raises:
         RefcoreError: anything wrong with the arguments, a missing checkpoint, NaN from a referee, a folder that holds
@@ -272,7 +368,12 @@ def invert(
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
     name = presets.name_of(preset, config)
-    result = Run(composed, out=out, observers=watching, preset=name, models=models).execute()
+    road = Run(composed, out=out, observers=watching, preset=name, models=models, checkpoint=checkpoint)
+    return whole(road.execute())
+
+
+def whole(result: Result) -> Result:
+    """A result; what has ended its run early is raised."""
     if result.error is not None:
         raise result.error
     return result
@@ -294,26 +395,3 @@ def _with_absolute_init(config: RunConfig) -> RunConfig:
     if not isinstance(config.init, ImageStart):
         return config
     return config.model_copy(update={"init": config.init.absolute()})
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """A flag for Ctrl-C: the first one only raises it, so that no step is cut in half.
-
-    Outside the main thread, where Python delivers no signals, it stays down.
-    """
-    raised = False
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def on_interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal raised
-        raised = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield lambda: raised
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,8 +1,10 @@
-"""The folder of a run: images, resolved config, history and result, each file written whole or not at all."""
+"""The folder of a run: images, config, history, checkpoints and result, each file written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from refcore import images
 from refcore.config.settings import dump_yaml
 from refcore.errors import RefcoreError
-from refcore.runs.lock import FolderLock
+from refcore.runs import points
+from refcore.runs.lock import LOCK, FolderLock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +30,16 @@ if TYPE_CHECKING:
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
 RESULT = "result.json"
+FACTS = "run.json"
+"""What a run's folder says of it beside the config: preset, threads, versions, and when it was resumed."""
+CHECKPOINTS = "checkpoints"
+"""Folder of its checkpoints."""
 FLUSH_SECONDS = 5.0
-"""Longest time between two writes of the history; a killed run loses at most this much of it."""
+"""Longest time between two writes of the history."""
 PARTIAL = ".refcore-{}.partial"
 """File that is being written; a killed process may leave one, which the next claim of the folder removes."""
+OWN = (FACTS, CONFIG, HISTORY, RESULT, "image_*.png", PARTIAL.format("*"), f"{CHECKPOINTS}/*", LOCK)
+"""Patterns of all that a run writes into its folder."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
 
 
@@ -46,11 +55,13 @@ class Writable(Protocol):
 
 
 class RunDir:
-    """A folder that belongs to one run, locked until `release`. Made by `RunDir.claim`."""
+    """A folder that belongs to one run, locked until `release`. Made by `claim`, or `reopen` for a second time."""
 
-    def __init__(self, path: Path, lock: FolderLock) -> None:
+    def __init__(self, path: Path, lock: FolderLock, is_new: bool = True) -> None:
         self.path = path
         self._lock = lock
+        self._is_new = is_new
+        """Whether the folder was made for this run."""
         self._history: list[str] = []
         self._flushed = time.monotonic()
 
@@ -64,17 +75,34 @@ class RunDir:
         refuse_taken(path)
         path = Path(path)
         try:
+            is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            run = cls(path, FolderLock.take(path))
+            run = cls(path, FolderLock.take(path), is_new)
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
             refuse_taken(path)  # again, now that nobody else can take it
-            for left in path.glob(PARTIAL.format("*")):
-                left.unlink(missing_ok=True)
+            run._clear_partial()
         except BaseException:
             run.release()
             raise
+        return run
+
+    @classmethod
+    def reopen(cls, path: str | Path) -> RunDir:
+        """Takes the folder of a run that has ended, however it ended, to go on with it.
+
+        Raises:
+            RefcoreError: there is no run, it is still running, or the folder cannot be written to.
+        """
+        path = Path(path)
+        refuse_no_run(path)
+        refuse_unwritable(path)
+        try:
+            run = cls(path, FolderLock.take(path, "it is still running: wait for its end, or end it"), is_new=False)
+            run._clear_partial()
+        except OSError as error:
+            raise _unwritable(path, error) from error
         return run
 
     @classmethod
@@ -95,15 +123,50 @@ class RunDir:
             except OSError as error:
                 raise _unwritable(path, error) from error
             else:
-                return cls.claim(path)
+                run = cls.claim(path)
+                run._is_new = True
+                return run
 
     def release(self) -> None:
         """Gives the folder back; nothing is written to it afterwards."""
         self._lock.release()
 
+    def abandon(self) -> None:
+        """Removes what this run has written, and the folder if it was made for it, and gives it back."""
+        for path in own_files(self.path):
+            if path.name != LOCK:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.path / CHECKPOINTS).rmdir()
+        self.release()
+        if self._is_new:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def _clear_partial(self) -> None:
+        """Removes the files that a killed process was writing."""
+        for folder in (self.path, self.path / CHECKPOINTS):
+            for left in folder.glob(PARTIAL.format("*")):
+                left.unlink(missing_ok=True)
+
     def files(self) -> list[str]:
         """The names of the run's files that are there, sorted."""
         return held(self.path)
+
+    def room(self, name: str) -> Path:
+        """A folder inside, made where there is none."""
+        path = self.path / name
+        try:
+            if not path.is_dir():
+                path.mkdir()
+                _sync_folder(self.path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return path
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Writes what there is to know of the run beside its config."""
+        write_text(self.path / FACTS, to_json(facts, indent=2) + "\n")
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved config, which reproduces the run."""
@@ -116,10 +179,18 @@ class RunDir:
         return name
 
     def append_history(self, record: dict[str, Any]) -> None:
-        """One line of the history. It reaches the disk every few seconds, and with `flush_history`."""
+        """One line of the history. It reaches the disk every few seconds if there is room, and by `flush_history`."""
         self._history.append(to_json(record) + "\n")
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush_history()
+            try:
+                self.flush_history()
+            except RefcoreError as error:  # all of it is still here: the run goes on, and there may be room at its end
+                self._flushed = time.monotonic()
+                logging.getLogger(__name__).warning("%s; the run goes on, and tries again", error)
+
+    def restore_history(self, lines: Sequence[str]) -> None:
+        """Begins the history with lines of an earlier process."""
+        self._history = [f"{line}\n" for line in lines]
 
     def flush_history(self) -> None:
         """Writes the whole history, so that a reader never meets half a line."""
@@ -129,6 +200,8 @@ class RunDir:
     def finish(self, result: Writable, on_images: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Writes what is left of the history, the images, and last the result, whose existence says that all is there.
 
+        A result that an interrupted run has left is replaced.
+
         Args:
             result: of the run.
             on_images: called between the images and the result.
@@ -137,6 +210,7 @@ class RunDir:
             The contents of `result.json`.
         """
         self.flush_history()
+        remove(self.path / RESULT)  # that of an earlier end, which would go with other images
         names = [self.write_image(index, image) for index, image in enumerate(result.images)]
         on_images()
         contents = result.to_dict(names, versions())
@@ -180,6 +254,26 @@ def held(folder: Path) -> list[str]:
     """The names of a run's files in a folder, sorted."""
     named = [name for name in (CONFIG, HISTORY, RESULT) if (folder / name).exists()]
     return sorted([*named, *(image.name for image in folder.glob("image_*.png"))])
+
+
+def refuse_no_run(path: Path) -> None:
+    """Refuses what is no folder of a run.
+
+    Raises:
+        RefcoreError: naming it, with what was expected.
+    """
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise RefcoreError(f'"{path}" {what}; expected the folder of a run, as `refcore invert --out` writes it')
+    if not (path / CONFIG).is_file():
+        raise RefcoreError(
+            f'"{path}" holds no run (no {CONFIG}); expected the folder of a run, as `refcore invert --out` writes it'
+        )
+
+
+def own_files(folder: Path) -> list[Path]:
+    """What a run has written into its folder, sorted."""
+    return sorted(path for pattern in OWN for path in folder.glob(pattern))
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -251,22 +345,56 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file whole or not at all, also where the power fails.
 
     Raises:
         RefcoreError: the disk is full, or the folder cannot be written to.
     """
     temporary = partial(path)
     try:
+        points.reached(f"{path.name}: to be written")
         with temporary.open("xb") as file:
+            points.reached(f"{path.name}: made")
             file.write(data)
             file.flush()
+            points.reached(f"{path.name}: written")
             os.fsync(file.fileno())
+        points.reached(f"{path.name}: synced")
         os.replace(temporary, path)
+        points.reached(f"{path.name}: renamed")
+        _sync_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is gone, or read-only by now
+            temporary.unlink(missing_ok=True)
+    points.reached(f"{path.name}: done")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there, for good.
+
+    Raises:
+        RefcoreError: the folder cannot be written to.
+    """
+    points.reached(f"{path.name}: to be removed")
+    try:
+        if path.exists():
+            path.unlink()
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    points.reached(f"{path.name}: removed")
+
+
+def _sync_folder(path: Path) -> None:
+    """Brings the names in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):  # some file systems, and Windows, cannot
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def partial(path: Path) -> Path:

@@ -37,14 +37,7 @@ def read_run(folder: str | Path) -> StoredRun:
             files that cannot be read.
     """
     path = Path(folder)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise RefcoreError(f'"{path}" {what}; expected the folder of a run, as `refcore invert --out` writes it')
-    if not (path / rundir.CONFIG).is_file():
-        raise RefcoreError(
-            f'"{path}" holds no run (no {rundir.CONFIG}); expected the folder of a run, as `refcore invert --out` '
-            "writes it"
-        )
+    rundir.refuse_no_run(path)
     again = f"repeat it with `refcore invert --config {path / rundir.CONFIG} --out NEW`"
     if not (path / rundir.RESULT).is_file():
         raise RefcoreError(

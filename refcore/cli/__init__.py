@@ -8,20 +8,15 @@ import os
 import sys
 import warnings
 
-from refcore.errors import RefcoreError
-
-FAILED = 1
-"""Exit status of a command that failed."""
-MISUSED = 2
-"""Exit status of a wrong command line."""
-INTERRUPTED = 130
+from refcore.cli.status import FAILED, INTERRUPTED, MISUSED, TERMINATED
+from refcore.errors import RefcoreError, Terminated
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs `refcore` with `argv` (by default the process's) and exits.
 
     Exit status: 0 done, 1 failed (without a word where the reader of the output is gone), 2 wrong command line, 130
-    interrupted. `--debug`, in any position, shows the traceback of a failure.
+    interrupted, 143 ended by SIGTERM. `--debug`, in any position, shows the traceback of a failure.
     """
     _open_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -83,7 +78,7 @@ def _flush_streams() -> None:
 def _explain(error: BaseException) -> tuple[str, int]:
     """(message on one line, exit status) of an error."""
     if isinstance(error, KeyboardInterrupt):
-        return _one_line(str(error)) or "interrupted", INTERRUPTED
+        return _one_line(str(error)) or "interrupted", TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     if isinstance(error, RefcoreError):
         return _one_line(str(error)), FAILED
     if hasattr(error, "format_message"):  # a usage error of typer, whose class differs between its versions

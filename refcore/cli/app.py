@@ -30,8 +30,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Show, check and describe run configs.", no_args_is_help=True)
 plugins_app = typer.Typer(help="List and describe plugins.", invoke_without_command=True)
+runs_app = typer.Typer(help="List runs, and remove some.", invoke_without_command=True)
 app.add_typer(config_app, name="config")
 app.add_typer(plugins_app, name="plugins")
+app.add_typer(runs_app, name="runs")
 
 COMMANDS = "refcore.commands"
 """Entry-point group of other packages' commands: each a function, or a `typer.Typer` for a group."""
@@ -80,14 +82,70 @@ def invert(
         typer.Option("--out", metavar="DIR", parser=output_folder, help="Folder of the run; by default runs/PROMPT-N."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse prompts that a referee would truncate.")] = False,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint", metavar="30s|50|off", help="How often the run is saved: by time, by steps, or never."
+        ),
+    ] = "30s",
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="DIR", help="Go on with the run in this folder, from its last checkpoint."),
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option("--steps", metavar="+N", help="With --resume: N steps beyond the run's end.")
+    ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Optimise images until the referees agree that they match their prompts."""
-    from refcore.cli.invert import run
+    """Optimise images until the referees agree that they match their prompts; or go on with a run that has ended."""
+    from refcore.cli.invert import resume_run, run
 
-    run(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, json)
+    if resume is not None:
+        begins = {
+            "PROMPT": prompts, "--prompts-file": prompts_file, "--preset": preset, "--config": config,
+            "--set": overrides, "--seed": seed, "--seeds": seeds, "--out": out, "--strict": strict or None,
+        }  # fmt: skip
+        resume_run(resume, steps, [name for name, given in begins.items() if given is not None], checkpoint, json)
+    else:
+        run(
+            prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, steps, checkpoint,
+            json,
+        )  # fmt: skip
+
+
+@runs_app.callback()
+def runs(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where to look.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """List the runs in a folder: how each one has ended, its scores, steps, age and size."""
+    if context.invoked_subcommand is None:
+        from refcore.cli.runs import list_runs
+
+        list_runs(folder, json)
+
+
+@runs_app.command("clean")
+def runs_clean(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Runs, as the list names them.")] = None,
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where to look.")] = Path("runs"),
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="finished, interrupted, failed or killed ones. Repeatable."),
+    ] = None,
+    older: Annotated[
+        str | None, typer.Option("--older", metavar="7d", help="Those that last wrote at least so long ago.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove runs that are named, or that all the given conditions hold for; never one that is running."""
+    from refcore.cli.runs import clean
+
+    clean(folder, names or [], state or [], older, yes, json)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from refcore.cli.garbage_collection import without_garbage_collection
-from refcore.cli.output import print_json, print_table, warn
+from refcore.cli.output import print_json, print_table, warn, warnings_shown
+from refcore.cli.status import INTERRUPTED, TERMINATED
 from refcore.config import presets
-from refcore.errors import RefcoreError
+from refcore.errors import AlreadyFinished, RefcoreError, Terminated
 from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs import rundir
 
 if TYPE_CHECKING:
+    from refcore.runs.observers import Observer
     from refcore.runs.result import Result
+    from refcore.runs.run import Run
 
 RUNS = Path("runs")
 """Folder of the runs without `--out`."""
@@ -32,8 +37,12 @@ def run(
     seeds: str | None,
     out: Path | None,
     strict: bool,
+    steps: str | None,
+    checkpoint: str,
     as_json: bool,
 ) -> None:
+    if steps is not None:
+        raise RefcoreError(f'--steps is "{steps}", which goes with --resume; a new run takes --set steps=N')
     if out is not None:
         rundir.refuse_taken(out)
     fields: dict[str, Any] = {"strict": True} if strict else {}
@@ -49,37 +58,86 @@ def run(
 
     with without_garbage_collection():
         # From here on torch is needed; a mistake on the command line has been reported before.
-        from refcore.runs.observers import Lines, Progress
         from refcore.runs.run import Run
 
         road = Run(
             config,
             out=out,
             parent=None if out is not None else RUNS,
-            observers=[Progress() if sys.stderr.isatty() else Lines()],
+            observers=_watching(),
             preset=presets.name_of(preset_name, config_file),
+            checkpoint=checkpoint,
         )
-        engine = road.load()
-    for warning in engine.warnings:
-        warn(warning)
+        with warnings_shown():
+            road.load()
+    _execute(road, as_json)
+
+
+def resume_run(folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool) -> None:
+    """Goes on with a run; `others` are the options of a new run that were given beside.
+
+    Raises:
+        RefcoreError: as `refcore.resume`, and for options that do not go together.
+    """
+    if others:
+        raise RefcoreError(f"{others[0]} was given beside --resume, but a resumed run has its own; leave it out")
+    if steps is not None and not re.fullmatch(r"\+\d+", steps):
+        raise RefcoreError(f'--steps is "{steps}"; expected how many more, such as +100')
+    with without_garbage_collection(), warnings_shown():
+        from refcore.runs.facts import read_result
+        from refcore.runs.resume import resumed_run
+
+        try:
+            road = resumed_run(folder, int(steps or 0), observers=_watching(), checkpoint=checkpoint)
+        except AlreadyFinished as finished:
+            if as_json:
+                print_json({"out": str(folder), **(read_result(folder) or {})})
+            else:
+                print(finished)
+            return
+        assert road.resumed is not None, "it is a resumed run"
+        if not as_json:
+            print(f"note: {folder} goes on after {road.resumed.step} of {road.config.steps} steps")
+        road.load()
+    _execute(road, as_json)
+
+
+def _watching() -> list[Observer]:
+    """What shows the run: a bar on a terminal, lines elsewhere."""
+    from refcore.runs.observers import Lines, Progress
+
+    return [Progress() if sys.stderr.isatty() else Lines()]
+
+
+def _execute(road: Run, as_json: bool) -> None:
+    """The loaded run, from its notes to its result."""
     if not as_json:
-        for note in engine.notes:
+        for note in road.load().notes:
             print(f"note: {note}")
-    result = road.execute()
+    with warnings_shown():
+        result = road.execute()
     assert road.folder is not None, "the command writes every run"
-    _report(result, road.folder.path, road.written if as_json else None)
+    resumable = road.checkpoints is not None and road.checkpoints.any
+    _report(result, road.folder.path, resumable, road.written if as_json else None)
 
 
-def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
+def _report(result: Result, path: Path, resumable: bool, written: dict[str, Any] | None) -> None:
     """Prints what a run made, as JSON where `written`, the contents of its `result.json`, is given.
+
+    Args:
+        result: of the run.
+        path: of its folder.
+        resumable: whether there is a checkpoint to go on from.
+        written: for JSON.
 
     Raises:
         RefcoreError: the run ended by an error, which names the folder.
-        typer.Exit: with status 130 after Ctrl-C.
+        typer.Exit: with status 130 after Ctrl-C, 143 after SIGTERM.
     """
+    again = f"; go on with refcore invert --resume {shlex.quote(str(path))}" if resumable else ""
     interrupted = isinstance(result.error, KeyboardInterrupt)
     if result.error is not None and not interrupted:
-        kept = f"{result.error}; the image so far is kept in {path}"
+        kept = f"{result.error}; the image so far is kept in {path}{again}"
         if isinstance(result.error, RefcoreError):
             raise RefcoreError(kept) from result.error
         raise result.error
@@ -88,8 +146,8 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
     else:
         _print_table(result, path)
     if interrupted:
-        warn(f"stopped after {result.progress}; the images so far are in {path}")
-        raise typer.Exit(130)
+        warn(f"stopped after {result.progress}; the images so far are in {path}{again}")
+        raise typer.Exit(TERMINATED if isinstance(result.error, Terminated) else INTERRUPTED)
 
 
 def _print_table(result: Result, path: Path) -> None:

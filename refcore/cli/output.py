@@ -6,8 +6,10 @@ rich is imported by the first table or coloured line, so that a run starts witho
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,3 +52,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 def warn(message: str) -> None:
     """Prints a warning, as one line on stderr."""
     print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
+class _Warnings(logging.Handler):
+    """Prints what a run logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Prints the warnings of the logger "refcore" while it lasts."""
+    log, handler = logging.getLogger("refcore"), _Warnings(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)

@@ -38,8 +38,10 @@ FLUSH_SECONDS = 5.0
 """Longest time between two writes of the history."""
 PARTIAL = ".refcore-{}.partial"
 """File that is being written; a killed process may leave one, which the next claim of the folder removes."""
-OWN = (FACTS, CONFIG, HISTORY, RESULT, "image_*.png", PARTIAL.format("*"), f"{CHECKPOINTS}/*", LOCK)
-"""Patterns of all that a run writes into its folder."""
+OWN = (FACTS, CONFIG, HISTORY, RESULT, "image_*.png", PARTIAL.format("*"), LOCK)
+"""Patterns of what a run writes into its folder."""
+OWN_CHECKPOINTS = ("*-step-*.safetensors", PARTIAL.format("*"))
+"""Patterns of what it writes into the folder of its checkpoints."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
 
 
@@ -272,8 +274,11 @@ def refuse_no_run(path: Path) -> None:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """What a run has written into its folder, sorted."""
-    return sorted(path for pattern in OWN for path in folder.glob(pattern))
+    """What a run has written into its folder, sorted; no link is followed."""
+    found = [path for pattern in OWN for path in folder.glob(pattern)]
+    if not (folder / CHECKPOINTS).is_symlink():
+        found += [path for pattern in OWN_CHECKPOINTS for path in (folder / CHECKPOINTS).glob(pattern)]
+    return sorted(path for path in found if path.is_symlink() or path.is_file())
 
 
 def refuse_unwritable(path: Path) -> None:

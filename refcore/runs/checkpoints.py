@@ -106,17 +106,17 @@ class Checkpoints:
         steps = self._every.steps
         due = inversion.step % steps == 0 if steps is not None else self._is_time
         if due and inversion.savable:
-            self._save(inversion.step, inversion.state_dict)
+            self._save(inversion.state_dict)
 
     def offer_round(self, state: Callable[[], State]) -> None:
         """Saves the run between two rounds of a search, if that is due."""
         if self._every.steps is not None or self._is_time:
-            self._save(None, state)
+            self._save(state)
 
     def save_end(self, inversion: Inversion) -> None:
-        """Saves the run as it was left, unless its last checkpoint is just that."""
+        """Saves the run as it was left, unless its last checkpoint has all of that, and perhaps rounds of a search."""
         if inversion.step != self._saved and inversion.savable:
-            self._save(inversion.step, inversion.state_dict)
+            self._save(inversion.state_dict)
 
     def finish(self) -> None:
         """Keeps the last checkpoint of a finished run alone, from which it can go on for more steps."""
@@ -127,7 +127,7 @@ class Checkpoints:
         assert self._every.seconds is not None
         return time.monotonic() - self._last >= max(self._every.seconds, self._cost / SHARE)
 
-    def _save(self, step: int | None, state: Callable[[], State]) -> None:
+    def _save(self, state: Callable[[], State]) -> None:
         from refcore.runs.state import save_state  # torch; what only lists runs does without
 
         began = time.monotonic()
@@ -142,7 +142,7 @@ class Checkpoints:
         except RefcoreError as error:
             log.warning("no checkpoint is saved (%s); the run goes on, and tries again", error)
         else:
-            self._saved = step
+            self._saved = done
         self._last = time.monotonic()
         self._cost = self._last - began
 

@@ -64,7 +64,9 @@ class Facts:
 
     def is_current(self, result: Mapping[str, Any] | None) -> bool:
         """Whether a `result.json` is that of the last time that the run was gone on with, not of an earlier one."""
-        return result is not None and len(result.get("resumed", ())) == len(self.resumed)
+        if result is None or self.began is None:  # a result that was saved by itself has no `run.json` beside it
+            return result is not None
+        return len(result.get("resumed", ())) == len(self.resumed)
 
     def is_finished(self, result: Mapping[str, Any] | None) -> bool:
         """Whether the run has ended as it should, by its `result.json`."""

@@ -12,6 +12,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -335,13 +336,15 @@ def slug(prompt: str, length: int = 48) -> str:
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
     """Installed versions, by distribution; what is not installed is left out."""
-    found = {}
-    for name in libraries:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in libraries if (version := _version(name)) is not None}
+
+
+@cache
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -377,16 +380,14 @@ def write(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, if it is there, for good.
+    """Removes a file, if it is there. The next write into its folder settles that, too.
 
     Raises:
         RefcoreError: the folder cannot be written to.
     """
     points.reached(f"{path.name}: to be removed")
     try:
-        if path.exists():
-            path.unlink()
-            _sync_folder(path.parent)
+        path.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from error
     points.reached(f"{path.name}: removed")

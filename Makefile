@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= demo
+KILLS ?= 1000
 # The demo fails where the judge says no; VERDICT= only reports what it says.
 VERDICT ?= --exit-code
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench docs lint clean-demo
+.PHONY: help setup demo test test-slow soak bench docs lint clean-demo
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ test: $(STAMP)  ## the fast tests
 
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+soak: $(STAMP)  ## kills a thousand runs at random and goes on with them; KILLS=60 for fewer
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills $(KILLS)
 
 bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a first impression
 	$(BIN)/python -m performance $(BENCH)

@@ -34,7 +34,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        digits = 3 if self.value >= 0.1 or not self.value else 5
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
     def __mul__(self, factor: float) -> Interval:
         return Interval(self.value * factor, self.low * factor, self.high * factor)

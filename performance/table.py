@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
 from refcore.engine.start import start
 from refcore.moment import Moment
+from refcore.runs.checkpoints import DEFAULT, SHARE, Checkpoints, Every, checkpoints_of, read_every
+from refcore.runs.rundir import RunDir
 
 BATCH = 16
 FEW_VIEWS, MANY_VIEWS = 4, 64
@@ -57,9 +60,12 @@ def rows(pairs: int, scratch: Path) -> Iterator[Row]:
     yield from bare("embedded", Inversion(models.embedded(priors=[], combine={"name": "sum"}, **ON_PIXELS)), pairs)
     yield from bare("ViT-B/32", middle, pairs)
     yield flat_in_views("embedded")
+    yield saving("embedded", Inversion(models.embedded()), pairs, scratch)
+    yield saving("512 x 512 pixels, Adam and EMA", Inversion(models.embedded(**LARGE)), pairs, scratch)
     yield start_up(max(3, pairs // 5))
 
 
+LARGE: dict[str, Any] = {"canvas": {"name": "pixel"}, "size": 512, "priors": [], "combine": {"name": "sum"}, "ema": {}}
 ON_PIXELS: dict[str, Any] = {"canvas": {"name": "pixel"}, "size": 64, "referees": [{"name": "clip"}]}
 
 
@@ -147,6 +153,33 @@ def flat_in_views(name: str) -> Row:
     note = f"{peaks[0] / 1e6:.1f} and {peaks[1] / 1e6:.1f} MB above the weights, counted by the allocator"
     what = f"peak memory, {MANY_VIEWS} views / {FEW_VIEWS} views in chunks of {FEW_VIEWS}"
     return Row(what, name, Interval(ratio, ratio, ratio), "<= 1.1", ratio <= FLAT, note)
+
+
+def saving(name: str, ours: Inversion, pairs: int, scratch: Path) -> Row:
+    """Seconds of a checkpoint over those between two, in turn with steps. Wall-clock time: most of it is the disk's.
+
+    By default there are 30 s between two, or a hundred times as long as the last one took.
+    """
+    every = read_every(DEFAULT)
+    assert every is not None
+    assert every.seconds is not None
+    scratch.mkdir(parents=True, exist_ok=True)
+    took: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        folder = RunDir.claim(Path(place) / "run")
+        kept = Checkpoints(folder, Every(steps=1), dict)
+        for _ in range(pairs + 1):
+            began = time.perf_counter()
+            folder.append_history(next(ours).record())
+            stepped = time.perf_counter()
+            kept.offer_step(ours)
+            took.append((time.perf_counter() - stepped, stepped - began))
+        size = checkpoints_of(folder.path)[0].path.stat().st_size
+        folder.release()
+    saved, steps = (median([pair[i] for pair in took[1:]]) for i in (0, 1))
+    share = saved * (1 / max(every.seconds, saved.value / SHARE))
+    note = f"{1000 * saved.value:.1f} ms for {size / 1e6:.2f} MB, {saved.value / steps.value:.2f} of a step"
+    return Row("a checkpoint / the time between two", name, share, "<= 0.01", share.value <= SHARE, note)
 
 
 def start_up(tries: int) -> Row:

@@ -216,7 +216,8 @@ def _part(part: describe.Part, title: str, example: str | None) -> list[str]:
 
 
 def _commands() -> str:
-    lines = ["# The command line", "", "Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."]
+    statuses = "0 success, 1 failure, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM"
+    lines = ["# The command line", "", f"Exit status: {statuses}."]
     for words in _walk(typer.main.get_command(app), ()):
         shown = CliRunner().invoke(app, [*words, "--help"], prog_name="refcore", env=PLAIN)
         assert shown.exit_code == 0, shown.output

@@ -127,7 +127,7 @@ class HalfBlocks:
         for y in range(0, height, 2):
             for x in range(width):
                 top, bottom = ("#{:02x}{:02x}{:02x}".format(*pixels[x, y + i][:3]) for i in (0, 1))
-                yield Segment("▀", Style.parse(f"{top} on {bottom}"))
+                yield Segment("▀", Style(color=top, bgcolor=bottom))
             yield Segment.line()
 
     def __rich_measure__(self, console: Any, options: Any) -> Any:

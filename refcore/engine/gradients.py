@@ -27,6 +27,8 @@ class StepGradients:
     where a referee is satisfied."""
     finite: dict[str, Tensor] = field(default_factory=dict)
     """Label -> scalar bool: whether loss and gradient are finite. Not read here, so that no device waits."""
+    image: Tensor | None = None
+    """[A, 3, H, W] the pictures that were judged, as they were decoded; None where no term acts on them."""
     angles: Angles = field(default_factory=Angles)
     """Between the terms' gradients, where two act in one space."""
 

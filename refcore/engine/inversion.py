@@ -100,6 +100,21 @@ class Glimpse(NamedTuple):
     """[b] number of the candidate that each one shows."""
 
 
+class Judged(NamedTuple):
+    """Pictures of some samples as a step has judged them, before it moved their parameters."""
+
+    step: int
+    """Of its try, counted from 0."""
+    samples: list[int]
+    """[b] those that took part."""
+    tracks: list[int]
+    """[b] numbers of their tracks."""
+    candidates: list[int]
+    """[b] number of the candidate that each one shows."""
+    images: Tensor | None
+    """[b, 3, H, W], on the run's device; None where no term acted on pictures."""
+
+
 class Inversion:
     """A run. Iterate over it for step results; between steps it can be looked at, saved and resumed.
 
@@ -169,6 +184,8 @@ class Inversion:
         """(step, label, weight) of each change of a weight while the run went on, in order."""
         self._last: StepResult | None = None
         """What the last step gave, to be shown."""
+        self._judged: tuple[int, list[int], Tensor | None] = (0, [], None)
+        """The last step of its try, the numbers of the tracks that took part, and the pictures that it judged."""
         if state is None:
             self._begin()
         else:
@@ -246,9 +263,11 @@ class Inversion:
         rows = list(tracks.active)
         numbers, alive = tracks.numbers_of(rows), self.candidates
         self._whole = all(shareable(loaded.prior) for loaded in self.engine.priors)  # one with a state may have moved
+        self._judged = (step, [], None)  # the last step's pictures are not held beside those of this one
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
         self._refuse_non_finite(gradients.finite)
         self._whole = False
+        self._judged = (step, numbers, gradients.image)
         self._before = tracks.snapshot()
         at = Moment(step, config.steps)
         tracks.update(gradients.combined, rows, at)
@@ -362,19 +381,18 @@ class Inversion:
             for label, losses in self._last.losses.items()
         }
 
-    def views(self, samples: Sequence[int], most: int) -> dict[tuple[str, ...], Tensor]:
-        """Labels of referees -> [b, n, 3, h, w] in [0, 1], the views of some samples that the next step shows them.
+    def judged(self, samples: Sequence[int]) -> Judged:
+        """The pictures of some samples that the last step has judged, which cost nothing; leaders as for `glimpse`.
 
-        After the last step, the views are drawn as in that one. Samples are shown as by `glimpse`, at the parameters
-        themselves; nothing is judged.
-
-        Args:
-            samples: 0 .. B - 1.
-            most: views of each, at most.
+        A sample that did not take part is left out.
         """
-        rows = self._ahead(samples)
-        step = min(self._taken, self.config.steps - 1)
-        return self.engine.views(self.tracks.take(self.tracks.params, rows), self.tracks.numbers_of(rows), step, most)
+        step, numbers, image = self._judged
+        tracks = self.tracks.numbers_of(self._ahead(samples))
+        places = {number: place for place, number in enumerate(numbers)}
+        found = [(b, track) for b, track in zip(samples, tracks, strict=True) if track in places]
+        shown = None if image is None else image[[places[track] for _, track in found]]
+        candidates = [track % self.config.candidates.most for _, track in found]
+        return Judged(step, [b for b, _ in found], [track for _, track in found], candidates, shown)
 
     def leaders(self) -> tuple[int, ...]:
         """[B] number of each sample's best candidate so far; at the run's end the only one that is left."""

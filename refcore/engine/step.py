@@ -153,17 +153,19 @@ class Engine:
         result.combined = rows.unflatten(combined)
         return result
 
-    @torch.no_grad()
-    def views(self, params: CanvasParams, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:
-        """Labels of referees -> [A, n, 3, h, w], the views that a step shows to them; arguments as for `gradients`.
+    def views(self, images: Tensor, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:
+        """Labels of referees -> [A, n, 3, h, w], the views of some pictures that a step shows to them.
 
-        Draws are keyed, so these are the views of the step itself, and nothing is changed by looking at them.
+        Draws are keyed, so these are the views of the step itself, and nothing is changed by making them again.
 
         Args:
+            images: [A, 3, H, W] as the step has decoded them.
+            tracks: [A] their numbers.
+            step: counted from 0.
             most: views of each track that are made, at most.
         """
         at = Moment(step, self.config.steps)
-        return self.panel.shown(self.decode(params, at), [self.keys[track] for track in tracks], at, most)
+        return self.panel.shown(images, [self.keys[track] for track in tracks], at, most)
 
     def learn(self, params: CanvasParams, tracks: Sequence[int], step: int) -> None:
         """Shows the priors that learn what a step has made, as that step sees it; arguments as for `gradients`."""
@@ -310,7 +312,8 @@ class Engine:
         keys = [self.keys[track] for track in tracks]
         with torch.enable_grad():
             image = self.decode(rows.leaves, at)
-        result.finite[CANVAS] = image.detach().isfinite().all()
+        result.image = image.detach()
+        result.finite[CANVAS] = result.image.isfinite().all()
         leaf = image.detach().requires_grad_()
         for judge, gradient, loss in self.panel.gradients(leaf, keys, self._samples(tracks), at):
             result.record(judge.label, gradient, loss)

@@ -96,6 +96,10 @@ def _holds(settings: Any, path: list[str]) -> bool:
 
 def one_line(value: Any) -> str:
     """A value in one line of YAML."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int):
+        return str(value)
     (text, *_) = dump_yaml({"value": value}).split("value:", 1)[1:]
     flat = " ".join(text.split())
     if isinstance(value, list):

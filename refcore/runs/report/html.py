@@ -14,6 +14,7 @@ from markupsafe import Markup
 from refcore.runs.report.curves import brief
 from refcore.runs.report.palette import style
 
+MINUS = "\u2212"
 NONE = "–"
 """In the place of a number that is not there."""
 
@@ -44,8 +45,8 @@ def _environment() -> Environment:
         loader=FunctionLoader(_text), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["brief"] = lambda value: NONE if value is None else brief(value)
-    environment.filters["score"] = lambda value: NONE if value is None else f"{value:.3f}"
-    environment.filters["signed"] = lambda value: NONE if value is None else f"{value:+.3f}".replace("-", "−")
+    environment.filters["score"] = lambda value: NONE if value is None else f"{value:.3f}".replace("-", MINUS)
+    environment.filters["signed"] = lambda value: NONE if value is None else f"{value:+.3f}".replace("-", MINUS)
     return environment
 
 

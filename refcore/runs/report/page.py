@@ -33,6 +33,8 @@ MOST_ROWS = 200
 """Rows of the table of scores."""
 NEGLIGIBLE = 0.01
 """Share of a score by which it may change without being called better or worse."""
+LEAST = 0.001
+"""Smallest change of a score, of which three digits are shown, that is called so."""
 LONGEST = 400
 """Characters of a prompt or note that are shown."""
 
@@ -58,7 +60,7 @@ class Score:
         """Whether the end is better than the start; None where that is not known, or hardly anything has changed."""
         if self.start is None or self.end is None:
             return None
-        if abs(self.end - self.start) <= NEGLIGIBLE * max(abs(self.end), abs(self.start)):
+        if abs(self.end - self.start) <= max(NEGLIGIBLE * max(abs(self.end), abs(self.start)), LEAST):
             return None
         return (self.end > self.start) != (self.kind == UNWANTED)
 
@@ -232,11 +234,11 @@ def _views(
     for seen, tiles in recorded:
         referees, shown = ", ".join(seen.referees), []
         for b, own in enumerate(tiles):
-            alt = f'"{cut(samples[b]["prompt"], 120)}", {len(own)} views of {referees} after {seen.step} steps'
+            alt = f'"{cut(samples[b]["prompt"], 120)}", {len(own)} views of {referees} in step {seen.step}'
             if small := picture(sheet([own[:2], own[2:]] if len(own) > 2 else [own]), alt, each, 196):
                 shown.append(small)
         if shown:
-            found.setdefault(referees, []).append((_moment(seen.step), shown))
+            found.setdefault(referees, []).append((str(seen.step), shown))
     return list(found.items())
 
 

@@ -68,7 +68,7 @@ def animation(frames: Sequence[Levels], alt: str, budget: int, most: int = 192) 
     return None
 
 
-def sheet(tiles: Sequence[Sequence[Levels]], gap: int = 2) -> Levels:
+def sheet(tiles: Sequence[Sequence[Levels]], gap: int = 4) -> Levels:
     """Tiles of one size in rows, with a grey gap between them."""
     height, width = tiles[0][0].shape[:2]
     columns = max(map(len, tiles))
@@ -93,8 +93,8 @@ def _shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 def _options(image: Image.Image) -> list[dict[str, int | bool]]:
-    lossy: list[dict[str, int | bool]] = [{"quality": quality, "method": 4} for quality in QUALITIES]
-    return [{"lossless": True, "quality": 60, "method": 2}, *lossy] if max(image.size) <= CRISP else lossy
+    lossy: list[dict[str, int | bool]] = [{"quality": quality, "method": 2} for quality in QUALITIES]
+    return [{"lossless": True, "quality": 20, "method": 0}, *lossy] if max(image.size) <= CRISP else lossy
 
 
 def _picture(first: Image.Image, frames: Sequence[Image.Image], alt: str, options: dict[str, int | bool]) -> Picture:

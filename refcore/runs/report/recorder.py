@@ -59,24 +59,26 @@ class Recorder(Observer):
         self._inversion: Inversion | None = None
         self._waiting: list[tuple[Frame, list[Levels]]] = []
         """Pictures that are not on the disk yet."""
+        self._last: tuple[dict[int, Levels], dict[int, int]] | None = None
+        """Picture and candidate of each sample in the last frame, for samples that no longer take part."""
         self._flushed = time.monotonic()
 
     def on_start(self, inversion: Inversion) -> None:
-        """Records the start, or goes on with the recording of a resumed run."""
+        """Begins the recording, or goes on with that of a resumed run."""
         self._inversion = inversion
         self._safely(self._begin)
 
     def on_step(self, step: StepResult, record: Record) -> None:
-        """Records the moment after the step, if it is one of those."""
+        """Records the pictures that the step has judged, if its moment is one of those."""
         if not self.problem:
             self._safely(self._look)
 
     def on_end(self, result: Result) -> None:
-        """Writes what is left, and the report."""
+        """Adds the result, writes what is left, and the report."""
         if self._inversion is None:
             return
         if not self.problem:
-            self._safely(self._finish)
+            self._safely(lambda: self._finish(result))
         self._safely(lambda: self._report(result))
 
     def _safely(self, work: Callable[[], None]) -> None:
@@ -91,12 +93,9 @@ class Recorder(Observer):
         inversion = self._inversion
         (self.folder / FOLDER).mkdir(exist_ok=True)
         if inversion.step:
-            self._recording = Recording.read(self.folder).until(inversion.step)
+            self._recording = Recording.read(self.folder).before(inversion.step)
+            self._last = self._recording.last(self.folder)
         if not self._recording.began:
-            scores: dict[str, list[float]] = {}
-            if not inversion.step:
-                start, _ = inversion.glimpse(range(len(inversion.samples)))
-                scores, _ = inversion.engine.panel.possible_scores(start)
             self._recording = Recording(
                 began=datetime.now(UTC).isoformat(timespec="seconds"),
                 preset=self.preset,
@@ -105,44 +104,63 @@ class Recorder(Observer):
                 warnings=list(inversion.warnings),
                 notes=list(inversion.notes),
                 samples=list(range(min(MOST_SAMPLES, len(inversion.samples)))),
-                scores=finite(scores),
             )
-        if inversion.step not in [frame.step for frame in self._recording.frames]:
-            self._look()
+        if not inversion.step:
+            start, _ = inversion.glimpse(range(len(inversion.samples)))
+            scores, _ = inversion.engine.panel.possible_scores(start)
+            self._recording.scores = finite(scores)
 
     def _look(self) -> None:
-        """Records the present moment if it is due."""
+        """Records the step that has just been taken if it is due."""
         assert self._inversion is not None
         inversion, config = self._inversion, self._inversion.config
-        taken, tries = inversion.step - inversion.began, config.candidates.tries
-        if taken in moments(config.steps, max(VIEW_MOMENTS, MOST_FRAMES // tries)):
-            self._take()
-        if taken in (0, config.steps // 2) and not inversion.began:
-            self._see()
-        if self._waiting and time.monotonic() - self._flushed > FLUSH_SECONDS:
+        step, taken = inversion.step - 1, inversion.judged([]).step
+        if taken in moments(config.steps, max(VIEW_MOMENTS, MOST_FRAMES // config.candidates.tries)):
+            self._take(step)
+        if step == taken and taken in (0, config.steps // 2, config.steps - 1):
+            self._see(step)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
 
-    def _take(self) -> None:
-        """Holds pictures of the present moment; where tries have made too many, every second one is dropped."""
+    def _take(self, step: int) -> None:
+        """Holds the pictures that a step has judged, and the last ones of samples that took no part."""
         assert self._inversion is not None
-        recording, step = self._recording, self._inversion.step
-        pictures, candidates = self._inversion.glimpse(recording.samples)
-        small = levels(coarsen(pictures.float(), TILE))
-        recording.frames.append(Frame(step, "", list(candidates)))
-        self._waiting.append((recording.frames[-1], small))
+        every = self._recording.samples
+        judged = self._inversion.judged(every)
+        shown, candidates = self._last or ({}, {})
+        if judged.images is not None:
+            small = levels(coarsen(judged.images.float(), TILE))
+            shown = {**shown, **dict(zip(judged.samples, small, strict=True))}
+            candidates = {**candidates, **dict(zip(judged.samples, judged.candidates, strict=True))}
+        else:
+            glimpse = self._inversion.glimpse(every)
+            shown = dict(zip(every, levels(coarsen(glimpse.images.float(), TILE)), strict=True))
+            candidates = dict(zip(every, glimpse.candidates, strict=True))
+        self._hold(step, shown, candidates)
+
+    def _hold(self, step: int, shown: dict[int, Levels], candidates: dict[int, int]) -> None:
+        """Adds a frame; where tries have made too many, every second one is dropped."""
+        recording = self._recording
+        if set(shown) != set(recording.samples):
+            return
+        self._last = (shown, candidates)
+        recording.frames = [frame for frame in recording.frames if frame.step < step]
+        recording.frames.append(Frame(step, "", [candidates[b] for b in recording.samples]))
+        self._waiting.append((recording.frames[-1], [shown[b] for b in recording.samples]))
         if len(recording.frames) > 2 * MOST_FRAMES:
             recording.frames = recording.frames[::2]
             self._waiting = [each for each in self._waiting if each[0] in recording.frames]
 
-    def _see(self) -> None:
-        """Writes the views that the next step shows its referees."""
+    def _see(self, step: int) -> None:
+        """Writes the views that a step has shown its referees."""
         assert self._inversion is not None
-        recording, step = self._recording, self._inversion.step
-        if step in [seen.step for seen in recording.seen]:
+        recording, engine = self._recording, self._inversion.engine
+        judged = self._inversion.judged(recording.samples[:VIEW_SAMPLES])
+        if judged.images is None or judged.samples != recording.samples[:VIEW_SAMPLES]:
             return
-        for number, (labels, views) in enumerate(
-            self._inversion.views(recording.samples[:VIEW_SAMPLES], MOST_VIEWS).items()
-        ):
+        recording.seen = [seen for seen in recording.seen if seen.step < step]
+        found = engine.views(judged.images, judged.tracks, judged.step, MOST_VIEWS)
+        for number, (labels, views) in enumerate(found.items()):
             small = coarsen(views.flatten(0, 1).float(), VIEW_TILE)
             small = small.view(*views.shape[:2], *small.shape[1:])
             file = write_sheet(self.folder, f"views-{step}-{number}", [levels(own) for own in small])
@@ -150,19 +168,22 @@ class Recorder(Observer):
 
     def _flush(self) -> None:
         """Writes the pictures that wait, then the index that names them."""
-        for frame, small in self._waiting:
-            file = write_sheet(self.folder, f"step-{frame.step}", [small])
+        for frame, pictures in self._waiting:
+            file = write_sheet(self.folder, f"step-{frame.step}", [pictures])
             place = self._recording.frames.index(frame)
             self._recording.frames[place] = Frame(frame.step, file, frame.candidates)
         self._waiting = []
         self._recording.write(self.folder)
         self._flushed = time.monotonic()
 
-    def _finish(self) -> None:
+    def _finish(self, result: Result) -> None:
         assert self._inversion is not None
-        if self._inversion.step not in [frame.step for frame in self._recording.frames]:
-            self._take()
-        self._see()
+        recording, step = self._recording, self._inversion.step
+        if step > self._inversion.began and step - 1 not in [seen.step for seen in recording.seen]:
+            self._see(step - 1)
+        final = levels(coarsen(result.images[: len(recording.samples)], TILE))
+        candidates = {b: result.samples[b].candidate for b in recording.samples}
+        self._hold(step, dict(zip(recording.samples, final, strict=True)), candidates)
         self._flush()
 
     def _report(self, result: Result) -> None:

@@ -34,7 +34,7 @@ class Frame:
     """The pictures of one moment, side by side in one file."""
 
     step: int
-    """Steps taken."""
+    """That judged them, counted from 0; of the result, the number of all steps."""
     file: str
     candidates: list[int]
     """[b] number of the candidate that each one shows."""
@@ -45,7 +45,7 @@ class Seen:
     """Views of one step that some referees are shown: one row a sample, in one file."""
 
     step: int
-    """Steps taken; of the views after the last step, the number of all."""
+    """Counted from 0."""
     referees: list[str]
     file: str
     views: int
@@ -90,12 +90,23 @@ class Recording:
         """Writes `recording.json`, after the pictures that it names."""
         write_text(run / FOLDER / INDEX, to_json(asdict(self), indent=1) + "\n")
 
-    def until(self, step: int) -> Recording:
-        """The recording of a run that goes on after `step` steps: what came later is left out, and made again."""
+    def before(self, step: int) -> Recording:
+        """The recording of a run that goes on with `step`: what came from there on is left out, and made again."""
         kept = {each.name: getattr(self, each.name) for each in fields(self)}
-        kept["frames"] = [frame for frame in self.frames if frame.step <= step]
-        kept["seen"] = [seen for seen in self.seen if seen.step <= step]
+        kept["frames"] = [frame for frame in self.frames if frame.step < step]
+        kept["seen"] = [seen for seen in self.seen if seen.step < step]
         return Recording(**kept)
+
+    def last(self, run: Path) -> tuple[dict[int, Levels], dict[int, int]] | None:
+        """Picture and candidate of each sample in the last frame; None where there is none."""
+        if not self.frames:
+            return None
+        frame = self.frames[-1]
+        tiles = self.pictures(run, frame.file, len(self.samples))
+        if tiles is None or len(frame.candidates) != len(self.samples):
+            return None
+        candidates = dict(zip(self.samples, frame.candidates, strict=True))
+        return dict(zip(self.samples, tiles[0], strict=True)), candidates
 
     def pictures(self, run: Path, file: str, columns: int, rows: int = 1) -> list[list[Levels]] | None:
         """The tiles of one of the pictures, row by row; None where it is missing or broken."""

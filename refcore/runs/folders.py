@@ -143,11 +143,11 @@ def remove_run(run: RunFolder) -> list[str]:
         for path in own:
             if path.name != LOCK:
                 path.unlink(missing_ok=True)
-        checkpoints = run.path / rundir.CHECKPOINTS
-        if checkpoints.is_symlink():
-            checkpoints.unlink()
-        elif checkpoints.is_dir() and not any(checkpoints.iterdir()):
-            checkpoints.rmdir()
+        for inner in (run.path / name for name in rundir.OWN_INSIDE):
+            if inner.is_symlink():
+                inner.unlink()
+            elif inner.is_dir() and not any(inner.iterdir()):
+                inner.rmdir()
     except OSError as error:
         raise _not_removed(run.path, error) from error
     finally:

@@ -177,11 +177,14 @@ def _history(folder: Path, steps: int) -> list[str]:
 
 def _record(line: dict[str, Any]) -> dict[str, Any]:
     """A record as it was before it was written: with NaN where JSON has null."""
-    for table in ("losses", "norms"):
-        line[table] = {
-            label: [math.nan if value is None else value for value in values] for label, values in line[table].items()
-        }
-    return line
+    return {**line, **{table: _with_nan(line[table]) for table in ("losses", "norms", "angles")}}
+
+
+def _with_nan(value: Any) -> Any:
+    """Nested tables of numbers, with NaN in the place of null."""
+    if isinstance(value, dict):
+        return {label: _with_nan(inner) for label, inner in value.items()}
+    return [math.nan if number is None else number for number in value]
 
 
 def _other_versions(before: Mapping[str, str]) -> list[str]:

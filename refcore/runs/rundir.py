@@ -39,10 +39,15 @@ FLUSH_SECONDS = 5.0
 """Longest time between two writes of the history."""
 PARTIAL = ".refcore-{}.partial"
 """File that is being written; a killed process may leave one, which the next claim of the folder removes."""
-OWN = (FACTS, CONFIG, HISTORY, RESULT, "image_*.png", PARTIAL.format("*"), LOCK)
+RECORDING, REPORT = "recording", "report.html"
+"""Folder of what is recorded for the report, and the report."""
+OWN = (FACTS, CONFIG, HISTORY, RESULT, REPORT, "image_*.png", PARTIAL.format("*"), LOCK)
 """Patterns of what a run writes into its folder."""
-OWN_CHECKPOINTS = ("*-step-*.safetensors", PARTIAL.format("*"))
-"""Patterns of what it writes into the folder of its checkpoints."""
+OWN_INSIDE = {
+    CHECKPOINTS: ("*-step-*.safetensors", PARTIAL.format("*")),
+    RECORDING: ("*.png", "*.json", PARTIAL.format("*")),
+}
+"""Folder in a run's folder -> patterns of what it writes there."""
 LIBRARIES = ("refcore", "torch", "torchvision", "open_clip_torch", "transformers", "diffusers", "kornia", "numpy")
 
 
@@ -277,8 +282,9 @@ def refuse_no_run(path: Path) -> None:
 def own_files(folder: Path) -> list[Path]:
     """What a run has written into its folder, sorted; no link is followed."""
     found = [path for pattern in OWN for path in folder.glob(pattern)]
-    if not (folder / CHECKPOINTS).is_symlink():
-        found += [path for pattern in OWN_CHECKPOINTS for path in (folder / CHECKPOINTS).glob(pattern)]
+    for inner, patterns in OWN_INSIDE.items():
+        if not (folder / inner).is_symlink():
+            found += [path for pattern in patterns for path in (folder / inner).glob(pattern)]
     return sorted(path for path in found if path.is_symlink() or path.is_file())
 
 

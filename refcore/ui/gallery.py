@@ -15,7 +15,6 @@ from refcore.runs.report.comparison import free_path, runs_in, write_comparison
 
 MOST = 60
 """Runs that are listed, the newest first."""
-REPORT = "report.html"
 
 
 def runs(folder: Path) -> list[RunFolder]:
@@ -51,7 +50,7 @@ def compared(folder: Path, names: Sequence[str]) -> str:
 
 def link(folder: Path, run: Path) -> str:
     """A link to a run's report; "" where it has none."""
-    return _anchor(folder, run / REPORT, "report") if (run / REPORT).is_file() else ""
+    return _anchor(folder, run / rundir.REPORT, "report") if (run / rundir.REPORT).is_file() else ""
 
 
 def _figure(run: RunFolder, folder: Path) -> str:

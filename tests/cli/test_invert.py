@@ -36,6 +36,8 @@ def test_a_run_leaves_images_config_history_and_result_in_the_order_of_prompts_a
         "image_1.png",
         "image_2.png",
         "image_3.png",
+        "recording",
+        "report.html",
         "result.json",
         "run.json",
     ]
@@ -146,7 +148,8 @@ def test_nan_names_step_and_term_and_keeps_the_image_so_far(invert, tmp_path):
     told = invert("red", "--set", "referees.0.config.nan_after=3", "--out", tmp_path / "run")
     assert told.error.startswith('step 3: "tint" gave NaN')
     assert f"kept in {tmp_path / 'run'}" in told.error
-    whole = ["checkpoints", "config.yaml", "history.jsonl", "image_0.png", "result.json", "run.json"]
+    whole = ["checkpoints", "config.yaml", "history.jsonl", "image_0.png", "recording", "report.html"]
+    whole += ["result.json", "run.json"]
     assert files(tmp_path / "run") == whole
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["finished"], result["steps"]) == (False, 3)

@@ -63,8 +63,12 @@ def test_a_try_that_has_not_been_judged_stands_behind_the_one_before() -> None:
     for step in inversion:
         if step.step == 1:
             break
-    assert len(inversion.candidates) == 4
     assert inversion.glimpse([0, 1]).candidates == (0, 0)
+    state = inversion.state_dict()
+    resumed = Inversion(inversion.config, state=state)
+    assert resumed.glimpse([0, 1]).candidates == (0, 0)
+    next(inversion)
+    assert len(inversion.candidates) == 4, "the next try begins with its first step"
 
 
 def views_of(inversion: Inversion, samples: list[int], most: int) -> dict[tuple[str, ...], Tensor]:

@@ -20,7 +20,7 @@ from refcore.runs.report.pictures import Picture, animation, picture, sheet
 from refcore.runs.report.recording import VIEW_SAMPLES, Recording
 from refcore.runs.stored import StoredRun, look_at
 
-REPORT = "report.html"
+REPORT = rundir.REPORT
 MOST_BYTES = 3_000_000
 """Of the page."""
 PICTURES = 1_600_000

@@ -16,9 +16,9 @@ from PIL import Image
 from refcore import images
 from refcore.errors import RefcoreError
 from refcore.images import Levels
-from refcore.runs.rundir import to_json, write, write_text
+from refcore.runs.rundir import RECORDING, to_json, write, write_text
 
-FOLDER = "recording"
+FOLDER = RECORDING
 INDEX = "recording.json"
 NAME = re.compile(r"(step|views)-\d+(-\d+)?\.(png|webp)")
 """Names of a recording's pictures; a folder may come from somebody else, so that no other file is opened."""

@@ -48,9 +48,11 @@ def test_a_run_is_the_same_bit_for_bit_with_and_without_a_report(tmp_path: Path,
     assert fingerprint(tmp_path / "with") == fingerprint(tmp_path / "without")
     assert (tmp_path / "with" / "report.html").is_file()
     assert sorted(path.name for path in (tmp_path / "without").iterdir() if path.suffix != ".png") == [
+        "checkpoints",
         "config.yaml",
         "history.jsonl",
         "result.json",
+        "run.json",
     ]
 
 

@@ -85,6 +85,7 @@ class RunDir:
         try:
             is_new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
+            _sync_folder(path.parent)
             run = cls(path, FolderLock.take(path), is_new)
         except OSError as error:
             raise _unwritable(path, error) from error

@@ -35,6 +35,8 @@ def test_a_run_leaves_images_config_history_and_result_in_the_order_of_prompts_a
         "image_1.png",
         "image_2.png",
         "image_3.png",
+        "recording",
+        "report.html",
         "result.json",
     ]
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -144,7 +146,8 @@ def test_nan_names_step_and_term_and_keeps_the_image_so_far(invert, tmp_path):
     told = invert("red", "--set", "referees.0.config.nan_after=3", "--out", tmp_path / "run")
     assert told.error.startswith('step 3: "tint" gave NaN')
     assert f"kept in {tmp_path / 'run'}" in told.error
-    assert files(tmp_path / "run") == ["config.yaml", "history.jsonl", "image_0.png", "result.json"]
+    made = ["config.yaml", "history.jsonl", "image_0.png", "recording", "report.html", "result.json"]
+    assert files(tmp_path / "run") == made
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["finished"], result["steps"]) == (False, 3)
     assert len((tmp_path / "run" / "history.jsonl").read_text().splitlines()) == 3
@@ -167,10 +170,10 @@ def test_ctrl_c_ends_after_the_step_and_keeps_the_image_so_far(invert, tmp_path)
 
 def test_a_folder_that_holds_another_run_is_refused_before_anything_is_loaded(invert, tmp_path):
     invert("red", "--out", tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     told = invert("blue", "--set", "referees.0.config.model=missing", "--out", tmp_path / "run")
     assert "holds another run" in told.error
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(invert, tmp_path, monkeypatch):

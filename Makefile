@@ -26,6 +26,7 @@ demo: $(STAMP) clean-demo  ## inverts a playground prompt and "volcano"; fails i
 	$(BIN)/refcore invert "a red circle left of a blue square" --preset playground --seed 0 --out $(OUT)/playground
 	$(BIN)/refcore invert volcano --preset natural --seed 0 --out $(OUT)/natural
 	@echo "pictures: $(OUT)/playground/image_0.png $(OUT)/natural/image_0.png"
+	@echo "open in a browser: $(OUT)/playground/report.html $(OUT)/natural/report.html"
 	@$(BIN)/refcore judge $(VERDICT) $(OUT)/playground/image_0.png "a red circle left of a blue square"
 
 # A run never writes over another one, so the demo's own folders make room first.

@@ -23,6 +23,8 @@ MOST_PICTURES, MOST_CURVES, MOST_ROWS = 6, 4, 50
 CELLS = 36
 """Characters across a picture."""
 BARS = "▁▂▃▄▅▆▇█"
+WORDS = {True: "yes", False: "no", None: ""}
+"""A verdict for people."""
 SPARK = 32
 """Characters of a curve."""
 
@@ -53,7 +55,7 @@ def _print_samples(found: StoredRun) -> None:
             cut(own["prompt"], 60),
             str(own["seed"]),
             *("" if _scores(own).get(label) is None else f"{_scores(own)[label]:.3f}" for label in labels),
-            *(["yes" if own.get("verdict") else "no"] if judged else []),
+            *([WORDS[own.get("verdict")]] if judged else []),
         ]
         for number, own in enumerate(samples[:MOST_ROWS], 1)
     ]
@@ -69,16 +71,23 @@ def _scores(sample: dict[str, Any]) -> dict[str, Any]:
 def _print_pictures(found: StoredRun) -> None:
     from rich.columns import Columns
     from rich.console import Group
+    from rich.text import Text
 
     from refcore.cli.output import stdout
 
-    shown: list[RenderableType] = []
+    blocks: list[RenderableType] = []
     for b, own in enumerate(found.samples[:MOST_PICTURES]):
         levels = picture_of(found, b)
-        if levels is not None:
-            shown.append(Group(terminal_picture(levels), f"{b + 1}: {cut(own['prompt'], CELLS - 4)}"))
-    if shown:
-        stdout.print(Columns(shown, padding=(1, 2)), markup=False)
+        if levels is None:
+            continue
+        shown, caption = terminal_picture(levels), Text(f"{b + 1}: {cut(own['prompt'], CELLS - 4)}")
+        if isinstance(shown, HalfBlocks):
+            blocks.append(Group(shown, caption))
+        else:  # graphics that are not text do not stand side by side
+            stdout.print(shown)
+            stdout.print(caption)
+    if blocks:
+        stdout.print(Columns(blocks, padding=(1, 2)))
     if len(found.samples) > MOST_PICTURES:
         print(f"pictures of the first {MOST_PICTURES} of {len(found.samples)} samples")
 

@@ -145,6 +145,8 @@ class Result:
     def save(self, folder: str | Path) -> Path:
         """Writes the images, `config.yaml`, `history.jsonl` and `result.json`, as `invert(..., out=folder)` does.
 
+        Nothing was recorded for a report; `refcore report` makes one of what there is.
+
         Args:
             folder: made where there is none.
 

@@ -85,7 +85,7 @@ def test_a_notebook_shows_pictures_and_no_markup_of_a_prompt(result: Result) -> 
 
 
 def test_save_writes_the_folder_that_out_does(tmp_path: Path) -> None:
-    result = refcore.invert(["a", "b"], config=toy_config(), overrides=["steps=2"], out=tmp_path / "out")
+    result = refcore.invert(["a", "b"], config=toy_config(), overrides=["steps=2"], out=tmp_path / "out", report=False)
     assert result.save(tmp_path / "saved") == tmp_path / "saved"
     saved = sorted(path.name for path in (tmp_path / "saved").iterdir())
     assert saved == ["config.yaml", "history.jsonl", "image_0.png", "image_1.png", "result.json"]

@@ -13,7 +13,7 @@ from refcore.errors import RefcoreError
 from refcore.runs import rundir
 from refcore.runs.report.config_lines import one_line
 from refcore.runs.report.curves import Chart, Values, curves
-from refcore.runs.report.page import PICTURES, command, cut, ended, image_of
+from refcore.runs.report.page import PICTURES, Score, command, cut, ended, image_of
 from refcore.runs.report.pictures import Picture, picture
 from refcore.runs.stored import StoredRun, look_at
 
@@ -30,8 +30,8 @@ class Cell:
     """One run's sample."""
 
     picture: Picture | None
-    scores: list[tuple[str, float | None, float | None, bool]]
-    """(label, score, difference from the first run, whether the difference is for the better)."""
+    scores: list[tuple[str, float | None, float | None, bool | None]]
+    """(label, score, difference from the first run, whether that is better; None where it is negligible)."""
     verdict: bool | None
 
 
@@ -157,11 +157,12 @@ def _cells(runs: Sequence[StoredRun], prompt: str, seed: int, budget: int, unwan
 
 def _score(
     label: str, value: float | None, first: dict[str, float | None], is_first: bool, unwanted: set[str]
-) -> tuple[str, float | None, float | None, bool]:
+) -> tuple[str, float | None, float | None, bool | None]:
     before = first.get(label)
-    change = None if is_first or value is None or before is None else value - before
+    kind = UNWANTED if label in unwanted else "referee"
+    compared = Score(label, kind, "", None if is_first else before, value)
     name = f"{label} ({UNWANTED})" if label in unwanted else label
-    return name, value, change, change is not None and (change > 0) != (label in unwanted)
+    return name, value, compared.change, compared.better
 
 
 def place_of(run: StoredRun, prompt: str, seed: int) -> int | None:

@@ -64,6 +64,17 @@ class NonFiniteError(RefcoreError):
         super().__init__(f"step {step}: {named} gave NaN or infinity in {dtypes}; {remedy}")
 
 
+def printable(text: str) -> str:
+    """The text with what does not print, but line breaks and tabs, as escapes: a terminal obeys control characters.
+
+    >>> print(printable("a cat\\x1b[2J"))
+    a cat\\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def article(word: str) -> str:
     """`word` with "a" or "an", by its first letter.
 

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, printable
 
 FAILED = 1
 """Exit status of a command that failed."""
@@ -99,7 +99,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _silence_libraries() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from refcore.cli.garbage_collection import without_garbage_collection
-from refcore.cli.output import print_json, print_table, warn
+from refcore.cli.output import echo, print_json, print_table, warn
 from refcore.config import presets
 from refcore.errors import RefcoreError
 from refcore.prompts import parse_seeds, read_prompts
@@ -64,7 +64,7 @@ def run(
         warn(warning)
     if not as_json:
         for note in engine.notes:
-            print(f"note: {note}")
+            echo(f"note: {note}")
     result = road.execute()
     assert road.folder is not None, "the command writes every run"
     _report(result, road.folder.path, road.written if as_json else None)
@@ -95,4 +95,4 @@ def _report(result: Result, path: Path, written: dict[str, Any] | None) -> None:
 def _print_table(result: Result, path: Path) -> None:
     header, rows = result.table()
     print_table(["image", *header], [[rundir.image_name(index), *row] for index, row in enumerate(rows)])
-    print(f"in {path}")
+    echo(f"in {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from torch import nn
 
 from refcore.checkpoints import Download, offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore.text_files import read_json
 from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
@@ -115,8 +115,8 @@ class DiffusersFolder:
             except Exception as error:  # the hub's client raises many classes, those of its HTTP library among them
                 raise offline_error(self.model, error) from error
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise CheckpointError(f'{name} of "{self.model}" is corrupt ({error}); fetch the folder again') from error
         if not isinstance(content, dict):
             raise CheckpointError(f'{name} of "{self.model}" is not a JSON object; fetch the folder again')

@@ -71,7 +71,9 @@ def echo(text: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Column, Table
 
-    table = Table(*(Column(cell_text(name), overflow="fold") for name in columns), box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        *(Column(cell_text(name), overflow="fold") for name in columns), box=None, pad_edge=False, header_style="bold"
+    )
     for row in rows:
         table.add_row(*(cell_text(cell) for cell in row))
     _console(False).print(table)

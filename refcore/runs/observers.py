@@ -82,7 +82,12 @@ class Progress(Observer):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar  # rich is imported by the first bar: a run starts without it
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}", markup=False))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}", markup=False),
+        )
         self._bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self._bar.start()
         self._inversion = inversion
@@ -92,7 +97,9 @@ class Progress(Observer):
         if self._inversion is not None and (now := time.monotonic()) - self._shown > REFRESH_SECONDS:
             self._shown = now
             done, planned = record["step"] + 1, self._inversion.planned
-            self._bar.update(self._bar.task_ids[0], completed=done, total=planned, losses=printable(mean_losses(record)))
+            self._bar.update(
+                self._bar.task_ids[0], completed=done, total=planned, losses=printable(mean_losses(record))
+            )
 
     def on_exit(self) -> None:
         if self._bar is not None:

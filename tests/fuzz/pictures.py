@@ -89,7 +89,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def declared_png(width: int, height: int, depth: int = 8, colour: int = 2, data: bytes = b"", more: bytes = b"") -> bytes:
+def declared_png(
+    width: int, height: int, depth: int = 8, colour: int = 2, data: bytes = b"", more: bytes = b""
+) -> bytes:
     """A PNG that claims a size, whatever its data holds."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     packed = zlib.compress(data or b"\0" * 1000)
@@ -139,5 +141,9 @@ BOMBS = bombs()
 def files() -> st.SearchStrategy[bytes]:
     """Image files: half of them good, the others spoiled, of another kind, or bombs."""
     good = encoded()
-    others = st.sampled_from((b"", b"\0", b"<svg/>", b"%PDF-1.4", b"%!PS", b"version https://git-lfs.github.com/spec/v1"))
-    return st.one_of(good, good.flatmap(spoiled), st.sampled_from(sorted(BOMBS.values())), others, st.binary(max_size=64))
+    others = st.sampled_from(
+        (b"", b"\0", b"<svg/>", b"%PDF-1.4", b"%!PS", b"version https://git-lfs.github.com/spec/v1")
+    )
+    return st.one_of(
+        good, good.flatmap(spoiled), st.sampled_from(sorted(BOMBS.values())), others, st.binary(max_size=64)
+    )

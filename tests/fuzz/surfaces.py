@@ -64,7 +64,11 @@ class Surface:
 def yaml_of(value: Any) -> str:
     """YAML text of anything: flow style, as `--set` has it."""
     try:
-        return encodable(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)).removesuffix("\n...\n").strip()
+        return (
+            encodable(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9))
+            .removesuffix("\n...\n")
+            .strip()
+        )
     except RecursionError:
         return "[" * 2000
 
@@ -85,9 +89,28 @@ def dotted(name: str) -> tuple[str, ...]:
 def valued(name: str) -> tuple[tuple[str, Any], ...]:
     """Every field of a preset and some that it leaves out, with a good value."""
     own = [(".".join(map(str, path)), value_of(settings(name), path)) for path in places(settings(name))]
-    others = {"init.image": "x.png", "referees.0.satisfied_at": 0.5, "early_stop": {"patience": 3}, "dtype": "float32", "chunk": 2}
-    others |= {"seeds": [0, 1], "prompts": [PROMPT], "noise": 0.1, "best.every": 2, "device": "cpu", "size": [16, 16], "strict": True}
-    others |= {"priors.+": {"name": "tv"}, "witnesses": [{"name": "clip"}], "referees.0.window": [0, 3], "referees.0.wanted": False}
+    others = {
+        "init.image": "x.png",
+        "referees.0.satisfied_at": 0.5,
+        "early_stop": {"patience": 3},
+        "dtype": "float32",
+        "chunk": 2,
+    }
+    others |= {
+        "seeds": [0, 1],
+        "prompts": [PROMPT],
+        "noise": 0.1,
+        "best.every": 2,
+        "device": "cpu",
+        "size": [16, 16],
+        "strict": True,
+    }
+    others |= {
+        "priors.+": {"name": "tv"},
+        "witnesses": [{"name": "clip"}],
+        "referees.0.window": [0, 3],
+        "referees.0.wanted": False,
+    }
     return (*own, *others.items())
 
 
@@ -98,16 +121,60 @@ def value_of(structure: Any, path: tuple[Any, ...]) -> Any:
 
 
 TOP = (
-    *("prompts", "seeds", "canvas", "size", "init", "candidates", "referees", "priors", "witnesses", "views", "combine"),
-    *("optimizer", "steps", "noise", "ema", "output", "best", "early_stop", "chunk", "device", "dtype", "autocast", "strict"),
-    *("referees.+", "priors.+", "witnesses.+", "views.main.augment.+", "referees.clip.weight", "referees.0.satisfied_at"),
-    *("referees.0.phrases", "referees.0.window", "optimizer.lr.latent", "init.image", "init.strength", "extends", "preset"),
+    *(
+        "prompts",
+        "seeds",
+        "canvas",
+        "size",
+        "init",
+        "candidates",
+        "referees",
+        "priors",
+        "witnesses",
+        "views",
+        "combine",
+    ),
+    *(
+        "optimizer",
+        "steps",
+        "noise",
+        "ema",
+        "output",
+        "best",
+        "early_stop",
+        "chunk",
+        "device",
+        "dtype",
+        "autocast",
+        "strict",
+    ),
+    *(
+        "referees.+",
+        "priors.+",
+        "witnesses.+",
+        "views.main.augment.+",
+        "referees.clip.weight",
+        "referees.0.satisfied_at",
+    ),
+    *(
+        "referees.0.phrases",
+        "referees.0.window",
+        "optimizer.lr.latent",
+        "init.image",
+        "init.strength",
+        "extends",
+        "preset",
+    ),
 )
 
 
 def words_of(text: str) -> list[str]:
     """A text as one word of a command line: no NUL, which no operating system passes on."""
-    return [text.replace("\0", "").encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")] if _passable(text) else [""]
+    return (
+        [text.replace("\0", "").encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")]
+        if _passable(text)
+        else [""]
+    )
 
 
 def _passable(text: str) -> bool:
@@ -139,25 +206,60 @@ def overrides(draw: Draw, folder: Path) -> Case:
     name = draw(st.sampled_from(PRESETS))
     assigned = assignments(draw, name)
     command = draw(
-        st.sampled_from((("config", "validate"), ("config", "show"), ("config", "show", "--json"), ("doctor",), ("config", "validate", "--json")))
+        st.sampled_from(
+            (
+                ("config", "validate"),
+                ("config", "show"),
+                ("config", "show", "--json"),
+                ("doctor",),
+                ("config", "validate", "--json"),
+            )
+        )
     )
     return Case((*command, "--preset", name, *(word for one in assigned for word in ("--set", one))), ())
 
 
 def config_texts(draw: Draw, folder: Path) -> Case:
     source = presets.get(draw(st.sampled_from(PRESETS))).text.encode()
-    words = (b"&a ", b"*a", b"<<: ", b"!!python/name:os.system ", b"? ", b"- ", b": ", b"{", b"[" * 60, b"\t", b"\xef\xbb\xbf", b"%YAML 9.9\n", b"---\n")
-    content = draw(st.one_of(spoiled(source, words), st.text(max_size=200).map(encodable).map(str.encode), st.binary(max_size=60)))
+    words = (
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"!!python/name:os.system ",
+        b"? ",
+        b"- ",
+        b": ",
+        b"{",
+        b"[" * 60,
+        b"\t",
+        b"\xef\xbb\xbf",
+        b"%YAML 9.9\n",
+        b"---\n",
+    )
+    content = draw(
+        st.one_of(spoiled(source, words), st.text(max_size=200).map(encodable).map(str.encode), st.binary(max_size=60))
+    )
     file = folder / f"it{draw(st.sampled_from(('.yaml', '.yml', '', '.txt')))}"
     file.write_bytes(content)
-    command = draw(st.sampled_from((("config", "validate", str(file)), ("config", "show", "--config", str(file)), ("doctor", "--config", str(file)))))
+    command = draw(
+        st.sampled_from(
+            (
+                ("config", "validate", str(file)),
+                ("config", "show", "--config", str(file)),
+                ("doctor", "--config", str(file)),
+            )
+        )
+    )
     return Case(command, ())
 
 
 def config_structures(draw: Draw, folder: Path) -> Case:
     structure, _ = draw(mutated(settings(draw(st.sampled_from(PRESETS)))))
     if draw(st.integers(0, 4)) == 0:
-        structure = {"extends": draw(st.one_of(st.sampled_from((*PRESETS, "it.yaml", "../x.yaml", "/dev/zero.yaml")), texts())), **structure}
+        structure = {
+            "extends": draw(st.one_of(st.sampled_from((*PRESETS, "it.yaml", "../x.yaml", "/dev/zero.yaml")), texts())),
+            **structure,
+        }
     file = folder / "it.yaml"
     file.write_text(yaml_of(structure), "utf-8", "replace")
     if draw(st.booleans()):
@@ -174,16 +276,35 @@ def prompts(draw: Draw, folder: Path) -> Case:
         return Case(("judge", str(folder / "image.png"), "--", prompt), ())
     if command == 1:
         image(folder)
-        return Case(("score", str(folder / "image.png"), "--referee", draw(st.sampled_from(("clip", "owlv2", "blip2"))), "--", prompt), ())
+        return Case(
+            (
+                "score",
+                str(folder / "image.png"),
+                "--referee",
+                draw(st.sampled_from(("clip", "owlv2", "blip2"))),
+                "--",
+                prompt,
+            ),
+            (),
+        )
     more = ["--strict"] if draw(st.booleans()) else []
     return Case(("invert", "--config", small(folder), *more, "--", prompt), ())
 
 
 def seeds(draw: Draw, folder: Path) -> Case:
-    text = draw(st.one_of(texts(), st.from_regex(r"[0-9]{1,3}(-[0-9]{1,2})?(,[0-9]{1,2}){0,2}", fullmatch=True), st.integers().map(str)))
+    text = draw(
+        st.one_of(
+            texts(),
+            st.from_regex(r"[0-9]{1,3}(-[0-9]{1,2})?(,[0-9]{1,2}){0,2}", fullmatch=True),
+            st.integers().map(str),
+        )
+    )
     (text,) = words_of(text)
     option = draw(st.sampled_from(("--seed", "--seeds")))
-    return Case(("invert", PROMPT, "--config", small(folder), f"{option}={text}", "--set", "device=meta"), (option, "seed", "device"))
+    return Case(
+        ("invert", PROMPT, "--config", small(folder), f"{option}={text}", "--set", "device=meta"),
+        (option, "seed", "device"),
+    )
 
 
 def runs(draw: Draw, folder: Path) -> Case:
@@ -208,12 +329,16 @@ def runs(draw: Draw, folder: Path) -> Case:
         "output": st.sampled_from(("ema", "best", "current")),
         "best.every": st.integers(1, 3),
         "early_stop": st.sampled_from(({"patience": 1}, {"patience": 1, "min_delta": 1e9})),
-        "candidates": st.sampled_from(({"count": 3}, {"count": 4, "keep": [[0, 2]]}, {"count": 2, "tries": 2, "until": -9.0})),
+        "candidates": st.sampled_from(
+            ({"count": 3}, {"count": 4, "keep": [[0, 2]]}, {"count": 2, "tries": 2, "until": -9.0})
+        ),
         "views.main.count": st.integers(1, 3),
         "chunk": st.integers(1, 3),
         "canvas": st.sampled_from(({"name": "fourier"}, {"name": "multires"}, {"name": "pixel"})),
         "priors": st.sampled_from(([{"name": "tv"}], [{"name": "l2", "weight": 1e30}], [{"name": "gaussian"}])),
-        "combine": st.sampled_from(({"name": "norm_balance", "factor": 2.0}, {"name": "upgrad"}, {"name": "sum", "votes": "equal"})),
+        "combine": st.sampled_from(
+            ({"name": "norm_balance", "factor": 2.0}, {"name": "upgrad"}, {"name": "sum", "votes": "equal"})
+        ),
         "autocast": st.sampled_from(("bfloat16", "float16")),
         "dtype": st.sampled_from(("float64", "bfloat16", "float16")),
         "seeds": st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=2, unique=True),
@@ -221,7 +346,9 @@ def runs(draw: Draw, folder: Path) -> Case:
     chosen = draw(st.lists(st.sampled_from(sorted(fields)), min_size=1, max_size=4, unique=True))
     assigned = [words_of(f"{field}={yaml_of(draw(fields[field]))}")[0] for field in chosen]
     out = ("--out", "out") if draw(st.booleans()) else ()
-    return Case(("invert", PROMPT, "--config", small(folder), *out, *(w for one in assigned for w in ("--set", one))), ())
+    return Case(
+        ("invert", PROMPT, "--config", small(folder), *out, *(w for one in assigned for w in ("--set", one))), ()
+    )
 
 
 def pictures(draw: Draw, folder: Path) -> Case:
@@ -235,7 +362,7 @@ def pictures(draw: Draw, folder: Path) -> Case:
     if command == 1:
         return Case(("score", path, PROMPT, "--referee", "clip"), (name,))
     if command == 2:
-        return Case(("config", "validate", "--set", f"init={path}", "--set", "prompts=[a]"), ("init", name))
+        return Case(("config", "validate", "--set", f"init={path}", "--set", f"prompts=['{PROMPT}']"), ("init", name))
     return Case(("invert", PROMPT, "--config", small(folder), "--set", f"init={path}"), ("init", name))
 
 
@@ -252,12 +379,32 @@ def checkpoint_folders(draw: Draw, folder: Path) -> Case:
     image(folder)
     if kind == "diffusion":
         assigned = f"priors=[{{name: sds, config: {{model: '{copy}'}}}}]"
-        run = ("invert", PROMPT, "--config", small(folder), "--set", "canvas={name: latent, config: {model: 'playground:diffusion'}}", "--set", "size=null")
+        run = (
+            "invert",
+            PROMPT,
+            "--config",
+            small(folder),
+            "--set",
+            "canvas={name: latent, config: {model: 'playground:diffusion'}}",
+            "--set",
+            "size=null",
+        )
         return Case((*run, "--set", assigned), ())
     if draw(st.integers(0, 5)) == 0:
         return Case(("doctor", "--set", f"referees.{kind}.config.model={copy}"), ())
     model = f"local-dir:{copy}" if kind == "clip" else str(copy)
-    return Case(("score", str(folder / "image.png"), PROMPT, "--referee", kind, "--set", f"referees.{kind}.config.model={model}"), ())
+    return Case(
+        (
+            "score",
+            str(folder / "image.png"),
+            PROMPT,
+            "--referee",
+            kind,
+            "--set",
+            f"referees.{kind}.config.model={model}",
+        ),
+        (),
+    )
 
 
 def _same_device(folder: Path) -> bool:
@@ -319,8 +466,20 @@ def spoiled_safetensors(draw: Draw, content: bytes) -> bytes:
 
 
 def calibrations(draw: Draw, folder: Path) -> Case:
-    curve = {"name": "clip", "config": {}, "prompt": "{prompt}", "wanted": True, "images": 2, "losses": [0.1] * QUANTILES, "prompts": {PROMPT: [0.1] * QUANTILES}}
-    real = json.loads(Calibration.read("playground:calibration.json").to_json()) if (checkpoints.zoo() / "calibration.json").exists() else None
+    curve = {
+        "name": "clip",
+        "config": {},
+        "prompt": "{prompt}",
+        "wanted": True,
+        "images": 2,
+        "losses": [0.1] * QUANTILES,
+        "prompts": {PROMPT: [0.1] * QUANTILES},
+    }
+    real = (
+        json.loads(Calibration.read("playground:calibration.json").to_json())
+        if (checkpoints.zoo() / "calibration.json").exists()
+        else None
+    )
     structure = real or {"about": {"prompts": 1}, "latent": {"mean": [0.0] * 4, "std": [1.0] * 4}, "referees": [curve]}
     structure, _ = draw(mutated(structure))
     content = encodable(dumped(structure)).encode()
@@ -332,9 +491,22 @@ def calibrations(draw: Draw, folder: Path) -> Case:
     path = draw(st.sampled_from((str(file), str(file), str(file), str(folder), "/dev/zero", "playground:../x")))
     if draw(st.booleans()):
         assigned = f"referees.0.satisfied_at={{quantile: 0.5, calibration: '{path}', per: {draw(st.sampled_from(('all', 'prompt')))}}}"
-        return Case(("config", "validate", "--set", assigned, "--set", f"prompts=['{PROMPT}']"), ("satisfied_at", "calibration"))
-    run = ("invert", PROMPT, "--config", small(folder), "--set", "canvas={name: latent, config: {model: 'playground:diffusion'}}", "--set", "size=null")
-    return Case((*run, "--set", f"priors=[{{name: moments, config: {{calibration: '{path}'}}}}]"), ("calibration", "statistics"))
+        return Case(
+            ("config", "validate", "--set", assigned, "--set", f"prompts=['{PROMPT}']"), ("satisfied_at", "calibration")
+        )
+    run = (
+        "invert",
+        PROMPT,
+        "--config",
+        small(folder),
+        "--set",
+        "canvas={name: latent, config: {model: 'playground:diffusion'}}",
+        "--set",
+        "size=null",
+    )
+    return Case(
+        (*run, "--set", f"priors=[{{name: moments, config: {{calibration: '{path}'}}}}]"), ("calibration", "statistics")
+    )
 
 
 def stored_run(folder: Path, scores: dict[str, float]) -> None:
@@ -363,7 +535,11 @@ def run_folders(draw: Draw, folder: Path) -> Case:
     stored_run(folder / "first", {"clip": 0.2})
     stored_run(folder / "second", {"clip": 0.3})
     place = folder / draw(st.sampled_from(("first", "second")))
-    for name in draw(st.lists(st.sampled_from(("result.json", "result.json", "config.yaml", "history.jsonl")), min_size=1, max_size=2)):
+    for name in draw(
+        st.lists(
+            st.sampled_from(("result.json", "result.json", "config.yaml", "history.jsonl")), min_size=1, max_size=2
+        )
+    ):
         path = place / name
         if not path.is_file():
             continue
@@ -386,7 +562,11 @@ def run_folders(draw: Draw, folder: Path) -> Case:
 
 
 def prompt_files(draw: Draw, folder: Path) -> Case:
-    text = draw(st.lists(st.one_of(texts(60), st.sampled_from((PROMPT, "# a comment", "\\# a prompt"))), max_size=6).map("\n".join))
+    text = draw(
+        st.lists(st.one_of(texts(60), st.sampled_from((PROMPT, "# a comment", "\\# a prompt"))), max_size=6).map(
+            "\n".join
+        )
+    )
     encoding = draw(st.sampled_from(("utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "utf-16-le")))
     content = text.encode(encoding, "replace")
     file = folder / "prompts.txt"
@@ -402,7 +582,6 @@ PLUGINS = (
     "from refcore.hooks import hookimpl\n@hookimpl\ndef register_presets(register):\n    register('own', '/nowhere.yaml')\n",
     "api_version = 1\nimport refcore\nclass Own(refcore.Prior): ...\n",
     "raise SystemExit(3)\n",
-    "raise KeyboardInterrupt\n",
     "1 / 0\n",
     "import nowhere\n",
     "from . import other\n",
@@ -418,19 +597,76 @@ def plugin_folders(draw: Draw, folder: Path) -> Case:
     for number in range(draw(st.integers(0, 2))):
         source = draw(st.sampled_from(PLUGINS)).encode()
         content = draw(st.one_of(st.just(source), st.just(source), spoiled(source, (b"\n", b"(", b"    ", b"\0"))))
-        name = draw(st.sampled_from((f"own{number}.py", f"own{number}/__init__.py", "_hidden.py", "a b.py", "class.py", "é.py", "own.txt")))
+        name = draw(
+            st.sampled_from(
+                (f"own{number}.py", f"own{number}/__init__.py", "_hidden.py", "a b.py", "class.py", "é.py", "own.txt")
+            )
+        )
         path = folder / "plugins" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    words = draw(st.sampled_from((("plugins", "--check"), ("plugins",), ("config", "validate"), ("plugins", "show", "own"), ("presets",))))
+    words = draw(
+        st.sampled_from(
+            (("plugins", "--check"), ("plugins",), ("config", "validate"), ("plugins", "show", "own"), ("presets",))
+        )
+    )
     return Case((*words, "--plugins-dir", str(folder / "plugins")), ())
 
 
 WORDS = (
-    *("invert", "score", "judge", "doctor", "config", "show", "validate", "describe", "schema", "plugins", "presets", "new"),
-    *("convert", "bench", "compare", "probe", "playground", "sample", "smoothness", "--json", "--set", "--config", "--preset"),
-    *("--out", "--seed", "--seeds", "--strict", "--help", "--version", "--debug=1", "--plugins-dir", "--prompts-file", "--by"),
-    *("--referee", "steps=1", "natural", "playground", "referee", "clip", "-1", "0", "a cat", "x.png", "--exit-code", "--check"),
+    *(
+        "invert",
+        "score",
+        "judge",
+        "doctor",
+        "config",
+        "show",
+        "validate",
+        "describe",
+        "schema",
+        "plugins",
+        "presets",
+        "new",
+    ),
+    *(
+        "convert",
+        "bench",
+        "compare",
+        "probe",
+        "playground",
+        "sample",
+        "smoothness",
+        "--json",
+        "--set",
+        "--config",
+        "--preset",
+    ),
+    *(
+        "--out",
+        "--seed",
+        "--seeds",
+        "--strict",
+        "--help",
+        "--version",
+        "--debug=1",
+        "--plugins-dir",
+        "--prompts-file",
+        "--by",
+    ),
+    *(
+        "--referee",
+        "steps=1",
+        "natural",
+        "playground",
+        "referee",
+        "clip",
+        "-1",
+        "0",
+        "a cat",
+        "x.png",
+        "--exit-code",
+        "--check",
+    ),
 )
 
 
@@ -446,7 +682,16 @@ def command_lines(draw: Draw, folder: Path) -> Case:
 
 def descriptions(draw: Draw, folder: Path) -> Case:
     field = draw(st.one_of(st.sampled_from(dotted("playground")), texts()))
-    command = draw(st.sampled_from((("config", "describe"), ("plugins", "show"), ("config", "validate", "--preset"), ("judge", str(folder / "x.png"), PROMPT, "--by"))))
+    command = draw(
+        st.sampled_from(
+            (
+                ("config", "describe"),
+                ("plugins", "show"),
+                ("config", "validate", "--preset"),
+                ("judge", str(folder / "x.png"), PROMPT, "--by"),
+            )
+        )
+    )
     return Case((*command, *words_of(field)), ())
 
 
@@ -460,14 +705,25 @@ class Payload:
         return Path.write_text, (self.marker, "ran")
 
 
-CONVERSIONS = ("clip-weights", "hf-clip-weights", "blip2-itg", "hpsv2-weights", "image-reward-checkpoint", "aesthetic-head")
+CONVERSIONS = (
+    "clip-weights",
+    "hf-clip-weights",
+    "blip2-itg",
+    "hpsv2-weights",
+    "image-reward-checkpoint",
+    "aesthetic-head",
+)
 
 
 def conversions(draw: Draw, folder: Path) -> Case:
     source = folder / "source.bin"
     marker = folder / "marker"
     tensors = {"a": torch.ones(2), "layers.0.weight": torch.zeros(1, 4), "state_dict": {"b": torch.ones(3)}}
-    content: Any = draw(st.sampled_from((tensors, {}, [], 3, {"evil": Payload(marker)}, Payload(marker), {1: torch.ones(1)}, {"a": np.ones(2)})))
+    content: Any = draw(
+        st.sampled_from(
+            (tensors, {}, [], 3, {"evil": Payload(marker)}, Payload(marker), {1: torch.ones(1)}, {"a": np.ones(2)})
+        )
+    )
     change = draw(st.integers(0, 4))
     if change == 0:
         source.write_bytes(pickle.dumps(content))
@@ -479,7 +735,9 @@ def conversions(draw: Draw, folder: Path) -> Case:
     else:
         torch.save(content, source, _use_new_zipfile_serialization=draw(st.booleans()))
     if draw(st.booleans()):
-        source.write_bytes(draw(spoiled(source.read_bytes(), (b"cos\nsystem\n(S'id'\ntR.", b"\x80\x04", b"PK\3\4", b"."))))
+        source.write_bytes(
+            draw(spoiled(source.read_bytes(), (b"cos\nsystem\n(S'id'\ntR.", b"\x80\x04", b"PK\3\4", b".")))
+        )
     out = draw(st.sampled_from(("out/model.safetensors", "out", str(source), "/proc/x.safetensors", "out/x.bin")))
     return Case(("convert", draw(st.sampled_from(CONVERSIONS)), str(source), out), ())
 
@@ -489,8 +747,11 @@ def onnx_file() -> bytes:
     """A network that averages colours, as ONNX."""
     from onnx import TensorProto, helper
 
-    shape = [1, 3, 8, 8]
-    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"], "pool"), helper.make_node("Flatten", ["p"], ["y"], "flat")]
+    shape = [1, 3, 16, 16]
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["y"], "flat"),
+    ]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])]
     weights = [helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])]
@@ -502,31 +763,62 @@ def onnx_files(draw: Draw, folder: Path) -> Case:
     words = (b"node0", b"'); import os; os.system('id') #", b"external", b"../../etc/passwd", b"Loop", b"If")
     file = folder / "it.onnx"
     file.write_bytes(draw(st.one_of(st.just(onnx_file()), spoiled(onnx_file(), words), spoiled(onnx_file(), words))))
-    labels = draw(st.sampled_from(("labels: [a, b, c]", "labels: coco", f"labels_file: '{folder / 'labels.txt'}'", "labels_file: /dev/zero")))
+    labels = draw(
+        st.sampled_from(
+            ("labels: [a, b, c]", "labels: coco", f"labels_file: '{folder / 'labels.txt'}'", "labels_file: /dev/zero")
+        )
+    )
     (folder / "labels.txt").write_bytes(draw(st.one_of(st.just(b"a\nb\nc\n"), st.binary(max_size=20))))
     image(folder)
-    assigned = f"referees=[{{name: onnx, config: {{file: '{file}', size: 8, {labels}}}}}]"
+    assigned = f"referees=[{{name: onnx, config: {{file: '{file}', size: 16, {labels}}}}}]"
     return Case(("score", str(folder / "image.png"), "a", "--config", small(folder), "--set", assigned), ())
 
 
 def witness_files(draw: Draw, folder: Path) -> Case:
-    listed = [{"name": "clip", "label": "w", "config": {"model": "playground:clip"}}, {"name": "tv", "label": "x", "kin": "c"}]
+    listed = [
+        {"name": "clip", "label": "w", "config": {"model": "playground:clip"}},
+        {"name": "tv", "label": "x", "kin": "c"},
+    ]
     structure, _ = draw(mutated(listed))
     content = yaml_of(structure).encode()
-    bomb = b"- &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(b"- &%c [%s]\n" % (c + 1, b",".join([b"*%c" % c] * 9)) for c in b"abcdefgh")
+    bomb = b"- &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+        b"- &%c [%s]\n" % (c + 1, b",".join([b"*%c" % c] * 9)) for c in b"abcdefgh"
+    )
     file = folder / "witnesses.yaml"
     file.write_bytes(draw(st.one_of(st.just(content), spoiled(content), st.just(bomb))))
     if draw(st.booleans()):
         return Case(("bench", "natural", "--out", "out", "--witnesses", str(file), "--variant", "x=nothing"), ())
     (folder / "prompts.txt").write_text(PROMPT)
-    panel = draw(st.one_of(st.just(str(file)), texts(), st.sampled_from(("clip", "playground:clip", "{name: clip}", "clip,blip2"))))
-    return Case(("bench", "prompts", "--out", "out", "--prompts-file", str(folder / "prompts.txt"), "--variant", "x=nothing", "--panel", *words_of(panel)), ())
+    panel = draw(
+        st.one_of(
+            st.just(str(file)), texts(), st.sampled_from(("clip", "playground:clip", "{name: clip}", "clip,blip2"))
+        )
+    )
+    return Case(
+        (
+            "bench",
+            "prompts",
+            "--out",
+            "out",
+            "--prompts-file",
+            str(folder / "prompts.txt"),
+            "--variant",
+            "x=nothing",
+            "--panel",
+            *words_of(panel),
+        ),
+        (),
+    )
 
 
 def bench_folders(draw: Draw, folder: Path) -> Case:
     place = folder / "results"
     (place / "parts" / "x").mkdir(parents=True)
-    content = {"task": "playground", "source": 1, "prompts": [{"prompt": PROMPT, "category": "relation", "split": "seen"}]}
+    content = {
+        "task": "playground",
+        "source": 1,
+        "prompts": [{"prompt": PROMPT, "category": "relation", "split": "seen"}],
+    }
     structure, _ = draw(mutated(content))
     (place / "prompts.json").write_text(encodable(dumped(structure)))
     (place / "variants.json").write_bytes(draw(st.one_of(st.just(b"{}"), st.just(b"[]"), st.binary(max_size=30))))

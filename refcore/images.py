@@ -118,7 +118,8 @@ def _opened(
                 _refuse_large(file.size)
                 if file.format in ("JPEG", "MPO") and not isinstance(path, io.BytesIO):
                     _refuse_scans(path)
-                yield file
+                with _silent() if file.format == "TIFF" else contextlib.nullcontext():
+                    yield file
                 return
     except UnidentifiedImageError:
         reason = "it is no PNG" if isinstance(path, io.BytesIO) else _instead(path)
@@ -171,6 +172,23 @@ def white_of(values: NDArray[Any]) -> float:
         f"its values go from {low:g} to {high:g}, which tells neither black nor white; "
         f"expected 0..1, 0..255 or 0..65535: {AS_PNG}"
     )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error, where libtiff says in its own words what is raised as an error in any case."""
+    kept = None
+    with contextlib.suppress(OSError):  # closed by the caller, so that nobody would hear it
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _refuse_special(path: str | Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers.utils import is_accelerate_available
+from diffusers.utils import is_accelerate_available, logging
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
@@ -167,7 +169,7 @@ class DiffusersFolder:
         else:
             self._check_fetched(component)
         try:
-            with data_only():
+            with data_only(), _silent():
                 model, report = cls.from_pretrained(  # type: ignore[attr-defined]
                     self.source,
                     subfolder=component,
@@ -192,6 +194,17 @@ class DiffusersFolder:
         refuse_broken(model, map(str, report["unexpected_keys"]), where, remedy)
         frozen: ModelT = model.float().requires_grad_(False).eval()
         return frozen
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what diffusers logs of a broken folder, which is raised in any case."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def single_file(path: Path, model: str) -> CheckpointError:

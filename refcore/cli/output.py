@@ -1,7 +1,7 @@
 """Output of commands: results on stdout, as tables or JSON; progress and warnings on stderr.
 
-rich is imported by the first table or coloured line, so that a run starts without it. Names, prompts and labels may come
-from other people's files, and a terminal obeys control characters: they are written as escapes everywhere.
+rich is imported by the first table or coloured line, so that a run starts without it. Names, prompts and labels may
+come from other people's files, and a terminal obeys control characters: they are written as escapes everywhere.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz.surfaces import SURFACES, Case
+from fuzz.cases import Case
+from fuzz.surfaces import SURFACES
 from fuzz.watched import Hang, Outcome, Sandbox, faults, kept
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Calls of the command line in this process, each watched: what it prints, writes, starts and connects to, and how long.
+"""Calls of the command line in this process, each watched: what it prints, writes, starts, connects to, and how long.
 
 Python's audit events tell of every file that Python code opens for writing, wherever it lies, of programs and of
 connections; a comparison of folders before and after tells of files that native code writes.
@@ -73,7 +73,8 @@ FORBIDDEN = (
 """Audit events of programs and of the network."""
 INTERNALS = re.compile(
     r"Traceback|object at 0x|<(class|function|module|bound method|built-in)\b|PosixPath\(|dict_(keys|values|items)\("
-    r"|FieldInfo\(|torch\.Size|<_io\.|an error in refcore or a plugin|\bself\.|\bNoneType\b|pydantic|instance of|to extract fields"
+    r"|FieldInfo\(|torch\.Size|<_io\.|an error in refcore or a plugin|\bself\.|\bNoneType\b"
+    r"|pydantic|instance of [A-Z]|to extract fields"
 )
 """What only the authors of refcore understand."""
 
@@ -126,7 +127,10 @@ class _Watch:
         if isinstance(path, int):
             return
         place = os.path.abspath(os.fsdecode(path))  # type: ignore[arg-type]
-        if place == os.devnull or "__pycache__" in place or any(place.startswith(folder) for folder in self.allowed):
+        own = re.fullmatch(r"\.refcore-[0-9a-f]+\.partial", os.path.basename(place)) and event == "os.remove"
+        if place == os.devnull or "__pycache__" in place or own:  # own: removed in case that it was made
+            return
+        if any(place.startswith(folder) for folder in self.allowed):
             return
         self.found.append(f"{event} {place}")
 
@@ -275,9 +279,9 @@ def faults(outcome: Outcome, named: Sequence[str] = ()) -> list[str]:
     if outcome.status == 0:
         if any(line.startswith("error: ") for line in errors):
             found.append("an error with exit status 0")
-    elif len(errors) != 1 or not errors[0].startswith("error: "):
-        if errors or not outcome.out:  # `--json` and `--exit-code` say it on stdout, and a group without a command
-            found.append(f"{len(errors)} lines on stderr: {errors[:3]}")
+    elif (errors or not outcome.out) and (len(errors) != 1 or not errors[0].startswith("error: ")):
+        # Output alone: `--json` and `--exit-code` say it there, and a group without a command prints its help.
+        found.append(f"{len(errors)} lines on stderr: {errors[:3]}")
     unclean = {c for c in outcome.err if not c.isprintable() and c != "\n"}
     unclean |= {c for c in outcome.out if unicodedata.category(c) == "Cc" and c not in "\n\t"}
     if unclean := sorted(unclean):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from refcore.cli import output
 from refcore.cli.options import Json, PluginsDir
-from refcore.errors import RefcoreError, unknown
+from refcore.errors import RefcoreError, printable, unknown
 from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs.rundir import refuse_existing, to_json
 
@@ -224,11 +225,11 @@ def show(
 
         write_grid(results, grid)
     if json:
-        typer.echo(to_json(summary, indent=2))
+        output.echo_json(to_json(summary, indent=2))
     if markdown:
         from refcore_bench import tables, witnesses
 
-        typer.echo(tables.markdown([*tables.tables(summary), *witnesses.tables(results, against)]), nl=False)
+        output.echo(tables.markdown([*tables.tables(summary), *witnesses.tables(results, against)]).removesuffix("\n"))
 
 
 @app.command("compare")
@@ -253,14 +254,14 @@ def compare(
 
     found = run_comparison.compare(run_comparison.read_runs(folders), evaluations)
     if json:
-        typer.echo(to_json(found, indent=2))
+        output.echo_json(to_json(found, indent=2))
     elif markdown:
-        typer.echo(tables.markdown(comparison_tables.comparison_tables(found)), nl=False)
+        output.echo(tables.markdown(comparison_tables.comparison_tables(found)).removesuffix("\n"))
     else:
         _print(comparison_tables.comparison_tables(found))
     if not json:
         for line in comparison_tables.remarks(found):
-            typer.echo(line)
+            output.echo(line)
 
 
 def _refuse_both(markdown: bool, json: bool) -> None:
@@ -288,7 +289,7 @@ def _run(
     chosen = [variants.variant_from_text(text, task) for text in texts]
     results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, _print_progress, task)
     _print_tables(results, None, everything=False)
-    typer.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
+    output.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
     return results
 
 
@@ -303,20 +304,17 @@ def _print_tables(results: Results, against: str | None, everything: bool) -> No
 
 
 def _print(found: Sequence[Table]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    from refcore.cli.output import stdout
-
-    console = stdout if stdout.is_terminal else Console(width=WIDE, highlight=False)
+    console = output.stdout if output.stdout.is_terminal else output.console(width=WIDE)
     for table in found:
-        shown = RichTable(*table.columns, title=table.title, title_justify="left", box=None, pad_edge=False)
+        columns, title = map(output.cell_text, table.columns), output.cell_text(table.title)
+        shown = RichTable(*columns, title=title, title_justify="left", box=None, pad_edge=False)
         for row in table.rows:
-            shown.add_row(*map(escape, row))
+            shown.add_row(*map(output.cell_text, row))
         console.print(shown)
         console.print(table.note + "\n" if table.note else "", markup=False)
 
 
 def _print_progress(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)

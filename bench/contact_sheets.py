@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
+from refcore import images
 from refcore.runs import rundir
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def draw_sheet(rows: polars.DataFrame) -> Image.Image:
     for i, (png, verdict) in enumerate(rows.select("image", "verdict").iter_rows()):
         x, y = i % columns * cell + GAP, i // columns * cell + GAP
         draw.rectangle((x, y, x + cell - GAP - 1, y + cell - GAP - 1), fill=colour_of(verdict))
-        with Image.open(io.BytesIO(png)) as picture:
-            sheet.paste(scaled(picture, SIDE), (x + FRAME, y + FRAME))
+        sheet.paste(scaled(images.picture(png), SIDE), (x + FRAME, y + FRAME))
     return sheet
 
 
@@ -68,5 +68,4 @@ def scaled(picture: Image.Image, side: int) -> Image.Image:
 
 def side_of(png: bytes) -> int:
     """Longer side of a picture, in pixels."""
-    with Image.open(io.BytesIO(png)) as picture:
-        return max(picture.size)
+    return max(images.picture(png).size)

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from refcore import images as files
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
 from refcore_bench.contact_sheets import colour_of, scaled
@@ -65,8 +66,7 @@ def _draw(rows: list[dict[str, Any]], order: Sequence[str]) -> Image.Image:
     for j, ((prompt, seed), own) in enumerate(images.items()):
         for name, row in own.items():
             x, y = GAP + columns.index(name) * wide, top + j * high
-            with Image.open(io.BytesIO(row["image"])) as picture:
-                page.paste(scaled(picture, SIDE), (x, y))
+            page.paste(scaled(files.picture(row["image"]), SIDE), (x, y))
             for k, (line, heading) in enumerate(captions[prompt, seed, name]):
                 colour = colour_of(row["verdict"]) if heading and row["verdict"] is not None else "black"
                 draw.text((x, y + SIDE + k * LINE), line, colour, font)

@@ -11,13 +11,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from refcore.errors import RefcoreError
+from refcore.errors import ConfigError, RefcoreError
+from refcore.explain import validated
 from refcore.images import png
 from refcore.runs import rundir
+from refcore.text_files import read_json
 from refcore_bench import tasks
 from refcore_bench.evaluations import KINDS
 from refcore_bench.extras import need
 from refcore_bench.scorers import identity
+from refcore_bench.stored import BUDGETS, PROMPTS, STORED, THRESHOLDS, StoredVariant
 from refcore_bench.task import Accepts, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.thresholds import Threshold
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
 
     from refcore_bench.making import Made
 
-PROMPTS = "prompts.json"
-THRESHOLDS = "thresholds.json"
-BUDGETS = "budgets.json"
 RESULTS = "results.parquet"
 KEY = ["variant", "split", "category", "prompt", "seed"]
 """The columns that identify an image; images of two variants that agree in all others are a pair."""
@@ -328,9 +328,11 @@ class Results:
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+            found = read_json(path)
+            validated(STORED.get(name, StoredVariant), found)
+        except (OSError, ValueError, ConfigError) as error:
             raise RefcoreError(f'"{path}" is broken ({error}); restore the file, or remove the folder') from error
+        return found
 
     def _write_json(self, name: str, value: Any) -> None:
         path = self.path / name

@@ -7,7 +7,6 @@ families and tasks. A witness that has no class for a prompt, a detector asked f
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +16,17 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 from torch import Tensor
 
-from refcore import registry
+from refcore import images, registry
 from refcore.config.terms import Witness
+from refcore.config.yaml_text import read_yaml
 from refcore.contracts.referee import Referee
 from refcore.engine.views import coarsen, resize
 from refcore.errors import CheckpointError, RefcoreError
 from refcore.explain import validated
 from refcore.runs import rundir
+from refcore.text_files import read_json, read_text
 from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import Photograph, photographs
 from refcore_bench.results import KEY, Results
@@ -50,8 +50,8 @@ def entries(extra: Path | None = None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in (SHIPPED, *([extra] if extra else [])):
         try:
-            listed = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            listed = read_yaml(read_text(path))
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise RefcoreError(f"--witnesses {path} cannot be read: {error}") from error
         if not isinstance(listed, list) or not all(isinstance(one, dict) and one.get("label") for one in listed):
             raise RefcoreError(f"--witnesses {path}: expected a list of witnesses, each with name and label")
@@ -121,7 +121,7 @@ def measure(results: Results, extra: Path | None = None, progress: Progress = la
         side = min(entry["coarse"] or 10**6, *_sides(rows))
         ranks = list(before.get("ranks", []))
         for row in missing:
-            picture = pixels([np.array(Image.open(io.BytesIO(row["image"])).convert("RGB"))])
+            picture = pixels([np.array(images.picture(row["image"]))])
             ranks.append({"image": list(_key(row)), **_answer(referee, picture, row["prompt"], entry["coarse"])})
         kept[label] = {
             "entry": entry,
@@ -136,7 +136,7 @@ def measure(results: Results, extra: Path | None = None, progress: Progress = la
 def read(results: Results) -> dict[str, Any]:
     """Label of each witness -> its `entry`, `side` in pixels, answers on `photographs`, and `ranks` of pictures."""
     path = results.path / FILE
-    return cast(dict[str, Any], json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+    return cast(dict[str, Any], read_json(path)) if path.is_file() else {}
 
 
 def tables(results: Results, against: str | None = None) -> list[Table]:
@@ -217,7 +217,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _sides(rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [max(Image.open(io.BytesIO(row["image"])).size) for row in rows[:1]] or [1]
+    return [max(images.picture(row["image"]).size) for row in rows[:1]] or [1]
 
 
 def _loaded(entry: Mapping[str, Any]) -> Referee:

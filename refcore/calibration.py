@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from refcore.checkpoints import EMBEDDED, zoo
-from refcore.errors import RefcoreError
+from refcore.errors import ConfigError, RefcoreError
+from refcore.explain import validated
+from refcore.text_files import read_json
 
 QUANTILES = 21
 """Number of quantiles kept, evenly spaced from the smallest loss to the largest; interpolated in between."""
@@ -32,7 +36,7 @@ class Curve:
     """Number of images judged."""
     losses: Sequence[float]
     """QUANTILES quantiles of the mean loss over an image's views, ascending."""
-    prompts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    prompts: Mapping[str, Sequence[float]] = dataclass_field(default_factory=dict)
     """Prompt -> the same quantiles, of its images."""
 
     def of(self, quantile: float, prompt: str | None = None) -> float:
@@ -62,7 +66,7 @@ class Calibration:
     """A calibration file: curves of referees, and channel statistics of the matching images' latents."""
 
     curves: tuple[Curve, ...]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = dataclass_field(default_factory=dict)
     """How it was measured: prompts, split, seed, views, versions."""
     latent: Mapping[str, Sequence[float]] | None = None
     """Per-channel "mean" and "std", each averaged over the images' latents; None on canvases without latents."""
@@ -94,13 +98,42 @@ class Calibration:
         """
         file = zoo() / path.removeprefix(EMBEDDED) if path.startswith(EMBEDDED) else Path(path)
         try:
-            found = json.loads(file.read_text("utf-8"))
+            found = read_json(file)
             _check(found)
+            validated(_File, found)
             return cls(tuple(Curve(**curve) for curve in found["referees"]), found["about"], found["latent"])
         except OSError as error:
             raise RefcoreError(f'cannot read the calibration "{path}": {error.strerror or error}') from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RefcoreError(f'"{path}" is not a calibration file ({error}); write it anew') from error
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+            reason = "it is of another form" if isinstance(error, (KeyError, TypeError, AttributeError)) else error
+            raise RefcoreError(f'"{path}" is not a calibration file ({reason}); write it anew') from error
+
+
+class _Curve(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    config: dict[str, Any]
+    prompt: str
+    wanted: bool
+    images: int
+    losses: list[float]
+    prompts: dict[str, list[float]] = {}
+
+
+class _Latent(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    about: dict[str, Any]
+    latent: _Latent | None
+    referees: list[_Curve]
 
 
 def _check(found: Any) -> None:

@@ -77,6 +77,8 @@ HASHES = "hashes.json"
 """File beside the embedded checkpoints: name -> digest."""
 LOCAL = "local-dir:"
 """Prefix of folders in the names of open_clip and timm."""
+MOST_FILES = 10_000
+"""Files of a checkpoint's folder; the largest models have some hundreds."""
 WHOLE = 1 << 30
 BLOCK = 1 << 20
 
@@ -120,8 +122,25 @@ def digest(path: Path) -> str:
     A folder of more than WHOLE bytes is sampled, which its digest says: of each large file, the size and 64 evenly
     spaced blocks of a mebibyte. That tells models and versions apart, not every flipped bit.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = files_in(path) if path.is_dir() else [path]
     return _digest(path, tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All regular files in a folder and below it, sorted.
+
+    Raises:
+        CheckpointError: there are more than MOST_FILES, as below the root of a disk.
+    """
+    found: list[Path] = []
+    for number, path in enumerate(folder.rglob("*")):
+        if number >= MOST_FILES:
+            raise CheckpointError(
+                f'"{folder}" holds more than {MOST_FILES:,} files; expected the folder of one checkpoint'
+            )
+        if path.is_file():
+            found.append(path)
+    return sorted(found)
 
 
 def digests(models: Iterable[str]) -> dict[str, str]:
@@ -129,7 +148,7 @@ def digests(models: Iterable[str]) -> dict[str, str]:
     found = {}
     for model in sorted(set(models) - {""}):
         path = Path(resolve(model).removeprefix(LOCAL)).expanduser()
-        if path.exists():
+        if path.is_dir() or path.is_file():  # no pipe, which waits
             found[model] = digest(path)
     return found
 

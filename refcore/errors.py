@@ -72,6 +72,41 @@ class NonFiniteError(RefcoreError):
         super().__init__(f"step {step}: {named} gave NaN or infinity in {dtypes}; {remedy}")
 
 
+def printable(text: str) -> str:
+    """The text with what does not print, but line breaks and tabs, as escapes: a terminal obeys control characters.
+
+    >>> print(printable("a cat\\x1b[2J"))
+    a cat\\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+LISTED = 250
+"""Characters of the known names that a message lists; of more names, those like the unknown one."""
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """The text, cut to `length` characters where it is longer.
+
+    >>> shortened("a red circle", 8)
+    'a red...'
+    """
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def described(cause: BaseException, length: int = 300) -> str:
+    """An exception of others on one line, with its type unless its message is meant for users."""
+    try:
+        message = shortened(" ".join(str(cause).split()), length)
+    except Exception:  # `__str__` is code of others, too
+        message = ""
+    if isinstance(cause, RefcoreError):
+        return " ".join(str(cause).split())
+    return f"{type(cause).__name__}: {message}".removesuffix(": ")
+
+
 def article(word: str) -> str:
     """`word` with "a" or "an", by its first letter.
 
@@ -96,7 +131,11 @@ def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> Refc
     unknown preset "playgrund"; known: natural, playground; did you mean "playground"?
     """
     known = sorted(known)
-    message = f'unknown {what} "{name}"' + (f" in {where}" if where else "")
-    message += f"; known: {', '.join(known)}" if known else "; none is known"
+    message = f'unknown {what} "{shortened(name)}"' + (f" in {where}" if where else "")
+    close = known
+    while len(", ".join(close)) > LISTED and len(close) > 1:
+        close = get_close_matches(name, known, n=len(close) * 3 // 4, cutoff=0)
+    more = f" and {len(known) - len(close)} others" if len(close) < len(known) else ""
+    message += f"; known: {', '.join(sorted(close))}{more}" if known else "; none is known"
     guess = nearest(name, known)
     return RefcoreError(message + (f'; did you mean "{guess}"?' if guess else ""))

@@ -47,13 +47,27 @@ def _config_error(error: ValidationError, model: type[BaseModel], data: Any, pre
             messages[field].append(message)
         if item["type"] not in _SAYS_VALUE:
             given[field] = f"; given: {_shown(item['input'])}"
-    return ConfigError(
-        "; ".join(
-            (f"{field}: " if field else "") + ", or ".join(alternatives) + given.get(field, "")
-            for field, alternatives in messages.items()
-        )
-    )
+    said = [
+        (f"{_short(field)}: " if field else "") + ", or ".join(alternatives) + given.get(field, "")
+        for field, alternatives in messages.items()
+    ]
+    more = [f"and {len(said) - MOST} more fields are wrong"] if len(said) > MOST else []
+    return ConfigError("; ".join([*said[:MOST], *more]))
 
+
+MOST = 3
+"""Fields that a message names; whoever has more wrong mistakes the whole."""
+MAPPING = "expected a mapping of fields"
+_IN_WORDS = {
+    "model_type": MAPPING,
+    "model_attributes_type": MAPPING,
+    "dict_type": MAPPING,
+    "dict_attributes_type": MAPPING,
+    "list_type": "expected a list",
+    "tuple_type": "expected a list",
+    "string_type": "expected text",
+}
+"""Types of pydantic errors whose own message speaks of Python."""
 
 _SAYS_VALUE = ("extra_forbidden", "missing", "value_error", "union_tag_invalid", "literal_error")
 """Types of pydantic errors whose message already shows the value."""
@@ -62,8 +76,9 @@ _SAYS_VALUE = ("extra_forbidden", "missing", "value_error", "union_tag_invalid",
 def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
     kind, given = item["type"], item["input"]
     if kind == "extra_forbidden":
-        known = _known_fields(path[:-1], model, data)
-        return f"unknown field; known: {', '.join(known) or 'none'}" + _guess(path[-1], known)
+        known, beside = _known_fields(path, model, data)
+        hint = f"; it goes with {' and '.join(beside)}" if beside else _guess(path[-1], known)
+        return f"unknown field; known: {', '.join(known) or 'none'}{hint}"
     if kind == "missing":
         return "required, but missing"
     if kind in ("literal_error", "union_tag_invalid"):
@@ -72,6 +87,8 @@ def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
         allowed = context.get("expected_tags") or context["expected"]
         names = [part.strip("'") for part in allowed.replace(" or ", ", ").split(", ")]
         return f"{_shown(given)} is unknown; expected {', '.join(names)}" + _guess(given, names)
+    if kind in _IN_WORDS:
+        return _IN_WORDS[kind]
     text: str = item["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return text
@@ -84,7 +101,10 @@ def _guess(given: Any, known: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else f'"{value}"' if isinstance(value, str) else str(value)
+    return _short("null" if value is None else f'"{value}"' if isinstance(value, str) else str(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -104,17 +124,25 @@ def _in_data(location: Path, data: Any, kind: str) -> Path:
     return tuple(path)
 
 
-def _known_fields(path: Path, model: type[BaseModel], data: Any) -> list[str]:
-    """The fields of the models allowed at `path` in `data`, which is read as a `model`."""
+def _known_fields(path: Path, model: type[BaseModel], data: Any) -> tuple[list[str], list[str]]:
+    """What may stand in place of the last part of `path` in `data`, which is read as a `model`.
+
+    Returns:
+        The fields of the models that are allowed there, and what is required beside this field where another of them
+        has it.
+    """
     found: list[Any] = [model]
-    for part in path:
+    for part in path[:-1]:
         found = [inner for annotation in found for inner in _inside(annotation, part)]
         data = getattr(data, str(part)) if isinstance(data, BaseModel) else data[part]
     models = [annotation for annotation in found if _is_model(annotation)]
     for tag in ("kind", "name"):  # the tags of unions
         tagged = [m for m in models if tag in m.model_fields and m.model_fields[tag].default == data.get(tag)]
         models = tagged or models
-    return list(dict.fromkeys(name for m in models for name in m.model_fields))
+    having = [m for m in models if path[-1] in m.model_fields]
+    beside = [name for m in having for name, field in m.model_fields.items() if field.is_required()]
+    known = dict.fromkeys(name for m in models if m not in having for name in m.model_fields)
+    return list(known), list(dict.fromkeys(beside))
 
 
 def _inside(annotation: Any, part: str | int) -> Iterator[Any]:

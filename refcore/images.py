@@ -11,9 +11,8 @@ import contextlib
 import io
 import mmap
 import os
-import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from refcore.errors import RefcoreError
+from refcore.text_files import special
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,13 +59,6 @@ MOST_SCANS: Final = 100
 """Scans of a JPEG: a progressive one has about ten, and each is a pass over all pixels that takes few bytes."""
 SCAN: Final = b"\xff\xda"
 """Marker at the start of a scan, which cannot occur inside of one."""
-KINDS: Final = (
-    (stat.S_ISDIR, "it is a folder"),
-    (stat.S_ISFIFO, "it is a pipe"),
-    (stat.S_ISCHR, "it is a device"),
-    (stat.S_ISBLK, "it is a device"),
-    (stat.S_ISSOCK, "it is a socket"),
-)
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 """Tags of TIFF, and a value of the second."""
 SMALLER: Final = "scale it down"
@@ -101,28 +94,43 @@ def check(path: str | Path) -> None:
         pass
 
 
+def picture(png: bytes) -> Image.Image:
+    """A picture that a run wrote, RGB; the bytes may come from other people's results.
+
+    Raises:
+        RefcoreError: they are no PNG, or one larger than MOST_PIXELS.
+    """
+    with _opened(io.BytesIO(png), ("PNG",), "a picture of the results") as file:
+        return file.convert("RGB")
+
+
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """The image in a file, with what goes wrong in reading it as a RefcoreError."""
+def _opened(
+    path: str | Path | io.BytesIO, formats: Sequence[str] = FORMATS, what: str | None = None
+) -> Iterator[Image.Image]:
+    """The image in a file, with what goes wrong in reading it as a RefcoreError; `what` names it there."""
     try:
-        _refuse_special(path)
+        if not isinstance(path, io.BytesIO):
+            _refuse_special(path)
         with warnings.catch_warnings():  # Pillow's, of broken EXIF tags and of sizes that `_refuse_large` bounds
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as file:
+            with Image.open(path, formats=tuple(formats)) as file:
                 _refuse_large(file.size)
-                if file.format in ("JPEG", "MPO"):
+                if file.format in ("JPEG", "MPO") and not isinstance(path, io.BytesIO):
                     _refuse_scans(path)
-                yield file
+                with _silent() if file.format == "TIFF" else contextlib.nullcontext():
+                    yield file
                 return
     except UnidentifiedImageError:
-        reason = _instead(path)
+        reason = "it is no PNG" if isinstance(path, io.BytesIO) else _instead(path)
     except Image.DecompressionBombError:
         reason = f"it has more than {MOST_PIXELS:,} pixels; {SMALLER}"
     except OSError as error:
         reason = error.strerror or str(error)
     except Exception as error:  # on a corrupt file: of every kind, RuntimeError, struct.error and KeyError among them
         reason = str(error) or type(error).__name__
-    raise RefcoreError(f'cannot read the image "{path}": {" ".join(reason.split())}')
+    what = what or f'the image "{path}"'
+    raise RefcoreError(f"cannot read {what}: {' '.join(reason.split())}")
 
 
 def levels(pixels: Tensor) -> Levels:
@@ -166,12 +174,28 @@ def white_of(values: NDArray[Any]) -> float:
     )
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on standard error, where libtiff says in its own words what is raised as an error in any case."""
+    kept = None
+    with contextlib.suppress(OSError):  # closed by the caller, so that nobody would hear it
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 def _refuse_special(path: str | Path) -> None:
     """Raises unless the path is of a regular file of a bearable size: opening a pipe waits, and a device has no end."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        kind = next((what for is_kind, what in KINDS if is_kind(status.st_mode)), "it is no regular file")
+    if (kind := special(path)) is not None:
         raise ValueError(f"{kind}; expected an image file")
+    status = os.stat(path)
     if not status.st_size:
         raise ValueError("the file is empty")
     if status.st_size > MOST_BYTES:

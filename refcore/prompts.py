@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Final
 
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, printable
 
 MOST_CHARACTERS: Final = 10_000
 """Length of the longest prompt: no model reads more than some thousand words, most read under a hundred."""
@@ -50,7 +50,7 @@ def problem_of(prompt: str) -> str | None:
 def shown(prompt: str, length: int = 60) -> str:
     """The beginning of a prompt that may hold anything, as one printable line."""
     text = prompt if len(prompt) <= length else f"{prompt[: length - 3]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def read_prompts(path: Path) -> list[str]:

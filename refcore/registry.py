@@ -20,7 +20,7 @@ from typing import Any
 import pluggy
 
 from refcore import hooks
-from refcore.errors import ApiVersionError, RefcoreError, unknown
+from refcore.errors import ApiVersionError, RefcoreError, described, unknown
 from refcore.explain import validated
 from refcore.folder import PluginFile, plugin_files
 from refcore.hooks import PROJECT, HookSpecs
@@ -255,7 +255,7 @@ class Registry:
             if self._hooks.is_registered(plugin):
                 self._hooks.unregister(plugin)
             origin = f"{distribution} {version}".strip()
-            raise RefcoreError(f"the plugin of {origin} is broken: {_described(cause)}") from cause
+            raise RefcoreError(f"the plugin of {origin} is broken: {described(cause)}") from cause
         self._keep(collected)
 
     def add_folder(self, folder: str | Path) -> None:
@@ -278,7 +278,7 @@ class Registry:
             try:
                 self._add_file(file)
             except (Exception, SystemExit) as cause:
-                self._broken.append(Row("file", file.name, file.origin, "", "", error=_described(cause)))
+                self._broken.append(Row("file", file.name, file.origin, "", "", error=described(cause)))
 
     def _add_file(self, file: PluginFile) -> None:
         module = file.load()
@@ -313,7 +313,7 @@ class Registry:
                 _check_api_version(plugin, f"{distribution} {version}".strip(), hooks.UNDECLARED)
                 self.add(plugin, distribution, version)
             except (Exception, SystemExit) as cause:
-                error = str(cause) if isinstance(cause, RefcoreError) else f"{point.value}: {_described(cause)}"
+                error = str(cause) if isinstance(cause, RefcoreError) else f"{point.value}: {described(cause)}"
                 self._broken.append(Row("entry point", point.name, distribution, version, "", error=error))
 
     def _of_kind(self, kind: Kind) -> dict[str, list[Entry]]:
@@ -470,18 +470,12 @@ def _import(claims: Entry | list[Entry], where: str = "") -> type[Any]:
     try:
         found: Any = pkgutil.resolve_name(entry.target) if isinstance(entry.target, str) else entry.target
     except (Exception, SystemExit) as cause:
-        raise RefcoreError(f"{label} cannot be imported: {_described(cause)}") from cause
+        raise RefcoreError(f"{label} cannot be imported: {described(cause)}") from cause
     if not (_is_plugin(found) and found.kind == entry.kind):
         raise RefcoreError(f"{label} is {found!r}; expected a subclass of {contract_name(entry.kind)}")
     cls: type[Any] = found
     cls.name = entry.name
     return cls
-
-
-def _described(cause: BaseException) -> str:
-    """An exception on one line, with its type unless its message is meant for users."""
-    message = " ".join(str(cause).split())
-    return message if isinstance(cause, RefcoreError) else f"{type(cause).__name__}: {message}".removesuffix(": ")
 
 
 _installed = Registry()

@@ -387,3 +387,14 @@ def refused(path: str | Path) -> str:
     assert line.startswith(f'cannot read the image "{path}": ')
     assert "\n" not in line
     return line
+
+
+def test_a_broken_tiff_ends_in_one_line_and_libtiff_says_nothing_beside_it(tmp_path: Path, capfd) -> None:
+    path = saved(tmp_path / "image.tif", COLOURS, compression="tiff_lzw")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8] + b"\xff" * 40 + whole[48:])
+    with pytest.raises(RefcoreError):
+        images.read(path)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"and now it is heard again\n")
+    assert capfd.readouterr().err == "and now it is heard again\n"

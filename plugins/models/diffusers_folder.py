@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers.utils import is_accelerate_available
+from diffusers.utils import is_accelerate_available, logging
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 
 from refcore.checkpoints import Download, offline_error, resolve
 from refcore.errors import CheckpointError
+from refcore.text_files import read_json
 from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
     data_only,
@@ -115,8 +117,8 @@ class DiffusersFolder:
             except Exception as error:  # the hub's client raises many classes, those of its HTTP library among them
                 raise offline_error(self.model, error) from error
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content = read_json(path)
+        except (OSError, ValueError) as error:
             raise CheckpointError(f'{name} of "{self.model}" is corrupt ({error}); fetch the folder again') from error
         if not isinstance(content, dict):
             raise CheckpointError(f'{name} of "{self.model}" is not a JSON object; fetch the folder again')
@@ -167,7 +169,7 @@ class DiffusersFolder:
         else:
             self._check_fetched(component)
         try:
-            with data_only():
+            with data_only(), _silent():
                 model, report = cls.from_pretrained(  # type: ignore[attr-defined]
                     self.source,
                     subfolder=component,
@@ -192,6 +194,17 @@ class DiffusersFolder:
         refuse_broken(model, map(str, report["unexpected_keys"]), where, remedy)
         frozen: ModelT = model.float().requires_grad_(False).eval()
         return frozen
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what diffusers logs of a broken folder, which is raised in any case."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def single_file(path: Path, model: str) -> CheckpointError:

@@ -213,7 +213,7 @@ class StableDiffusion:
                 return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer", trust_remote_code=False)
         except Exception as error:  # transformers raises another class for each broken file
             raise CheckpointError(
-                f'tokenizer of "{self.folder.model}" cannot be loaded: {error}; fetch that folder again'
+                f'tokenizer of "{self.folder.model}" cannot be loaded: {reason_of(error, 200)}; fetch that folder again'
             ) from error
 
     def _load_text_encoder(self) -> CLIPTextModel:

@@ -14,13 +14,16 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from unittest.mock import patch
 
 import numpy as np
 
+from refcore.checkpoints import MOST_FILES
 from refcore.errors import CheckpointError
+from refcore.text_files import MOST_BYTES, read_json, special
 
 CONFIGS = (
     "config.json",
@@ -112,16 +115,38 @@ def refuse_code(source: str | Path, model: str, plugin: str = "", on_hub: bool =
         if fetched is None:
             return
         folder = fetched
+    _refuse_special(folder, model, plugin)
     for pattern in ("*.json", "*/*.json", "*/*/*.json"):
         for path in sorted(folder.glob(pattern)):
             if path.name in DATA or not path.is_file():
                 continue
             name = path.relative_to(folder).as_posix()
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
+                content = read_json(path)
+            except (OSError, ValueError):
                 continue  # unreadable; the library reports it where it is needed
             refuse_fields(content, name, model, plugin)
+
+
+def _refuse_special(folder: Path, model: str, plugin: str) -> None:
+    """Raises for a pipe or a device in a checkpoint, which a library would wait for or read without end, and for a JSON
+    file that no model has; and for the root of a disk, say, in place of a checkpoint's folder."""
+    of = f"{plugin}: " if plugin else ""
+    paths = chain.from_iterable(folder.glob(pattern) for pattern in ("*", "*/*", "*/*/*"))
+    for number, path in enumerate(paths):
+        if number == MOST_FILES:
+            _refuse(
+                f'{of}model "{model}"', f"is a folder of more than {MOST_FILES:,} files", "name the checkpoint's own"
+            )
+        where = f'{of}{path.relative_to(folder).as_posix()} of model "{model}"'
+        try:
+            kind, size = special(path), path.stat().st_size
+        except OSError:
+            continue  # a link to nothing; the library that needs it reports it
+        if kind is not None and not path.is_dir():
+            _refuse(where, f"is no file: {kind}", "copy or download the checkpoint again")
+        if kind is None and path.suffix == ".json" and size > MOST_BYTES:
+            _refuse(where, f"has {size:,} bytes", f"expected at most {MOST_BYTES:,} in a JSON file")
 
 
 def refuse_fields(content: Any, file: str, model: str, plugin: str = "") -> None:
@@ -454,7 +479,7 @@ def _fetch(model: str) -> Path | None:
 def _listed(config: Path) -> list[str]:
     """Other JSON files named in config.json, for other versions of the library."""
     try:
-        listed = json.loads(config.read_text(encoding="utf-8")).get("configuration_files")
-    except (OSError, ValueError, AttributeError, RecursionError):
+        listed = read_json(config).get("configuration_files")
+    except (OSError, ValueError, AttributeError):
         return []
     return [name for name in _several(listed) if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.json", name)]

@@ -40,7 +40,7 @@ class Moments(LatentLossPrior):
             stds = self.std if isinstance(self.std, list) else [self.std]
             if not stds or min(stds) <= 0:
                 raise ValueError(f"std is {self.std}; expected numbers above 0")
-            if self.calibration is not None and self.model_fields_set & {"mean", "std"}:
+            if self.calibration is not None and (self.mean, self.std) != (0.0, 1.0):
                 raise ValueError("calibration contains mean and std; expected either it or them")
             return self
 

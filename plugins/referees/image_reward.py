@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
+from refcore.text_files import read_json
 from refcore_plugins.models.checkpoint_conversion import (
     make_folder,
     matched,
@@ -139,7 +139,7 @@ class ImageReward(Referee):
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f'image-reward: there is no converted checkpoint at "{self.config.model}"; {REMEDY}')
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_json(folder / CONFIG)
             model = Blip(config)
             model.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError, RefcoreError, nearest
 from refcore.plugin import PluginConfig
+from refcore.text_files import read_text
 from refcore_plugins.models import onnx_file
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.coco_classes import COCO, OF_IMAGENET, SYNONYMS
@@ -186,8 +187,8 @@ class Onnx(Referee):
     def _labels(self) -> tuple[str, ...]:
         if self.config.labels_file is not None:
             try:
-                lines = Path(self.config.labels_file).expanduser().read_text("utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
+                lines = read_text(Path(self.config.labels_file).expanduser()).splitlines()
+            except (OSError, ValueError) as error:
                 raise CheckpointError(f"onnx: labels_file {self.config.labels_file} cannot be read: {error}") from error
             return tuple(line.strip() for line in lines if line.strip())
         if self.config.labels == "imagenet":

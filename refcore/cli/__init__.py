@@ -9,7 +9,7 @@ import sys
 import warnings
 
 from refcore.cli.status import FAILED, INTERRUPTED, MISUSED, TERMINATED
-from refcore.errors import RefcoreError, Terminated
+from refcore.errors import RefcoreError, Terminated, printable
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,7 +94,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _silence_libraries() -> None:

@@ -39,7 +39,7 @@ def run(conversion: str, source: Path, out: Path) -> None:
                 continue
             conversions = registry.get(kind, plugin).conversions
             if name in conversions:
-                output.stdout.print(f"wrote {conversions[name](source, out)}", soft_wrap=True)
+                output.stdout.print(f"wrote {conversions[name](source, out)}", markup=False, soft_wrap=True)
                 return
     raise unknown("conversion", conversion, offered())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from refcore.cli.garbage_collection import without_garbage_collection
-from refcore.cli.output import print_json, print_table, warn, warnings_shown
+from refcore.cli.output import echo, print_json, print_table, warn, warnings_shown
 from refcore.cli.status import INTERRUPTED, TERMINATED
 from refcore.config import presets
 from refcore.errors import AlreadyFinished, RefcoreError, Terminated
@@ -120,7 +120,7 @@ def _execute(road: Run, as_json: bool) -> None:
     """The loaded run, from its notes to its result."""
     if not as_json:
         for note in road.load().notes:
-            print(f"note: {note}")
+            echo(f"note: {note}")
     with warnings_shown():
         result = road.execute()
     assert road.folder is not None, "the command writes every run"
@@ -166,4 +166,4 @@ def _report(result: Result, path: Path, page: Path | None, resumable: bool, writ
 def _print_table(result: Result, path: Path) -> None:
     header, rows = result.table()
     print_table(["image", *header], [[rundir.image_name(index), *row] for index, row in enumerate(rows)])
-    print(f"in {path}")
+    echo(f"in {path}")

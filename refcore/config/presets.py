@@ -13,6 +13,7 @@ from refcore import checkpoints, registry
 from refcore.config.run import RunConfig
 from refcore.config.settings import Settings, load_yaml, override, parse_yaml, read_text
 from refcore.errors import ParseError, RefcoreError, unknown
+from refcore.text_files import special
 
 DEFAULT = "playground"
 """The preset of runs that name none."""
@@ -162,6 +163,14 @@ def _extended(layer: _Layer) -> _Layer | None:
     path = (layer.folder or Path()) / Path(base).expanduser()
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
         raise RefcoreError(f"{layer.name}: {key}: {unknown('preset', str(base), names())}; and there is no such file")
+    try:
+        kind = special(path)  # a config of other people may name a pipe, which waits, or a device, which has no end
+    except OSError:
+        kind = None
+    if kind is not None:
+        raise RefcoreError(
+            f'{layer.name}: {key} is "{path}", and {kind}; expected the name of a preset, or a YAML file'
+        )
     return _file(path)
 
 

@@ -202,7 +202,7 @@ KINDS: dict[str, type[_Kind]] = {
 def _tag(value: Any) -> str:
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
     if isinstance(value, dict):
-        return kind if kind in KINDS else "kind"
+        return kind if isinstance(kind, str) and kind in KINDS else "kind"
     return kind or "number"
 
 

@@ -106,8 +106,9 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that indents the elements of a list and writes lists of plain numbers on one line."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        # Outside double quotes PyYAML writes these line breaks as they are, and reads them back as spaces.
-        style = '"' if set(data) & set("\x85\u2028\u2029") else None
+        # Outside double quotes PyYAML writes some line breaks as they are, and reads them back as spaces; and only in
+        # double quotes a character may be written as an escape, as a terminal is shown what does not print.
+        style = None if data.replace("\n", "").isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:

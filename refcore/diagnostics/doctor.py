@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from refcore import registry
-from refcore.checkpoints import EMBEDDED, Download, embedded, hub_id, resolve
+from refcore.checkpoints import EMBEDDED, Download, embedded, files_in, hub_id, resolve
 from refcore.config.run import RunConfig
 from refcore.engine import memory
 from refcore.engine.build import uses
@@ -22,11 +22,15 @@ from refcore.engine.loading import pick_device
 from refcore.errors import CheckpointError, RefcoreError
 from refcore.plugin import Plugin
 from refcore.runs.rundir import LIBRARIES, versions
+from refcore.text_files import special
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes per number in the floating-point types of safetensors files."""
 SKIPPED = ("safety_checker", ".fp16.", "non_ema")
 """Substrings of the names of files that no plugin loads."""
+
+MOST_HEADER = 100_000_000
+"""Bytes of the largest header of a safetensors file, as the library has it."""
 
 State = Literal["embedded", "here", "package", "cached", "missing"]
 
@@ -155,7 +159,10 @@ def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
         place, state = _cached(model.removeprefix("hf-hub:")), "cached"
     if place is None:
         return Checkpoint(model, used_by, "missing", None, None)
-    files = [place] if place.is_file() else sorted(place.rglob("*.safetensors"))
+    try:
+        files = [place] if place.is_file() else [file for file in files_in(place) if file.suffix == ".safetensors"]
+    except CheckpointError:  # the root of a disk, in place of a checkpoint
+        return Checkpoint(model, used_by, state, None, None)
     counted = [_counted(file) for file in files if not any(part in str(file) for part in SKIPPED)]
     if not counted or None in counted:
         sizes = [file.stat().st_size for file in files if file.is_file()]
@@ -167,12 +174,15 @@ def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
 def _counted(file: Path) -> tuple[int, int] | None:
     """(parameters, bytes) of a safetensors file, from its header; None if it is not one."""
     try:
+        if special(file) is not None:
+            return None
         with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    except (OSError, ValueError, MemoryError, OverflowError):
+            length = int.from_bytes(opened.read(8), "little")
+            header: Any = json.loads(opened.read(length)) if length <= MOST_HEADER else None
+        tensors = [entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"] in BYTES]
+        sizes = [(prod(map(int, entry["shape"])), BYTES[entry["dtype"]]) for entry in tensors]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
-    tensors = [entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"] in BYTES]
-    sizes = [(prod(entry["shape"]), BYTES[entry["dtype"]]) for entry in tensors]
     return sum(n for n, _ in sizes), sum(n * each for n, each in sizes)
 
 

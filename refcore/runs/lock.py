@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 import time
 import weakref
 from pathlib import Path
@@ -48,7 +49,7 @@ class FolderLock:
         """
         path = folder / LOCK
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            descriptor = _opened(path)
             try:
                 _lock(descriptor, folder, remedy)
                 kept = os.path.samestat(os.fstat(descriptor), os.stat(path))
@@ -86,6 +87,28 @@ def is_locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _opened(path: Path) -> int:
+    """The lock's file, open; never the one that a link of that name leads to, which may be anybody's.
+
+    Raises:
+        RefcoreError: it is a link or another special file, as in a folder that somebody has prepared.
+        OSError: it cannot be made.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, name, 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise RefcoreError(f'"{path}" is a link, which no run makes; remove it, or name another --out') from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RefcoreError(f'"{path}" is no regular file, which no run makes; remove it, or name another --out')
+    return descriptor
 
 
 def _lock(descriptor: int, folder: Path, remedy: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
+from refcore.errors import printable
 from refcore.runs.durations import in_words
 from refcore.runs.result import Result
 
@@ -82,7 +83,12 @@ class Progress(Observer):
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar  # rich is imported by the first bar: a run starts without it
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[losses]}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}", markup=False),
+        )
         self._bar = Bar(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self._bar.start()
         self._inversion = inversion
@@ -92,7 +98,9 @@ class Progress(Observer):
         if self._inversion is not None and (now := time.monotonic()) - self._shown > REFRESH_SECONDS:
             self._shown = now
             done, planned = record["step"] + 1, self._inversion.planned
-            self._bar.update(self._bar.task_ids[0], completed=done, total=planned, losses=mean_losses(record))
+            self._bar.update(
+                self._bar.task_ids[0], completed=done, total=planned, losses=printable(mean_losses(record))
+            )
 
     def on_exit(self) -> None:
         if self._bar is not None:
@@ -103,7 +111,7 @@ class Progress(Observer):
     def _write(self, text: str) -> None:
         """Writes over the last line of a terminal."""
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r{text}")
+            sys.stderr.write(f"\r{text if text == CLEAR else printable(text)}")
             sys.stderr.flush()
 
 
@@ -112,7 +120,7 @@ class Lines(Observer):
 
     def __init__(
         self,
-        say: Callable[[str], object] = lambda text: print(text, file=sys.stderr, flush=True),
+        say: Callable[[str], object] = lambda text: print(printable(text), file=sys.stderr, flush=True),
         every: float = LINE_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:

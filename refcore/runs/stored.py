@@ -8,9 +8,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from refcore.config.settings import Settings, load_yaml
-from refcore.errors import RefcoreError
+from refcore.errors import ConfigError, RefcoreError
+from refcore.explain import validated
 from refcore.runs import rundir
+from refcore.text_files import read_json
+
+
+class _Stored(BaseModel):
+    """Part of a file that a run wrote, perhaps of another version: fields that nobody reads may be anything."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _StoredSample(_Stored):
+    prompt: str
+    seed: int
+    scores: dict[str, float | None]
+    witnesses: dict[str, float | None] | None = None
+    verdict: bool | None = None
+    image: str | None = None
+
+
+class _StoredResult(_Stored):
+    samples: list[_StoredSample]
+    finished: bool = True
+    stopped: str | None = None
+    steps: int | None = None
+    unwanted: list[str] | None = None
+    timings: dict[str, float] | None = None
+    checkpoints: dict[str, str] | None = None
+    versions: dict[str, str] | None = None
+
+
+class _StoredTerm(_Stored):
+    name: str
+    label: str | None = None
+    config: dict[str, Any] | None = None
+
+
+class _StoredConfig(_Stored):
+    referees: list[_StoredTerm] | None = None
+    priors: list[_StoredTerm] | None = None
+    witnesses: list[_StoredTerm] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,20 +123,27 @@ def read_run(folder: str | Path) -> StoredRun:
             f'the run in "{path}" has no {rundir.RESULT}, so it is unfinished: wait for its end, or {again}'
         )
     try:
-        result = json.loads((path / rundir.RESULT).read_text("utf-8"))
-        whole = bool(result["samples"]) and all({"prompt", "seed", "scores"} <= set(each) for each in result["samples"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        result = read_json(path / rundir.RESULT)
+        if isinstance(result, dict) and result.get("samples") == []:
+            raise RefcoreError(f'the run in "{path}" has a {rundir.RESULT} without samples; {again}')
+        validated(_StoredResult, result)
+    except (OSError, ValueError, ConfigError) as error:
         raise RefcoreError(
             f'the run in "{path}" has a {rundir.RESULT} that cannot be read ({error}); {again}'
         ) from error
-    if not whole:
-        raise RefcoreError(f'the run in "{path}" has a {rundir.RESULT} without samples; {again}')
+    settings = load_yaml(path / rundir.CONFIG)
+    try:
+        validated(_StoredConfig, settings)
+    except ConfigError as error:
+        raise RefcoreError(
+            f'the run in "{path}" has a {rundir.CONFIG} that no run wrote ({error}); restore it'
+        ) from error
     if not result.get("finished", True):
         raise RefcoreError(
             f'the run in "{path}" stopped after {result.get("steps")} steps ({result.get("stopped")}), so it is '
             f"unfinished: {again}"
         )
-    return StoredRun(path, load_yaml(path / rundir.CONFIG), result)
+    return StoredRun(path, settings, result)
 
 
 def _folder_of(folder: str | Path) -> Path:

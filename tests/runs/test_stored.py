@@ -33,7 +33,7 @@ def test_a_finished_run_has_its_config_and_its_result(folder):
             None,
             r'the run in ".*run" has no result.json, so it is unfinished: wait for its end, or repeat it with `refcore',
         ),
-        ("{", r'the run in ".*run" has a result.json that cannot be read \(Expecting'),
+        ("{", r'the run in ".*run" has a result.json that cannot be read \(it is not JSON: Expecting'),
         ("[]", r"has a result.json that cannot be read"),
         ('{"samples": []}', r"has a result.json without samples; repeat it"),
         (

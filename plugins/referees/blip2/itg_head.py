@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from refcore.errors import CheckpointError
 from refcore_plugins.models.checkpoint_conversion import read_pickled, refuse_written, write_safetensors
 from refcore_plugins.models.loaded_weights import refuse_left_over, refuse_non_finite
+from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 FILE_NAME = "itg_head.safetensors"
 """File of the head, beside the other files of a transformers checkpoint."""
@@ -61,7 +62,9 @@ class ItgHead(nn.Module):
         try:
             tensors = load_file(path)
         except SafetensorError as error:
-            raise CheckpointError(f"the captioning head {path} is corrupt ({error}); {REMEDY}") from error
+            raise CheckpointError(
+                f"the captioning head {path} is corrupt ({reason_of(error, 200)}); {REMEDY}"
+            ) from error
         missing = [PREFIX + name for name in _TENSORS if PREFIX + name not in tensors]
         if missing:
             raise CheckpointError(f"{path} is not a captioning head: it lacks {', '.join(missing)}; {REMEDY}")
@@ -78,7 +81,9 @@ class ItgHead(nn.Module):
         try:
             head.load_state_dict({name: tensors[PREFIX + name].float() for name in _TENSORS})
         except RuntimeError as error:
-            raise CheckpointError(f"the captioning head {path} does not fit together: {error}; {REMEDY}") from error
+            raise CheckpointError(
+                f"the captioning head {path} does not fit together: {reason_of(error, 200)}; {REMEDY}"
+            ) from error
         return head
 
 

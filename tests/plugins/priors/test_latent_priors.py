@@ -106,4 +106,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValidationError, match="expected numbers above 0"):
         Moments(std=0.0)
     with pytest.raises(ValidationError, match="expected either it or them"):
-        Moments(std=1.0, calibration="c.json")
+        Moments(std=2.0, calibration="c.json")

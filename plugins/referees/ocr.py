@@ -35,6 +35,15 @@ class Ocr(Referee):
             "has 40 reading steps (ppocr) or 79 (easyocr).",
         )
 
+        even: float = Field(
+            0.0,
+            ge=0,
+            le=100,
+            description="Strength of the preference for evenly spread characters; 0: the loss is CTC's, in which any "
+            "alignment counts. A character's log-probability loses this much times its squared distance from its "
+            "place, in characters, beyond a half.",
+        )
+
     name = "ocr"
     score_unit = "probability"
     config: Config
@@ -80,7 +89,7 @@ class Ocr(Referee):
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`: CTC loss per character; not wanted, -log(1 - p) of p = exp(-loss)."""
         text = conditioning.select(prompt_index)
-        loss = loss_per_character(self.logits(views), text["target"], text["length"])
+        loss = loss_per_character(self.logits(views), text["target"], text["length"], self.config.even)
         return loss if wanted else absent(loss)
 
     @torch.no_grad()

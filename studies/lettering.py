@@ -83,7 +83,8 @@ def sized(text: str) -> list[str]:
     """Overrides of the preset for a picture as wide as a text needs."""
     width = PER_CHARACTER * (len(text) + 1)
     at = {label: 8 * round(width * height / HEIGHT / 8) for label, height in HEIGHTS.items()}
-    size = [f"size=[{HEIGHT},{width}]", f"canvas.config.finest={width // 3}"]
+    tensors = [f"canvas.config.smallest={width // 12}", f"canvas.config.finest={width // 3}"]
+    size = [f"size=[{HEIGHT},{width}]", *tensors]
     return [*size, *(f"referees.{label}.config.width={own}" for label, own in at.items())]
 
 

@@ -58,7 +58,7 @@ class Multires(Canvas):
         color: ColourBasis | Literal["gray"] = Field(
             "decorrelated", description="Basis in which colours are optimised; gray: one channel for all three."
         )
-        paper: float = Field(0.5, gt=0, lt=1, description="Grey from which the image starts.")
+        paper: float = Field(0.5, gt=0, lt=1, description="Grey of the image where all tensors are 0.")
         noise: float = Field(0.01, ge=0, description="Std of the initial parameters, which differ between seeds.")
 
     name = "multires"
@@ -75,20 +75,19 @@ class Multires(Canvas):
         self.resolutions = resolutions(self._sum_size, self.config.smallest, self.config.per_octave)
         self._known: dict[float, list[float]] = {}
         """Gain -> the amplitude of each resolution."""
+        paper = torch.full((1, 3, 1, 1), self.config.paper, device=self.device)
+        self._paper = self._logits_of(paper) / FIRST.of(self.config.sharpness)
+        """Added to the sum; [1, 1 or 3, 1, 1]."""
         self._gains(FIRST)  # here, so that a decode reads no tensor back
 
     def init(self, rng: Rng) -> CanvasParams:
-        params = {
+        return {
             _name(level): self.config.noise * rng.normal(self._channels, *side).to(self.device)
             for level, side in enumerate(self.resolutions)
         }
-        if self.config.paper != 0.5:
-            paper = torch.full((1, 3, 1, 1), self.config.paper, device=self.device)
-            params[_name(0)] += self._logits_of(paper) / (self._gains(FIRST)[0] * FIRST.of(self.config.sharpness))
-        return params
 
     def decode(self, params: CanvasParams, at: Moment) -> Tensor:
-        total = self._sum(params, self._gains(at))
+        total = self._sum(params, self._gains(at)) + self._paper
         if self._sum_size != self.size:
             total = _upsample(total, self.size)
         total = at.of(self.config.sharpness) * total
@@ -102,7 +101,8 @@ class Multires(Canvas):
         Pixels are kept 0.001 away from black and white. Gains and sharpness are those of step 0, in a run of any
         length. With `finest`, finer detail is lost; with gray, colours are.
         """
-        target = self._logits_of(images.to(self.device, torch.float32)) / FIRST.of(self.config.sharpness)
+        sharpness = FIRST.of(self.config.sharpness)
+        target = self._logits_of(images.to(self.device, torch.float32)) / sharpness - self._paper
         params: CanvasParams = {}
         total: Tensor | None = None
         for level, (side, gain) in enumerate(zip(self.resolutions, self._gains(FIRST), strict=True)):

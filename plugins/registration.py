@@ -24,7 +24,7 @@ def register_referees(register: Register) -> None:
         conversions=("itg",),
     )
     register("imagenet", f"{at}.imagenet:Imagenet", summary="EfficientNet-Lite or SqueezeNet; prompts name classes")
-    register("ocr", f"{at}.ocr:Ocr", summary="PP-OCRv4 reads a line of text; prompts say or quote it")
+    register("ocr", f"{at}.ocr:Ocr", summary="PP-OCRv4 or EasyOCR reads a line of text; prompts say or quote it")
     register("siglip", f"{at}.siglip:Siglip", summary="SigLIP and SigLIP 2, with their sigmoid loss")
     register("hf-clip", f"{at}.hf_clip:HfClip", summary="CLIP in the format of transformers, such as PickScore")
     register(
@@ -76,6 +76,7 @@ def register_augmentations(register: Register) -> None:
     register("perspective", f"{geometric}:Perspective", summary="Random perspective")
     register("resized_crop", f"{geometric}:ResizedCrop", summary="Random crop, resized to the view")
     register("shift", f"{geometric}:Shift", summary="Random shift")
+    register("window", f"{geometric}:Window", summary="A fixed part of the image")
     register("color_jitter", f"{photometric}:ColorJitter", summary="Random brightness, contrast, saturation and hue")
     register("erasing", f"{photometric}:Erasing", summary="Erases a random rectangle")
     register("coarse", f"{photometric}:Coarse", summary="Limits detail to that of a small copy")

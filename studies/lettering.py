@@ -42,6 +42,10 @@ LISTS = ("tuning", "reporting")
 PRESET = "lettering"
 VIEWS = (0, 1, 3)
 """Views a step of the reporting variants; with 0 the referee sees the picture as it is."""
+HEIGHT, PER_CHARACTER = 48, 24
+"""Height of a picture, and its width for each character and for half a character's margin at either end, in pixels."""
+HEIGHTS = {"ppocr": 48, "easyocr": 64}
+"""The preset's referees, and the height in pixels at which each of them reads."""
 ENLARGED, MARGIN = 2, 24
 """Tesseract reads a picture enlarged bicubically by this factor, on white with a margin of this many pixels."""
 ONE_WORD, ONE_LINE = "8", "7"
@@ -70,7 +74,18 @@ def main() -> None:
 
 def with_views(count: int) -> list[str]:
     """Overrides of the preset for a number of views a step; 0 is the picture as it is."""
-    return [f"views.main.count={count}"] if count else ["referees.0.views=clean", "views={}"]
+    if count:
+        return [f"views.main.count={count}"]
+    return [*(f"referees.{label}.views=clean" for label in HEIGHTS), "views={}"]
+
+
+def sized(text: str) -> list[str]:
+    """Overrides of the preset for a picture as wide as a text needs."""
+    width = PER_CHARACTER * (len(text) + 1)
+    at = {label: 8 * round(width * height / HEIGHT / 8) for label, height in HEIGHTS.items()}
+    tensors = [f"canvas.config.smallest={width // 12}", f"canvas.config.finest={width // 3}"]
+    size = [f"size=[{HEIGHT},{width}]", *tensors]
+    return [*size, *(f"referees.{label}.config.width={own}" for label, own in at.items())]
 
 
 def parsed(variant: str) -> tuple[str, list[str]]:
@@ -92,7 +107,9 @@ def measure(folder: Path, words: str, variants: Mapping[str, Sequence[str]], cou
                 if (variant, word) in done:
                     continue
                 began = time.process_time()
-                result = refcore.invert(word, preset=PRESET, overrides=overrides, seeds=0, models=models)
+                result = refcore.invert(
+                    word, preset=PRESET, overrides=[*sized(word), *overrides], seeds=0, models=models
+                )
                 seconds = time.process_time() - began
                 image = folder / words / variant / f"{word.replace(' ', '-')}.png"
                 image.parent.mkdir(parents=True, exist_ok=True)
@@ -166,20 +183,18 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def trials() -> str:
     """Settings tried on tuning words, and what both readers read."""
-    columns = ["trial", "width, finest, smallest", "paper", "l2, tv, from", "scale", "blur", "noise", "steps"]
-    columns += ["PP-OCR reads", "Tesseract reads"]
+    columns = ["trial", "what it changes", "steps", "PP-OCR reads", "Tesseract reads", "s/picture"]
     lines = []
     for row in rows_of("trials"):
-        spans = [" to ".join(f"{end:g}" for end in row[name]) for name in ("scale", "blur", "noise")]
-        sizes = ", ".join(str(row[name]) for name in ("width", "finest", "smallest"))
-        priors = f"{row['l2']:g}, {row['tv']:g}, {100 * row['first']:.0f} %"
         right = [
             ", ".join(
-                f"**{read}**" if read == word else read for word, read in zip(row["words"], row[name], strict=True)
+                f"**{read}**" if read == word else read or "nothing"
+                for word, read in zip(row["words"], row[name], strict=True)
             )
             for name in ("ocr", "tesseract")
         ]
-        lines.append([row["trial"], sizes, f"{row['paper']:g}", priors, *spans, str(row["steps"]), *right])
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        lines.append([row["trial"], row["change"], str(row["steps"]), *right, seconds])
     return grid(columns, lines)
 
 

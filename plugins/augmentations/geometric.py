@@ -1,4 +1,4 @@
-"""Geometric augmentations: affine, perspective, resized crop and shift, each a 3x3 matrix from view to source.
+"""Geometric augmentations: affine, perspective, resized crop, shift and window, each a 3x3 matrix from view to source.
 
 Matrices map homogeneous view coordinates to source coordinates. Both are in [-1, 1], from outer edge to outer edge of
 the pixels (`align_corners=False`). The engine multiplies the matrices of a chain and samples the image once.
@@ -10,7 +10,7 @@ import math
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from torch import Tensor
 
 from refcore.config.schedule import Schedule, WholeSchedule, ascending, span
@@ -22,6 +22,7 @@ from refcore.rng import Rng
 Positive = Annotated[Schedule, Field(gt=0)]
 Range = Annotated[tuple[Positive, Positive], AfterValidator(ascending)]
 """[low, high] with 0 < low <= high in every step."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[Schedule, Field(ge=0, le=1)]
 
 
@@ -203,3 +204,43 @@ class Shift(Augmentation):
         x, y = params["shift"].unbind(-1)
         zero, one = torch.zeros_like(x), torch.ones_like(x)
         return _matrix([[one, zero, -x], [zero, one, -y], [zero, zero, one]])
+
+
+class Window(Augmentation):
+    """A fixed part of the image, so that a referee with a view group of its own judges this part alone.
+
+    Augmentations after it move within the window; what they uncover is the image around it.
+    """
+
+    class Config(PluginConfig):
+        box: tuple[Fraction, Fraction, Fraction, Fraction] = Field(
+            (0.0, 0.0, 1.0, 1.0),
+            description="Left, top, right and bottom edge, as fractions of the image's width and height.",
+        )
+
+        @field_validator("box")
+        @classmethod
+        def _not_empty(cls, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+            left, top, right, bottom = box
+            if left >= right or top >= bottom:
+                raise ValueError(f"{list(box)} is empty; expected [left, top, right, bottom] with left < right, top < bottom")
+            return box
+
+    name = "window"
+    geometric: ClassVar[bool] = True
+    config: Config
+
+    @property
+    def zoom(self) -> float:
+        left, top, right, bottom = self.config.box
+        return 1 / min(right - left, bottom - top)
+
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Params:
+        """box [n, 4], the same for all views."""
+        one = rng.uniform(0, 1)
+        return {"box": one.new_tensor(self.config.box).expand(len(one), 4)}
+
+    def matrix(self, params: Params) -> Tensor:
+        left, top, right, bottom = params["box"].unbind(-1)
+        zero, one = torch.zeros_like(left), torch.ones_like(left)
+        return _matrix([[right - left, zero, left + right - 1], [zero, bottom - top, top + bottom - 1], [zero, zero, one]])

@@ -19,9 +19,12 @@ from refcore.rng import Rng
 from refcore_plugins.models.canvas_size import check_least_side
 from refcore_plugins.models.colour_decorrelation import LOGIT_MARGIN, ColourBasis, images_of, logits_of
 
+FIRST = Moment(0, 1)
+"""Step 0 of a run of any length."""
+
 
 class Multires(Canvas):
-    """x = sigmoid(C sum_r g_r up(p_r)), with tensors p_r from `smallest` pixels to full size and colour basis C.
+    """x = sigmoid(s C sum_r g_r up(p_r)), with tensors p_r from `smallest` pixels to full size and colour basis C.
 
     A gradient step changes every resolution at once, so coarse structure, on which many pixels agree, appears before
     fine structure. A plain pixel canvas has no such preference and fills with high-frequency noise. Source: Fort and
@@ -45,10 +48,17 @@ class Multires(Canvas):
             description="The amplitude of a tensor with side r is proportional to r ** gain. A schedule from -1 to "
             "0 draws coarse structure first.",
         )
+        sharpness: Schedule = Field(
+            1.0,
+            gt=0,
+            le=100,
+            description="Factor of the sum before the sigmoid. One that rises well above 1 leaves two tones with "
+            "smooth outlines between them, as fine as `finest`.",
+        )
         color: ColourBasis | Literal["gray"] = Field(
             "decorrelated", description="Basis in which colours are optimised; gray: one channel for all three."
         )
-        paper: float = Field(0.5, gt=0, lt=1, description="Grey from which the image starts.")
+        paper: float = Field(0.5, gt=0, lt=1, description="Grey of the image where all tensors are 0.")
         noise: float = Field(0.01, ge=0, description="Std of the initial parameters, which differ between seeds.")
 
     name = "multires"
@@ -65,22 +75,22 @@ class Multires(Canvas):
         self.resolutions = resolutions(self._sum_size, self.config.smallest, self.config.per_octave)
         self._known: dict[float, list[float]] = {}
         """Gain -> the amplitude of each resolution."""
-        self._gains(Moment(0, 1))  # here, so that a decode reads no tensor back
+        paper = torch.full((1, 3, 1, 1), self.config.paper, device=self.device)
+        self._paper = self._logits_of(paper) / FIRST.of(self.config.sharpness)
+        """Added to the sum; [1, 1 or 3, 1, 1]."""
+        self._gains(FIRST)  # here, so that a decode reads no tensor back
 
     def init(self, rng: Rng) -> CanvasParams:
-        params = {
+        return {
             _name(level): self.config.noise * rng.normal(self._channels, *side).to(self.device)
             for level, side in enumerate(self.resolutions)
         }
-        if self.config.paper != 0.5:
-            paper = torch.full((1, 3, 1, 1), self.config.paper, device=self.device)
-            params[_name(0)] += self._logits_of(paper) / self._gains(Moment(0, 1))[0]
-        return params
 
     def decode(self, params: CanvasParams, at: Moment) -> Tensor:
-        total = self._sum(params, self._gains(at))
+        total = self._sum(params, self._gains(at)) + self._paper
         if self._sum_size != self.size:
             total = _upsample(total, self.size)
+        total = at.of(self.config.sharpness) * total
         if self.config.color == "gray":
             return torch.sigmoid(total).expand(-1, 3, -1, -1)
         return images_of(total, self.config.color)
@@ -88,13 +98,14 @@ class Multires(Canvas):
     def encode(self, images: Tensor) -> CanvasParams:
         """Parameters in which each resolution holds the residual of the coarser ones, so that the sum is exact.
 
-        Pixels are kept 0.001 away from black and white. The gains are those of step 0, in a run of any length. With
-        `finest`, finer detail is lost; with gray, colours are.
+        Pixels are kept 0.001 away from black and white. Gains and sharpness are those of step 0, in a run of any
+        length. With `finest`, finer detail is lost; with gray, colours are.
         """
-        target = self._logits_of(images.to(self.device, torch.float32))
+        sharpness = FIRST.of(self.config.sharpness)
+        target = self._logits_of(images.to(self.device, torch.float32)) / sharpness - self._paper
         params: CanvasParams = {}
         total: Tensor | None = None
-        for level, (side, gain) in enumerate(zip(self.resolutions, self._gains(Moment(0, 1)), strict=True)):
+        for level, (side, gain) in enumerate(zip(self.resolutions, self._gains(FIRST), strict=True)):
             wanted = target if side == self.size else F.interpolate(target, side, mode="bilinear", antialias=True)
             total = torch.zeros_like(wanted) if total is None else _upsample(total, side)
             params[_name(level)] = (wanted - total) / gain

@@ -1,11 +1,9 @@
-"""The `ocr` referee: PP-OCRv4 reads one line of text, and the prompt says what it should read."""
+"""The `ocr` referee: a recogniser reads one line of text, and the prompt says what it should read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from pydantic import Field
@@ -14,9 +12,9 @@ from torch import Tensor
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore_plugins.models import ppocr
 from refcore_plugins.models.ctc import absent, encoded, greedy, loss_per_character, quoted
 from refcore_plugins.models.preprocess import Fit
+from refcore_plugins.models.text_recognisers import RECOGNISERS, Recogniser, Weights, index_of
 
 
 class Ocr(Referee):
@@ -27,36 +25,47 @@ class Ocr(Referee):
     """
 
     class Config(PluginConfig):
+        weights: Weights = Field("ppocr", description="PP-OCRv4, or EasyOCR's reader of English.")
         width: int = Field(
             320,
             ge=32,
             le=2048,
-            multiple_of=ppocr.STRIDE,
-            description="Width of the views in pixels; they are 48 pixels high. At 320 a line has 40 reading steps.",
+            multiple_of=8,
+            description="Width of the views in pixels; they are 48 pixels high (ppocr) or 64 (easyocr). At 320 a line "
+            "has 40 reading steps (ppocr) or 79 (easyocr).",
+        )
+
+        even: float = Field(
+            0.0,
+            ge=0,
+            le=100,
+            description="Strength of the preference for evenly spread characters; 0: the loss is CTC's, in which any "
+            "alignment counts. A character's log-probability loses this much times its squared distance from its "
+            "place, in characters, beyond a half.",
         )
 
     name = "ocr"
-    requires = MappingProxyType({"rapidocr_onnxruntime": ppocr.REMEDY, "onnx": ppocr.REMEDY})
     score_unit = "probability"
+    config: Config
 
     def check(self, prompts: Sequence[str] = ()) -> None:
         """See `Plugin.check`; every prompt's text has to be in the alphabet and fit into the width."""
         super().check(prompts)
-        ppocr.weights_file()
+        self._recogniser.file()
         if prompts:
             self._encoded(prompts)
 
     def packaged(self) -> dict[str, Path]:
         """See `Plugin.packaged`: the recogniser."""
-        return {"PP-OCRv4": ppocr.weights_file()}
+        return {self.config.weights: self._recogniser.file()}
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`."""
         self.device, self.dtype = device, dtype
-        self.input_size = (ppocr.HEIGHT, self.config.width)
-        grey = (ppocr.MEAN,) * 3  # rapidocr pads with zeros after normalising
+        self.input_size = (self._recogniser.height, self.config.width)
+        grey = (0.5,) * 3  # rapidocr pads with zeros after normalising
         self.fit = Fit(self.input_size, "pad", "bilinear", grey)
-        network, self.classes = ppocr.recogniser()
+        network, self.classes = self._recogniser.load()
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -72,15 +81,15 @@ class Ocr(Referee):
         )
 
     def logits(self, views: Tensor) -> Tensor:
-        """[N, W / 8, C] logits, float32 (float64 in float64), of views [N, 3, 48, W] in [0, 1]; differentiable."""
-        x = ((views - ppocr.MEAN) / ppocr.STD).to(self.dtype, memory_format=torch.channels_last)
+        """[N, T, C] logits, float32 (float64 in float64), of views [N, 3, H, W] in [0, 1]; differentiable."""
+        x = self._recogniser.normalise(views).to(self.dtype, memory_format=torch.channels_last)
         logits: Tensor = self._network(x)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`: CTC loss per character; not wanted, -log(1 - p) of p = exp(-loss)."""
         text = conditioning.select(prompt_index)
-        loss = loss_per_character(self.logits(views), text["target"], text["length"])
+        loss = loss_per_character(self.logits(views), text["target"], text["length"], self.config.even)
         return loss if wanted else absent(loss)
 
     @torch.no_grad()
@@ -90,19 +99,17 @@ class Ocr(Referee):
 
     @torch.no_grad()
     def guess(self, images: Tensor) -> list[str]:
-        """What is read in each image [B, 3, 48, W], by the most likely class of each step."""
+        """What is read in each image [B, 3, H, W], by the most likely class of each step."""
         return greedy(self.logits(images), self.classes)
 
+    @property
+    def _recogniser(self) -> Recogniser:
+        return RECOGNISERS[self.config.weights]
+
     def _encoded(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        return encoded([text for _, text in _texts(prompts)], _index(), self.config.width // ppocr.STRIDE)
+        texts = [text for _, text in _texts(prompts)]
+        return encoded(texts, index_of(self.config.weights), self._recogniser.steps(self.config.width))
 
 
 def _texts(prompts: Sequence[str]) -> list[tuple[str, str]]:
     return [(prompt, quoted(prompt)) for prompt in prompts]
-
-
-@cache
-def _index() -> dict[str, int]:
-    """Class of each character, of the installed recogniser."""
-    _, classes = ppocr.recogniser()
-    return {character: i for i, character in enumerate(classes) if character}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from refcore.errors import RefcoreError
-from refcore_plugins.models.ctc import absent, encoded, greedy, loss_per_character, quoted
+from refcore_plugins.models.ctc import _evenly, absent, encoded, greedy, loss_per_character, places, quoted
 
 CLASSES = ("", "a", "b", " ")
 INDEX = {"a": 1, "b": 2, " ": 3}
@@ -50,6 +50,48 @@ def test_texts_of_different_lengths_share_a_batch() -> None:
     together = loss_per_character(logits, *encoded(["abba", "b"], INDEX, 6))
     alone = [loss_per_character(logits[i : i + 1], *encoded([text], INDEX, 6)) for i, text in enumerate(["abba", "b"])]
     torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_without_a_preference_the_weighted_sum_over_alignments_is_torchs_loss_with_its_gradient() -> None:
+    logits = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    target, length = encoded(["abba", "aaa", "b"], INDEX, 12)
+    torchs = loss_per_character(logits, target, length)
+    ours = _evenly(logits.log_softmax(-1), target, length, 0.0) / length
+    torch.testing.assert_close(ours, torchs)
+    gradients = [torch.autograd.grad(loss.sum(), logits, retain_graph=True)[0] for loss in (ours, torchs)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_preference_for_even_spread_weighs_each_alignment_by_the_places_of_its_characters() -> None:
+    logits = torch.randn(1, 4, len(CLASSES), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    target, length = encoded(["ab"], INDEX, 4)
+    p, away = logits[0].softmax(-1), places(4, 2, length)[0].double()
+    total = 0.0
+    for path in itertools.product(range(3), repeat=4):
+        if "".join(CLASSES[k] for k, _ in itertools.groupby(path)) == "ab":
+            weights = (math.exp(-3 * away[step, k - 1]) if k else 1.0 for step, k in enumerate(path))
+            total += math.prod(p[step, k].item() * weight for (step, k), weight in zip(enumerate(path), weights))
+    assert loss_per_character(logits, target, length, 3.0).item() == pytest.approx(-math.log(total) / 2, abs=1e-6)
+
+
+def test_crowded_letters_cost_more_than_spread_ones() -> None:
+    crowded, spread = (
+        torch.nn.functional.one_hot(torch.tensor([path]), len(CLASSES)).float() * 12
+        for path in ([1, 2, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 2, 0, 0])
+    )
+    target, length = encoded(["ab"], INDEX, 8)
+    free = [loss_per_character(one, target, length).item() for one in (crowded, spread)]
+    assert free[0] == pytest.approx(free[1], abs=1e-3)
+    even = [loss_per_character(one, target, length, 2.0).item() for one in (crowded, spread)]
+    assert even[0] > even[1] + 0.1
+    assert even[1] == pytest.approx(free[1], abs=1e-3)
+
+
+def test_a_character_is_at_its_place_within_half_of_its_part_of_the_line() -> None:
+    away = places(8, 3, torch.tensor([3]))[0]
+    assert (away == 0).sum(0).tolist() == [2, 2, 2]
+    assert not away[1:3, 0].any()
+    assert not away[3:5, 1].any()
 
 
 def test_greedy_reading_merges_repeats_and_removes_blanks() -> None:

@@ -32,6 +32,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 """(kind, name) -> options of the case that differ from the defaults."""
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
+    ("augmentations", "window"): {"box": (0.0, 0.5, 0.75, 1.0)},
     ("augmentations", "coarse"): {"side": 8},
     ("augmentations", "affine"): {"scale": (0.8, 1.4)},
     ("referees", "imagenet"): {"size": 64},

@@ -10,7 +10,7 @@ from refcore.config.schedule import Linear
 from refcore.contracts.augmentation import select
 from refcore.moment import Moment
 from refcore.rng import Rng
-from refcore_plugins.augmentations.geometric import Affine, Perspective, ResizedCrop, Shift
+from refcore_plugins.augmentations.geometric import Affine, Perspective, ResizedCrop, Shift, Window
 
 SIZE = (16, 24)
 AT = Moment(0, 1)
@@ -251,3 +251,17 @@ def test_rotation_shift_zoom_and_share_are_those_of_the_step():
 def test_a_schedule_out_of_bounds_is_refused(kind, fields, said):
     with pytest.raises(ValidationError, match=said):
         kind(**fields)
+
+
+def test_a_window_shows_its_part_of_the_image_in_every_view() -> None:
+    image = torch.arange(8.0 * 12).view(1, 1, 8, 12).expand(1, 3, 8, 12) / 96
+    window = Window(box=(0.25, 0.5, 0.75, 1.0))
+    params = window.draw((4, 6), rng(0, 1, count=2), AT)
+    views = F.grid_sample(image.expand(4, 3, 8, 12), grid(window.matrix(params), (4, 6))[0], align_corners=False)
+    torch.testing.assert_close(views, image[..., 4:, 3:9].expand(4, 3, 4, 6))
+    assert window.zoom == 2
+
+
+def test_an_empty_window_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"expected \[left, top, right, bottom\] with left < right"):
+        Window(box=(0.5, 0.0, 0.5, 1.0))

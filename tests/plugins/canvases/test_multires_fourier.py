@@ -79,6 +79,22 @@ def test_a_finest_tensor_leaves_no_grain() -> None:
     assert left.diff(dim=-1).abs().mean() < 0.2 * fine.diff(dim=-1).abs().mean()
 
 
+def test_a_sharper_multires_has_the_same_outlines_in_fewer_tones() -> None:
+    soft, sharp = (loaded(Multires, (24, 48), color="gray", finest=12, sharpness=s) for s in (1.0, 20.0))
+    params = {name: 50 * value for name, value in soft.init(Rng([0], 0, "init")).items()}
+    pale, strong = soft.decode(params, END), sharp.decode(params, END)
+    assert torch.equal(pale > 0.5, strong > 0.5)
+    assert (strong * (1 - strong)).mean() < 0.3 * (pale * (1 - pale)).mean()
+
+
+def test_a_sharp_multires_starts_from_its_paper_and_encodes_at_step_0() -> None:
+    made = loaded(Multires, (12, 40), color="gray", paper=0.8, noise=0.0, sharpness=Linear(start=4, end=1))
+    image = made.decode(made.init(Rng([0], 0, "init")), Moment(0, 4))
+    torch.testing.assert_close(image, torch.full((1, 3, 12, 40), 0.8), atol=1e-5, rtol=0)
+    images = smooth_images((12, 40)).mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(made.decode(made.encode(images), Moment(0, 4)), images, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("canvas", CANVASES)
 def test_black_and_white_survive_encoding_to_a_thousandth(canvas: type[Canvas]) -> None:
     made = loaded(canvas, (8, 8))

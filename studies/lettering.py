@@ -40,8 +40,8 @@ CURVE, STRIP = (DOCS / "images" / name for name in ("lettering-views.png", "lett
 WORDS = Path(__file__).with_name("lettering-words.yaml")
 LISTS = ("tuning", "reporting")
 PRESET = "lettering"
-VIEWS = (0, 1, 3)
-"""Views a step of the reporting variants; with 0 the referee sees the picture as it is."""
+VIEWS = (1, 0)
+"""Views a step of the reporting variants, the preset's first; with 0 the referees see the picture as it is."""
 HEIGHT, PER_CHARACTER = 48, 24
 """Height of a picture, and its width for each character and for half a character's margin at either end, in pixels."""
 HEIGHTS = {"ppocr": 48, "easyocr": 64}

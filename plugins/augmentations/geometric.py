@@ -223,7 +223,9 @@ class Window(Augmentation):
         def _not_empty(cls, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
             left, top, right, bottom = box
             if left >= right or top >= bottom:
-                raise ValueError(f"{list(box)} is empty; expected [left, top, right, bottom] with left < right, top < bottom")
+                raise ValueError(
+                    f"{list(box)} is empty; expected [left, top, right, bottom] with left < right, top < bottom"
+                )
             return box
 
     name = "window"
@@ -243,4 +245,6 @@ class Window(Augmentation):
     def matrix(self, params: Params) -> Tensor:
         left, top, right, bottom = params["box"].unbind(-1)
         zero, one = torch.zeros_like(left), torch.ones_like(left)
-        return _matrix([[right - left, zero, left + right - 1], [zero, bottom - top, top + bottom - 1], [zero, zero, one]])
+        return _matrix(
+            [[right - left, zero, left + right - 1], [zero, bottom - top, top + bottom - 1], [zero, zero, one]]
+        )

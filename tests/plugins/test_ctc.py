@@ -69,8 +69,8 @@ def test_a_preference_for_even_spread_weighs_each_alignment_by_the_places_of_its
     total = 0.0
     for path in itertools.product(range(3), repeat=4):
         if "".join(CLASSES[k] for k, _ in itertools.groupby(path)) == "ab":
-            weights = (math.exp(-3 * away[step, k - 1]) if k else 1.0 for step, k in enumerate(path))
-            total += math.prod(p[step, k].item() * weight for (step, k), weight in zip(enumerate(path), weights))
+            weight = math.exp(-3 * sum(away[step, k - 1].item() for step, k in enumerate(path) if k))
+            total += weight * math.prod(p[step, k].item() for step, k in enumerate(path))
     assert loss_per_character(logits, target, length, 3.0).item() == pytest.approx(-math.log(total) / 2, abs=1e-6)
 
 

@@ -10,7 +10,11 @@ KILLS ?= 1000
 VERDICT ?= --exit-code
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak bench docs lint clean-demo
+.PHONY: help setup demo test test-slow soak soak-kills soak-fuzz bench docs lint audit sbom clean-demo
+# Tools that look at an environment from outside, in one of their own.
+AUDIT := .venv-audit
+AUDIT_STAMP := $(AUDIT)/.installed
+CASES ?= 100000
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +43,13 @@ test: $(STAMP)  ## the fast tests
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-soak: $(STAMP)  ## kills a thousand runs at random and goes on with them; KILLS=60 for fewer
+soak: soak-kills soak-fuzz  ## a thousand kills, and a hundred thousand cases: hours
+
+soak-kills: $(STAMP)  ## kills a thousand runs at random and goes on with them; KILLS=60 for fewer
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills $(KILLS)
+
+soak-fuzz: $(STAMP)  ## throws CASES=100000 new cases at the command line: hours; CASES=1000 for a first impression
+	REFCORE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz -m slow -k longer -s
 
 bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a first impression
 	$(BIN)/python -m performance $(BENCH)
@@ -49,6 +58,19 @@ bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a firs
 docs: $(STAMP)  ## builds the documentation into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "site/index.html"
+
+$(AUDIT_STAMP):
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.7' 'cyclonedx-bom>=5.1'
+	touch $@
+
+# Strict: a package index without the service of known vulnerabilities fails, and does not look like a clean result.
+audit: $(STAMP) $(AUDIT_STAMP)  ## known vulnerabilities of the installed packages; needs the network
+	$(AUDIT)/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"
+
+sbom: $(STAMP) $(AUDIT_STAMP)  ## sbom.cdx.json (CycloneDX) and licences.md of all installed packages
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type library --of JSON -o sbom.cdx.json
+	$(BIN)/python .ci/licences.py sbom.cdx.json > licences.md
 
 lint: $(STAMP)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .

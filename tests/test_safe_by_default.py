@@ -288,7 +288,8 @@ def test_no_field_of_a_config_names_what_is_written():
     for kind in registry.KINDS:
         for name in registry.names(kind):
             walk(registry.get(kind, name).Config.model_json_schema())
-    naming = {field for field in fields if re.search(r"out|dir|folder|path|file|save|log|cache|write", field)}
+    words = {"out", "output", "dir", "folder", "path", "file", "save", "log", "cache", "write", "to"}
+    naming = {field for field in fields if words & {*field.split("_")}}
     assert naming == {"output", "file", "labels_file"}  # output: which of the images; the others are read
     assert presets.RunConfig.model_fields["output"].annotation.__args__ == ("current", "ema", "best")
 

@@ -1,4 +1,4 @@
-"""What the fuzzers found, each as its whole kind: text that commands a terminal, and files without end or shape."""
+"""What the fuzzers found, each as its whole kind: commands to a terminal, files without end or of another shape."""
 
 from __future__ import annotations
 

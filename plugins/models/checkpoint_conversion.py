@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def read_pickled(source: Path, expected: str) -> dict[str, Tensor]:
     """
     if not source.is_file():
         raise CheckpointError(f"there is no file {source}; expected {expected}")
+    if tarfile.is_tarfile(source):
+        raise CheckpointError(
+            f"{source} is an archive of pickles, as torch wrote them before version 0.4; expected {expected}"
+        )
     try:
         try:
             content = torch.load(source, map_location="cpu", weights_only=True, mmap=True)

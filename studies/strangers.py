@@ -13,14 +13,18 @@ are no arm: the third, Lite 2, gives the benchmark's verdict, and nothing may op
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars
 import torch
 from page import DOCS, ROWS, fill, import_results
+from PIL import Image, ImageDraw
 
 from refcore.config import presets
 from refcore.config.run import RunConfig
@@ -62,6 +66,8 @@ SOURCE = "coco"
 STEPS = "steps.json"
 """File of the results: arm -> steps."""
 TIMED = 5
+MIXED, ACROSS, SIDE = 77, 6, 160
+"""Random seed of the sheet's order, pictures in a row, and pixels from one to the next."""
 
 
 def main() -> None:
@@ -81,7 +87,9 @@ def main() -> None:
         )
         witnesses.measure(results, given.witnesses, print)
     if given.source is not None:
-        import_results(Results.existing(given.source).path, KEPT)
+        found = Results.existing(given.source)
+        import_results(found.path, KEPT)
+        sheet(found)
     if KEPT.exists():
         fill(PAGE, Path(__file__).name, parts())
 
@@ -124,6 +132,29 @@ def _seconds(name: str) -> float:
             found.append(now - before)
         before = now
     return float(torch.tensor(found).median())
+
+
+def sheet(results: Results) -> None:
+    """Writes all pictures of the strangers, numbered in a mixed order, so that a reader can name them unprompted.
+
+    Where rows lack their pictures, as in a folder that goes on from committed rows, the committed sheet stays.
+    """
+    own = polars.col("variant") == "strangers"
+    rows = results.rows(images=True).filter(own).to_dicts()
+    if len(rows) < results.rows().filter(own).height:
+        print(f"{results.path} lacks pictures; the sheet of the page stays as it is")
+        return
+    random.Random(MIXED).shuffle(rows)
+    drawn = Image.new("RGB", (ACROSS * SIDE, -(-len(rows) // ACROSS) * SIDE), "white")
+    draw = ImageDraw.Draw(drawn)
+    for i, row in enumerate(rows):
+        corner = (i % ACROSS * SIDE, i // ACROSS * SIDE)
+        with Image.open(io.BytesIO(row["image"])) as picture:
+            drawn.paste(picture.resize((SIDE - 3, SIDE - 3), Image.Resampling.LANCZOS), corner)
+        draw.rectangle((*corner, corner[0] + 18, corner[1] + 12), fill="white")
+        draw.text((corner[0] + 3, corner[1]), str(i + 1), fill="black")
+    drawn.save(DOCS / "images" / "natural-strangers.jpg", quality=78)
+    print("in the order of the sheet:", ", ".join(row["prompt"] for row in rows))
 
 
 def parts() -> dict[str, str]:

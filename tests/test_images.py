@@ -144,7 +144,9 @@ def test_overshoot_of_a_filter_is_not_taken_for_another_scale(tmp_path: Path) ->
 )
 def test_every_mode_shows_its_colours(tmp_path: Path, name: str, mode: str, near: int) -> None:
     image = Image.fromarray(COLOURS).convert(mode)
-    found = images.read_levels(saved(tmp_path / name, image, **({"lossless": True} if name.endswith("webp") else {})))
+    # Pillow 12.3 reads uncompressed YCbCr in TIFF with a byte too many for each pixel, and finds the file cut off.
+    options = {"webp": {"lossless": True}, "ycbcr.tif": {"compression": "tiff_adobe_deflate"}}
+    found = images.read_levels(saved(tmp_path / name, image, **options.get(name, options.get(name[-4:], {}))))
     assert found.shape == (2, 256, 3)
     assert abs(found.astype(int) - np.array(image.convert("RGB"))).max() <= near
 

@@ -24,7 +24,7 @@ def test_it_runs_and_notes_what_is_to_be_read() -> None:
     pytest.importorskip("rapidocr_onnxruntime", reason="extra `ocr` is not installed")
     pytest.importorskip("onnx", reason="extra `ocr` is not installed")
     result = refcore.invert(WORD, preset="lettering", overrides=["steps=2", "views.main.count=1"], seeds=0)
-    assert result.images.shape == (1, 3, 48, 160)
+    assert result.images.shape == (1, 3, *result.config.image_size)
     assert torch.equal(result.images[:, 0], result.images[:, 2])
     assert any('to be read: "no"' in note for note in result.notes)
 

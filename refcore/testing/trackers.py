@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from refcore.contracts.tracker import Outcome, TrackedRun, Tracker
-from refcore.testing.case import Case, global_randomness_untouched, require
+from refcore.testing.case import Case, Failed, global_randomness_untouched, require
 
 SIDE = 16
 STEPS = 3
@@ -23,8 +23,12 @@ def every_outcome(case: Case) -> None:
 
 def an_end_without_a_start(case: Case) -> None:
     """`end` may follow a `start` that failed: there is nothing to close, and no error."""
-    tracker = case.fresh()
-    tracker.end("failed")
+    try:
+        case.fresh().end("failed")
+    except Exception as cause:
+        raise Failed(
+            f"end without a start raises {type(cause).__name__}: {cause}; expected nothing, since nothing is open"
+        ) from cause
 
 
 def no_global_randomness(case: Case) -> None:

@@ -259,6 +259,7 @@ def kept() -> Iterator[None]:
         patch.object(loading, "load_panel", functools.partial(loading.load_panel, models=models)),
     ):
         yield
+    models.clear()
 
 
 def faults(outcome: Outcome, named: Sequence[str] = ()) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from refcore.contracts.judge import Fact, Judge, Verdict
 from refcore.contracts.parser import ParsedPrompt, Parser, Phrase
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.contracts.tracker import Outcome, TrackedRun, Tracker
 from refcore.errors import CheckpointError, ParseError, RefcoreError
 from refcore.images import Levels
 from refcore.moment import Moment
@@ -719,6 +720,38 @@ class Gambles(GoodJudge):
         return super().judge(levels, prompt)
 
 
+class GoodTracker(Tracker):
+    """Keeps what it is told."""
+
+    def start(self, run: TrackedRun) -> None:
+        self.told: list[Any] = [run]
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self.told.append(dict(values))
+
+    def pictures(self, step: int, pictures: Mapping[str, Levels]) -> None:
+        self.told.append({name: levels.copy() for name, levels in pictures.items()})
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing is open."""
+
+
+class PaintsOver(GoodTracker):
+    def pictures(self, step: int, pictures: Mapping[str, Levels]) -> None:
+        for levels in pictures.values():
+            levels[:] = 0
+
+
+class NeedsAStart(GoodTracker):
+    def end(self, outcome: Outcome) -> None:
+        self.told.append(outcome)
+
+
+class Jitters(GoodTracker):
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        torch.rand(1)
+
+
 BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("config_round_trip", Undescribed, "no description of gain"),
     ("config_round_trip", Loose, "expected a Config that extends"),
@@ -821,6 +854,11 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("verdicts", Contradicts, "but all facts hold"),
     ("refuses_what_it_cannot_read", JudgesNothing, "expected false"),
     ("no_global_randomness", Gambles, "global generator of torch"),
+    ("config_round_trip", type("W", (GoodTracker,), {"Config": Undescribed.Config}), "no description"),
+    ("useful_errors", type("W", (GoodTracker,), {"Config": Loose.Config}), "unknown field"),
+    ("every_outcome", PaintsOver, "changed an image in place"),
+    ("an_end_without_a_start", NeedsAStart, "end without a start raises AttributeError"),
+    ("no_global_randomness", Jitters, "global generator of torch"),
 ]
 """A check, a plugin that breaks its rule, and the message."""
 GOOD: list[type[Plugin]] = [
@@ -837,6 +875,7 @@ GOOD: list[type[Plugin]] = [
     Sharpens,
     GoodParser,
     GoodJudge,
+    GoodTracker,
 ]
 
 

@@ -34,7 +34,7 @@ class Facts:
     """Of torch on the CPU, on which the last bits of sums depend."""
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    """Of the libraries that it began with."""
+    """Of the libraries that it began with; known from its first checkpoint on."""
     resumed: tuple[Resumed, ...] = ()
 
     @classmethod

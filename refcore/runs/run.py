@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,7 @@ class Run:
         if self.folder is None:
             return
         if self.resumed is None:
-            self.facts = Facts(self.preset, now(), self._threads, str(engine.device), versions())
+            self.facts = Facts(self.preset, now(), self._threads, str(engine.device))
             try:
                 self.folder.write_facts(self.facts.to_dict())
                 self.folder.write_config(recorded(self.config, engine))
@@ -242,6 +243,8 @@ class Run:
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says of the run beside its state."""
+        if not self.facts.versions:  # looked up here, since that would take a tenth of a second from the start of a run
+            self.facts = replace(self.facts, versions=versions())
         return {**self.facts.to_dict(), "timings": {name: self._seconds(name) for name in ("start", "steps")}}
 
     def _start(self, engine: Engine) -> Inversion:

@@ -205,8 +205,9 @@ class Soak:
         self.report.resumed += 1
         self.report.anew += before.checkpoint is None
         resumed = json.loads((path / rundir.FACTS).read_text())["resumed"]
-        if resumed[-1]["step"] != (before.checkpoint or 0):
-            self._fault(path, f"it went on after {resumed[-1]['step']} steps, its checkpoint had {before.checkpoint}")
+        step = resumed[-1]["step"] if resumed else None
+        if step != (before.checkpoint or 0):
+            self._fault(path, f"it went on after {step} steps, its checkpoint had {before.checkpoint}")
 
     def _begin(self, path: Path, reached: Callable[[str], None]) -> int:
         return self._fork(
@@ -295,6 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--world", choices=WORLDS, default="playground")
     parser.add_argument("--points", action="store_true", help="kill once at every named point, instead of at random")
+    parser.add_argument("--first", type=int, default=0, help="with --points: the number of the first one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the runs are made; by default a temporary one, in memory")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -308,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
         began = time.monotonic()
         soak = Soak(WORLDS[given.world](), folder, given.seed)
         if given.points:
-            for number in range(len(soak.points)):
+            for number in range(given.first, len(soak.points)):
                 soak.at_point(number)
         else:
             number = 0

@@ -178,7 +178,7 @@ def _counted(file: Path) -> tuple[int, int] | None:
             return None
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = json.loads(opened.read(length)) if length <= MOST_HEADER else None
+            header: Any = json.loads(opened.read(length)) if length <= MOST_HEADER else None
         tensors = [entry for name, entry in header.items() if name != "__metadata__" and entry["dtype"] in BYTES]
         sizes = [(prod(map(int, entry["shape"])), BYTES[entry["dtype"]]) for entry in tensors]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):

@@ -37,12 +37,19 @@ def _config_error(error: ValidationError, model: type[BaseModel], data: Any, pre
     """The ConfigError for what `error` found when `data` was read as `model`."""
     messages: dict[str, list[str]] = {}
     given: dict[str, str] = {}
+    told: set[str] = set()
     for item in error.errors(include_url=False):
         path = _in_data(item["loc"], data, item["type"])
         if item["type"] == "union_tag_invalid":
             path = (*path, item["ctx"]["discriminator"].strip("'"))
-        field = ".".join([prefix, *map(str, path)] if prefix else [str(part) for part in path])
+        parts = [str(part) or '""' for part in path]
+        field = ".".join([prefix, *parts] if prefix else parts)
         message = _message(item, path, model, data)
+        known = message.partition("; known: ")[2].partition(";")[0]
+        if known in told:  # once is enough for all fields beside each other
+            message = message.replace(f"; known: {known}", "")
+        elif known:
+            told.add(known)
         if message not in messages.setdefault(field, []):
             messages[field].append(message)
         if item["type"] not in _SAYS_VALUE:

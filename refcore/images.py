@@ -12,7 +12,7 @@ import io
 import mmap
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -106,7 +106,7 @@ def picture(png: bytes) -> Image.Image:
 
 @contextmanager
 def _opened(
-    path: str | Path | io.BytesIO, formats: Sequence[str] = FORMATS, what: str | None = None
+    path: str | Path | io.BytesIO, formats: tuple[str, ...] = FORMATS, what: str | None = None
 ) -> Iterator[Image.Image]:
     """The image in a file, with what goes wrong in reading it as a RefcoreError; `what` names it there."""
     try:

@@ -34,7 +34,7 @@ from refcore.text_files import read_json, read_text
 from refcore_bench.results import Results
 from refcore_bench.witnesses import entries
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
-from refcore_plugins.models.untrusted_checkpoints import refuse_code
+from refcore_plugins.models.untrusted_checkpoints import reason_of, refuse_code
 
 ESCAPE = "\x1b[2J\x9b31m\x07\u202e"
 """Clears a screen, colours text, rings, and turns the direction of writing."""
@@ -129,6 +129,19 @@ def test_an_exception_whose_text_fails_or_has_no_end_is_one_short_line(tmp_path,
     assert rows["loud"].startswith("RuntimeError: xxx")
     assert max(map(len, rows.values())) < 400
     assert described(RefcoreError("a\nb")) == "a b"
+
+
+def test_fields_beside_each_other_are_told_once_what_is_known_and_one_without_a_name_is_shown():
+    with pytest.raises(RefcoreError) as refused:
+        RunConfig.from_settings({**MINIMAL, "": 1, "stps": 2})
+    message = str(refused.value)
+    assert message.startswith('"": unknown field; known: prompts, seeds, ')
+    assert message.endswith('; stps: unknown field; did you mean "steps"?')
+
+
+def test_a_library_s_shapes_are_lists():
+    error = RuntimeError("size mismatch:\n shape torch.Size([2, 3]) and torch.Size([])")
+    assert reason_of(error) == "size mismatch: shape [2, 3] and []"
 
 
 def test_a_config_that_is_wrong_all_over_is_told_of_three_fields():

@@ -368,7 +368,7 @@ def without_code(cls: type) -> dict[str, bool]:
 
 def reason_of(error: BaseException, length: int = 300) -> str:
     """A library's message on one line, without its advice to unpickle everything."""
-    text = " ".join(str(error).split())
+    text = re.sub(r"torch\.Size\((\[[^\]]*\])\)", r"\1", " ".join(str(error).split()))
     if "weights_only" in text or "Weights only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds more than tensors{f' ({found[1]})' if found else ''}, which could run code"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import io
 import os
 import re
@@ -260,6 +261,7 @@ def kept() -> Iterator[None]:
     ):
         yield
     models.clear()
+    gc.collect()  # of models in circles, so that later tests find none
 
 
 def faults(outcome: Outcome, named: Sequence[str] = ()) -> list[str]:

@@ -1,7 +1,7 @@
 """The part of docs/results/lettering.md on a class and a word in one picture, by referees of four networks.
 
     python studies/captioned.py                  # the table, from studies/rows/lettering/captioned.json
-    python studies/captioned.py --measure DIR    # makes the pictures, with one seed and no selection
+    python studies/captioned.py --measure DIR    # makes the pictures that the rows lack; one seed, no selection
 
 studies/captioned.yaml is run for each pair. Lite 2 ranks the class, Tesseract reads the strip; neither takes part.
 """
@@ -49,23 +49,29 @@ def main() -> None:
 
 
 def measure(folder: Path) -> None:
-    """Makes, judges and draws all pairs."""
+    """Makes and judges the pairs that the rows lack, and draws those whose pictures the folder has."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    rows, pictures = [], []
+    rows = recorded()
+    done = {row["class"] for row in rows}
     with refcore.Models() as models:
         for thing, word in PAIRS:
+            if thing in done:
+                continue
             overrides = [f"{term}.prompt={thing}" for term in ("referees.lite0", "referees.squeezenet", "witnesses.0")]
             began = time.process_time()
             result = refcore.invert(word, config=CONFIG, overrides=overrides, seeds=0, models=models)
             seconds = time.process_time() - began
-            picture = Image.fromarray(images.levels(result.images[0]))
-            picture.save(folder / f"{thing}-{word}.png")
+            Image.fromarray(images.levels(result.images[0])).save(folder / f"{thing}-{word}.png")
             rows.append({"class": thing, "word": word, "seconds": round(seconds, 1), **judged(folder, thing, word)})
-            pictures.append(picture)
+            write_text(ROWS, json.dumps(rows, indent=1) + "\n")
             print(rows[-1], flush=True)
-    write_text(ROWS, json.dumps(rows, indent=1) + "\n")
-    sheet(rows, pictures)
+    sheet(folder, rows)
+
+
+def recorded() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ROWS.read_text("utf-8")) if ROWS.exists() else []
+    return found
 
 
 def judged(folder: Path, thing: str, word: str) -> dict[str, Any]:
@@ -89,7 +95,9 @@ def judged(folder: Path, thing: str, word: str) -> dict[str, Any]:
 
 def parts() -> dict[str, str]:
     """The generated part of the page."""
-    rows: list[Mapping[str, Any]] = json.loads(ROWS.read_text("utf-8"))
+    rows = recorded()
+    if not rows:
+        return {"captioned": "Not measured yet."}
     columns = ["class", "word", "Lite 2's rank of 1,000, p", "PP-OCR reads", "Tesseract reads", "s/picture"]
     lines = [
         [
@@ -105,12 +113,14 @@ def parts() -> dict[str, str]:
     return {"captioned": grid(columns, lines)}
 
 
-def sheet(rows: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image]) -> None:
+def sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draws the pictures side by side, with class and word above."""
-    found = Image.new("RGB", (len(pictures) * (SIZE + 8), SIZE + 18), "white")
+    paths = {f"{row['class']}, {row['word']}": folder / f"{row['class']}-{row['word']}.png" for row in rows}
+    pictures = {title: Image.open(path) for title, path in paths.items() if path.exists()}
+    found = Image.new("RGB", (max(1, len(pictures)) * (SIZE + 8), SIZE + 18), "white")
     draw = ImageDraw.Draw(found)
-    for i, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
-        draw.text((i * (SIZE + 8), 2), f"{row['class']}, {row['word']}", "black")
+    for i, (title, picture) in enumerate(pictures.items()):
+        draw.text((i * (SIZE + 8), 2), title, "black")
         found.paste(picture, (i * (SIZE + 8), 18))
     found.save(SHEET)
 

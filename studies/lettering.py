@@ -1,12 +1,13 @@
 """The study of docs/results/lettering.md: words inverted from one reader, and read by another that takes no part.
 
-    python studies/lettering.py                  # tables and curve, from studies/rows/lettering
+    python studies/lettering.py                  # tables, from studies/rows/lettering
     python studies/lettering.py --measure DIR    # first makes the pictures that the rows lack, word by word, into DIR
     python studies/lettering.py --measure DIR --words tuning --variant "NAME=ASSIGNMENT;..."
 
-The preset `lettering` is run for each word with several numbers of views. PP-OCR, its referee, and Tesseract, the
+The preset `lettering` is run for each word with its views and without. PP-OCR, a referee, and Tesseract, the
 judge, read each picture as it is saved. After an interruption the same command continues. Tesseract is Debian's
-`tesseract-ocr`, with its English model. trials.json holds trials on tuning words with a prototype, which was not kept.
+`tesseract-ocr`, with its English model. trials.json holds the trials on tuning words,
+earlier.json the reporting words that an earlier preset, of PP-OCR alone, was run on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from refcore_plugins.models.ctc import greedy
 from refcore_plugins.referees.ocr import Ocr
 
 RESULT, PAGE = ROWS / "lettering", DOCS / "results" / "lettering.md"
-CURVE, STRIP = (DOCS / "images" / name for name in ("lettering-views.png", "lettering-strip.png"))
+STRIP = DOCS / "images" / "lettering-strip.png"
 WORDS = Path(__file__).with_name("lettering-words.yaml")
 LISTS = ("tuning", "reporting")
 PRESET = "lettering"
@@ -68,7 +69,6 @@ def main() -> None:
         measure(given.measure, given.words, variants, given.count)
         strip(given.measure)
     fill(PAGE, Path(__file__).name, parts())
-    curve()
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
 
 
@@ -159,7 +159,7 @@ def tesseract(path: Path, word: str) -> str:
 
 def parts() -> dict[str, str]:
     """The generated parts of the page."""
-    return {"reporting": table(rows_of("reporting")), "trials": trials()}
+    return {"reporting": table(rows_of("reporting")), "earlier": table(rows_of("earlier")), "trials": trials()}
 
 
 def rows_of(words: str) -> list[dict[str, Any]]:
@@ -219,35 +219,6 @@ def percent(outcomes: Sequence[bool]) -> str:
     return f"{100 * found.value:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f})"
 
 
-def curve() -> None:
-    """Draws the shares of readings and hacks over the number of views."""
-    found = {name: own for name, own in by_variant(rows_of("reporting")).items() if name.startswith("views-")}
-    if not found:
-        return
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    views = sorted((int(name.removeprefix("views-")), own) for name, own in found.items())
-    figure, axis = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
-    for label, colour, outcomes in (
-        ("PP-OCR reads it", "#0072b2", [exact(own, "ocr") for _, own in views]),
-        ("Tesseract reads it", "#009e73", [exact(own, "tesseract") for _, own in views]),
-        ("hack rate", "#d55e00", [hacks(own) for _, own in views]),
-    ):
-        estimates = [rate(one) for one in outcomes]
-        ends = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
-        places = range(len(views))
-        heights = [100 * e.value for e in estimates]
-        axis.errorbar(places, heights, 100 * np.array(ends), color=colour, label=label, marker="o", capsize=3)
-    axis.set(xlabel="views a step", ylabel="pictures (%)", ylim=(-3, 103))
-    axis.set_xticks(range(len(views)), [str(count) for count, _ in views])
-    axis.legend(frameon=False)
-    figure.savefig(CURVE, dpi=130)
-    pyplot.close(figure)
-
-
 def strip(folder: Path) -> None:
     """Draws the first words' pictures, with a row per variant and the judge's reading below each."""
     found = by_variant(rows_of("reporting"))
@@ -260,7 +231,7 @@ def strip(folder: Path) -> None:
                 pictures[i, words.index(row["word"])] = (Image.open(path).convert("L"), row["tesseract"])
     if not pictures:
         return
-    width, height = next(iter(pictures.values()))[0].size
+    width, height = max(picture.width for picture, _ in pictures.values()), HEIGHT
     sheet = Image.new("L", (70 + len(words) * (width + 8), len(found) * (height + 24) + 16), 255)
     draw = ImageDraw.Draw(sheet)
     for j, word in enumerate(words):

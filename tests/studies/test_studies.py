@@ -11,6 +11,10 @@ from types import ModuleType
 
 import pytest
 
+import refcore
+from refcore.config import presets
+from refcore.config.run import RunConfig
+from refcore.config.settings import load_yaml, override
 from refcore_bench.task import TUNING
 from refcore_bench.tasks.natural import draw
 from refcore_plugins.models.coco_classes import OF_IMAGENET
@@ -50,6 +54,7 @@ def test_a_page_of_results_is_made_of_what_is_committed(
         ("search", "results/playground.md", None),
         ("natural", "natural.md", "efficientnet_lite_pytorch"),
         ("family", "natural.md", "efficientnet_lite_pytorch"),
+        ("captioned", "results/lettering.md", None),
     ],
 )
 def test_a_part_of_a_page_is_made_of_what_is_committed(
@@ -118,3 +123,33 @@ def test_a_hack_of_lettering_is_read_by_the_referee_alone(monkeypatch: pytest.Mo
     readings = [("no", "no", "no"), ("no", "no", "NO"), ("no", "on", "on"), ("no", "on", "no")]
     rows = [dict(zip(("word", "ocr", "tesseract"), one, strict=True)) for one in readings]
     assert lettering.hacks(rows) == [False, True, False, False]
+
+
+def test_a_picture_of_lettering_is_as_wide_as_its_text_for_both_referees(monkeypatch: pytest.MonkeyPatch) -> None:
+    lettering = study("lettering", monkeypatch)
+    settings = refcore.resolve(
+        RunConfig.from_settings(
+            override({**presets.get("lettering").settings, "prompts": ["old man"]}, lettering.sized("old man"))
+        )
+    )
+    assert settings.image_size == (48, 8 * 24)
+    assert {term.label: term.config["width"] for term in settings.referees} == {"ppocr": 192, "easyocr": 256}
+    assert settings.canvas.config["finest"] == 64
+
+
+def test_without_views_both_referees_of_lettering_see_the_picture_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    lettering = study("lettering", monkeypatch)
+    settings = override({**presets.get("lettering").settings, "prompts": ["no"]}, lettering.with_views(0))
+    config = RunConfig.from_settings(settings)
+    assert not config.views
+    assert {term.views for term in config.referees} == {"clean"}
+
+
+def test_the_strip_of_a_captioned_picture_is_the_one_that_its_readers_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    captioned = study("captioned", monkeypatch)
+    settings = load_yaml(captioned.CONFIG)
+    window = settings["views"]["strip"]["augment"][0]["config"]["box"]
+    assert window == [0.0, captioned.TOP, 1.0, 1.0]
+    assert {term["label"] for term in settings["referees"] if term.get("views") == "strip"} == {"ppocr", "easyocr"}
+    networks = {term["config"].get("weights") for term in settings["referees"]}
+    assert not networks & {term["config"]["weights"] for term in settings["witnesses"]}

@@ -17,7 +17,7 @@ REPORTING_SEED = 2031
 """Seed of the prompts for reported numbers. Nothing is ever chosen on them, so they are never the default.
 
 A generation of checkpoints and presets is reported once; the next one takes a new seed (spent: 2026 to 2028 and 2030;
-studies/claims.py has 2029)."""
+studies/claims.py has 2029 and 2035)."""
 BLIND_REPORTING_SEED = 2034
 """The same for the blind task (spent: 2032)."""
 BOTH = "both"

@@ -367,8 +367,13 @@ def without_code(cls: type) -> dict[str, bool]:
 
 
 def reason_of(error: BaseException, length: int = 300) -> str:
-    """A library's message on one line, without its advice to unpickle everything."""
+    """A library's message on one line, in plain words, without its advice to unpickle everything.
+
+    >>> reason_of(TypeError("bos_token has to be either str or AddedToken but got: <class 'list'>"))
+    'bos_token has to be either str or AddedToken but got: list'
+    """
     text = re.sub(r"torch\.Size\((\[[^\]]*\])\)", r"\1", " ".join(str(error).split()))
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     if "weights_only" in text or "Weights only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds more than tensors{f' ({found[1]})' if found else ''}, which could run code"

@@ -12,6 +12,7 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -154,8 +155,8 @@ class RunDir:
 
     def _clear_partial(self) -> None:
         """Removes the files that a killed process was writing."""
-        for folder in (self.path, self.path / CHECKPOINTS):
-            for left in folder.glob(PARTIAL.format("*")):
+        for left in own_files(self.path):
+            if fnmatch(left.name, PARTIAL.format("*")):
                 left.unlink(missing_ok=True)
 
     def files(self) -> list[str]:

@@ -180,3 +180,14 @@ def test_looking_at_runs_imports_no_torch() -> None:
         assert "torch" not in sys.modules
     """
     subprocess.run([sys.executable, "-c", dedent(code)], check=True, timeout=120)
+
+
+def test_what_a_killed_process_was_writing_is_removed_wherever_a_run_writes(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", ZeroDivisionError())
+    places = [run.path, *(run.path / inner for inner in rundir.OWN_INSIDE)]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        rundir.partial(place / "any").write_text("half")
+    (run.path / ".mine.partial").write_text("mine")
+    rundir.RunDir.reopen(run.path).release()
+    assert [path.name for path in run.path.rglob(".*")] == [".mine.partial"]

@@ -333,15 +333,12 @@ import socket, sys
 found = []
 def hear(event, arguments):
     local = event in ("socket.__new__", "socket.gethostname")
+    # urllib3 binds the loopback address when it is imported, to see whether there is IPv6.
+    local = local or (event == "socket.bind" and arguments[1][0] in ("::1", "127.0.0.1"))
     if event.startswith(("urllib", "socket.")) and not local:
         found.append(event)
         raise PermissionError(f"{event} {arguments}")
 sys.addaudithook(hear)
-class Blocked(socket.socket):
-    def __init__(self, *arguments, **options):
-        found.append("a socket")
-        raise PermissionError("a socket")
-socket.socket = Blocked
 import refcore
 from refcore.cli import main
 try:
@@ -349,7 +346,7 @@ try:
 finally:
     assert not found, found
 """
-"""Runs the command line where every socket is refused."""
+"""Runs the command line where nothing can be connected, sent, looked up or listened to."""
 
 
 def offline(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -94,6 +94,8 @@ class Recorder(Observer):
         (self.folder / FOLDER).mkdir(exist_ok=True)
         if inversion.step:
             self._recording = Recording.read(self.folder).before(inversion.step)
+            due = view_steps(inversion.config.steps)  # an earlier end has left views of its own
+            self._recording.seen = [seen for seen in self._recording.seen if seen.step in due]
             self._last = self._recording.last(self.folder)
         if not self._recording.began:
             self._recording = Recording(
@@ -117,7 +119,7 @@ class Recorder(Observer):
         step, taken = inversion.step - 1, inversion.judged([]).step
         if taken in moments(config.steps, max(VIEW_MOMENTS, MOST_FRAMES // config.candidates.tries)):
             self._take(step)
-        if step == taken and taken in (0, config.steps // 2, config.steps - 1):
+        if step == taken and taken in view_steps(config.steps):
             self._see(step)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flush()
@@ -201,6 +203,11 @@ def moments(steps: int, most: int = MOST_FRAMES) -> list[int]:
     if steps < most:
         return list(range(steps + 1))
     return sorted({round(steps * (i / (most - 1)) ** DENSER) for i in range(most)})
+
+
+def view_steps(steps: int) -> tuple[int, ...]:
+    """The steps of a run whose views are recorded, counted from 0; an early end adds its own."""
+    return 0, steps // 2, steps - 1
 
 
 def levels(pictures: Tensor) -> list[Levels]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from toys import toy_config
 
 import refcore
 from refcore.config import presets
-from refcore.engine.inversion import Inversion
+from refcore.engine.inversion import Inversion, StepResult
 from refcore.runs.report import recorder
 from refcore.runs.report.recorder import Recorder, changed, moments
 from refcore.runs.report.recording import Recording
@@ -123,6 +125,24 @@ def test_a_resumed_run_goes_on_with_its_recording(tmp_path: Path) -> None:
     assert recording.began == began
     assert recording.scores
     assert all(recording.pictures(tmp_path, frame.file, 2) for frame in recording.frames)
+
+
+def test_a_run_that_was_interrupted_and_resumed_has_one_recording(tmp_path: Path) -> None:
+    def press(step: StepResult) -> None:
+        if step.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        refcore.invert("a cat", config=toy_config(), out=tmp_path / "run", on_step=press)
+    first = Recording.read(tmp_path / "run")
+    assert {seen.step for seen in first.seen} == {0, 1}
+    assert (tmp_path / "run" / "report.html").is_file()
+    refcore.resume(tmp_path / "run")
+    recording = Recording.read(tmp_path / "run")
+    assert [frame.step for frame in recording.frames] == list(range(7))
+    assert {seen.step for seen in recording.seen} == {0, 3, 5}, "those of the interruption are gone"
+    assert (recording.began, recording.scores) == (first.began, first.scores)
+    assert "finished after 6 steps" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_a_recording_that_fails_costs_the_report_and_not_the_run(

@@ -114,6 +114,7 @@ class Soak:
         self.config, self.folder = config, folder
         self.models, self.random, self.report = Models(), random.Random(seed), Report()
         Run(config, models=self.models).load()
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what takes seconds, once for all processes
         self.alone = folder / "alone"
         log = folder / "points"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
+from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.ctc import absent, encoded, greedy, loss_per_character, quoted
 from refcore_plugins.models.preprocess import Fit
@@ -51,6 +53,9 @@ class Ocr(Referee):
     def check(self, prompts: Sequence[str] = ()) -> None:
         """See `Plugin.check`; every prompt's text has to be in the alphabet and fit into the width."""
         super().check(prompts)
+        for module, remedy in self._recogniser.requires.items():
+            if find_spec(module) is None:
+                raise CheckpointError(f'the referee "{self.name}" needs the package {module}: {remedy}')
         self._recogniser.file()
         if prompts:
             self._encoded(prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,18 @@ def test_the_prompt_may_quote_the_text(ocr: Ocr) -> None:
 def test_a_prompt_outside_the_alphabet_is_refused_before_loading() -> None:
     with pytest.raises(RefcoreError, match=r'outside the recogniser\'s alphabet: "☃" \(U\+2603\)'):
         Ocr().check(["snow ☃"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "missing"), [("ppocr", "onnx"), ("ppocr", "rapidocr_onnxruntime"), ("easyocr", "easyocr_en_models")]
+)
+def test_a_package_that_its_reader_needs_is_missed_before_loading(
+    weights: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr("refcore_plugins.referees.ocr.find_spec", lambda name: None if name == missing else there(name))
+    with pytest.raises(CheckpointError, match=rf"needs the package {missing}: pip install 'refcore\[ocr\]'"):
+        Ocr(weights=weights).check()
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:

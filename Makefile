@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= demo
 KILLS ?= 1000
+CASES ?= 100000
+# Records of the soaks; remove them to begin anew.
+SOAK ?= runs/soak
 # The demo fails where the judge says no; VERDICT= only reports what it says.
 VERDICT ?= --exit-code
 
@@ -14,7 +17,6 @@ VERDICT ?= --exit-code
 # Tools that look at an environment from outside, in one of their own.
 AUDIT := .venv-audit
 AUDIT_STAMP := $(AUDIT)/.installed
-CASES ?= 100000
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,13 +45,13 @@ test: $(STAMP)  ## the fast tests
 test-slow: $(STAMP)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-soak: soak-kills soak-fuzz  ## a thousand kills, and a hundred thousand cases: hours
+soak: soak-kills soak-fuzz  ## a thousand kills, and a hundred thousand inputs: hours; the same command continues
 
 soak-kills: $(STAMP)  ## kills a thousand runs at random and goes on with them; KILLS=60 for fewer
-	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills $(KILLS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/kills.py --kills $(KILLS) --record $(SOAK)/kills.json
 
-soak-fuzz: $(STAMP)  ## throws CASES=100000 new cases at the command line: hours; CASES=1000 for a first impression
-	REFCORE_FUZZ_CASES=$(CASES) $(BIN)/python -m pytest tests/fuzz -m slow -k longer -s
+soak-fuzz: $(STAMP)  ## throws a hundred thousand new inputs at the command line; CASES=2000 for a first impression
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/inputs.py --cases $(CASES) --record $(SOAK)/inputs.json
 
 bench: $(STAMP)  ## memory and speed, in paired ratios; BENCH=--short for a first impression
 	$(BIN)/python -m performance $(BENCH)

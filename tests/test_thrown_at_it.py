@@ -144,6 +144,11 @@ def test_a_library_s_shapes_are_lists():
     assert reason_of(error) == "size mismatch: shape [2, 3] and []"
 
 
+def test_a_library_s_type_of_nothing_is_none():
+    error = TypeError("Field 'vision_config' with value 0 doesn't match any type in (dict, NoneType)")
+    assert reason_of(error) == "Field 'vision_config' with value 0 doesn't match any type in (dict, None)"
+
+
 def test_a_config_that_is_wrong_all_over_is_told_of_three_fields():
     wrong = {**MINIMAL, **{f"field{i}": i for i in range(50)}}
     with pytest.raises(RefcoreError, match="and 47 more fields are wrong") as refused:

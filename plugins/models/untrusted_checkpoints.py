@@ -373,7 +373,7 @@ def reason_of(error: BaseException, length: int = 300) -> str:
     'bos_token has to be either str or AddedToken but got: list'
     """
     text = re.sub(r"torch\.Size\((\[[^\]]*\])\)", r"\1", " ".join(str(error).split()))
-    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("NoneType", "None")
     if "weights_only" in text or "Weights only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds more than tensors{f' ({found[1]})' if found else ''}, which could run code"

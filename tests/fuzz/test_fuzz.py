@@ -1,41 +1,29 @@
 """Whatever is thrown at the command line, it ends in time with a result or one clear sentence, and writes where it may.
 
-`make soak-fuzz` runs many more cases: CASES=100000, from another seed each time.
+`make soak-fuzz` throws many more, from another seed each time.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
-from fuzz.cases import Case
 from fuzz.surfaces import SURFACES
-from fuzz.watched import Hang, Outcome, Sandbox, faults, kept
-from hypothesis import HealthCheck, Phase, given, note, settings
-from hypothesis import strategies as st
-from hypothesis.errors import HypothesisWarning
+from fuzz.thrown import Ends, models_kept, throw
+from fuzz.watched import Outcome, Sandbox, faults
 
 FAST, SLOW = 150, 2000
 """Cases of all surfaces together in the fast tests and in the slow ones."""
-SOAK = int(os.environ.get("REFCORE_FUZZ_CASES", "0"))
-"""Cases of a soak, which are drawn anew each time; 0: none."""
-ENDS = {0: "done", 1: "refused", 2: "misused"}
-DONE: Counter[tuple[str, str]] = Counter()
-"""(surface, how it ended) -> number of calls."""
+DONE: Ends = Counter()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _models_are_kept():
-    torch.set_num_threads(1)
-    with kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", HypothesisWarning)
+    with models_kept():
         yield
     for surface in SURFACES:
         ends = {end: count for (name, end), count in sorted(DONE.items()) if name == surface}
@@ -48,54 +36,15 @@ def sandbox(tmp_path_factory):
     return Sandbox(tmp_path_factory.mktemp("sandbox"))
 
 
-def share(surface: str, cases: int) -> int:
-    """Cases of a surface, at least one."""
-    return max(1, round(cases * SURFACES[surface].share / sum(one.share for one in SURFACES.values())))
-
-
-def throw(surface: str, cases: int, sandbox: Sandbox) -> None:
-    """Calls the command line with so many cases of a surface, and fails with the smallest that is at fault."""
-    drawn = st.composite(lambda draw: SURFACES[surface].case(draw, sandbox.given))()
-
-    @settings(
-        max_examples=share(surface, cases),
-        derandomize=not SOAK,
-        database=None,
-        deadline=None,  # `faults` has its own
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-        report_multiple_bugs=False,
-    )
-    @given(st.data())
-    def thrown(data: st.DataObject) -> None:
-        sandbox.empty()
-        case: Case = data.draw(drawn)
-        outcome = called(case, sandbox)
-        DONE[surface, ENDS.get(outcome.status, "something else")] += 1
-        found = faults(outcome, case.named)
-        note(outcome.err[:1000])
-        assert not found, "; ".join(found)
-
-    thrown()
-
-
-def called(case: Case, sandbox: Sandbox) -> Outcome:
-    """The outcome; one that does not end is a failure of this case, and not the end of all."""
-    try:
-        return sandbox.call(*case.words)
-    except Hang as hang:
-        raise AssertionError(str(hang)) from None
-
-
 @pytest.mark.parametrize("surface", SURFACES)
 def test_what_is_thrown_at_it_is_a_result_or_a_clear_sentence(surface, sandbox):
-    throw(surface, FAST, sandbox)
+    throw(surface, FAST, sandbox, DONE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("surface", SURFACES)
 def test_so_is_what_is_thrown_at_it_for_longer(surface, sandbox):
-    throw(surface, SOAK or SLOW, sandbox)
+    throw(surface, SLOW, sandbox, DONE)
 
 
 def test_a_message_with_internals_or_without_a_name_would_be_found():

@@ -1,6 +1,7 @@
 """Runs that are killed and gone on with, many times over: each must end in the bits of one that was left alone.
 
     python tests/soak/kills.py --kills 1000            # at random moments and points, on the embedded playground
+    python tests/soak/kills.py --kills 1000 --record runs/soak/kills.json      # the same command goes on with it
     python tests/soak/kills.py --world toy --points    # once at every named point between two writes
 
 Every kill is SIGKILL to a process of its own, forked from one that has loaded the models. After each, everything in the
@@ -19,14 +20,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the toys
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the toys and the record
+
+from soak.record import SoakRecord
 
 import refcore
 from refcore.config import presets
@@ -42,6 +45,10 @@ AGAIN = 0.3
 """Chance that a process which goes on after a kill is killed, too."""
 EVERY = 1
 """Steps between two checkpoints."""
+ROUND = 50
+"""Kills after which a record is written."""
+MOST_FAULTS = 10
+"""A soak with so many ends."""
 
 
 @dataclass
@@ -113,6 +120,7 @@ class Soak:
     def __init__(self, config: RunConfig, folder: Path, seed: int) -> None:
         self.config, self.folder = config, folder
         self.models, self.random, self.report = Models(), random.Random(seed), Report()
+        self._began = time.monotonic()
         Run(config, models=self.models).load()
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what takes seconds, once for all processes
         self.alone = folder / "alone"
@@ -130,6 +138,14 @@ class Soak:
         """Every point that the run left alone has passed, in order."""
         self.report.named_points = len(self.points)
         self.wanted = outcome(self.alone)
+
+    def round(self) -> dict[str, Any]:
+        """What was seen since the last round, for the record."""
+        now = time.monotonic()
+        counts = {**asdict(self.report), "seconds": round(now - self._began, 1)}
+        alone = {name: counts[name] for name in ("seconds_of_a_whole_run", "named_points")}
+        self._began, self.report = now, Report(**alone)
+        return counts
 
     def at_random(self, name: str, left: int) -> None:
         """One run that is killed at a random moment or point, gone on with, perhaps killed again, and compared."""
@@ -294,34 +310,35 @@ def outcome(path: Path) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Runs that are killed and gone on with, many times over.")
-    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=1000, help="in all rounds of the record together")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="continue the rounds in this file")
     parser.add_argument("--world", choices=WORLDS, default="playground")
     parser.add_argument("--points", action="store_true", help="kill once at every named point, instead of at random")
     parser.add_argument("--first", type=int, default=0, help="with --points: the number of the first one")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the first round; each further one adds 1")
     parser.add_argument("--folder", type=Path, help="where the runs are made; by default a temporary one, in memory")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     # Processes are killed here, not disks: in memory, a run does not wait for one at every write.
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    record = SoakRecord(given.record)
     with tempfile.TemporaryDirectory(dir=memory) as scratch:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
         soak = Soak(WORLDS[given.world](), folder, given.seed)
         if given.points:
             for number in range(given.first, len(soak.points)):
                 soak.at_point(number)
-        else:
-            number = 0
-            while soak.report.kills < given.kills and len(soak.report.faults) < 10:
-                soak.at_random(f"run-{number}", given.kills)
-                number += 1
-                if not number % 50:
-                    print(f"{soak.report.kills} of {given.kills} kills", file=sys.stderr, flush=True)
-        report = soak.report
-        report.seconds = time.monotonic() - began
+            record.add(soak.round())
+        while not given.points and record.total("kills") < given.kills and len(record.faults) < MOST_FAULTS:
+            soak.random = random.Random(given.seed + len(record.rounds))
+            most = min(ROUND, given.kills - int(record.total("kills")))
+            while soak.report.kills < most and len(soak.report.faults) < MOST_FAULTS:
+                soak.at_random(f"run-{len(record.rounds)}-{soak.report.runs}", most)
+            record.add(soak.round())
+            print(f"{record.total('kills'):.0f} of {given.kills} kills", file=sys.stderr, flush=True)
+    report = total(record)
     if given.json:
         print(json.dumps(asdict(report), indent=2))
     else:
@@ -334,6 +351,16 @@ def main(argv: list[str] | None = None) -> int:
             f"a run left alone took {report.seconds_of_a_whole_run:.1f} s"
         )
     return 1 if report.faults else 0
+
+
+def total(record: SoakRecord) -> Report:
+    """All rounds as one report; what describes the run left alone is of the last round."""
+    last = record.rounds[-1] if record.rounds else {}
+    kept = ("seconds_of_a_whole_run", "named_points")
+    found = {each.name: last.get(each.name, 0) for each in fields(Report) if each.name in kept}
+    counted = [each.name for each in fields(Report) if each.name not in (*kept, "faults", "seconds")]
+    counts = {name: int(record.total(name)) for name in counted}
+    return Report(**counts, **found, seconds=record.total("seconds"), faults=record.faults)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from refcore.cli.options import (
     only_one,
     output_folder,
 )
+from refcore.errors import RefcoreError
 from refcore.runs import rundir
 
 app = typer.Typer(
@@ -110,20 +111,23 @@ def invert(
     local_plugins: LocalPlugins = False,
 ) -> None:
     """Optimise images until the referees agree that they match their prompts; or go on with a run that has ended."""
-    from refcore.cli.invert import resume_run, run
+    from refcore.cli.invert import Keeping, Request, resume_run, run
 
-    if resume is not None:
-        begins = {
-            "PROMPT": prompts, "--prompts-file": prompts_file, "--preset": preset, "--config": config,
-            "--set": overrides, "--seed": seed, "--seeds": seeds, "--out": out, "--strict": strict or None,
-        }  # fmt: skip
-        others = [name for name, given in begins.items() if given is not None]
-        resume_run(resume, steps, others, checkpoint, json, report, track or [])
-    else:
-        run(
-            prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, out, strict, steps, checkpoint,
-            json, report, track or [],
-        )  # fmt: skip
+    keeping = Keeping(checkpoint=checkpoint, report=report, track=track or [])
+    if resume is None:
+        if steps is not None:
+            raise RefcoreError(f'--steps is "{steps}", which goes with --resume; a new run takes --set steps=N')
+        request = Request(prompts or [], prompts_file, preset, config, overrides or [], seed, seeds, strict)
+        run(request, out, keeping, json)
+        return
+    begins = {
+        "PROMPT": prompts, "--prompts-file": prompts_file, "--preset": preset, "--config": config,
+        "--set": overrides, "--seed": seed, "--seeds": seeds, "--out": out, "--strict": strict or None,
+    }  # fmt: skip
+    for name, given in begins.items():
+        if given is not None:
+            raise RefcoreError(f"{name} was given beside --resume, but a resumed run has its own; leave it out")
+    resume_run(resume, steps, keeping, json)
 
 
 @runs_app.callback()
@@ -371,7 +375,9 @@ def ui(
 
 @app.command()
 def new(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas or parser.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas, parser or tracker.")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Registered name of the plugin.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Parent folder of the new package.")] = Path(),
     json: Json = False,

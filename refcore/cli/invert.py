@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import typer
 
@@ -14,6 +16,7 @@ from refcore.cli.garbage_collection import without_garbage_collection
 from refcore.cli.output import echo, print_json, print_table, warn, warnings_shown
 from refcore.cli.status import INTERRUPTED, TERMINATED
 from refcore.config import presets
+from refcore.config.run import RunConfig
 from refcore.errors import AlreadyFinished, RefcoreError, Terminated
 from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs import rundir
@@ -27,37 +30,58 @@ RUNS = Path("runs")
 """Folder of the runs without `--out`."""
 
 
-def run(
-    prompts: list[str],
-    prompts_file: Path | None,
-    preset_name: str | None,
-    config_file: Path | None,
-    overrides: list[str],
-    seed: int | None,
-    seeds: str | None,
-    out: Path | None,
-    strict: bool,
-    steps: str | None,
-    checkpoint: str,
-    as_json: bool,
-    report: bool,
-    track: list[str],
-) -> None:
-    if steps is not None:
-        raise RefcoreError(f'--steps is "{steps}", which goes with --resume; a new run takes --set steps=N')
+@dataclass(frozen=True)
+class Request:
+    """What a new run is to make, as the command line says it."""
+
+    prompts: Sequence[str] = ()
+    prompts_file: Path | None = None
+    preset: str | None = None
+    config: Path | None = None
+    overrides: Sequence[str] = ()
+    seed: int | None = None
+    seeds: str | None = None
+    strict: bool = False
+
+    def resolved(self) -> RunConfig:
+        """The config of the run.
+
+        Raises:
+            RefcoreError: no prompt, two kinds of seeds, or what `refcore.config.presets.compose` finds.
+        """
+        fields: dict[str, Any] = {"strict": True} if self.strict else {}
+        if self.prompts or self.prompts_file is not None:
+            listed = read_prompts(self.prompts_file) if self.prompts_file is not None else []
+            fields["prompts"] = [*self.prompts, *listed]
+        if self.seed is not None and self.seeds is not None:
+            raise RefcoreError("both --seed and --seeds were given; expected one of them")
+        if self.seed is not None:
+            fields["seeds"] = [self.seed]
+        elif self.seeds is not None:
+            fields["seeds"] = parse_seeds(self.seeds)
+        config = presets.compose(self.preset, self.config, self.overrides, **fields)
+        if not config.prompts:
+            raise RefcoreError("no prompt was given; expected PROMPT or --prompts-file")
+        return config
+
+
+class Keeping(TypedDict):
+    """What is kept of a run beside its result; the arguments of `Run` of these names."""
+
+    checkpoint: str
+    report: bool
+    track: Sequence[str]
+
+
+def run(request: Request, out: Path | None, keeping: Keeping, as_json: bool) -> None:
+    """A new run, in a folder of its own.
+
+    Raises:
+        RefcoreError: as `Request.resolved` and `refcore.invert`.
+    """
     if out is not None:
         rundir.refuse_taken(out)
-    fields: dict[str, Any] = {"strict": True} if strict else {}
-    if prompts or prompts_file is not None:
-        fields["prompts"] = [*prompts, *(read_prompts(prompts_file) if prompts_file is not None else [])]
-    if seed is not None and seeds is not None:
-        raise RefcoreError("both --seed and --seeds were given; expected one of them")
-    if seed is not None or seeds is not None:
-        fields["seeds"] = [seed] if seeds is None else parse_seeds(seeds)
-    config = presets.compose(preset_name, config_file, overrides, **fields)
-    if not config.prompts:
-        raise RefcoreError("no prompt was given; expected PROMPT or --prompts-file")
-
+    config = request.resolved()
     with without_garbage_collection():
         # From here on torch is needed; a mistake on the command line has been reported before.
         from refcore.runs.run import Run
@@ -67,26 +91,20 @@ def run(
             out=out,
             parent=None if out is not None else RUNS,
             observers=_watching(),
-            preset=presets.name_of(preset_name, config_file),
-            checkpoint=checkpoint,
-            report=report,
-            track=track,
+            preset=presets.name_of(request.preset, request.config),
+            **keeping,
         )
         with warnings_shown():
             road.load()
     _execute(road, as_json)
 
 
-def resume_run(
-    folder: Path, steps: str | None, others: list[str], checkpoint: str, as_json: bool, report: bool, track: list[str]
-) -> None:
-    """Goes on with a run; `others` are the options of a new run that were given beside.
+def resume_run(folder: Path, steps: str | None, keeping: Keeping, as_json: bool) -> None:
+    """Goes on with a run.
 
     Raises:
-        RefcoreError: as `refcore.resume`, and for options that do not go together.
+        RefcoreError: as `refcore.resume`, and `steps` is no number of further ones.
     """
-    if others:
-        raise RefcoreError(f"{others[0]} was given beside --resume, but a resumed run has its own; leave it out")
     if steps is not None and not re.fullmatch(r"\+\d+", steps):
         raise RefcoreError(f'--steps is "{steps}"; expected how many more, such as +100')
     with without_garbage_collection(), warnings_shown():
@@ -94,8 +112,7 @@ def resume_run(
         from refcore.runs.resume import resumed_run
 
         try:
-            kept = {"checkpoint": checkpoint, "report": report, "track": track}
-            road = resumed_run(folder, int(steps or 0), observers=_watching(), **kept)
+            road = resumed_run(folder, int(steps or 0), observers=_watching(), **keeping)
         except AlreadyFinished as finished:
             if as_json:
                 print_json({"out": str(folder), **(read_result(folder) or {})})

@@ -39,7 +39,7 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     """Writes the package `OUT/refcore-NAME` and returns the paths of its files.
 
     Args:
-        kind: referee, prior, augmentation, canvas or parser.
+        kind: referee, prior, augmentation, canvas, parser or tracker.
         name: registered name of the plugin.
         out: parent folder of the package.
 
@@ -96,10 +96,11 @@ def _files(kind: registry.Kind, name: str) -> dict[str, str]:
         "cls": class_name(kind, name),
         "summary": templates.SUMMARY[kind],
         "lower": templates.SUMMARY[kind][0].lower() + templates.SUMMARY[kind][1:],
+        "where": templates.WHERE[kind][0],
+        "language": templates.WHERE[kind][1],
         "usage": registry.contract(kind).usage.replace("NAME", name),
         "imports": templates.IMPORTS[kind],
         "options": templates.OPTIONS[kind],
-        "library": templates.LIBRARY[kind],
         "api_version": str(API_VERSION),
     }
     words["more"] = Template(templates.MORE[kind]).substitute(words)

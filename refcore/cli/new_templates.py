@@ -39,9 +39,9 @@ refcore plugins show $name
 pytest
 ```
 
-In a run's config:
+$where:
 
-```yaml
+```$language
 $usage
 ```
 
@@ -61,7 +61,11 @@ refcore probe $name
     "augmentations": "",
     "canvases": "",
     "parsers": "",
+    "trackers": "",
 }
+
+WHERE = dict.fromkeys(MORE, ("In a run's config", "yaml")) | {"trackers": ("On the command line", "sh")}
+"""Where a plugin is named, and the language of that."""
 
 INIT = '''\
 """Registers the $kind `$name`; nothing heavy is imported here."""
@@ -89,6 +93,7 @@ SUMMARY = {
     "augmentations": "A random exposure of each view",
     "canvases": "A mosaic of square tiles",
     "parsers": "Prompts as lists, split at commas",
+    "trackers": "A table of every step's numbers, as CSV",
 }
 
 MODULE = {
@@ -294,13 +299,61 @@ class $cls(Parser):
         return ParsedPrompt(prompt, tuple(Phrase(piece, None, piece) for piece in pieces))
 '''
 
+MODULE["trackers"] = '''\
+"""The tracker `$name`: $lower."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from pydantic import Field
+from refcore import RefcoreError, Tracker
+from refcore.contracts.tracker import Outcome, TrackedRun
+
+
+class $cls(Tracker):
+    """One row a number: step, name, value. A run that goes on appends to its table."""
+
+    class Config(Tracker.Config):
+        file: str = Field("$name.csv", min_length=1, description="Name of the table in the run's folder.")
+
+    name = "$name"
+    config: Config
+    _file: TextIO | None = None
+    _rows: Any = None
+
+    def start(self, run: TrackedRun) -> None:
+        """See `Tracker.start`.
+
+        Raises:
+            RefcoreError: the run has no folder.
+        """
+        if run.folder is None:
+            raise RefcoreError("the tracker $name has no folder to write to; give the run one (out=)")
+        self._file = (run.folder / self.config.file).open("a" if run.first_step else "w", newline="")
+        self._rows = csv.writer(self._file)
+        if not run.first_step:
+            self._rows.writerow(["step", "name", "value"])
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._rows.writerows([step, name, value] for name, value in values.items())
+
+    def pictures(self, step: int, pictures: Mapping[str, Any]) -> None:
+        """None are kept."""
+
+    def end(self, outcome: Outcome) -> None:
+        if self._file is not None:
+            self._file.close()
+'''
+
 TEST_HEAD = '''\
 """`$name` keeps the contract of a $kind and behaves as documented."""
 
 from __future__ import annotations
 
-import $library
-from refcore import $imports
+$imports
 from refcore.testing import suite
 
 from $module.$kind import $cls
@@ -361,22 +414,33 @@ def test_a_list_is_taken_apart() -> None:
     with pytest.raises(RefcoreError, match="empty piece"):
         $cls().parse("a red hat,")
 """,
+    "trackers": """\
+def test_a_run_that_goes_on_appends_to_its_table(tmp_path: Path) -> None:
+    for first in (0, 1):
+        tracker = $cls()
+        tracker.start(TrackedRun("a run", tmp_path, {}, [("a red hat", 0)], first))
+        tracker.scalars(first + 1, {"loss/clip": 0.5})
+        tracker.end("finished")
+    table = (tmp_path / tracker.config.file).read_text().splitlines()
+    assert table == ["step,name,value", "1,loss/clip,0.5", "2,loss/clip,0.5"]
+""",
 }
 
 IMPORTS = {
-    "referees": "registry",
-    "priors": "Moment, Rng, registry",
-    "augmentations": "Moment, Rng, registry",
-    "canvases": "Moment, Rng, registry",
-    "parsers": "RefcoreError, registry",
+    "referees": "import torch\nfrom refcore import registry",
+    **dict.fromkeys(("priors", "augmentations", "canvases"), "import torch\nfrom refcore import Moment, Rng, registry"),
+    "parsers": "import pytest\nfrom refcore import RefcoreError, registry",
+    "trackers": (
+        "from pathlib import Path\n\nfrom refcore import registry\nfrom refcore.contracts.tracker import TrackedRun"
+    ),
 }
-LIBRARY = dict.fromkeys(("referees", "priors", "augmentations", "canvases"), "torch") | {"parsers": "pytest"}
-"""The library that the tests import."""
+"""What the tests import beside `suite` and the plugin."""
 OPTIONS = {
     "referees": ', prompts=("a dark room", "a bright room", "a dim hall")',
     "priors": "",
     "augmentations": "",
     "canvases": ", size=(24, 32)",
     "parsers": "",
+    "trackers": "",
 }
 """Arguments of `suite` after the plugin."""

@@ -1,6 +1,6 @@
-"""Pages of the site from the notebooks of docs/, as they were executed: their Markdown, code and outputs, and nothing else.
+"""Pages of the site from the notebooks of docs/, as they were executed: Markdown, code and outputs, and nothing else.
 
-The page is plain Markdown with HTML, so it has the site's colours by day and by night, and loads nothing from elsewhere.
+A page is plain Markdown with HTML, so it has the site's colours by day and by night, and loads nothing from elsewhere.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Live:
             RefcoreError: ipywidgets is not installed.
         """
         self._widgets = _ipywidgets()
-        self._job = Job(0, run.config)
+        self._job = Job(0, run.config, state="loading")
         self._samples = run.config.samples
         run.observers = (*run.observers, Steering(self._job))
         self._outcome: Result | BaseException | None = None

@@ -31,11 +31,18 @@ def status(seen: Seen | None) -> str:
     share = 100 * seen.step / max(1, seen.planned)
     bar = f'<progress max="100" value="{share:.0f}" aria-label="steps done">{share:.0f} %</progress>'
     name = f"Run {seen.number}" if seen.number else "The run"
-    left = seen.seconds / max(1, seen.step) * (seen.planned - seen.step)
-    time = [in_words(seen.seconds), *([f"about {in_words(left)} left"] if seen.state not in OVER else [])]
-    text = f"{name} {STATES[seen.state]}: {', '.join([f'{seen.step} of {seen.planned} steps', *time])}."
+    done = [f"{seen.step} of {seen.planned} steps", *_times(seen)]
+    text = f"{name} {STATES[seen.state]}: {', '.join(done)}."
     wrong = f'<p class="wrong" role="alert">{escape(seen.error)}</p>' if seen.error else ""
     return f'<p class="status" role="status">{text}</p>{bar}{wrong}'
+
+
+def _times(seen: Seen) -> list[str]:
+    """The time of the steps so far and, while they go on, of those that are left; nothing before the first one."""
+    if not seen.step:
+        return []
+    left = seen.seconds / seen.step * (seen.planned - seen.step)
+    return [in_words(seen.seconds), *([f"about {in_words(left)} left"] if seen.state not in OVER else [])]
 
 
 def pictures(seen: Seen | None, samples: Sequence[tuple[str, int]]) -> str:

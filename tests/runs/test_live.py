@@ -79,6 +79,7 @@ def test_it_returns_at_once_and_gives_the_bits_of_invert(tmp_path: Path) -> None
     arguments: dict[str, Any] = {"config": SETTINGS, "overrides": ["priors.tv.weight=0.5"], "seeds": [3, 4]}
     live = refcore.live("a grey wall", on_step=on_step, out=tmp_path / "live", **arguments)
     assert steps == []
+    assert "The run loads its models: 0 of 20 steps." in live._parts["status"].value
     hold.set()
     found = live.result()
     plain = refcore.invert("a grey wall", **arguments)
@@ -192,6 +193,7 @@ def test_a_program_that_draws_beside_the_run_does_not_fail_it() -> None:
         drawing.join()
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_before_its_run_stops_it() -> None:
     """Without an abort by a thread that is in the middle of torch."""
     code = f"""
@@ -201,7 +203,7 @@ while live.step < 3: time.sleep(0.01)
 import atexit
 atexit.register(lambda: print("before", live.state))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "before running\n", "")
 
 

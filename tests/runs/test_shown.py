@@ -62,6 +62,7 @@ def test_every_picture_and_curve_has_a_text() -> None:
 
 def test_the_state_has_the_time_so_far_and_while_it_goes_on_the_time_left() -> None:
     assert "Run 1 goes on: 3 of 9 steps, 12 s, about 24 s left." in shown.status(SEEN)
+    assert "Run 1 makes its start: 0 of 9 steps.<" in shown.status(replace(SEEN, state="starting", step=0, seconds=0.0))
     assert "The run is finished: 9 of 9 steps, 36 s." in shown.status(
         replace(SEEN, number=0, state="finished", step=9, seconds=36.0)
     )

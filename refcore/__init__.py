@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from refcore.objective import Objective
     from refcore.plugin import Plugin, PluginConfig
     from refcore.rng import Rng
+    from refcore.runs.live import Live, live
     from refcore.runs.observers import Observer
     from refcore.runs.result import Result, Sample
     from refcore.runs.resume import resume
@@ -73,6 +74,7 @@ _MODULES = {
     "objective": ["Objective"],
     "plugin": ["Plugin", "PluginConfig"],
     "rng": ["Rng"],
+    "runs.live": ["Live", "live"],
     "runs.observers": ["Observer"],
     "runs.result": ["Result", "Sample"],
     "runs.resume": ["resume"],
@@ -94,6 +96,7 @@ __all__ = [
     "Inversion",
     "Judge",
     "LatentSpace",
+    "Live",
     "Models",
     "Moment",
     "NonFiniteError",
@@ -122,6 +125,7 @@ __all__ = [
     "WholeSchedule",
     "hookimpl",
     "invert",
+    "live",
     "prior",
     "referee",
     "resolve",

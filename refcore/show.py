@@ -38,30 +38,32 @@ def html(
 
     Args:
         header: of the rows.
-        rows: of text.
+        rows: of text; the first two cells, prompt and seed, are the picture's alternative text.
         images: of the first rows, at least of the first `ROWS`.
         remarks: one line each.
     """
     cells = ["".join(f"<th>{markup.escape(name)}</th>" for name in ("", *header))]
     for image, row in zip(images, rows[:ROWS], strict=False):
-        cells.append(f"<td>{_tag(image)}</td>" + "".join(f"<td>{markup.escape(cell)}</td>" for cell in row))
+        told = f"{row[0]}, {header[1]} {row[1]}"
+        cells.append(f"<td>{_tag(image, told)}</td>" + "".join(f"<td>{markup.escape(cell)}</td>" for cell in row))
     lines = "<br>".join(markup.escape(line) for line in (*_left_out(rows), *remarks))
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table><p>{lines}</p>"
 
 
 def figure(image: Image.Image, caption: Sequence[str]) -> str:
-    """A picture with lines below it, as HTML."""
+    """A picture with lines below it, as HTML; the first two stand for the picture where none is seen."""
     lines = "<br>".join(markup.escape(line) for line in caption)
-    return f"<figure>{_tag(image)}<figcaption>{lines}</figcaption></figure>"
+    return f"<figure>{_tag(image, ', '.join(caption[:2]))}<figcaption>{lines}</figcaption></figure>"
 
 
-def _tag(image: Image.Image) -> str:
-    """The picture itself inside an `img` element."""
+def _tag(image: Image.Image, alternative: str) -> str:
+    """The picture itself inside an `img` element, with the text that stands for it."""
     small = image.copy()
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     small.save(buffer, format="PNG")
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    told = markup.escape(alternative, quote=True)
+    return f'<img alt="{told}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def _short(cell: str) -> str:

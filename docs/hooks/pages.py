@@ -37,6 +37,7 @@ STYLE = """\
 .md-typeset p, .md-typeset li { max-width: 42rem; }
 .md-typeset p:has(> a > img) { max-width: none; }
 .md-typeset table:not([class]) code { word-break: normal; overflow-wrap: normal; }
+.md-typeset .output { margin: 1em 0; overflow-x: auto; }
 """
 """Room for commands, tables and pictures on a wide screen, readable columns of text, and no name broken in a table."""
 _MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", "\n": " "})

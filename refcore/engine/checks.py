@@ -68,14 +68,15 @@ class Call:
             method: its name.
             label: of the term; "" where there is none.
             inputs: tensors that the method must leave as they are, by names for the message.
-            draws: whether the global generators are looked at.
+            draws: whether the global generators are looked at. Never outside the main thread, since that one may draw
+                meanwhile.
         """
         self.plugin, self.method, self.inputs = plugin, method, dict(inputs or {})
         kind = SINGULAR[plugin.kind] if plugin.kind else "plugin"
         name = plugin.name or type(plugin).__name__
         self.subject = f'{kind} "{name}"' + (f' of "{label}"' if label not in ("", name) else "") + f" ({method})"
         self.first = method not in vars(plugin).get(_CHECKED, ())
-        self._draws = draws and self.first
+        self._draws = draws and self.first and threading.current_thread() is threading.main_thread()
 
     def refuse(self, rule: str) -> ContractError:
         """An error about this call, to be raised."""

@@ -99,7 +99,7 @@ class Progress(Observer):
             self._shown = now
             done, planned = record["step"] + 1, self._inversion.planned
             self._bar.update(
-                self._bar.task_ids[0], completed=done, total=planned, losses=printable(mean_losses(record))
+                self._bar.task_ids[0], completed=done, total=planned, losses=printable(losses_in_words(record))
             )
 
     def on_exit(self) -> None:
@@ -162,7 +162,7 @@ class Lines(Observer):
         each = (now - self._began) / (done - self._first)
         planned = self._inversion.planned
         left = in_words(each * (planned - done))
-        self._say(f"step {done} of {planned}, {each:.2g} s a step, {left} left: {mean_losses(record)}")
+        self._say(f"step {done} of {planned}, {each:.2g} s a step, {left} left: {losses_in_words(record)}")
 
     def on_exit(self) -> None:
         if self._timer is not None:
@@ -179,15 +179,24 @@ def loading(config: RunConfig) -> str:
     return f"loading {', '.join(dict.fromkeys(terms))}"
 
 
-def mean_losses(record: Record) -> str:
-    """Each term's loss, averaged over the tracks that still move.
+def mean_losses(record: Record) -> dict[str, float]:
+    """Label -> mean loss over the tracks that took part in a step.
 
-    >>> mean_losses({"losses": {"clip": [1.0, 3.0]}, "active": [True, False]})
-    'clip 1.000'
+    >>> mean_losses({"losses": {"clip": [1.0, 3.0]}, "active": [True, True]})
+    {'clip': 2.0}
     """
-    means = []
+    means = {}
     for label, losses in record["losses"].items():
         moving = [loss for loss, active in zip(losses, record["active"], strict=True) if active]
         if moving:
-            means.append(f"{label} {sum(moving) / len(moving):.3f}")
-    return "  ".join(means)
+            means[label] = sum(moving) / len(moving)
+    return means
+
+
+def losses_in_words(record: Record) -> str:
+    """The mean losses of a step in a line.
+
+    >>> losses_in_words({"losses": {"clip": [1.0, 3.0]}, "active": [True, False]})
+    'clip 1.000'
+    """
+    return "  ".join(f"{label} {loss:.3f}" for label, loss in mean_losses(record).items())

@@ -385,6 +385,38 @@ def invert(
         >>> result = refcore.invert("a red circle", seeds=[0, 1])       # doctest: +SKIP
         >>> result.images.shape, result.samples[0].scores              # doctest: +SKIP
     """
+    run = asked(
+        prompts,
+        preset=preset,
+        config=config,
+        overrides=overrides,
+        objective=objective,
+        seeds=seeds,
+        on_step=on_step,
+        observers=observers,
+        track=track,
+        out=out,
+        models=models,
+        checkpoint=checkpoint,
+        report=report,
+    )
+    return whole(run.execute())
+
+
+def asked(
+    prompts: str | Iterable[str],
+    *,
+    preset: str | None,
+    config: RunConfig | Mapping[str, Any] | str | Path | None,
+    overrides: Iterable[str],
+    objective: Objective | Plugin | type[Plugin] | None,
+    seeds: Sequence[int] | int | None,
+    on_step: Callable[[StepResult], None] | None,
+    observers: Sequence[Observer],
+    track: Sequence[str | Tracker] | str | Tracker,
+    **kept: Any,
+) -> Run:
+    """The run that the arguments of `invert` ask for, before a model is loaded; `kept` goes to `Run` as it is."""
     fields: dict[str, Any] = {"prompts": [prompts] if isinstance(prompts, str) else list(prompts)}
     if seeds is not None:
         fields["seeds"] = [seeds] if isinstance(seeds, int) else list(seeds)
@@ -392,13 +424,8 @@ def invert(
         fields |= as_objective(objective).fields()
     composed = presets.compose(preset, config, overrides, **fields)
     watching = [*observers, *([Callback(on_step)] if on_step is not None else [])]
-    name = presets.name_of(preset, config)
-    kept: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "report": report,
-        "track": [track] if isinstance(track, str | Tracker) else track,
-    }
-    return whole(Run(composed, out=out, observers=watching, preset=name, models=models, **kept).execute())
+    recording = [track] if isinstance(track, str | Tracker) else track
+    return Run(composed, observers=watching, preset=presets.name_of(preset, config), track=recording, **kept)
 
 
 def whole(result: Result) -> Result:

@@ -10,14 +10,13 @@ import gradio as gr
 
 from refcore.config import presets
 from refcore.errors import RefcoreError
-from refcore.ui import form, gallery, shown
-from refcore.ui.jobs import Job
+from refcore.runs import shown
+from refcore.runs.jobs import Job, slider_end
+from refcore.ui import form, gallery
 from refcore.ui.session import Session, yaml_of
 
 TITLE = "refcore"
 TICK_SECONDS = 0.7
-MOST_WEIGHT = 4.0
-"""Upper end of a weight's slider, in units of the weight that the run began with, and at least this."""
 STARTS = ".starts"
 """Folder, beside the runs, of pictures that further runs start from."""
 CSS = """
@@ -136,7 +135,7 @@ def _weights(session: Session, number: gr.State, terms: gr.State) -> None:
         for label, weight in found:
             slider = gr.Slider(
                 0,
-                max(MOST_WEIGHT, 4 * weight),
+                slider_end(weight),
                 weight,
                 step=0.01,
                 label=label,

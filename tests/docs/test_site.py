@@ -72,14 +72,14 @@ def test_every_field_of_a_config_stands_on_a_page_with_every_kind_of_schedule(pa
         assert f"| `{name}` |" in text
 
 
-def test_docs_holds_pages_pictures_and_hooks_only() -> None:
+def test_docs_holds_pages_notebooks_pictures_and_hooks_only() -> None:
     """mkdocs publishes every other file as it is."""
     others = [
         path.relative_to(ROOT / "docs")
         for path in (ROOT / "docs").rglob("*")
-        if path.is_file() and path.suffix not in {".md", ".png", ".jpg"} and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in {".md", ".ipynb", ".png", ".jpg"} and "__pycache__" not in path.parts
     ]
-    assert others == [Path("hooks/pages.py")]
+    assert sorted(others) == [Path("hooks/notebooks.py"), Path("hooks/pages.py")]
 
 
 def test_a_number_keeps_its_percent_sign_except_in_code(hook: ModuleType) -> None:
@@ -105,3 +105,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path, pages: dict[str, str]
     for path in pages:
         assert (tmp_path / path.replace("index.md", "").removesuffix(".md") / "index.html").is_file(), path
     assert "Register" in (tmp_path / "api" / "index.html").read_text()
+    guide = (tmp_path / "guides" / "notebook" / "index.html").read_text()
+    assert 'href="../../notebooks/first-inversion/"' in guide
+    loaded = re.compile(r"""<(?:script|img|link|iframe)[^>]*(?:src|href)=["']?(?:https?:)?//""")
+    notebook = (tmp_path / "notebooks" / "first-inversion" / "index.html").read_text()
+    assert not loaded.search(notebook)
+    assert "The run is finished" in notebook

@@ -11,7 +11,7 @@ from toys import toy_config
 
 import refcore
 from refcore.runs import observers
-from refcore.runs.observers import Lines, Progress, mean_losses
+from refcore.runs.observers import Lines, Progress, losses_in_words
 
 
 def test_a_terminal_is_shown_every_loss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,8 +35,8 @@ def test_a_pipe_is_shown_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_loss_is_the_mean_over_the_tracks_that_move() -> None:
     record = {"losses": {"a": [1.0, 2.0, 6.0], "b": [9.0, 0.5, 1.5]}, "active": [False, True, True]}
-    assert mean_losses(record) == "a 4.000  b 1.000"
-    assert mean_losses({"losses": {"a": [1.0]}, "active": [False]}) == ""
+    assert losses_in_words(record) == "a 4.000  b 1.000"
+    assert losses_in_words({"losses": {"a": [1.0]}, "active": [False]}) == ""
 
 
 @pytest.mark.fault("4.8")

@@ -11,8 +11,8 @@ import pytest
 
 from refcore.config.run import RunConfig
 from refcore.errors import RefcoreError
+from refcore.runs.jobs import Job
 from refcore.runs.stored import read_run
-from refcore.ui.jobs import MOST_POINTS, Job
 from refcore.ui.limits import Limits
 from refcore.ui.session import Session
 
@@ -155,13 +155,3 @@ def test_a_failure_is_a_sentence_and_the_next_run_begins(session: Session) -> No
     after = session.submit(config(steps=3))
     wait(lambda: after.over)
     assert after.state == "finished"
-
-
-def test_curves_of_a_long_run_stay_small_and_reach_its_last_steps() -> None:
-    job = Job(1, config())
-    for step in range(1, 5001):
-        job.add(step, {"tv": float(step)}, {"tv": 1.0})
-    points = job.curves["tv"]
-    assert len(points) <= MOST_POINTS
-    assert points[-1][0] > 4900
-    assert all(step == value for step, value in points)

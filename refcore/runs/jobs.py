@@ -1,4 +1,7 @@
-"""The jobs of the page: each a run that waits, goes on or is over, what is seen of it, and what it is told."""
+"""Jobs: runs in a thread of their own, each with what is seen of it and what it is told.
+
+The page in the browser and the widget of a notebook show and steer them.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,25 @@ from typing import Any, Literal
 
 from refcore.config.run import RunConfig
 
-State = Literal["waiting", "loading", "running", "paused", "finished", "stopped", "failed"]
+State = Literal["waiting", "loading", "starting", "running", "paused", "finished", "stopped", "failed"]
 OVER: tuple[State, ...] = ("finished", "stopped", "failed")
 MOST_POINTS = 400
 """Numbers of each curve that are kept; then every second one is dropped."""
+MOST_WEIGHT = 4.0
+"""Upper end of a weight's slider, in units of the weight that the run began with, and at least this."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the page shows of a job at one moment; plain values, safe to read beside the run."""
+    """What is shown of a job at one moment; plain values, safe to read beside the run."""
 
     number: int
+    """0 where there is one run alone."""
     state: State
     step: int
     planned: int
+    seconds: float
+    """Time of the steps so far; pauses do not count."""
     pictures: tuple[bytes, ...]
     """[B] PNG of each sample so far."""
     curves: Mapping[str, list[tuple[int, float]]]
@@ -41,7 +49,7 @@ class Seen:
 
 @dataclass
 class Job:
-    """A run of the page. Its worker writes it, and any thread may read and steer it."""
+    """A run in a thread of its own, which writes it; any thread may read and steer it."""
 
     number: int
     config: RunConfig
@@ -49,6 +57,7 @@ class Job:
     state: State = "waiting"
     step: int = 0
     planned: int = 0
+    seconds: float = 0.0
     pictures: tuple[bytes, ...] = ()
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
@@ -72,7 +81,7 @@ class Job:
         return self.state in OVER
 
     def seen(self) -> Seen:
-        """A copy for the page."""
+        """A copy to be shown."""
         with self._changed:
             curves = {label: list(points) for label, points in self.curves.items()}
             return Seen(
@@ -80,6 +89,7 @@ class Job:
                 self.state,
                 self.step,
                 self.planned,
+                self.seconds,
                 self.pictures,
                 curves,
                 dict(self.weights),
@@ -113,18 +123,19 @@ class Job:
                 self.state = "stopped"
             self._changed.notify_all()
 
-    # What follows is for the worker.
+    # What follows is for the thread of the run.
 
     def update(self, **fields: Any) -> None:
-        """Writes what the page sees."""
+        """Writes what is shown."""
         with self._changed:
             for name, value in fields.items():
                 setattr(self, name, value)
 
-    def add(self, step: int, losses: Mapping[str, float], weights: Mapping[str, float]) -> None:
-        """Adds a step to the curves."""
+    def add(self, step: int, losses: Mapping[str, float], weights: Mapping[str, float], seconds: float = 0.0) -> None:
+        """Adds a step, and the seconds that it took, to the curves."""
         with self._changed:
             self.step, self.weights = step, dict(weights)
+            self.seconds += seconds
             if step % self._stride:
                 return
             for label, loss in losses.items():
@@ -136,6 +147,12 @@ class Job:
                     for label, points in self.curves.items()
                 }
 
+    @property
+    def pausing(self) -> bool:
+        """Whether the run is to wait after the step that it is in."""
+        with self._changed:
+            return self._pause and not self._stop
+
     def wants(self) -> tuple[dict[str, float], bool]:
         """Weights that the next step is to have, each told once, and whether to stop. Waits while it is paused."""
         with self._changed:
@@ -146,3 +163,12 @@ class Job:
                 self.state = "running"
             asked, self._asked = self._asked, {}
             return asked, self._stop
+
+
+def slider_end(weight: float) -> float:
+    """The largest weight that a slider gives to a term that began with `weight`.
+
+    >>> slider_end(0.5), slider_end(2.0)
+    (4.0, 8.0)
+    """
+    return MOST_WEIGHT * max(1.0, weight)

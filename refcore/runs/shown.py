@@ -1,4 +1,4 @@
-"""What the page shows of a job, as HTML: pictures, curves, scores. All text is escaped."""
+"""What is shown of a job, as HTML: state, pictures, curves, scores. All text is escaped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from refcore.ui.jobs import Seen
+from refcore.runs.durations import in_words
+from refcore.runs.jobs import OVER, Seen
 
 WIDTH, HEIGHT, EDGE = 640, 180, 8
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7a7a7a", "#b8a800")
@@ -14,7 +15,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7
 STATES = {
     "waiting": "waits in the queue",
     "loading": "loads its models",
-    "running": "runs",
+    "starting": "makes its start",
+    "running": "goes on",
     "paused": "is paused",
     "finished": "is finished",
     "stopped": "was stopped; what it has made is kept",
@@ -28,9 +30,19 @@ def status(seen: Seen | None) -> str:
         return '<p class="status" role="status">No run yet. Type a prompt and press Start.</p>'
     share = 100 * seen.step / max(1, seen.planned)
     bar = f'<progress max="100" value="{share:.0f}" aria-label="steps done">{share:.0f} %</progress>'
-    text = f"Run {seen.number} {STATES[seen.state]}: {seen.step} of {seen.planned} steps."
+    name = f"Run {seen.number}" if seen.number else "The run"
+    done = [f"{seen.step} of {seen.planned} steps", *_times(seen)]
+    text = f"{name} {STATES[seen.state]}: {', '.join(done)}."
     wrong = f'<p class="wrong" role="alert">{escape(seen.error)}</p>' if seen.error else ""
     return f'<p class="status" role="status">{text}</p>{bar}{wrong}'
+
+
+def _times(seen: Seen) -> list[str]:
+    """The time of the steps so far and, while they go on, of those that are left; nothing before the first one."""
+    if not seen.step:
+        return []
+    left = seen.seconds / seen.step * (seen.planned - seen.step)
+    return [in_words(seen.seconds), *([f"about {in_words(left)} left"] if seen.state not in OVER else [])]
 
 
 def pictures(seen: Seen | None, samples: Sequence[tuple[str, int]]) -> str:
@@ -58,6 +70,14 @@ def curves(found: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     last = max((points[-1][0] for points in found.values() if points), default=0)
     charts = [_chart(label, points, last, COLOURS[i % len(COLOURS)]) for i, (label, points) in enumerate(found.items())]
     return f'<div class="curves">{"".join(charts)}</div>' if charts else '<p class="soft">Losses appear here.</p>'
+
+
+def weights(found: Mapping[str, float]) -> str:
+    """The weight of each term in the last step, which a schedule may move as well."""
+    if not found:
+        return '<p class="soft">A weight that is moved acts from the next step on.</p>'
+    told = ", ".join(f"{escape(label)} {weight:.3g}" for label, weight in found.items())
+    return f'<p class="soft">Weights of the last step: {told}</p>'
 
 
 def _chart(label: str, points: Sequence[tuple[int, float]], last: int, colour: str) -> str:

@@ -262,7 +262,7 @@ class RunConfig(Section):
                 yield f"combine is norm_balance, but {missing} is empty; expected both, or combine.name=sum"
             if extremes(self.combine.factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
-        if any(use.on == "terms" for use in self.transforms):
+        if any(use.at == "terms" for use in self.transforms):
             if isinstance(self.combine, Sum | NormBalance) and self.combine.votes == "equal":
                 yield (
                     "combine.votes is equal, which leaves no gradients of single terms for the transforms on terms; "

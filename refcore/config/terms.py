@@ -55,7 +55,7 @@ class CanvasConfig(PluginUse):
 class TransformUse(PluginUse):
     """A transform, by name, and its place."""
 
-    on: Literal["terms", "gradient", "parameters"] | None = Field(
+    at: Literal["terms", "gradient", "parameters"] | None = Field(
         None,
         description="What it changes. terms: each term's gradient at the parameters, with its weight, before they are "
         "combined, which takes one backward pass through the canvas per term. gradient: the combined gradient. "

@@ -41,9 +41,9 @@ def transforms(config: RunConfig) -> Transforms:
     for i, use in enumerate(config.transforms):
         where = f"transforms.{i}"
         made: Transform = registry.create("transforms", use.name, use.config, where)
-        place = use.on or made.places[0]
+        place = use.at or made.places[0]
         if place not in made.places:
             allowed = " or ".join(made.places)
-            raise RefcoreError(f'{where}.on is "{place}", where {use.name} cannot stand; expected {allowed}')
+            raise RefcoreError(f'{where}.at is "{place}", where {use.name} cannot stand; expected {allowed}')
         placed.append((place, made))
     return Transforms(placed)

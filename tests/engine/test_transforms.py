@@ -50,7 +50,7 @@ def test_terms_are_changed_one_by_one_before_they_are_combined(combine: dict[str
         "referees": [{"name": "toy"}, {"name": "toy", "label": "second", "weight": 3.0}],
         "priors": [{"name": "toy_sds", "weight": 0.2}],
     }
-    on_terms = [{"name": "normalize", "on": "terms"}]
+    on_terms = [{"name": "normalize", "at": "terms"}]
     alone = []
     for kind, several in terms.items():
         for term in several:
@@ -75,7 +75,7 @@ def test_the_parameters_are_changed_after_the_update_and_its_noise(toys: None) -
 
 def test_without_transforms_terms_are_combined_as_ever(toys: None) -> None:
     """Clipping terms at a norm that none reaches changes nothing but the order of sums."""
-    loose = [{"name": "clip", "on": "terms", "config": {"norm": 1e9}}]
+    loose = [{"name": "clip", "at": "terms", "config": {"norm": 1e9}}]
     for combine in ({"name": "sum"}, {"name": "norm_balance"}):
         assert torch.allclose(moved(combine=combine), moved(combine=combine, transforms=loose), atol=1e-12)
 
@@ -98,12 +98,12 @@ def test_a_run_with_transforms_goes_on_to_the_same_bits(toys: None) -> None:
         ({"transforms": [{"name": "clipp"}]}, r'unknown transform "clipp" in transforms\.0; .*did you mean "clip"'),
         ({"transforms": [{"name": "clip", "config": {"norm": 0}}]}, r"transforms\.0\.config\.norm"),
         (
-            {"transforms": [{"name": "sign", "on": "parameters"}]},
-            r'transforms\.0\.on is "parameters".*gradient or terms',
+            {"transforms": [{"name": "sign", "at": "parameters"}]},
+            r'transforms\.0\.at is "parameters".*gradient or terms',
         ),
         (
-            {"transforms": [{"name": "renormalize", "on": "terms"}]},
-            r'transforms\.0\.on is "terms".*expected parameters',
+            {"transforms": [{"name": "renormalize", "at": "terms"}]},
+            r'transforms\.0\.at is "terms".*expected parameters',
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_a_transform_is_said_with_its_field(fields: Any, mess
 
 
 def test_terms_that_are_merged_before_they_are_pulled_back_cannot_be_changed(toys: None) -> None:
-    on_terms = [{"name": "clip", "on": "terms"}]
+    on_terms = [{"name": "clip", "at": "terms"}]
     with pytest.raises(ConfigError, match=r"combine\.votes is equal"):
         toy_config(transforms=on_terms, combine={"name": "sum", "votes": "equal"})
     with pytest.raises(ConfigError, match=r"combine\.at is image"):

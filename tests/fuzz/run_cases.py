@@ -67,7 +67,7 @@ def runs(draw: Draw, folder: Path) -> Case:
                         ("clip", "normalize", "clamp", "sign", "white_noise", "spectral", "renormalize")
                     )
                 },
-                optional={"on": st.sampled_from(("terms", "gradient", "parameters")), "config": st.just({"block": 4})},
+                optional={"at": st.sampled_from(("terms", "gradient", "parameters")), "config": st.just({"block": 4})},
             ),
             max_size=3,
         ),

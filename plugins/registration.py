@@ -98,6 +98,20 @@ def register_canvases(register: Register) -> None:
 
 
 @hookimpl
+def register_transforms(register: Register) -> None:
+    at = "refcore_plugins.transforms"
+    register("clip", f"{at}.norms:Clip", summary="A maximum norm of a sample's gradient")
+    register("normalize", f"{at}.norms:Normalize", summary="A given norm of a sample's gradient")
+    register("clamp", f"{at}.elements:Clamp", summary="A maximum magnitude of every element of a gradient")
+    register("sign", f"{at}.elements:Sign", summary="The sign of every element of a gradient")
+    register(
+        "white_noise", f"{at}.white_noise:WhiteNoise", summary="The nearest tensor with the spectrum of white noise"
+    )
+    register("spectral", f"{at}.spectral:Spectral", summary="A gradient with less of the high frequencies")
+    register("renormalize", f"{at}.norms:Renormalize", summary="The norm of the parameters before an update")
+
+
+@hookimpl
 def register_trackers(register: Register) -> None:
     at = "refcore_plugins.trackers"
     register("tensorboard", f"{at}.tensorboard:TensorBoard", summary="Event files of TensorBoard")

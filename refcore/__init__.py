@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
     from refcore.contracts.tracker import TrackedRun, Tracker
+    from refcore.contracts.transform import Transform
     from refcore.decorators import prior, referee
     from refcore.engine.build import resolve
     from refcore.engine.inversion import Inversion, StepResult
@@ -55,6 +56,7 @@ _MODULES = {
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
     "contracts.tracker": ["Tracker", "TrackedRun"],
+    "contracts.transform": ["Transform"],
     "decorators": ["prior", "referee"],
     "engine.build": ["resolve"],
     "engine.inversion": ["Inversion", "StepResult"],
@@ -121,6 +123,7 @@ __all__ = [
     "Terminated",
     "TrackedRun",
     "Tracker",
+    "Transform",
     "Verdict",
     "WholeSchedule",
     "hookimpl",

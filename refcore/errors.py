@@ -64,11 +64,11 @@ class NonFiniteError(RefcoreError):
                 "float16 overflows above 65,504: try canvas.config.dtype float32 or bfloat16, and no canvas.autocast"
             )
         elif {CANVAS, PARAMETERS} & {*terms}:
-            remedy = "the parameters have diverged: try a lower optimizer.lr or noise, or optimizer.clip"
+            remedy = "the parameters have diverged: try a lower optimizer.lr or noise, or a transform such as clip"
         elif "16" in dtypes:
-            remedy = "try dtype float32 without autocast for it, a lower weight, or optimizer.clip"
+            remedy = "try dtype float32 without autocast for it, a lower weight, or a transform such as clip"
         else:
-            remedy = "try a lower weight, or optimizer.clip"
+            remedy = "try a lower weight, or a transform such as clip"
         super().__init__(f"step {step}: {named} gave NaN or infinity in {dtypes}; {remedy}")
 
 

@@ -1,4 +1,4 @@
-"""The hooks of a plugin package: eight functions that register its classes and presets by name, without imports.
+"""The hooks of a plugin package: nine functions that register its classes and presets by name, without imports.
 
 The module of a package's entry point declares the version of the hooks it was written for: `api_version = 2`.
 """
@@ -56,6 +56,10 @@ class HookSpecs:
     @hookspec
     def register_canvases(self, register: Register) -> None:
         """Registers `refcore.contracts.canvas.Canvas` classes."""
+
+    @hookspec
+    def register_transforms(self, register: Register) -> None:
+        """Registers `refcore.contracts.transform.Transform` classes."""
 
     @hookspec
     def register_parsers(self, register: Register) -> None:

@@ -16,13 +16,14 @@ from refcore.checkpoints import Download, hub_id, refuse_absent
 from refcore.errors import CheckpointError
 from refcore.nulls import without_nulls
 
-Kind = Literal["referees", "priors", "augmentations", "canvases", "parsers", "judges", "trackers"]
+Kind = Literal["referees", "priors", "augmentations", "canvases", "transforms", "parsers", "judges", "trackers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SINGULAR: Mapping[str, str] = {
     "referees": "referee",
     "priors": "prior",
     "augmentations": "augmentation",
     "canvases": "canvas",
+    "transforms": "transform",
     "parsers": "parser",
     "judges": "judge",
     "trackers": "tracker",
@@ -92,7 +93,7 @@ class PluginType(_Arithmetic, ABCMeta):
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
-    """Base of the seven contracts: referees, priors, augmentations, canvases, parsers, judges and trackers."""
+    """Base of the contracts: referees, priors, augmentations, canvases, transforms, parsers, judges and trackers."""
 
     class Config(PluginConfig):
         pass

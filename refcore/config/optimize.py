@@ -50,15 +50,6 @@ class Optimizer(Section):
     )
     eps: float = Field(1e-8, gt=0, le=1e6, description="Added to the root of the second moment (adam, adamw).")
     weight_decay: float = Field(0.0, ge=0, le=1e6, description="Weight decay of the parameters toward 0.")
-    normalize: Literal["none", "sample"] = Field(
-        "none", description="sample: scale each sample's gradient to norm 1 before the update. none: leave it as it is."
-    )
-    clip: float | None = Field(
-        None,
-        gt=0,
-        le=LARGEST,
-        description="Maximum gradient norm of a sample; larger gradients are scaled down to it. null: no limit.",
-    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

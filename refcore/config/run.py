@@ -19,7 +19,7 @@ from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import LARGEST, Schedule, changed_from, extremes
 from refcore.config.section import Section
 from refcore.config.start import Candidates, ImageStart, SampleStart, Start, read_start
-from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, Witness
+from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, TransformUse, Witness
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import RefcoreError, nearest, unknown
 from refcore.explain import validated
@@ -73,9 +73,12 @@ class RunConfig(Section):
     combine: Combine = Field(
         default_factory=Sum, discriminator="name", description="Combination of all gradients into one."
     )
-    optimizer: Optimizer = Field(
-        default_factory=Optimizer, description="Optimiser, learning rate and gradient scaling."
+    transforms: list[TransformUse] = Field(
+        default_factory=list,
+        description="Changes of the gradients on their way to the optimiser, and of the parameters after it: those of "
+        "each place in the order of the list.",
     )
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimiser and learning rate.")
     steps: int = Field(
         100,
         ge=1,
@@ -259,6 +262,17 @@ class RunConfig(Section):
                 yield f"combine is norm_balance, but {missing} is empty; expected both, or combine.name=sum"
             if extremes(self.combine.factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
+        if any(use.at == "terms" for use in self.transforms):
+            if isinstance(self.combine, Sum | NormBalance) and self.combine.votes == "equal":
+                yield (
+                    "combine.votes is equal, which leaves no gradients of single terms for the transforms on terms; "
+                    "expected combine.votes=weighted, or transforms on the gradient"
+                )
+            if isinstance(self.combine, ConflictAware) and self.combine.at == "image":
+                yield (
+                    "combine.at is image, which leaves no gradients of single terms for the transforms on terms; "
+                    "expected combine.at=parameters, or transforms on the gradient"
+                )
         if isinstance(self.combine, ConflictAware):
             factor = 0.0 if self.combine.factor is None else self.combine.factor
             if extremes(factor, self.steps)[0] < 0:

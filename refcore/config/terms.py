@@ -52,6 +52,18 @@ class CanvasConfig(PluginUse):
     )
 
 
+class TransformUse(PluginUse):
+    """A transform, by name, and its place."""
+
+    at: Literal["terms", "gradient", "parameters"] | None = Field(
+        None,
+        description="What it changes. terms: each term's gradient at the parameters, with its weight, before they are "
+        "combined, which takes one backward pass through the canvas per term. gradient: the combined gradient. "
+        "parameters: the parameters after each update. null: the first of these that the transform supports, as "
+        "`refcore plugins show NAME` lists them.",
+    )
+
+
 class BaseTerm(PluginUse):
     """The fields that referees, priors and witnesses share."""
 

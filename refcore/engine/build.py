@@ -15,6 +15,7 @@ from refcore.engine.fitting import named, refuse_too_large
 from refcore.engine.loading import Loader
 from refcore.engine.models import Models
 from refcore.engine.step import Engine
+from refcore.engine.transforms import transforms
 from refcore.errors import RefcoreError
 from refcore.explain import validated
 from refcore.rng import Rng
@@ -52,6 +53,7 @@ def uses(config: RunConfig) -> list[tuple[str, registry.Kind, PluginUse]]:
         ("referees", "referees", config.referees),
         ("priors", "priors", config.priors),
         ("witnesses", "referees", config.witnesses),
+        ("transforms", "transforms", config.transforms),
         *((f"views.{name}.augment", "augmentations", group.augment) for name, group in config.views.items()),
     ]
     for field, kind, several in terms:
@@ -101,7 +103,7 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
             loader.prior(term, label, f"priors.{i}", canvas, tracks)
             for i, (label, term) in enumerate(zip(config.prior_labels, config.priors, strict=True))
         ]
-    return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes)
+    return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes, transforms(config))
 
 
 def combiner(config: RunConfig) -> Combiner:

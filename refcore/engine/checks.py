@@ -25,6 +25,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.contracts.transform import Transform
 from refcore.engine.memory import is_out_of_memory
 from refcore.errors import ContractError, RefcoreError
 from refcore.moment import Moment
@@ -308,6 +309,20 @@ def gradient(
             rows = len(next(iter(named.values())))
             call.detached(call.tensor(value, (rows,), "one value per sample", next(iter(named.values()))), "a value")
     return slope, value
+
+
+def transform(plugin: Transform, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+    """`x` changed, with its names, shapes and dtypes; see `Transform.apply`."""
+    inputs = {**_parameters(x), **{f'"{name}" before the update': value for name, value in before.items()}}
+    with Call(plugin, "apply", "", inputs, draws=True) as call:
+        call.takes(x, before, at)
+        found: Any = plugin.apply(x, before, at)
+        if not isinstance(found, Mapping) or set(found) != set(x):
+            what = f"the keys {sorted(found, key=str)}" if isinstance(found, Mapping) else _kind(found)
+            raise call.refuse(f"returned {what}; expected a dict with the keys {sorted(x)}")
+        for name, value in found.items():
+            call.detached(call.tensor(value, x[name].shape, f'"{name}" changed', x[name], dtype=True), f'"{name}"')
+    return {name: found[name] for name in x}
 
 
 def encode(prior: Prior, images: Tensor, label: str = "") -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -89,6 +89,17 @@ class GradientRows:
                 raise refuse("found no gradient: the image does not depend on the parameters")
             flat = self.flatten({name: g for name, g in zip(self.leaves, pulled, strict=True) if g is not None})
             self.flat[key] = flat * largest[:, None] if rescale else flat
+
+    def change(self, change: Callable[[CanvasParams], CanvasParams]) -> None:
+        """Changes each row at the parameters, shaped as they are."""
+        self.flat = {key: self.flatten(change(self.unflatten(row))) for key, row in self.flat.items()}
+
+    def grouped(self, granularity: Granularity, referees: Sequence[str]) -> Rows:
+        """Rows of single terms summed as coarsely as a combiner needs them; `referees` has the labels of one side."""
+        groups = GradientRows(granularity, self.leaves)
+        for label, row in self.flat.items():
+            groups.add(label, "referees" if label in referees else "priors", row)
+        return groups.flat
 
     def flatten(self, params: CanvasParams) -> Tensor:
         """[A, D] of tensors by the names of the parameters; missing ones are 0."""

@@ -273,6 +273,9 @@ class Inversion:
         tracks.update(gradients.combined, rows, at)
         if std := at.of(config.noise):
             tracks.add_noise(std, [self.engine.keys[number] for number in numbers], rows, step)
+        if self.engine.transforms.on("parameters"):
+            updated, before = tracks.take(tracks.params, rows), tracks.take(self._before.params, rows)
+            tracks.replace(rows, self.engine.transforms.apply("parameters", updated, before, at))
         tracks.average(rows, step)
         self._finite = tracks.finite()
         self.engine.learn(tracks.take(tracks.params, rows), numbers, step)

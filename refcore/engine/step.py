@@ -19,10 +19,11 @@ from refcore.contracts.prior import Prior
 from refcore.engine import checks, fitting
 from refcore.engine.angles import pulled_back
 from refcore.engine.candidates import ordered
-from refcore.engine.combine import Combiner
+from refcore.engine.combine import Combiner, Rows
 from refcore.engine.gradients import GradientRows, StepGradients
 from refcore.engine.panel import LoadedTerm, Panel
 from refcore.engine.precision import autocast, dtype_of
+from refcore.engine.transforms import Transforms
 from refcore.errors import CANVAS, PARAMETERS, RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Key, Rng, candidate_key
@@ -58,8 +59,10 @@ class Engine:
         priors: Sequence[LoadedPrior] = (),
         warnings: Sequence[str] = (),
         notes: Sequence[str] = (),
+        transforms: Transforms | None = None,
     ) -> None:
         self.config = config
+        self.transforms = transforms if transforms is not None else Transforms()
         self.canvas = canvas
         self.combiner = combiner
         self.panel = panel
@@ -138,7 +141,8 @@ class Engine:
         priors = [loaded for loaded in self.priors if loaded.term.weight_at(at.step, at.steps)]
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         result = StepGradients({})
-        rows = GradientRows(self.combiner.granularity, leaves)
+        by_term = self.transforms.on("terms")
+        rows = GradientRows("terms" if by_term else self.combiner.granularity, leaves)
         keys = [self.keys[track] for track in tracks]
         if judged or any(self._acts_on_image(loaded) for loaded in priors):
             self._at_image(result, rows, priors, tracks, at)
@@ -149,8 +153,13 @@ class Engine:
                 result.record(loaded.label, flat, value)
                 result.angles.add(PARAMETERS, loaded.label, flat)
                 rows.add(loaded.label, "priors", flat)
-        combined = self.combiner.combine(rows.flat, step, keys) if rows.flat else rows.zeros()
-        result.combined = rows.unflatten(combined)
+        before = {name: value.detach() for name, value in params.items()}
+        terms: Rows = rows.flat
+        if by_term:
+            rows.change(lambda x: self.transforms.apply("terms", x, before, at))
+            terms = rows.grouped(self.combiner.granularity, [judge.label for judge in self.panel.referees])
+        combined = self.combiner.combine(terms, step, keys) if terms else rows.zeros()
+        result.combined = self.transforms.apply("gradient", rows.unflatten(combined), before, at)
         return result
 
     def views(self, images: Tensor, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:

@@ -107,7 +107,6 @@ class Tracks:
 
     def update(self, gradient: CanvasParams, rows: list[int], at: Moment) -> None:
         """One optimiser step of some rows, with the learning rates of `at`; every rule used here is elementwise."""
-        gradient = _limited(gradient, self.settings)
         all_move = len(rows) == len(self)
         before = None if all_move else _copy(self.params)
         for name, param in self.params.items():
@@ -120,6 +119,11 @@ class Tracks:
             param.grad = None
             if before is not None:  # momentum and weight decay would move what is frozen
                 param.data.copy_(_put(before[name], rows, param.data[rows]))
+
+    def replace(self, rows: list[int], params: CanvasParams) -> None:
+        """Sets the parameters of some rows, each tensor [A, ...]."""
+        for name, param in self.params.items():
+            _put(param.data, rows, params[name])
 
     def add_noise(self, std: float, keys: Sequence[Key], rows: list[int], step: int) -> None:
         """Adds Gaussian noise to some rows, drawn by the keys of their tracks."""
@@ -302,20 +306,6 @@ def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(groups, unset, config.betas, config.eps, config.weight_decay)
-
-
-def _limited(gradient: CanvasParams, config: Optimizer) -> CanvasParams:
-    """Each row's gradient, over all tensors, normalised and clipped as the config asks."""
-    if config.normalize == "none" and config.clip is None:
-        return gradient
-    norm = torch.cat([g.flatten(1) for g in gradient.values()], dim=1).norm(dim=1)
-    scale = torch.ones_like(norm)
-    if config.normalize == "sample":
-        scale = 1 / norm.where(norm > 0, 1.0)
-        norm = (norm > 0).to(norm.dtype)
-    if config.clip is not None:
-        scale = scale * (config.clip / norm.clamp_min(config.clip))
-    return {name: g * scale.view(-1, *[1] * (g.dim() - 1)) for name, g in gradient.items()}
 
 
 def _copy(params: CanvasParams) -> CanvasParams:

@@ -14,9 +14,10 @@ from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.contracts.tracker import Tracker
+from refcore.contracts.transform import Transform
 from refcore.errors import unknown
 from refcore.plugin import Plugin, PluginType
-from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees, trackers
+from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees, trackers, transforms
 from refcore.testing.case import Case, Failed, NotApplicable
 
 Check = Callable[[Case], Any]
@@ -108,6 +109,14 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         ),
         **_shared(canvases),
     },
+    Transform.kind: _named(
+        common.config_round_trip,
+        common.useful_errors,
+        transforms.shapes_and_dtypes,
+        transforms.no_dependence_on_batch_mates,
+        transforms.zero_gradients_stay,
+        transforms.inputs_unchanged,
+    ),
     Parser.kind: _named(
         common.config_round_trip,
         common.useful_errors,

@@ -17,7 +17,7 @@ from refcore.errors import ConfigError
 from refcore.runs.run import Run
 from refcore.runs.state import load_state, save_state
 
-ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1, "clip": 0.5}
+ADAM = {"name": "adamw", "lr": 0.05, "weight_decay": 0.1}
 EMA = {"decay": 0.9, "restarts": [1]}
 HALVING = {"count": 4, "keep": [[2, 2], [4, 1]], "recent": 2}
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.fault("5.4")
 
 FIELDS = [
     "noise",
-    *(f"optimizer.{name}" for name in ("lr", "eps", "clip", "final", "weight_decay", "momentum")),
+    *(f"optimizer.{name}" for name in ("lr", "eps", "final", "weight_decay", "momentum")),
     "optimizer.betas.1",
     "ema.decay",
     "combine.factor",

@@ -60,7 +60,17 @@ def runs(draw: Draw, folder: Path) -> Case:
         "optimizer.lr": number,
         "optimizer.warmup": st.integers(0, 4),
         "optimizer.name": st.sampled_from(("adam", "adamw", "sgd", "rmsprop")),
-        "optimizer.clip": st.floats(1e-9, 10),
+        "transforms": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.sampled_from(
+                        ("clip", "normalize", "clamp", "sign", "white_noise", "spectral", "renormalize")
+                    )
+                },
+                optional={"at": st.sampled_from(("terms", "gradient", "parameters")), "config": st.just({"block": 4})},
+            ),
+            max_size=3,
+        ),
         "referees.0.weight": st.one_of(number, st.floats(-2, 2)),
         "referees.0.window": st.lists(st.integers(0, 3), min_size=2, max_size=2),
         "referees.0.wanted": st.booleans(),

@@ -21,6 +21,7 @@ from refcore.contracts.parser import ParsedPrompt, Parser, Phrase
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.contracts.tracker import Outcome, TrackedRun, Tracker
+from refcore.contracts.transform import Transform
 from refcore.errors import CheckpointError, ParseError, RefcoreError
 from refcore.images import Levels
 from refcore.moment import Moment
@@ -752,6 +753,39 @@ class Jitters(GoodTracker):
         torch.rand(1)
 
 
+class GoodTransform(Transform):
+    """Halves."""
+
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        return {name: value / 2 for name, value in x.items()}
+
+
+class Flattens(GoodTransform):
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        return {name: value.flatten(1) for name, value in x.items()}
+
+
+class DividesByAll(GoodTransform):
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        return {name: value / value.norm() for name, value in x.items()}
+
+
+class DividesByNothing(GoodTransform):
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        norms = {name: value.flatten(1).norm(dim=1) for name, value in x.items()}
+        return {name: value / norms[name].view(-1, *[1] * (value.dim() - 1)) for name, value in x.items()}
+
+
+class AddsOne(GoodTransform):
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        return {name: value + 1 for name, value in x.items()}
+
+
+class HalvesInPlace(GoodTransform):
+    def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        return {name: value.div_(2) for name, value in x.items()}
+
+
 BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("config_round_trip", Undescribed, "no description of gain"),
     ("config_round_trip", Loose, "expected a Config that extends"),
@@ -859,6 +893,13 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("every_outcome", PaintsOver, "changed an image in place"),
     ("an_end_without_a_start", NeedsAStart, "end without a start raises AttributeError"),
     ("no_global_randomness", Jitters, "global generator of torch"),
+    ("config_round_trip", type("W", (GoodTransform,), {"Config": Undescribed.Config}), "no description"),
+    ("useful_errors", type("W", (GoodTransform,), {"Config": Loose.Config}), "unknown field"),
+    ("shapes_and_dtypes", Flattens, r"returned a tensor \[3, 1024\]; expected a tensor \[3, 4, 16, 16\]"),
+    ("no_dependence_on_batch_mates", DividesByAll, "with its batch mates"),
+    ("zero_gradients_stay", DividesByNothing, "is not finite for a gradient of 0"),
+    ("zero_gradients_stay", AddsOne, "a gradient of 0 becomes 1"),
+    ("inputs_unchanged", HalvesInPlace, 'changed "latent" in place'),
 ]
 """A check, a plugin that breaks its rule, and the message."""
 GOOD: list[type[Plugin]] = [
@@ -876,6 +917,7 @@ GOOD: list[type[Plugin]] = [
     GoodParser,
     GoodJudge,
     GoodTracker,
+    GoodTransform,
 ]
 
 

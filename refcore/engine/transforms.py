@@ -1,0 +1,49 @@
+"""The transforms of a run, at their three places: terms, gradient, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refcore import registry
+from refcore.config.run import RunConfig
+from refcore.contracts.canvas import CanvasParams
+from refcore.contracts.transform import Place, Transform
+from refcore.engine import checks
+from refcore.errors import RefcoreError
+from refcore.moment import Moment
+
+
+class Transforms:
+    """The transforms of each place, in the config's order."""
+
+    def __init__(self, placed: Sequence[tuple[Place, Transform]] = ()) -> None:
+        self._placed = tuple(placed)
+
+    def on(self, place: Place) -> bool:
+        """Whether anything is changed there."""
+        return any(own == place for own, _ in self._placed)
+
+    def apply(self, place: Place, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+        """`x`, each tensor [A, ...], changed by the transforms of a place; arguments as for `Transform.apply`."""
+        for own, transform in self._placed:
+            if own == place:
+                x = checks.transform(transform, x, before, at)
+        return x
+
+
+def transforms(config: RunConfig) -> Transforms:
+    """The transforms that a config asks for.
+
+    Raises:
+        RefcoreError: an unknown or broken plugin, a wrong field, or a place that a transform does not support.
+    """
+    placed: list[tuple[Place, Transform]] = []
+    for i, use in enumerate(config.transforms):
+        where = f"transforms.{i}"
+        made: Transform = registry.create("transforms", use.name, use.config, where)
+        place = use.at or made.places[0]
+        if place not in made.places:
+            allowed = " or ".join(made.places)
+            raise RefcoreError(f'{where}.at is "{place}", where {use.name} cannot stand; expected {allowed}')
+        placed.append((place, made))
+    return Transforms(placed)

@@ -54,7 +54,7 @@ def invert(out: Path, *words: str) -> str:
 
 
 def _steady(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("seconds", "angles")}  # losses, norms, tracks
+    return {name: value for name, value in record.items() if name not in ("seconds", "angles", "weights")}
 
 
 def plain(canvas: str, *overrides: str) -> Callable[[Path], str]:

@@ -61,6 +61,8 @@ def register_priors(register: Register) -> None:
     register("sdi", f"{at}.sdi:Sdi", summary="Score distillation via DDIM inversion")
     register("vsd", f"{at}.vsd.prior:Vsd", summary="Variational score distillation; trains an adapter during the run")
     register("gaussian", f"{at}.gaussian:Gaussian", summary="Likelihood of the latent's norm under a Gaussian")
+    register("concentration", f"{at}.noise_statistics:Concentration", summary="How improbable optimised noise is")
+    register("spectrum", f"{at}.noise_statistics:Spectrum", summary="Moments and power spectrum of optimised noise")
     register("moments", f"{at}.moments:Moments", summary="Mean and standard deviation of the latent's channels")
     register("tv", f"{at}.tv:TotalVariation", summary="Total variation of the image")
     register("l2", f"{at}.l2:L2", summary="Squared distance of the image from a grey")
@@ -94,6 +96,7 @@ def register_canvases(register: Register) -> None:
     register("latent", f"{at}.latent:Latent", summary="Latent of a diffusers autoencoder")
     register("pixel", f"{at}.pixel:Pixel", summary="Pixels through a sigmoid")
     register("multires", f"{at}.multires:Multires", summary="Sum of tensors at many resolutions")
+    register("noise", f"{at}.noise:Noise", summary="Noise from which a generator makes the image")
     register("fourier", f"{at}.fourier:Fourier", summary="Fourier spectrum, 1/f amplitudes, decorrelated colours")
 
 

@@ -95,7 +95,10 @@ class Blind(Playground):
         return [self.name, playground_baselines.SAMPLING, super().quick()[-1]]
 
     def prepared(self, settings: Settings) -> Settings:
-        return {**settings, "priors": [{**prior, "prompt": ""} for prior in settings.get("priors") or []]}
+        canvas = settings["canvas"]
+        told_nothing = {**canvas, "prompt": ""} if isinstance(canvas, dict) else canvas
+        priors = [{**prior, "prompt": ""} for prior in settings.get("priors") or []]
+        return {**settings, "canvas": told_nothing, "priors": priors}
 
     def refusal(self, settings: Settings) -> str | None:
         if settings.get("guidance", 0) != 0:

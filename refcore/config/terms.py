@@ -50,6 +50,11 @@ class CanvasConfig(PluginUse):
         None,
         description="Autocast dtype of decoding; null: none, whatever the run's.",
     )
+    prompt: str = Field(
+        PROMPT,
+        description='Prompt template of a canvas that reads prompts, such as noise; "{prompt}" stands for the '
+        "sample's prompt, and an empty one tells it nothing.",
+    )
 
 
 class TransformUse(PluginUse):

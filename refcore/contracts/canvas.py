@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from refcore.contracts.conditioning import Conditioning
 from refcore.errors import RefcoreError
 from refcore.moment import Moment
 from refcore.plugin import Kind, Plugin
@@ -36,6 +38,8 @@ class Canvas(Plugin):
     usage: ClassVar[str] = "canvas:\n  name: NAME\n  config: {}"
     latent_space: LatentSpace | None = None
     """None on canvases without latents, such as pixels."""
+    reads_prompts: ClassVar[bool] = False
+    """Whether an image depends on its prompt, too: such a canvas extends `PromptedCanvas`."""
     size: tuple[int, int]
     """(height, width) of the decoded images; set by `load`."""
     device: torch.device
@@ -76,3 +80,20 @@ class Canvas(Plugin):
     def latent_name(self) -> str | None:
         """Name of the parameter that is the scaled latent [B, C, h, w], for latent priors; None without one."""
         return None
+
+
+class PromptedCanvas(Canvas):
+    """A canvas whose images depend on the prompt, as those of a generator do whose noise is optimised.
+
+    The run's `canvas.prompt` is its prompt template, like a term's.
+    """
+
+    reads_prompts: ClassVar[bool] = True
+
+    @abstractmethod
+    def read(self, prompts: Sequence[str]) -> Conditioning:
+        """The conditioning of P prompts; called once per run, after `load`."""
+
+    @abstractmethod
+    def decode(self, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:
+        """See `Canvas.decode`; row b of `conditioning` belongs to row b of `params`, and is never None in a run."""

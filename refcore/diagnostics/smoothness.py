@@ -320,7 +320,7 @@ class _Loss:
         own = {k: v[self.sample : self.sample + 1].to(self.engine.device, self._dtype) for k, v in params.items()}
         if self.at == "image":
             with torch.no_grad():
-                own = {IMAGE: self.engine.decode(own, self._moment)}
+                own = {IMAGE: self.engine.decode(own, self._moment, self.engine.first_tracks([self.sample])[:1])}
         self._shapes = {name: value.shape for name, value in own.items()}
         return torch.cat([value.flatten() for value in own.values()]).double().cpu().numpy()
 

@@ -98,12 +98,14 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
         if isinstance(config.optimizer.lr, dict):  # which tensors there are only the loaded canvas knows
             one = checks.init(canvas, Rng(config.seeds[:1], 0, "init", device=loader.device))
             config.optimizer.tensors_of(list(one))
+        prompts = loader.canvas_prompts(canvas, config.canvas.prompt)
         panel = loader.panel()
         priors = [
             loader.prior(term, label, f"priors.{i}", canvas, tracks)
             for i, (label, term) in enumerate(zip(config.prior_labels, config.priors, strict=True))
         ]
-    return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes, transforms(config))
+    changes = transforms(config)
+    return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes, changes, prompts)
 
 
 def combiner(config: RunConfig) -> Combiner:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from refcore import registry
 from refcore.contracts.augmentation import Augmentation, Draws, Params
-from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.contracts.canvas import Canvas, CanvasParams, PromptedCanvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
 from refcore.contracts.prior import Prior
@@ -243,7 +243,7 @@ def load_canvas(canvas: Canvas, device: torch.device, dtype: torch.dtype, size: 
             raise call.refuse(f"set size to {canvas.size}; expected {size}, as asked for, or an error")
 
 
-def read(reader: Referee | Prior, prompts: Sequence[str], label: str = "") -> Conditioning:
+def read(reader: Referee | Prior | PromptedCanvas, prompts: Sequence[str], label: str = "") -> Conditioning:
     """The conditioning of P prompts, one row of every tensor for each."""
     with Call(reader, "read", label) as call:
         found: Any = reader.read(prompts)
@@ -372,13 +372,14 @@ def encode_image(canvas: Canvas, images: Tensor) -> CanvasParams:
     return params
 
 
-def decode(canvas: Canvas, params: CanvasParams, at: Moment) -> Tensor:
-    """[B, 3, H, W] in [0, 1]; see `Canvas.decode`."""
+def decode(canvas: Canvas, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:
+    """[B, 3, H, W] in [0, 1]; see `Canvas.decode`, and for `conditioning` `PromptedCanvas.decode`."""
+    given = (params, at, conditioning) if canvas.reads_prompts else (params, at)
     with Call(canvas, "decode", inputs=_parameters(params), draws=True) as call:
-        call.takes(params, at)
+        call.takes(*given)
         some = next(iter(params.values()))
         shape = (len(some), 3, *canvas.size)
-        image = call.tensor(canvas.decode(params, at), shape, "colours in [0, 1]", some)
+        image = call.tensor(canvas.decode(*given), shape, "colours in [0, 1]", some)
         call.differentiable(image, list(params.values()), "parameters")
         if call.first:
             low, high = (float(bound) for bound in image.detach().aminmax())

@@ -330,7 +330,8 @@ class Inversion:
             raise RefcoreError(f'this run keeps no "{which}" image: set {"ema" if which == "ema" else "output: best"}')
         end = self.engine.end
         decoded = [
-            self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end) for row in self._leading()
+            self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end, self.tracks.numbers_of([row]))
+            for row in self._leading()
         ]
         return torch.cat(decoded).clamp(0, 1)
 
@@ -346,7 +347,10 @@ class Inversion:
         assert params is not None, "output: ema comes with an average"
         rows = self._ahead(samples)
         end = self.engine.end
-        decoded = [self.engine.decode(self.tracks.take(params, [row]), end).clamp(0, 1) for row in rows]
+        decoded = [
+            self.engine.decode(self.tracks.take(params, [row]), end, self.tracks.numbers_of([row])).clamp(0, 1)
+            for row in rows
+        ]
         return Glimpse(torch.cat(decoded), tuple(self.candidates[row].candidate for row in rows))
 
     def _repr_png_(self) -> bytes:
@@ -500,7 +504,7 @@ class Inversion:
         if not (best_due or stop_due):
             return
         kept = self.tracks.take(self.tracks.averaged, rows)
-        image = self.engine.decode(kept, self.engine.end)
+        image = self.engine.decode(kept, self.engine.end, self.tracks.numbers_of(rows))
         # A sample that stops is never looked at again: whenever one may stop, the best is decided on, too.
         losses: dict[str, dict[str, Tensor]] = {}
         for due, group in ((keeps_best, config.best.views), (stop_due, CLEAN)):

@@ -13,7 +13,7 @@ from refcore.calibration import Calibration
 from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import extremes
 from refcore.config.terms import PROMPT, PluginUse, PriorTerm, RefereeTerm, Witness
-from refcore.contracts.canvas import Canvas
+from refcore.contracts.canvas import Canvas, PromptedCanvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
@@ -24,7 +24,7 @@ from refcore.engine.panel import LoadedReferee, LoadedTerm, Panel
 from refcore.engine.precision import dtype_of
 from refcore.engine.step import LoadedPrior
 from refcore.engine.views import Group
-from refcore.errors import ParseError, RefcoreError
+from refcore.errors import CANVAS, ParseError, RefcoreError
 from refcore.plugin import SINGULAR
 
 SHORT = 60
@@ -134,6 +134,17 @@ class Loader:
         return self.models.loaded(
             made, lambda canvas: checks.load_canvas(canvas, self.device, dtype, size), self.device, dtype, size
         )
+
+    def canvas_prompts(self, canvas: Canvas, template: str) -> Conditioning | None:
+        """What a canvas reads of the samples' prompts, row b for sample b; None where it reads none.
+
+        Raises:
+            RefcoreError: with `strict` a prompt too long for it.
+        """
+        if not isinstance(canvas, PromptedCanvas):
+            return None
+        texts, index = self._texts(template)
+        return self._read(canvas, texts, CANVAS).take(index)
 
     def prior(self, term: PriorTerm, label: str, field: str, canvas: Canvas, tracks: int) -> LoadedPrior:
         """A prior, loaded, accepted by the canvas, with its prompts read.
@@ -257,7 +268,7 @@ class Loader:
         texts = list(dict.fromkeys(asked))
         return texts, tuple(texts.index(text) for text in asked)
 
-    def _read(self, reader: Referee | Prior, texts: Sequence[str], label: str) -> Conditioning:
+    def _read(self, reader: Referee | Prior | PromptedCanvas, texts: Sequence[str], label: str) -> Conditioning:
         """The texts as a plugin reads them, on the device; what it truncates becomes a warning."""
         conditioning = checks.read(reader, texts, label)
         for prompt, truncated in zip(conditioning.prompts, conditioning.truncated, strict=False):

@@ -60,8 +60,11 @@ class Engine:
         warnings: Sequence[str] = (),
         notes: Sequence[str] = (),
         transforms: Transforms | None = None,
+        prompts: Conditioning | None = None,
     ) -> None:
         self.config = config
+        self._prompts = prompts
+        """What the canvas has read of the prompts, row b for sample b; None where it reads none."""
         self.transforms = transforms if transforms is not None else Transforms()
         self.canvas = canvas
         self.combiner = combiner
@@ -92,6 +95,7 @@ class Engine:
     def finish_reading(self) -> None:
         """Lets the plugins drop what only reads text, where no later run may use it."""
         self.panel.finish_reading()
+        self.panel.finish(self.canvas, CANVAS)
         for loaded in self.priors:
             self.panel.finish(loaded.prior, loaded.label)
 
@@ -100,10 +104,20 @@ class Engine:
         """The moment of finished pictures."""
         return Moment.end(self.config.steps)
 
-    def decode(self, params: CanvasParams, at: Moment) -> Tensor:
-        """[A, 3, H, W] in [0, 1], in the dtype of the parameters; `at` the `end` for finished pictures."""
+    def decode(self, params: CanvasParams, at: Moment, tracks: Sequence[int] | None = None) -> Tensor:
+        """[A, 3, H, W] in [0, 1], in the dtype of the parameters.
+
+        Args:
+            params: of A tracks, each tensor [A, ...].
+            at: the step, or the `end` for finished pictures.
+            tracks: [A] their numbers; None: those of every sample's first try.
+        """
+        conditioning = self._prompts
+        if conditioning is not None:
+            tracks = self.first_tracks(range(len(self.config.samples))) if tracks is None else tracks
+            conditioning = conditioning.take(self._samples(tracks))
         with autocast(self.device, dtype_of(self.config.canvas.autocast)):
-            image = checks.decode(self.canvas, params, at)
+            image = checks.decode(self.canvas, params, at, conditioning)
         return image.to(next(iter(params.values())).dtype)
 
     def dtype_name(self, label: str) -> str:
@@ -190,7 +204,7 @@ class Engine:
                 elif loaded.prior.space == "latent" and name is not None:
                     x = params[name]
                 else:
-                    image = self.decode(params, at)
+                    image = self.decode(params, at, tracks)
                     x = checks.encode(loaded.prior, image, loaded.label) if loaded.prior.space == "latent" else image
             rng = Rng(keys, step, f"prior/{loaded.label}/learn", device=self.device)
             with autocast(self.device, loaded.autocast):
@@ -211,7 +225,7 @@ class Engine:
     def look(self, params: CanvasParams, tracks: Sequence[int]) -> Tensor:
         """[T, A] losses of the `compared` referees on finished pictures, in the views that compare candidates."""
         with torch.no_grad():
-            found = self.losses(self.decode(params, self.end), tracks, self.config.candidates.views)
+            found = self.losses(self.decode(params, self.end, tracks), tracks, self.config.candidates.views)
         return torch.stack([found[judge.label] for judge, _ in self.compared])
 
     def ordered(
@@ -320,7 +334,7 @@ class Engine:
         """The terms that act on the decoded image: judged, recorded, reduced by the combiner, and pulled back once."""
         keys = [self.keys[track] for track in tracks]
         with torch.enable_grad():
-            image = self.decode(rows.leaves, at)
+            image = self.decode(rows.leaves, at, tracks)
         result.image = image.detach()
         result.finite[CANVAS] = result.image.isfinite().all()
         leaf = image.detach().requires_grad_()

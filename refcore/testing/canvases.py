@@ -74,14 +74,14 @@ def parameters(case: Case) -> None:
 def shapes_dtype_and_device(case: Case) -> None:
     """`decode` returns images [B, 3, H, W] of its size, float32, in [0, 1]."""
     canvas = case.loaded()
-    image = canvas.decode(_params(case, canvas), case.at)
+    image = _decoded(case, canvas, _params(case, canvas), case.at)
     wanted = (B, 3, *canvas.size)
     require(isinstance(image, Tensor), f"decode returns {type(image).__name__}; expected a tensor")
     require(image.shape == wanted, f"decode returns the shape {list(image.shape)}; expected {list(wanted)}")
     require(image.dtype == torch.float32, f"decode returns {image.dtype} for float32 parameters; expected float32")
     require(image.device.type == case.device.type, f"decode returns an image on {image.device}, not on {case.device}")
     for spread in (1.0, 20.0):
-        moved = canvas.decode({name: spread * value for name, value in _params(case, canvas).items()}, case.at)
+        moved = _decoded(case, canvas, {name: spread * value for name, value in _params(case, canvas).items()}, case.at)
         low, high = (float(bound) for bound in moved.detach().aminmax())
         require(
             low >= 0 and high <= 1,
@@ -95,7 +95,7 @@ def every_moment(case: Case) -> None:
     takes(canvas, "decode", "params", "at")
     params = _params(case, canvas)
     for at in moments(case, end=True):
-        image = canvas.decode(params, at).detach()
+        image = _decoded(case, canvas, params, at).detach()
         require(
             image.shape == (B, 3, *canvas.size),
             f"decode returns the shape {list(image.shape)} in {at}; expected {[B, 3, *canvas.size]}",
@@ -108,7 +108,7 @@ def gradient_present_and_finite(case: Case) -> None:
     """Gradients of the image reach every tensor of the parameters."""
     canvas = case.loaded()
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
-    image = canvas.decode(params, case.at)
+    image = _decoded(case, canvas, params, case.at)
     weights = case.images(canvas.size)
     for name, gradient in gradient_of((image * weights).flatten(1).sum(1), params, "decode").items():
         require(
@@ -121,11 +121,11 @@ def gradient_right(case: Case) -> None:
 
     def function(canvas: Any, dtype: torch.dtype) -> Callable[[Tensors], Tensor]:
         weights = case.images(canvas.size, dtype=dtype)
-        return lambda params: (canvas.decode(params, case.at).to(dtype) * weights).flatten(1).sum(1)
+        return lambda params: (_decoded(case, canvas, params, case.at).to(dtype) * weights).flatten(1).sum(1)
 
     def answer(dtype: torch.dtype) -> Tensor:
         canvas: Canvas = case.loaded(dtype)
-        return canvas.decode(_params(case, canvas, dtype), case.at)
+        return _decoded(case, canvas, _params(case, canvas, dtype), case.at)
 
     dtype, steps, limit = precision(case, answer)
     canvas = case.loaded(dtype)
@@ -144,8 +144,8 @@ def no_dependence_on_batch_mates(case: Case) -> None:
     """A sample's image and gradient do not depend on the rest of the batch."""
     canvas = case.loaded()
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
-    image = canvas.decode(params, case.at)
-    alone = canvas.decode({name: value[1:2].detach() for name, value in params.items()}, case.at)
+    image = _decoded(case, canvas, params, case.at)
+    alone = _decoded(case, canvas, {name: value[1:2].detach() for name, value in params.items()}, case.at)
     same_alone(image[1:2].detach(), alone.detach(), "the image of sample 1")
     for name, part in gradient_of(image[1].square(), params, "decode").items():
         others = float(torch.cat([part[:1], part[2:]]).abs().amax())
@@ -160,7 +160,7 @@ def start_from_an_image(case: Case) -> None:
     canvas = case.loaded()
     start = Moment(0, case.at.steps)
     with torch.no_grad():
-        image = canvas.decode(_params(case, canvas), start).detach()
+        image = _decoded(case, canvas, _params(case, canvas), start).detach()
         try:
             params = canvas.encode(image)
         except RefcoreError as refusal:
@@ -169,7 +169,7 @@ def start_from_an_image(case: Case) -> None:
         shapes = {name: list(value.shape) for name, value in params.items()}
         wanted = {name: list(value.shape) for name, value in fresh.items()}
         require(shapes == wanted, f"encode returns parameters {shapes}; expected those of init, {wanted}")
-        gap = float((canvas.decode(params, start) - image).abs().mean())
+        gap = float((_decoded(case, canvas, params, start) - image).abs().mean())
     require(
         gap <= case.encode_error,
         f"an image that is encoded and decoded is {gap:.3f} off (mean absolute error, colours in [0, 1]); expected at "
@@ -201,7 +201,7 @@ def inputs_unchanged(case: Case) -> None:
     canvas = case.loaded()
     params = _params(case, canvas)
     before = {name: value.clone() for name, value in params.items()}
-    canvas.decode(params, case.at)
+    _decoded(case, canvas, params, case.at)
     for name, value in params.items():
         require(error(value, before[name]) <= EXACT, f'"{name}" changed in place in decode; work on a copy')
 
@@ -209,7 +209,7 @@ def inputs_unchanged(case: Case) -> None:
 def exercise(case: Case, canvas: Any) -> Tensors:
     """Initial parameters, image and gradients."""
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
-    image = canvas.decode(params, case.at)
+    image = _decoded(case, canvas, params, case.at)
     found = {f'"{name}" of init': value.detach() for name, value in params.items()}
     found["the image"] = image.detach()
     if image.requires_grad:
@@ -221,7 +221,20 @@ def exercise(case: Case, canvas: Any) -> Tensors:
 def call(case: Case, canvas: Any) -> tuple[Callable[[], Tensor], list[Tensor], int]:
     """`decode` of three samples."""
     params = {name: leaf(value) for name, value in _params(case, canvas).items()}
-    return lambda: canvas.decode(params, case.at), list(params.values()), B
+    return lambda: _decoded(case, canvas, params, case.at), list(params.values()), B
+
+
+def _decoded(case: Case, canvas: Any, params: Tensors, at: Moment) -> Tensor:
+    """`decode`, for a canvas that reads prompts with those of the case, one a row."""
+    if not canvas.reads_prompts:
+        image: Tensor = canvas.decode(params, at)
+        return image
+    rows = len(next(iter(params.values())))
+    prompts = list(case.prompts[:B]) if rows == B else [case.prompts[1]]
+    with torch.no_grad():
+        conditioning = canvas.read(prompts)
+    told: Tensor = canvas.decode(params, at, conditioning)
+    return told
 
 
 def _params(case: Case, canvas: Any, dtype: torch.dtype = torch.float32) -> Tensors:

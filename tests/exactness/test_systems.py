@@ -1,0 +1,176 @@
+"""The updates of neighbouring systems, written out on their own, are the runs of their presets step for step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from refcore.config import presets
+from refcore.engine.inversion import Inversion
+from refcore_plugins.canvases.noise import Noise
+
+PROMPT, STEPS = "a red circle left of a blue square", 20
+SMALL = ["dtype=float64", f"steps={STEPS}", "output=current"]
+
+
+def begun(*overrides: str) -> tuple[Inversion, Callable[[Tensor], Tensor], dict[str, Callable[[Tensor], Tensor]]]:
+    """A run of playground-reno that has not moved; its generator, written out; and each referee's weighted loss."""
+    inversion = Inversion(presets.compose("playground-reno", None, [*SMALL, *overrides], prompts=[PROMPT], seeds=[5]))
+    canvas = inversion.engine.canvas
+    assert isinstance(canvas, Noise)
+    reading = Noise(canvas.config)
+    reading.load(torch.device("cpu"), torch.float64, (64, 64))
+    text, empty = reading.diffusion.encode_text([PROMPT]), reading.diffusion.encode_text([""])
+    unet, vae = reading.diffusion.unet, reading.autoencoder.model
+
+    def generate(noise: Tensor) -> Tensor:
+        scheduler = DDIMScheduler.from_config(
+            reading.diffusion.folder.config("scheduler", "scheduler_config.json"),
+            timestep_spacing="trailing",
+            clip_sample=False,
+        )
+        scheduler.set_timesteps(canvas.config.steps)
+        x = noise
+        for t in scheduler.timesteps:
+            without, given = unet(x, t, empty).sample, unet(x, t, text).sample
+            x = scheduler.step(without + canvas.config.guidance * (given - without), t, x).prev_sample
+        pictures: Tensor = (vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+        return pictures
+
+    def loss(judge: Any) -> Callable[[Tensor], Tensor]:
+        row = torch.zeros(1, dtype=torch.int64)
+        return lambda image: judge.term.weight * judge.referee.judge(image, judge.conditioning, row)
+
+    return inversion, generate, {judge.label: loss(judge) for judge in inversion.engine.panel.referees}
+
+
+def shell(noise: Tensor) -> Tensor:
+    """ReNO's regulariser, n^2 / 2 - (d - 1) log n, as in its code on the whole noise of a sample."""
+    n = noise.norm()
+    return 0.01 * (0.5 * n**2 - (noise.numel() - 1) * torch.log(n))
+
+
+def clipped(gradient: Tensor) -> Tensor:
+    """A gradient no longer than 0.1."""
+    return gradient * min(1.0, 0.1 / float(gradient.norm()))
+
+
+def followed(inversion: Inversion, update: Callable[[Tensor], Tensor], noise: Tensor) -> None:
+    """Each step of the run ends where `update`, which gives the noise after a step, ends."""
+    moved = 0.0
+    for _ in inversion:
+        before = noise.clone()
+        noise = update(noise)
+        moved += float((noise - before).norm())
+        assert torch.allclose(inversion.params["noise"], noise, atol=1e-6), inversion.step
+    assert inversion.step == STEPS
+    assert moved > 1e-3
+
+
+@pytest.mark.slow
+def test_reno_is_its_published_update() -> None:
+    """SGD with Nesterov momentum on rewards and regulariser, the gradient clipped to 0.1 (arXiv 2406.04312)."""
+    inversion, generate, losses = begun()
+    noise = inversion.params["noise"].detach().clone().requires_grad_()
+    optimizer = torch.optim.SGD([noise], lr=5.0, momentum=0.9, nesterov=True)
+
+    def update(_: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        image = generate(noise)
+        total = sum(loss(image).sum() for loss in losses.values()) + shell(noise)
+        total.backward()
+        assert noise.grad is not None
+        noise.grad = clipped(noise.grad)  # as clip_grad_norm_, but for the 1e-6 that it adds to the norm
+        optimizer.step()
+        return noise.detach()
+
+    followed(inversion, update, noise.detach())
+
+
+@pytest.mark.slow
+def test_clipped_terms_are_carinoxs_equal_votes() -> None:
+    """Each reward's gradient is clipped to 0.1, and their sum again (arXiv 2509.17458)."""
+    inversion, generate, losses = begun(
+        "priors=[]", "transforms=[{name: clip, at: terms, config: {norm: 0.1}}, {name: clip, config: {norm: 0.1}}]"
+    )
+    noise = inversion.params["noise"].detach().clone().requires_grad_()
+    optimizer = torch.optim.SGD([noise], lr=5.0, momentum=0.9, nesterov=True)
+
+    def update(_: Tensor) -> Tensor:
+        summed = torch.zeros_like(noise)
+        for loss in losses.values():
+            (gradient,) = torch.autograd.grad(loss(generate(noise)).sum(), noise)
+            summed += clipped(gradient)
+        noise.grad = clipped(summed)
+        optimizer.step()
+        return noise.detach()
+
+    followed(inversion, update, noise.detach())
+
+
+@pytest.mark.slow
+def test_gper_projects_every_gradient_and_the_noise() -> None:
+    """Adam on rewards whose gradients, like the noise, have a white spectrum in blocks of 16 (arXiv 2602.08646)."""
+    inversion, generate, losses = begun(
+        "priors=[]",
+        # With 1e-8, an element near 0 turns rounding into a step of 0.1, and after 13 steps 1e-15 has become 3e-6.
+        "optimizer={name: adam, lr: 0.1, eps: 1.0e-3}",
+        "transforms=[{name: white_noise, at: terms}, {name: white_noise, at: parameters}]",
+    )
+    noise = inversion.params["noise"].detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([noise], lr=0.1, eps=1e-3)
+
+    def update(_: Tensor) -> Tensor:
+        noise.grad = torch.zeros_like(noise)
+        for loss in losses.values():
+            (gradient,) = torch.autograd.grad(loss(generate(noise)).sum(), noise)
+            noise.grad += projected(gradient)
+        optimizer.step()
+        noise.data.copy_(projected(noise.data))
+        return noise.detach()
+
+    followed(inversion, update, noise.detach())
+
+
+def projected(x: Tensor) -> Tensor:
+    """GPER's projection by bisection, not in closed form: in each block the threshold at which both sums are right."""
+    flat = x.flatten()
+    count = flat.numel()
+    full = torch.fft.fft(flat) / math.sqrt(count)
+    half = [complex(full[0].real, full[count // 2].real) / math.sqrt(2), *map(complex, full[1 : count // 2])]
+    changed: list[complex] = []
+    for start in range(0, count // 2, 16):
+        block = half[start : start + 16]
+        sizes = [abs(y) for y in block]
+        low, high = -1e3 * max(sizes), max(sizes)
+        for _ in range(200):
+            middle = (low + high) / 2
+            kept = [max(size - middle, 0.0) for size in sizes]
+            spiky = sum(kept) ** 2 / (sum(k * k for k in kept) or 1.0)
+            low, high = (middle, high) if spiky > math.pi * 16 / 4 else (low, middle)
+        norm = math.sqrt(sum(k * k for k in kept))
+        changed += [y / abs(y) * k * 4 / norm for y, k in zip(block, kept, strict=True)]
+    ends, rest = changed[0] * math.sqrt(2), torch.tensor(changed[1:], dtype=torch.complex128)
+    spectrum = torch.cat(
+        [
+            torch.tensor([ends.real], dtype=torch.complex128),
+            rest,
+            torch.tensor([ends.imag], dtype=torch.complex128),
+            rest.conj().flip(0),
+        ]
+    )
+    found: Tensor = (torch.fft.ifft(spectrum) * math.sqrt(count)).real
+    return found.view_as(x)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_projection_by_bisection_is_one(seed: int) -> None:
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert torch.nn.functional.cosine_similarity(projected(x).flatten(), x.flatten(), dim=0) > 0.95
+    assert torch.allclose(projected(projected(x)), projected(x), atol=1e-6)

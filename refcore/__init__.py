@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from refcore.config.run import RunConfig
     from refcore.config.schedule import Schedule, WholeSchedule
     from refcore.contracts.augmentation import Augmentation
-    from refcore.contracts.canvas import Canvas, LatentSpace
+    from refcore.contracts.canvas import Canvas, LatentSpace, PromptedCanvas
     from refcore.contracts.conditioning import Conditioning
     from refcore.contracts.judge import Fact, Judge, Verdict
     from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
@@ -49,7 +49,7 @@ _MODULES = {
     "config.run": ["RunConfig"],
     "config.schedule": ["Schedule", "WholeSchedule"],
     "contracts.augmentation": ["Augmentation"],
-    "contracts.canvas": ["Canvas", "LatentSpace"],
+    "contracts.canvas": ["Canvas", "LatentSpace", "PromptedCanvas"],
     "contracts.conditioning": ["Conditioning"],
     "contracts.judge": ["Fact", "Judge", "Verdict"],
     "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
@@ -110,6 +110,7 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "Prior",
+    "PromptedCanvas",
     "RefcoreError",
     "Referee",
     "Relation",

@@ -35,7 +35,8 @@ def concentration(x: Tensor, block: int) -> Tensor:
     excess = ((1 + spread).sqrt() - 1 - math.sqrt(block / m)).clamp_min(0)
     first = (-m * mean.square() / (2 * block)).clamp_max(-math.log(2))
     second = (-m * excess.square() / 2).clamp_max(-math.log(2))
-    return -(first + second)
+    bounds: Tensor = -(first + second)
+    return bounds
 
 
 def moments_and_spectrum(x: Tensor, block: int, weight: float, magnitude: float) -> Tensor:
@@ -47,7 +48,8 @@ def moments_and_spectrum(x: Tensor, block: int, weight: float, magnitude: float)
     first, second = x.mean(1).abs(), (x.square().mean(1).sqrt() - 1).abs()
     spectrum = torch.fft.rfft(x, norm="ortho").abs()[:, 1:]
     blocks = spectrum[:, : spectrum.shape[1] // block * block].reshape(len(x), -1, block)
-    return first + second + weight * (blocks.mean(-1) - magnitude).abs().mean(1)
+    off: Tensor = first + second + weight * (blocks.mean(-1) - magnitude).abs().mean(1)
+    return off
 
 
 class NoisePrior(Prior):

@@ -12,6 +12,7 @@ from refcore import registry
 from refcore.errors import CheckpointError
 from refcore.testing import CHECKS, Case, NotApplicable, run
 from refcore_plugins.canvases.latent import Latent
+from refcore_plugins.canvases.noise import Noise
 from refcore_plugins.canvases.pixel import Pixel
 
 NATURAL = ("volcano", "broccoli", "jellyfish")
@@ -19,8 +20,10 @@ IN_GRAMMAR = ("a red circle", "a blue square above a green star", "two dotted pi
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("referees", "imagenet"): {"prompts": NATURAL},
     **{("priors", name): {"canvas": Latent()} for name in ("sds", "csd", "nfsd", "sdi", "vsd", "gaussian", "moments")},
+    **{("priors", name): {"canvas": Noise()} for name in ("concentration", "spectrum")},
     ("parsers", "grammar"): {"prompts": IN_GRAMMAR},
     ("judges", "playground"): {"prompts": IN_GRAMMAR},
+    ("canvases", "noise"): {"size": (32, 32)},
     ("canvases", "pixel"): {"size": (24, 32)},
     ("canvases", "multires"): {"size": (24, 32)},
     ("canvases", "fourier"): {"size": (24, 32)},
@@ -39,6 +42,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("priors", "sdi"): {"inversion_steps": 2},
     ("priors", "statistics"): {"size": 64, "smallest": 8},
     ("priors", "ffdnet"): {"crop": 32},
+    ("priors", "concentration"): {"shuffles": 2},
 }
 """(kind, name) -> settings under which it has an effect, or is fast."""
 SHIPPED = [

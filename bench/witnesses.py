@@ -114,7 +114,7 @@ def measure(results: Results, extra: Path | None = None, progress: Progress = la
         if before and not missing:
             continue
         try:
-            referee = _loaded(entry)
+            referee = loaded(entry)
         except CheckpointError as error:
             progress(f"witness {label} is left out: {error}")
             continue
@@ -122,7 +122,7 @@ def measure(results: Results, extra: Path | None = None, progress: Progress = la
         ranks = list(before.get("ranks", []))
         for row in missing:
             picture = pixels([np.array(images.picture(row["image"]))])
-            ranks.append({"image": list(_key(row)), **_answer(referee, picture, row["prompt"], entry["coarse"])})
+            ranks.append({"image": list(_key(row)), **answer(referee, picture, row["prompt"], entry["coarse"])})
         kept[label] = {
             "entry": entry,
             "side": side,
@@ -220,7 +220,13 @@ def _sides(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     return [max(images.picture(row["image"]).size) for row in rows[:1]] or [1]
 
 
-def _loaded(entry: Mapping[str, Any]) -> Referee:
+def loaded(entry: Mapping[str, Any]) -> Referee:
+    """The referee of a witness term, on the CPU in float32.
+
+    Raises:
+        CheckpointError: its package or file is missing.
+        RefcoreError: it ranks no class.
+    """
     referee = cast(Referee, registry.get("referees", entry["name"])(**entry["config"]))
     referee.check()
     referee.load(torch.device("cpu"), torch.float32)
@@ -229,7 +235,7 @@ def _loaded(entry: Mapping[str, Any]) -> Referee:
     return referee
 
 
-def _answer(referee: Referee, image: Tensor, prompt: str, coarse: int | None) -> dict[str, Any]:
+def answer(referee: Referee, image: Tensor, prompt: str, coarse: int | None) -> dict[str, Any]:
     """Rank, p and first guess for one image [1, 3, H, W]; rank None where the witness has no class for the prompt."""
     try:
         conditioning = referee.read([prompt])
@@ -246,4 +252,4 @@ def _answer(referee: Referee, image: Tensor, prompt: str, coarse: int | None) ->
 
 
 def _on_photographs(referee: Referee, shown: Sequence[Photograph], side: int) -> list[dict[str, Any]]:
-    return [{"photograph": one.name, **_answer(referee, one.square(), one.prompt, side)} for one in shown]
+    return [{"photograph": one.name, **answer(referee, one.square(), one.prompt, side)} for one in shown]

@@ -75,7 +75,7 @@ def dummy(monkeypatch, tmp_path):
 
     Image.new("RGB", (30, 20), "white").save(tmp_path / "white.png")
     monkeypatch.setattr(witnesses, "photographs", lambda: [Photograph("white", "tabby", tmp_path / "white.png")])
-    monkeypatch.setattr(witnesses, "_loaded", lambda entry: Dummy())
+    monkeypatch.setattr(witnesses, "loaded", lambda entry: Dummy())
     Dummy.asked = 0
 
 
@@ -131,7 +131,7 @@ def test_a_missing_witness_is_left_out_and_said(results, monkeypatch):
         raise CheckpointError("no package")
 
     told = []
-    monkeypatch.setattr(witnesses, "_loaded", missing)
+    monkeypatch.setattr(witnesses, "loaded", missing)
     witnesses.measure(results, progress=told.append)
     assert told[0] == "witness lite2 is left out: no package"
     assert witnesses.tables(results) == []

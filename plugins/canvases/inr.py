@@ -36,7 +36,9 @@ class Inr(Canvas):
     """
 
     class Config(PluginConfig):
-        activation: Literal["siren", "finer"] = Field("siren", description="siren: sin(w0 z). finer: sin(w0 (|z|+1) z).")
+        activation: Literal["siren", "finer"] = Field(
+            "siren", description="siren: sin(w0 z). finer: sin(w0 (|z|+1) z)."
+        )
         layers: int = Field(4, ge=1, le=64, description="Layers with a sine; a linear one to the colours follows.")
         hidden: int = Field(256, ge=1, le=4096, description="Width of these layers.")
         w0_first: float = Field(
@@ -63,7 +65,7 @@ class Inr(Canvas):
         )
         encode_lr: float = Field(3e-4, gt=0, le=1, description="Learning rate of these steps.")
         chunk: int | None = Field(
-            16384,
+            4096,
             ge=1,
             description="Pixels evaluated at once. Larger images are evaluated sample by sample in chunks, whose "
             "activations are recomputed in the backward pass: the same gradient in less memory, for a second "
@@ -112,14 +114,16 @@ class Inr(Canvas):
         """
         check_image_size(images, self.size)
         images = images.to(self.device, torch.float32)
-        params = {name: value.requires_grad_() for name, value in self.init(Rng([0] * len(images), 0, "encode")).items()}
+        params = {
+            name: value.requires_grad_() for name, value in self.init(Rng([0] * len(images), 0, "encode")).items()
+        }
         optimizer = torch.optim.Adam(list(params.values()), lr=self.config.encode_lr)
         for _ in range(self.config.encode_steps):
             output = self._output(params)
             colours = (output + 1) / 2 if self.config.squash == "clamp" else torch.sigmoid(2 * output)
             error = (colours - images).square().flatten(1).mean(1).sum()  # a sum, so that samples do not interact
             optimizer.zero_grad()
-            error.backward()
+            error.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         return {name: value.detach() for name, value in params.items()}
 
@@ -144,7 +148,9 @@ class Inr(Canvas):
             if self.config.chunk is None or len(places) <= self.config.chunk:
                 output = self._network(places, *weights)
             else:
-                output = torch.cat([self._in_chunks(places, row) for row in zip(*map(_rows, weights), strict=True)])
+                output = torch.cat(
+                    [self._in_chunks(places, row) for row in zip(*(torch.split(w, 1) for w in weights), strict=True)]
+                )
         return output.mT.reshape(len(output), 3, *self.size)
 
     def _in_chunks(self, places: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
@@ -152,7 +158,7 @@ class Inr(Canvas):
         assert self.config.chunk is not None, "called for more pixels than a chunk"
         parts = [
             checkpoint(self._network, part, *weights, use_reentrant=False, preserve_rng_state=False)
-            for part in places.split(self.config.chunk)
+            for part in torch.split(places, self.config.chunk)
         ]
         return torch.cat(parts, dim=1)
 
@@ -182,7 +188,7 @@ def finer(z: Tensor, w0: float) -> Tensor:
 
 
 def coordinates(size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """[H * W, 2]: (row, column) of each pixel's centre; the longer side's from -1 to 1, in equal steps on both sides."""
+    """[H * W, 2]: (row, column) of each pixel's centre; the longer side from -1 to 1, in equal steps on both."""
     step = 2 / max(1, max(size) - 1)
     rows, columns = ((torch.arange(side, dtype=dtype) - (side - 1) / 2) * step for side in size)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).reshape(-1, 2)
@@ -196,7 +202,3 @@ def weight_name(layer: int) -> str:
 def bias_name(layer: int) -> str:
     """Name of a layer's bias."""
     return f"layer{layer}.bias"
-
-
-def _rows(value: Tensor) -> tuple[Tensor, ...]:
-    return value.split(1)

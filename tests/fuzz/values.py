@@ -168,7 +168,22 @@ def encodable(text: str) -> str:
 
 
 SCALARS = st.one_of(st.sampled_from(NUMBERS), st.none(), texts(), st.integers(), st.floats(), st.integers(0, 20))
-SCHEDULE_FIELDS = ("start", "end", "first", "last", "peak", "warmup", "centre", "width", "pieces", "of", "until", "value", "low", "high")
+SCHEDULE_FIELDS = (
+    "start",
+    "end",
+    "first",
+    "last",
+    "peak",
+    "warmup",
+    "centre",
+    "width",
+    "pieces",
+    "of",
+    "until",
+    "value",
+    "low",
+    "high",
+)
 
 
 @functools.cache

@@ -128,7 +128,9 @@ def test_parameters_are_those_of_each_layer_and_weights_start_within_sirens_boun
     assert not torch.equal(params["layer0.weight"][0], params["layer0.weight"][1])
 
 
-@pytest.mark.parametrize(("activation", "bias", "bound"), [("finer", None, 1.0), ("finer", 20.0, 20.0), ("siren", 0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("activation", "bias", "bound"), [("finer", None, 1.0), ("finer", 20.0, 20.0), ("siren", 0.5, 0.5)]
+)
 def test_the_first_layers_biases_reach_as_far_as_the_config_says(activation: str, bias: float, bound: float) -> None:
     params = loaded(hidden=256, activation=activation, bias=bias).init(rng(0))
     assert 0.95 * bound < params["layer0.bias"].abs().max() <= bound
@@ -224,7 +226,9 @@ def smooth_images(size: tuple[int, int]) -> Tensor:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("squash", ["clamp", "sigmoid"])
 def test_a_network_is_fitted_to_the_image_that_it_starts_from(activation: str, squash: str) -> None:
-    canvas = loaded((16, 20), layers=2, hidden=48, activation=activation, squash=squash, encode_lr=3e-3, encode_steps=100)
+    canvas = loaded(
+        (16, 20), layers=2, hidden=48, activation=activation, squash=squash, encode_lr=3e-3, encode_steps=100
+    )
     images = smooth_images((16, 20))
     with torch.no_grad():
         params = canvas.encode(images)

@@ -98,6 +98,8 @@ def register_canvases(register: Register) -> None:
     register("multires", f"{at}.multires:Multires", summary="Sum of tensors at many resolutions")
     register("noise", f"{at}.noise:Noise", summary="Noise from which a generator makes the image")
     register("fourier", f"{at}.fourier:Fourier", summary="Fourier spectrum, 1/f amplitudes, decorrelated colours")
+    register("inr", f"{at}.inr:Inr", summary="Coordinate network, SIREN or FINER, for each sample")
+    register("vq", f"{at}.vq:Vq", summary="Codebook entries of a VQGAN, in diffusers' VQModel")
 
 
 @hookimpl

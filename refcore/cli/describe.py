@@ -44,6 +44,7 @@ KIND_EXAMPLES: dict[str, str] = {
     "linear": "{kind: linear, start: 1.0, end: 0.2}",
     "cosine": "{kind: cosine, start: 800.0, end: 400.0, last: 160}",
     "warmup_cosine": "{kind: warmup_cosine, peak: 2.0, end: 1.0, warmup: 10}",
+    "gaussian": "{kind: gaussian, peak: 0.05, centre: 0.5, width: 0.2}",
     "piecewise": "{kind: piecewise, pieces: [{until: 50, value: 0.2}, {value: 0.01}]}",
     "hypot": "{kind: hypot, of: [0.2, {kind: linear, start: 0.1, end: 0.0}]}",
     "product": "{kind: product, of: [2.0, {kind: cosine, start: 1.0, end: 0.0}]}",

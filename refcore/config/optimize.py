@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -35,7 +36,9 @@ class Optimizer(Section):
     ] = Field(
         0.05,
         description="Peak learning rate, from 0 to 1e6: a number, a schedule, or a mapping of the canvas's tensors to "
-        'numbers or schedules, in which "*" stands for all that are not named. 0 keeps a tensor as it is.',
+        'numbers or schedules, in which "*" stands for all that are not named, and an entry such as "layer0.*" for '
+        "those of that beginning. A tensor has the rate of its own name, or else of the first entry that fits. 0 keeps "
+        "a tensor as it is.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant",
@@ -63,7 +66,7 @@ class Optimizer(Section):
 
     @property
     def rates(self) -> dict[str, Schedule]:
-        """Entry of `lr` -> its peak rate: a tensor's name, or "*" for the others."""
+        """Entry of `lr` -> its peak rate: a tensor's name, a beginning with "*", or "*" for the others."""
         return self.lr if isinstance(self.lr, dict) else {ALL_OTHERS: self.lr}
 
     def tensors_of(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -72,16 +75,23 @@ class Optimizer(Section):
         Raises:
             RefcoreError: an entry is no tensor of the canvas, or a tensor has no entry.
         """
+        entry_of = {name: entry for name in names if (entry := self._entry_of(name)) is not None}
         for entry in self.rates:
-            if entry != ALL_OTHERS and entry not in names:
+            if entry != ALL_OTHERS and not any(fnmatchcase(name, entry) for name in names):
                 raise unknown("tensor of the canvas", entry, [*names, ALL_OTHERS], "optimizer.lr")
-        if ALL_OTHERS not in self.rates and (left := [name for name in names if name not in self.rates]):
+        if left := [name for name in names if name not in entry_of]:
             raise RefcoreError(
                 f'optimizer.lr says nothing of the tensor "{left[0]}" of the canvas; name it, or add '
                 f'"{ALL_OTHERS}" for all others'
             )
-        entry_of = {name: name if name in self.rates else ALL_OTHERS for name in names}
         return {entry: [name for name in names if entry_of[name] == entry] for entry in self.rates}
+
+    def _entry_of(self, name: str) -> str | None:
+        """The entry of `lr` whose rate a tensor has; None without one."""
+        if name in self.rates:
+            return name
+        fitting = [entry for entry in self.rates if entry != ALL_OTHERS and fnmatchcase(name, entry)]
+        return next(iter(fitting), ALL_OTHERS if ALL_OTHERS in self.rates else None)
 
     def lr_at(self, at: Moment) -> float | dict[str, float]:
         """The learning rate at a step; by the entries of `lr` where it is a mapping."""

@@ -1,4 +1,4 @@
-"""Schedules: numbers that change over a run, as constants, ramps, cosines, warm-ups and pieces.
+"""Schedules: numbers that change over a run, as constants, ramps, cosines, warm-ups, bumps and pieces.
 
 A field of a config, a plugin's own included, that may change over a run has the type `Schedule`, with bounds as for a
 number: `Field(30.0, ge=0, le=180)`. A schedule is within them if it is so at every step of a run of any length.
@@ -114,6 +114,33 @@ class WarmupCosine(_Kind):
         return min(numbers), max(numbers)
 
 
+class Gaussian(_Kind):
+    """`peak * exp(-((t / T - centre) / width) ** 2 / 2)` at step t of T: a bump that comes and goes.
+
+    With the same `peak` and `width` on every layer of a network and centres from 0 to 1, it is a bump over the layers
+    that moves from the first to the last: the frequency schedule of CLIP^-1 (arXiv 2505.23161).
+    """
+
+    kind: Literal["gaussian"] = Field("gaussian", description="A bell curve around `centre`.")
+    peak: Number = Field(description="Value at `centre`.")
+    centre: float = Field(ge=-10, le=10, description="Fraction of the run at its middle; may lie outside 0 .. 1.")
+    width: float = Field(gt=0.001, le=100, description="Standard deviation, as a fraction of the run.")
+
+    def at(self, step: int, steps: int) -> float:
+        return self._at(step / steps)
+
+    def _at(self, progress: float) -> float:
+        """The value at a fraction of the run."""
+        return self.peak * math.exp(-(((progress - self.centre) / self.width) ** 2) / 2)
+
+    def scaled(self, factor: float) -> Self:
+        return self.model_copy(update={"peak": self.peak * factor})
+
+    def span(self) -> tuple[float, float]:
+        reached = [self._at(progress) for progress in (0.0, 1.0, min(1.0, max(0.0, self.centre)))]
+        return min(reached), max(reached)
+
+
 class Piece(Section):
     """One piece of a piecewise schedule."""
 
@@ -193,6 +220,7 @@ KINDS: dict[str, type[_Kind]] = {
     "linear": Linear,
     "cosine": Cosine,
     "warmup_cosine": WarmupCosine,
+    "gaussian": Gaussian,
     "piecewise": Piecewise,
     "hypot": Hypot,
     "product": Product,
@@ -211,13 +239,14 @@ class _Unknown(_Kind):
 
     model_config = ConfigDict(extra="ignore")
 
-    kind: Literal["linear", "cosine", "warmup_cosine", "piecewise", "hypot", "product"]
+    kind: Literal["linear", "cosine", "warmup_cosine", "gaussian", "piecewise", "hypot", "product"]
 
 
 _Kinds = (
     Annotated[Linear, Tag("linear")]
     | Annotated[Cosine, Tag("cosine")]
     | Annotated[WarmupCosine, Tag("warmup_cosine")]
+    | Annotated[Gaussian, Tag("gaussian")]
     | Annotated[Piecewise, Tag("piecewise")]
     | Annotated[Hypot, Tag("hypot")]
     | Annotated[Product, Tag("product")]
@@ -225,8 +254,8 @@ _Kinds = (
 )
 
 if TYPE_CHECKING:
-    Schedule: TypeAlias = float | Linear | Cosine | WarmupCosine | Piecewise | Hypot | Product
-    WholeSchedule: TypeAlias = int | Linear | Cosine | WarmupCosine | Piecewise | Hypot | Product
+    Schedule: TypeAlias = float | Linear | Cosine | WarmupCosine | Gaussian | Piecewise | Hypot | Product
+    WholeSchedule: TypeAlias = int | Linear | Cosine | WarmupCosine | Gaussian | Piecewise | Hypot | Product
 else:
     # Classes, so that the bounds of a field are applied to the whole and not to the members of a union.
 
@@ -349,6 +378,9 @@ def _turning(schedule: Any, steps: int, first: int, end: int) -> set[int]:
             if first < until:
                 turning |= _turning(piece.value, steps, first, until)
             first = max(first, until)
+    elif isinstance(schedule, Gaussian):
+        middle = schedule.centre * steps
+        turning |= {step for step in (math.floor(middle), math.ceil(middle)) if first <= step < end}
     else:  # these rise or fall between their first step, their last and the end of their warm-up
         turns = [getattr(schedule, name, None) for name in ("first", "last", "warmup")]
         turning |= {step for turn in turns if turn is not None for step in (turn - 1, turn) if first <= step < end}

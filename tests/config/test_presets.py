@@ -15,6 +15,7 @@ from refcore.config.run import RunConfig
 from refcore.config.schedule import value_at
 from refcore.config.settings import dump_yaml, load_yaml, override, parse_yaml
 from refcore.errors import RefcoreError
+from refcore.moment import Moment
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -300,3 +301,43 @@ class TestThePapersRecipe:
         for field in ("itg", "itg_head", "label_smoothing"):
             full["referees"][0]["config"].pop(field)
         assert without == full
+
+
+class TestNeighbours:
+    """The values of neighbouring systems that their presets state."""
+
+    def test_deep_daze_is_sixteen_sines_at_512_pixels_for_one_clip(self):
+        config = presets.compose("deep-daze")
+        canvas = config.canvas.config
+        assert (canvas["activation"], canvas["layers"], canvas["hidden"], canvas["w0"]) == ("siren", 16, 256, 30)
+        assert (config.image_size, config.optimizer.lr, config.steps) == ((512, 512), 1e-5, 1050 * 20)
+        assert [(term.name, term.config["model"]) for term in config.referees] == [("clip", "ViT-B-32")]
+        assert config.priors == []
+
+    def test_clip_inverse_moves_a_bump_of_its_rate_from_the_first_layer_to_the_last(self):
+        config = presets.compose("implicit-inversion")
+        assert (config.canvas.config["activation"], config.steps) == ("finer", 400)
+        layers = config.canvas.config["layers"]
+        names = [f"layer{layer}.{part}" for layer in range(layers + 1) for part in ("weight", "bias")]
+        assert all(len(own) == 2 for own in config.optimizer.tensors_of(names).values())
+        fastest = []
+        for step in range(config.steps + 1):
+            rates = config.optimizer.lr_at(Moment(step, config.steps))
+            fastest.append(max(range(layers + 1), key=lambda layer, rates=rates: rates[f"layer{layer}.*"]))
+        assert fastest == sorted(fastest)
+        assert set(fastest) == set(range(layers + 1))
+
+    def test_vqgan_clip_has_the_published_values(self):
+        config = presets.compose("vqgan-clip")
+        views = config.views["main"]
+        assert (config.canvas.name, config.image_size, config.steps) == ("vq", (512, 512), 500)
+        assert (config.optimizer.name, config.optimizer.lr) == ("adam", 0.1)
+        assert config.referees[0].config["loss"] == "spherical"
+        assert (views.count, views.shrink, views.padding) == (32, "pool", "zeros")
+        assert [use.name for use in views.augment] == [
+            "affine",
+            "perspective",
+            "color_jitter",
+            "erasing",
+            "gaussian_noise",
+        ]

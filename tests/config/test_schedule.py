@@ -45,6 +45,30 @@ def test_ramps_start_end_and_stay() -> None:
     assert value_at(READ.validate_python({"kind": "linear", "start": 0, "end": 8}), 5, 10) == 4  # null: the run's end
 
 
+def test_bumps_over_layers_are_a_bump_that_moves_from_the_first_layer_to_the_last() -> None:
+    """At step t of T, layer l of L has lr exp(-((l - (L - 1) t / T) / s)^2 / 2): CLIP^-1's frequency schedule."""
+    layers, steps, width = 5, 40, 1.5
+    rates = [
+        READ.validate_python(
+            {"kind": "gaussian", "peak": 0.1, "centre": layer / (layers - 1), "width": width / (layers - 1)}
+        )
+        for layer in range(layers)
+    ]
+    for t in (0, 7, 20, 40):
+        middle = (layers - 1) * t / steps
+        wanted = [0.1 * math.exp(-(((layer - middle) / width) ** 2) / 2) for layer in range(layers)]
+        assert [value_at(rate, t, steps) for rate in rates] == pytest.approx(wanted)
+    fastest = [max(range(layers), key=lambda layer: value_at(rates[layer], t, steps)) for t in range(steps + 1)]
+    assert fastest == sorted(fastest)
+    assert (fastest[0], fastest[-1]) == (0, layers - 1)
+
+
+@given(factor=st.floats(-3, 3), t=st.integers(0, 40))
+def test_scaling_a_bump_scales_its_values(factor: float, t: int) -> None:
+    bump = READ.validate_python({"kind": "gaussian", "peak": 2.0, "centre": 0.3, "width": 0.2})
+    assert value_at(scaled(bump, factor), t, 40) == pytest.approx(factor * value_at(bump, t, 40), abs=1e-9)
+
+
 @given(
     kind=st.sampled_from(["linear", "cosine"]),
     start=st.floats(-10, 10),
@@ -68,7 +92,10 @@ def ramps() -> st.SearchStrategy[Any]:
         optional={"last": st.integers(1, 30)},
     )
     warmup = st.fixed_dictionaries({"kind": st.just("warmup_cosine"), "peak": number, "end": number, "warmup": step})
-    return number | ramp | warmup
+    bump = st.fixed_dictionaries(
+        {"kind": st.just("gaussian"), "peak": number, "centre": st.floats(-1, 2), "width": st.floats(0.01, 2)}
+    )
+    return number | ramp | warmup | bump
 
 
 def composed(part: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -232,6 +232,20 @@ def test_a_tensor_whose_rate_is_0_stays_as_it_is() -> None:
     assert not torch.equal(inversion.params["fine"], before["fine"])
 
 
+@pytest.mark.parametrize(
+    ("lr", "entries"),
+    [
+        ({"*": 1, "f*": 2}, {"*": ["coarse"], "f*": ["fine"]}),
+        ({"*": 1, "f*": 2, "fine": 3}, {"*": ["coarse"], "f*": [], "fine": ["fine"]}),
+        ({"?*": 1, "*e": 2}, {"?*": ["coarse", "fine"], "*e": []}),
+    ],
+)
+def test_a_tensor_has_the_rate_of_its_name_or_else_of_the_first_entry_that_fits(
+    lr: dict[str, float], entries: dict[str, list[str]]
+) -> None:
+    assert Optimizer(lr=lr).tensors_of(["coarse", "fine"]) == entries
+
+
 def test_warm_up_and_decay_multiply_a_scheduled_rate() -> None:
     optimizer = Optimizer(lr=Linear(start=1.0, end=0.0), schedule="linear", warmup=2, final=0.5)
     rates = [optimizer.lr_at(Moment(step, 10)) for step in (0, 1, 2, 6)]

@@ -22,7 +22,7 @@ Draw = st.DrawFn
 PROMPT = "a red circle left of a blue square"
 
 
-PRESETS = ("playground", "playground-blind", "natural", "lettering", "vlminv", "vlminv-itm")
+PRESETS = ("playground", "playground-blind", "natural", "lettering", "vlminv", "vlminv-itm", "playground-deep-daze")
 
 
 SMALL = {

@@ -153,7 +153,7 @@ NUMBERS = (
     *(-(2**63), 10**30, 10**99, 0.0, -0.0, 0.5, 1.0, 1.5, -0.5, 1e-320, 1e-45, 1e-8, 1e16, 1e30, 1e38, 3.5e38, 1e308),
     *(float("inf"), float("-inf"), float("nan"), True, False),
 )
-KINDS = ("linear", "cosine", "warmup_cosine", "piecewise", "hypot", "product", "constant", "")
+KINDS = ("linear", "cosine", "warmup_cosine", "gaussian", "piecewise", "hypot", "product", "constant", "")
 
 
 @functools.cache  # making a strategy takes longer than drawing from it
@@ -168,7 +168,22 @@ def encodable(text: str) -> str:
 
 
 SCALARS = st.one_of(st.sampled_from(NUMBERS), st.none(), texts(), st.integers(), st.floats(), st.integers(0, 20))
-SCHEDULE_FIELDS = ("start", "end", "first", "last", "peak", "warmup", "pieces", "of", "until", "value", "low", "high")
+SCHEDULE_FIELDS = (
+    "start",
+    "end",
+    "first",
+    "last",
+    "peak",
+    "warmup",
+    "centre",
+    "width",
+    "pieces",
+    "of",
+    "until",
+    "value",
+    "low",
+    "high",
+)
 
 
 @functools.cache

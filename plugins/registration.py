@@ -95,6 +95,7 @@ def register_canvases(register: Register) -> None:
     register("pixel", f"{at}.pixel:Pixel", summary="Pixels through a sigmoid")
     register("multires", f"{at}.multires:Multires", summary="Sum of tensors at many resolutions")
     register("fourier", f"{at}.fourier:Fourier", summary="Fourier spectrum, 1/f amplitudes, decorrelated colours")
+    register("strokes", f"{at}.strokes:Strokes", summary="Bezier strokes and filled shapes; opens and writes SVG")
 
 
 @hookimpl

@@ -24,6 +24,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("canvases", "pixel"): {"size": (24, 32)},
     ("canvases", "multires"): {"size": (24, 32)},
     ("canvases", "fourier"): {"size": (24, 32)},
+    ("canvases", "strokes"): {"size": (24, 32), "encode_error": 0.1},  # a mosaic
     ("augmentations", "color_jitter"): {"size": (24, 32)},
     ("augmentations", "erasing"): {"size": (24, 32)},
     ("augmentations", "coarse"): {"size": (24, 32)},
@@ -31,6 +32,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 }
 """(kind, name) -> options of the case that differ from the defaults."""
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("canvases", "strokes"): {"strokes": 8, "shapes": 4},
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
     ("augmentations", "window"): {"box": (0.0, 0.5, 0.75, 1.0)},
     ("augmentations", "coarse"): {"side": 8},

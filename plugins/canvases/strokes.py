@@ -25,8 +25,6 @@ SHAPE_POINTS, SHAPE_COLOURS = "shape_points", "shape_colours"
 """Names of the shapes' parameters."""
 MOST = 4096
 """Largest number of strokes, and of shapes."""
-ROUND = 0.5523
-"""Length of the tangents of a quarter circle of radius 1, as a cubic Bezier curve."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,8 +35,8 @@ class Strokes(Canvas):
     C = sum_i c_i a_i prod_{j > i} (1 - a_j), in the order of painting, with a_i the opacity of path i times the share
     of the pixel that it covers: a smooth step of the distance to the path. Shapes are filled by the even-odd rule; caps
     and joins of strokes are round. Widths and colours that leave their bounds are folded back, so that they have a
-    gradient everywhere. Source: Frans et al., "CLIPDraw" (2021), arXiv 2106.14843, with diffvg (Li et al., SIGGRAPH Asia 2020)
-    in the place of this rasteriser.
+    gradient everywhere. Source: Frans et al., "CLIPDraw" (2021), arXiv 2106.14843, with diffvg (Li et al., SIGGRAPH
+    Asia 2020) in the place of this rasteriser.
 
     A run writes `image_N.svg` beside each `image_N.png`, and `init: drawing.svg` starts from the paths of a drawing.
     """
@@ -123,7 +121,8 @@ class Strokes(Canvas):
         Returns:
             Of the strokes `points` [B, S, 3 n + 1, 2] (x, y in pixels; n the most segments, points beyond a stroke's
             own segments unused), `widths` [B, S] in pixels, `colours` [B, S, 4] (red, green, blue, opacity); of the
-            shapes `shape_points` [B, M, 3 m, 2], in turn a corner and two control points, and `shape_colours` [B, M, 4].
+            shapes `shape_points` [B, M, 3 m, 2] (in turn a corner and two control points) and `shape_colours`
+            [B, M, 4].
         """
         own, (height, width) = self.config, self.size
         sides = torch.tensor([width, height], dtype=torch.float32, device=self.device)
@@ -174,7 +173,7 @@ class Strokes(Canvas):
         """[B, S, most + 1, 2] from control points [B, S, 3 n + 1, 2], the last point repeated as often as it takes."""
         lines = bezier_polyline(points.flatten(0, 1), self.config.pieces)
         spare = lines[:, -1:].expand(-1, most + 1 - lines.shape[1], -1)
-        return torch.cat([lines, spare], 1).unflatten(0, points.shape[:2])
+        return torch.cat([lines, spare], 1).view(*points.shape[:2], most + 1, 2)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> CanvasParams:

@@ -97,7 +97,7 @@ def paint(paths: Paths, background: Tensor, size: tuple[int, int], edge: float, 
     alpha = _opacity(paths, pairs, edge, tile)
     colours = paths.colours.flatten(0, 1)[pairs.path, :3, None]
     below = background.to(alpha)[None, :, None].expand(count * tiles, 3, tile * tile)
-    ranked = over(below, alpha.split(sizes), colours.split(sizes))
+    ranked = over(below, torch.split(alpha, sizes), torch.split(colours, sizes))
     place = torch.empty_like(ranking)
     place[ranking] = torch.arange(len(ranking), device=ranking.device)
     image = ranked[place].view(count, rows, columns, 3, tile, tile).permute(0, 3, 1, 4, 2, 5)
@@ -118,7 +118,7 @@ def over(below: Tensor, alphas: tuple[Tensor, ...], colours: tuple[Tensor, ...])
     """
     finished = []
     for alpha, colour in zip(alphas, colours, strict=True):
-        below, rest = below.split([len(alpha), len(below) - len(alpha)])
+        below, rest = torch.split(below, [len(alpha), len(below) - len(alpha)])
         finished.append(rest)
         below = below + alpha[:, None] * (colour - below)
     return torch.cat([below, *reversed(finished)])
@@ -186,7 +186,7 @@ def _pairs(paths: Paths, grid: tuple[int, int], edge: float, tile: int) -> _Pair
     corner = torch.stack([x[number % columns], y[number // columns]], -1)
     kept, near = [], []
     radius = tile * 0.5**0.5
-    for own in torch.arange(len(path), device=device).split(max(1, AT_ONCE // (8 * max(1, len(piece))))):
+    for own in torch.split(torch.arange(len(path), device=device), max(1, AT_ONCE // (8 * len(piece)))):
         line = lines[sample[own], path[own]]
         centre = corner[own, None] + tile / 2
         distance = _squared_distance(centre, line[:, :-1], line[:, 1:]).sqrt()
@@ -247,7 +247,7 @@ def _nearest(paths: Paths, pairs: _Pairs, tile: int) -> tuple[Tensor, Tensor]:
     best = lines.new_full((len(ranking), tile, tile), torch.inf)
     which = torch.zeros(len(ranking), tile, tile, dtype=torch.int64, device=lines.device)
     chunk = max(1, AT_ONCE // (8 * tile * tile))
-    for items, numbers in zip(pair.split(sizes), piece.split(sizes), strict=True):
+    for items, numbers in zip(torch.split(pair, sizes), torch.split(piece, sizes), strict=True):
         for first in range(0, len(items), chunk):
             own, number = items[first : first + chunk], numbers[first : first + chunk]
             path, corner = pairs.path[own], pairs.corner[own]
@@ -275,7 +275,7 @@ def _filled_pixels(paths: Paths, pairs: _Pairs, filled: Tensor, tile: int) -> Te
     pixel = torch.arange(tile * tile, device=filled.device)
     piece = torch.arange(paths.lines.shape[2] - 1, device=filled.device)
     lines = paths.lines.detach().flatten(0, 1)
-    for own in filled.nonzero()[:, 0].split(max(1, AT_ONCE // (tile * tile))):
+    for own in torch.split(filled.nonzero()[:, 0], max(1, AT_ONCE // (tile * tile))):
         path = pairs.path[own]
         at = _pixels(pairs.corner[own, None], pixel, tile)
         inside[own] = _is_inside(at, lines[path], piece < paths.pieces[path % each, None])

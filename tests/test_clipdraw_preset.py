@@ -1,4 +1,4 @@
-"""The preset `clipdraw`: the rates, views and start of the authors' notebook."""
+"""The preset `clipdraw`: the rates and views of the authors' notebook; and its small sister in the playground."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import refcore
 from refcore.config import presets
 from refcore.moment import Moment
+
+DEMO = "a red circle left of a blue square"
 
 
 def test_its_rates_fall_at_half_and_three_quarters_of_the_run_for_points_alone() -> None:
@@ -24,6 +26,15 @@ def test_four_views_are_bent_and_cropped_on_white() -> None:
     views = presets.compose("clipdraw", prompts=["a cat"]).views["main"]
     assert (views.count, views.padding) == (4, "ones")
     assert [use.name for use in views.augment] == ["perspective", "resized_crop"]
+
+
+def test_in_the_playground_three_shapes_are_drawn_without_a_diffusion_model() -> None:
+    config = presets.compose("playground-clipdraw", prompts=[DEMO])
+    assert {term.name for term in config.priors} == {"l2", "tv"}
+    few = ["steps=2", "candidates={count: 1}", "views.main.count=1"]
+    result = refcore.invert(DEMO, preset="playground-clipdraw", overrides=few)
+    assert result[0].files[".svg"].count("<path") == 3
+    assert result[0].verdict is not None
 
 
 @pytest.mark.slow

@@ -101,6 +101,7 @@ def register_canvases(register: Register) -> None:
     register("inr", f"{at}.inr:Inr", summary="Coordinate network, SIREN or FINER, for each sample")
     register("vq", f"{at}.vq:Vq", summary="Codebook entries of a VQGAN, in diffusers' VQModel")
 
+    register("strokes", f"{at}.strokes:Strokes", summary="Bezier strokes and filled shapes; opens and writes SVG")
 
 @hookimpl
 def register_transforms(register: Register) -> None:

@@ -50,6 +50,8 @@ OTHERS: Final[dict[bytes, str]] = {
 }
 """First bytes of files that are met instead, and what they are."""
 HEIF: Final = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+BESIDE: Final = (".json", ".svg", ".txt")
+"""Endings of the files that a canvas may have written beside the image of a sample."""
 MOST_PIXELS: Final = 2**26
 """Pixels of the largest image that is read, 8192 x 8192: as float32 they are 0.8 GB. Larger ones serve no referee,
 which sees some hundreds of pixels a side, and a file of a few kB can hold billions of them."""

@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from refcore.errors import RefcoreError
+
 MOST_BYTES: Final = 2**26
 """Size of the largest text that is read: a run of a million steps writes no more of a history."""
 KINDS: Final = (
@@ -53,6 +55,23 @@ def read_text(path: str | Path, most: int = MOST_BYTES) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text (byte {error.start})") from error
+
+
+def read_named(path: str | Path, what: str) -> str:
+    """The text of a file that a user has named; otherwise as `read_text`.
+
+    Args:
+        path: of the file.
+        what: named it, such as "init.image", for the message.
+
+    Raises:
+        RefcoreError: naming it, with the reason.
+    """
+    try:
+        return read_text(path)
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise RefcoreError(f'{what}: cannot read "{path}": {reason}') from error
 
 
 def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:

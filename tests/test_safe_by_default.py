@@ -370,6 +370,7 @@ ONE = (*TINY, "--set", "candidates={count: 1}")
         ("plugins", "--check"),
         ("invert", PROMPT, *ONE, "--set", "init={steps: 2}"),
         ("invert", PROMPT, "--preset", "playground-blind", *ONE),
+        ("invert", PROMPT, "--preset", "playground-clipdraw", *ONE),
         ("invert", "volcano", "--preset", "natural", *TINY),
         ("invert", "CAT", "--preset", "lettering", *TINY),
         (

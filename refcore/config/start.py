@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from refcore import images
+from refcore import images, text_files
 from refcore.config.section import Section
 from refcore.config.terms import PROMPT
 from refcore.config.views import CLEAN
@@ -116,8 +116,9 @@ class ImageStart(Section):
     """A start from images: as they are, or on the way from them to a fresh start."""
 
     image: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="Path of the image. {prompt} and {seed} in it stand for those of each sample. A list has one path "
-        "for each sample, prompts outermost.",
+        description="Path of the image, or of a file that the canvas opens, such as an SVG drawing for `strokes`. "
+        "{prompt} and {seed} in it stand for those of each sample. A list has one path for each sample, prompts "
+        "outermost.",
     )
     strength: float | None = Field(
         None,
@@ -152,11 +153,15 @@ class ImageStart(Section):
         absolute = [str(Path(path).absolute()) for path in paths]
         return self.model_copy(update={"image": absolute[0] if isinstance(self.image, str) else absolute})
 
-    def check(self, samples: Sequence[tuple[str, int]]) -> None:
+    def check(self, samples: Sequence[tuple[str, int]], opens: Sequence[str] = ()) -> None:
         """Looks at every file that the samples (prompt, seed) start from.
 
+        Args:
+            samples: of the run.
+            opens: endings of files that the canvas opens, which are no images.
+
         Raises:
-            RefcoreError: naming every file that is missing, or else the first that is no image.
+            RefcoreError: naming every file that is missing, or else the first that is no image and none of the others.
         """
         paths = list(dict.fromkeys(self.paths(samples)))
         missing = [path for path in paths if not Path(path).exists()]
@@ -165,7 +170,15 @@ class ImageStart(Section):
             many = f"{len(missing)} of {len(paths)} files are missing" if len(paths) > 1 else "the file is missing"
             raise RefcoreError(f"init.image: {many}: {named}; expected the paths of images")
         for path in paths:
-            images.check(path)
+            if is_opened(path, opens):
+                text_files.read_named(path, "init.image")
+            else:
+                images.check(path)
+
+
+def is_opened(path: str, opens: Sequence[str]) -> bool:
+    """Whether a canvas opens a file itself, by the ending of its name."""
+    return Path(path).suffix.lower() in opens
 
 
 def _which(init: Any) -> str:

@@ -43,6 +43,8 @@ class Canvas(Plugin):
     size: tuple[int, int]
     """(height, width) of the decoded images; set by `load`."""
     device: torch.device
+    opens: ClassVar[tuple[str, ...]] = ()
+    """Endings of the names of text files that `open` reads, such as ".svg"; lower case."""
 
     @abstractmethod
     def load(self, device: torch.device, dtype: torch.dtype, size: tuple[int, int] | None = None) -> None:
@@ -76,6 +78,29 @@ class Canvas(Plugin):
             RefcoreError: this canvas cannot start from an image.
         """
         raise RefcoreError(f"canvas {self.name!r} cannot start from an image: it has no encoder")
+
+    def open(self, text: str) -> CanvasParams:
+        """Parameters of one sample that show the document in a file of `opens`, for starts from it (`init`).
+
+        The file may come from other people: whatever `text` holds is data.
+
+        Args:
+            text: the file's, in UTF-8; at most 64 MiB.
+
+        Raises:
+            RefcoreError: it cannot be read, or shows what this canvas cannot; the message says what and how to go on.
+        """
+        raise RefcoreError(f"canvas {self.name!r} opens no files; expected an image")
+
+    def files(self, params: CanvasParams) -> list[dict[str, str]]:
+        """[B] for each finished picture, what a run writes beside its PNG: ending -> text; here, nothing.
+
+        An ending of ".svg" makes `image_0.svg` of the first sample. Allowed are those of `refcore.images.BESIDE`.
+
+        Args:
+            params: as from `init`, those of the finished pictures.
+        """
+        return [{} for _ in next(iter(params.values()))]
 
     def latent_name(self) -> str | None:
         """Name of the parameter that is the scaled latent [B, C, h, w], for latent priors; None without one."""

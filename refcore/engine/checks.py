@@ -28,6 +28,7 @@ from refcore.contracts.referee import Referee
 from refcore.contracts.transform import Transform
 from refcore.engine.memory import is_out_of_memory
 from refcore.errors import ContractError, RefcoreError
+from refcore.images import BESIDE
 from refcore.moment import Moment
 from refcore.plugin import SINGULAR, Plugin
 from refcore.rng import Deferred, Rng
@@ -370,6 +371,30 @@ def encode_image(canvas: Canvas, images: Tensor) -> CanvasParams:
         params = canvas.encode(images)
         _start(call, params, len(images))
     return params
+
+
+def open_document(canvas: Canvas, text: str) -> CanvasParams:
+    """Parameters of one sample that show a document; see `Canvas.open`."""
+    with Call(canvas, "open") as call:
+        params = canvas.open(text)
+        _start(call, params, 1)
+    return params
+
+
+def files(canvas: Canvas, params: CanvasParams) -> list[dict[str, str]]:
+    """[B] what is written beside each picture, ending -> text; see `Canvas.files`."""
+    with Call(canvas, "files", inputs=_parameters(params)) as call:
+        found: Any = canvas.files(params)
+        rows = len(next(iter(params.values())))
+        if not isinstance(found, Sequence) or len(found) != rows or not all(isinstance(own, Mapping) for own in found):
+            raise call.refuse(f"returned {_kind(found)}; expected a list of {rows} dicts, one per sample")
+        for own in found:
+            for ending, text in own.items():
+                if ending not in BESIDE:
+                    raise call.refuse(f"returned a file {ending!r}; expected one of {', '.join(BESIDE)}")
+                if not isinstance(text, str):
+                    raise call.refuse(f"returned {_kind(text)} as the file {ending!r}; expected a text")
+    return [dict(own) for own in found]
 
 
 def decode(canvas: Canvas, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:

@@ -17,8 +17,8 @@ from refcore import images as files
 from refcore import show
 from refcore.config.run import RunConfig
 from refcore.config.views import CLEAN
-from refcore.contracts.canvas import CanvasParams
-from refcore.engine import fitting
+from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.engine import checks, fitting
 from refcore.engine.build import build, combiner, local_checkpoints
 from refcore.engine.models import Models, shareable
 from refcore.engine.recorded import differing, recorded, refuse_foreign
@@ -324,16 +324,24 @@ class Inversion:
         Raises:
             RefcoreError: the config keeps no average, or no best.
         """
+        end = self.engine.end
+        return torch.cat([self.engine.decode(own, end, [track]) for track, own in self._finished(which)]).clamp(0, 1)
+
+    def files(self, which: Which | None = None) -> list[dict[str, str]]:
+        """[B] what the canvas writes beside the picture of each sample, ending -> text; otherwise as `images`."""
+        if type(self.engine.canvas).files is Canvas.files:  # none, and no look at candidates is needed to say so
+            return [{} for _ in self.samples]
+        return [checks.files(self.engine.canvas, own)[0] for _, own in self._finished(which)]
+
+    def _finished(self, which: Which | None) -> list[tuple[int, CanvasParams]]:
+        """[B] of each sample its leader's track and parameters, one row, of the result or of `which`."""
         which = which or self.config.output
         kept = {"current": self.tracks.params, "ema": self.tracks.ema, "best": self.tracks.best}[which]
         if kept is None:
             raise RefcoreError(f'this run keeps no "{which}" image: set {"ema" if which == "ema" else "output: best"}')
-        end = self.engine.end
-        decoded = [
-            self.engine.decode({name: p[row : row + 1] for name, p in kept.items()}, end, self.tracks.numbers_of([row]))
-            for row in self._leading()
+        return [
+            (self.tracks.numbers[row], {name: p[row : row + 1] for name, p in kept.items()}) for row in self._leading()
         ]
-        return torch.cat(decoded).clamp(0, 1)
 
     @torch.no_grad()
     def glimpse(self, samples: Sequence[int]) -> Glimpse:

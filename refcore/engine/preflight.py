@@ -38,7 +38,7 @@ def problems(config: RunConfig) -> Iterator[RefcoreError]:
 def _attempts(config: RunConfig) -> Iterator[Callable[[], object]]:
     yield partial(pick_device, config.device)
     if isinstance(config.init, ImageStart) and config.prompts:
-        yield partial(config.init.check, config.samples)
+        yield partial(config.init.check, config.samples, registry.get("canvases", config.canvas.name).opens)
     prompts = list(dict.fromkeys(config.prompts))
     for field, kind, use in uses(config):
         yield partial(_check, kind, use, field, prompts)

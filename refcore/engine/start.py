@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from refcore import images
-from refcore.config.start import ImageStart, SampleStart
+from refcore.config.start import ImageStart, SampleStart, is_opened
 from refcore.contracts.canvas import CanvasParams
 from refcore.engine import checks
 from refcore.engine.step import Engine
 from refcore.engine.views import resize
+from refcore.errors import RefcoreError
 from refcore.rng import Rng
+from refcore.text_files import read_named
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,20 @@ def start(
 def encoded(engine: Engine, settings: ImageStart, tracks: Sequence[int]) -> CanvasParams:
     """The parameters of N tracks' images, each tensor [N, ...]; every file is read and encoded once, alone.
 
+    A file of `Canvas.opens` is opened by the canvas, and no image.
+
     Raises:
-        RefcoreError: an image is unreadable, or the canvas cannot start from one.
+        RefcoreError: an image is unreadable, or the canvas cannot start from it.
     """
     canvas, paths, made = engine.canvas, settings.paths(engine.config.samples), {}
     for path in dict.fromkeys(paths):
+        if is_opened(path, canvas.opens):
+            text = read_named(path, "init.image")
+            try:
+                made[path] = checks.open_document(canvas, text)
+            except RefcoreError as error:
+                raise type(error)(f'init.image "{path}": {error}') from error
+            continue
         image = _middle(images.read(path).to(engine.device)[None], canvas.size)
         made[path] = checks.encode_image(canvas, resize(image, canvas.size))
     own = [made[paths[engine.sample_of(track)]] for track in tracks]

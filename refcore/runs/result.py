@@ -20,7 +20,7 @@ from refcore.engine.inversion import Inversion
 from refcore.engine.step import Engine
 from refcore.errors import RefcoreError
 from refcore.runs.facts import Resumed
-from refcore.runs.rundir import RunDir
+from refcore.runs.rundir import RunDir, beside_name
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Sample:
     of a score or verdict that is missing."""
     verdict: Verdict | None = None
     """The judge's, where the run's checkpoints belong to a world with one and it reads the prompt."""
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """What the canvas has written beside the image, ending -> text: ".svg" by `strokes`."""
 
     @property
     def image(self) -> Image.Image:
@@ -120,6 +122,11 @@ class Result:
         header, rows = self.table()
         return show.html(header, rows, [sample.image for sample in self.samples[: show.ROWS]], self._remarks())
 
+    @property
+    def beside(self) -> list[Mapping[str, str]]:
+        """[B] the `files` of each sample."""
+        return [sample.files for sample in self.samples]
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """(header, one row a sample): prompt, seed, score by each referee and witness, and the verdict if any has one.
 
@@ -192,6 +199,7 @@ class Result:
             "seed": sample.seed,
             "candidate": sample.candidate,
             "image": name,
+            **({"files": [beside_name(name, ending) for ending in sample.files]} if sample.files else {}),
             "scores": {label: sample.scores[label] for label in self.panel["referees"]},
             "witnesses": {label: sample.scores[label] for label in self.panel["witnesses"]},
             "notes": list(sample.notes),
@@ -217,7 +225,7 @@ def collect(
         timings: seconds by what took them, so far.
         resumed: the times that the run was gone on with.
     """
-    decoded, panel = inversion.images(), inversion.engine.panel
+    decoded, files_of, panel = inversion.images(), inversion.files(), inversion.engine.panel
     scores, reasons = panel.possible_scores(decoded)
     pixels = decoded.float().cpu()
     samples = []
@@ -227,7 +235,7 @@ def collect(
         notes += [f"no score: {failed[b]}" for failed in reasons.values() if b in failed]
         notes += [f"no verdict: {failure}"] if failure else []
         own = {label: values[b] for label, values in scores.items()}
-        samples.append(Sample(prompt, seed, own, pixels[b], candidate, tuple(notes), verdict))
+        samples.append(Sample(prompt, seed, own, pixels[b], candidate, tuple(notes), verdict, files_of[b]))
     facts = {
         "referees": [loaded.label for loaded in panel.referees],
         "witnesses": [loaded.label for loaded in panel.witnesses],

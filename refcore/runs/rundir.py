@@ -42,7 +42,18 @@ PARTIAL = ".refcore-{}.partial"
 """File that is being written; a killed process may leave one, which the next claim of the folder removes."""
 RECORDING, REPORT = "recording", "report.html"
 """Folder of what is recorded for the report, and the report."""
-OWN = (FACTS, CONFIG, HISTORY, RESULT, REPORT, "image_*.png", PARTIAL.format("*"), LOCK)
+IMAGES = "image_*.png"
+OWN = (
+    FACTS,
+    CONFIG,
+    HISTORY,
+    RESULT,
+    REPORT,
+    IMAGES,
+    *(f"image_*{ending}" for ending in images.BESIDE),
+    PARTIAL.format("*"),
+    LOCK,
+)
 """Patterns of what a run writes into its folder."""
 OWN_INSIDE = {
     CHECKPOINTS: ("*-step-*.safetensors", PARTIAL.format("*")),
@@ -58,6 +69,10 @@ class Writable(Protocol):
     @property
     def images(self) -> Tensor:
         """[B, 3, H, W] in [0, 1]."""
+
+    @property
+    def beside(self) -> Sequence[Mapping[str, str]]:
+        """[B] what is written beside each image, ending -> text."""
 
     def to_dict(self, names: Sequence[str], versions: Mapping[str, str]) -> dict[str, Any]:
         """The contents of `result.json`."""
@@ -222,6 +237,9 @@ class RunDir:
         self.flush_history()
         remove(self.path / RESULT)  # that of an earlier end, which would go with other images
         names = [self.write_image(index, image) for index, image in enumerate(result.images)]
+        for name, files in zip(names, result.beside, strict=True):
+            for ending, text in files.items():
+                write_text(self.path / beside_name(name, ending), text)
         on_images()
         contents = result.to_dict(names, versions())
         write_text(self.path / RESULT, to_json(contents, indent=2) + "\n")
@@ -231,6 +249,15 @@ class RunDir:
 def image_name(index: int) -> str:
     """File name of a sample's image."""
     return f"image_{index}.png"
+
+
+def beside_name(image: str, ending: str) -> str:
+    """File name of what a canvas has written beside an image.
+
+    >>> beside_name("image_0.png", ".svg")
+    'image_0.svg'
+    """
+    return f"{image.removesuffix('.png')}{ending}"
 
 
 def refuse_taken(path: str | Path) -> None:
@@ -263,7 +290,7 @@ def refuse_taken(path: str | Path) -> None:
 def held(folder: Path) -> list[str]:
     """The names of a run's files in a folder, sorted."""
     named = [name for name in (CONFIG, HISTORY, RESULT) if (folder / name).exists()]
-    return sorted([*named, *(image.name for image in folder.glob("image_*.png"))])
+    return sorted([*named, *(image.name for image in folder.glob(IMAGES))])
 
 
 def refuse_no_run(path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from refcore.contracts.canvas import Canvas
 from refcore.errors import RefcoreError
+from refcore.images import BESIDE
 from refcore.moment import Moment
 from refcore.testing import common
 from refcore.testing.case import (
@@ -22,11 +23,14 @@ from refcore.testing.case import (
     error,
     precision,
     require,
+    shown,
     slope_error,
 )
 from refcore.testing.common import expect_refusal, gradient_of, leaf, moments, same_alone, takes
 
 B = len(SEEDS)
+DOCUMENT_ERROR = 1e-3
+"""Difference that colours of a picture may have after they are written to a file and opened again."""
 
 
 def useful_errors(case: Case) -> None:
@@ -175,6 +179,34 @@ def start_from_an_image(case: Case) -> None:
         f"an image that is encoded and decoded is {gap:.3f} off (mean absolute error, colours in [0, 1]); expected at "
         f"most {case.encode_error}",
     )
+
+
+def documents(case: Case) -> None:
+    """`files` gives each sample its own texts, and `open` reads those it can back to the same picture."""
+    canvas = case.loaded()
+    params, end = _params(case, canvas), Moment.end(case.at.steps)
+    found = canvas.files(params)
+    require(
+        isinstance(found, list) and len(found) == B and all(isinstance(files, dict) for files in found),
+        f"files returns {found!r:.100}; expected a list of {B} dicts, ending -> text, one per sample",
+    )
+    for ending, text in ((ending, text) for files in found for ending, text in files.items()):
+        require(ending in BESIDE, f"files returns the ending {ending!r}; expected one of {', '.join(BESIDE)}")
+        require(isinstance(text, str), f"files returns {shown(text)} as {ending!r}; expected a text")
+    if canvas.opens:
+        expect_refusal(lambda: canvas.open("\x00"), "open of a text that is no document", "")
+    back = [ending for ending in found[0] if ending in canvas.opens]
+    if not back:
+        raise NotApplicable("it opens no file that it writes")
+    with torch.no_grad():
+        image = canvas.decode(params, end)
+        for b, files in enumerate(found):
+            gap = float((canvas.decode(canvas.open(files[back[0]]), end)[0] - image[b]).abs().max())
+            require(
+                gap <= DOCUMENT_ERROR,
+                f"sample {b}, written as {back[0]} and opened again, is up to {gap:.3g} off (colours in [0, 1]); "
+                f"expected at most {DOCUMENT_ERROR}",
+            )
 
 
 def latents(case: Case) -> None:

@@ -104,6 +104,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
             canvases.gradient_right,
             canvases.no_dependence_on_batch_mates,
             canvases.start_from_an_image,
+            canvases.documents,
             canvases.latents,
             canvases.inputs_unchanged,
         ),

@@ -617,6 +617,42 @@ class EncodesWrongly(GoodCanvas):
         return {"pixels": -super().encode(images)["pixels"]}
 
 
+class WritesText(GoodCanvas):
+    """Its pixels as numbers in a text file, which it opens again."""
+
+    opens = (".txt",)
+
+    def files(self, params: CanvasParams) -> list[dict[str, str]]:
+        return [{".txt": " ".join(f"{x:.6f}" for x in own.flatten().tolist())} for own in params["pixels"]]
+
+    def open(self, text: str) -> CanvasParams:
+        try:
+            numbers = [float(word) for word in text.split()]
+        except ValueError as error:
+            raise RefcoreError(f"the text has {text[:20]!r}; expected numbers") from error
+        return {"pixels": torch.tensor(numbers).view(1, 3, *self.size)}
+
+
+class WritesOne(WritesText):
+    def files(self, params: CanvasParams) -> list[dict[str, str]]:
+        return super().files(params)[:1]
+
+
+class WritesPrograms(WritesText):
+    def files(self, params: CanvasParams) -> list[dict[str, str]]:
+        return [{".sh": text} for files in super().files(params) for text in files.values()]
+
+
+class WritesRounded(WritesText):
+    def files(self, params: CanvasParams) -> list[dict[str, str]]:
+        return super().files({"pixels": params["pixels"].round(decimals=1)})
+
+
+class OpensAnything(WritesText):
+    def open(self, text: str) -> CanvasParams:
+        return super().open(text if text[0].isprintable() else "0 " * (3 * self.size[0] * self.size[1]))
+
+
 class NoLatentName(GoodCanvas):
     def latent_name(self) -> str | None:
         return None
@@ -869,6 +905,10 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("gradient_right", StraightThroughCanvas, "differs from central differences"),
     ("no_dependence_on_batch_mates", MixesSamples, "the image of sample 1 depends"),
     ("start_from_an_image", EncodesWrongly, "is 0.* off"),
+    ("documents", WritesOne, "expected a list of 3 dicts"),
+    ("documents", WritesPrograms, r"ending '\.sh'; expected one of \.json, \.svg, \.txt"),
+    ("documents", WritesRounded, r"opened again, is up to 0\.\d+ off"),
+    ("documents", OpensAnything, "a text that is no document is accepted"),
     ("latents", NoLatentName, "expected both, or neither"),
     ("latents", NamesNoParameter, "expected one of the parameters: pixels"),
     ("latents", OtherChannels, r"expected \[B, 4, h, w\]"),
@@ -914,6 +954,7 @@ GOOD: list[type[Plugin]] = [
     GoodGeometry,
     GoodCanvas,
     Sharpens,
+    WritesText,
     GoodParser,
     GoodJudge,
     GoodTracker,

@@ -28,6 +28,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("canvases", "multires"): {"size": (24, 32)},
     ("canvases", "fourier"): {"size": (24, 32)},
     ("canvases", "inr"): {"size": (24, 32)},
+    ("canvases", "strokes"): {"size": (24, 32), "encode_error": 0.1},  # a mosaic
     ("augmentations", "color_jitter"): {"size": (24, 32)},
     ("augmentations", "erasing"): {"size": (24, 32)},
     ("augmentations", "coarse"): {"size": (24, 32)},
@@ -36,6 +37,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 """(kind, name) -> options of the case that differ from the defaults."""
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("canvases", "inr"): {"layers": 2, "hidden": 16, "w0_first": 4.0, "w0": 2.0, "encode_lr": 0.01},
+    ("canvases", "strokes"): {"strokes": 8, "shapes": 4},
     ("augmentations", "shift"): {"pixels": 3, "fraction": 0.1},
     ("augmentations", "window"): {"box": (0.0, 0.5, 0.75, 1.0)},
     ("augmentations", "coarse"): {"side": 8},

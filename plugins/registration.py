@@ -103,6 +103,7 @@ def register_canvases(register: Register) -> None:
 
     register("strokes", f"{at}.strokes:Strokes", summary="Bezier strokes and filled shapes; opens and writes SVG")
 
+
 @hookimpl
 def register_transforms(register: Register) -> None:
     at = "refcore_plugins.transforms"

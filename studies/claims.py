@@ -236,6 +236,7 @@ CLAIMS = {
                 f"{name}-balanced": _blind(f"combine={{name: {name}, factor: {FALLING}}}")
                 for name in ("imtl_g", "upgrad", "pcgrad")
             },
+            "white_noise": _blind("transforms=[{name: white_noise}]"),
         },
         "norm_balance",
         task=BLIND,

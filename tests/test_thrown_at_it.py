@@ -144,6 +144,11 @@ def test_a_library_s_shapes_are_lists():
     assert reason_of(error) == "size mismatch: shape [2, 3] and []"
 
 
+def test_a_library_s_views_of_a_dict_are_lists():
+    error = ValueError(f"size must have one of these keys, got {{}.keys()} and {{'a': 1}.keys()}.")
+    assert reason_of(error) == "size must have one of these keys, got [] and ['a']."
+
+
 def test_a_library_s_type_of_nothing_is_none():
     error = TypeError("Field 'vision_config' with value 0 doesn't match any type in (dict, NoneType)")
     assert reason_of(error) == "Field 'vision_config' with value 0 doesn't match any type in (dict, None)"

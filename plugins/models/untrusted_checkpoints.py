@@ -374,6 +374,7 @@ def reason_of(error: BaseException, length: int = 300) -> str:
     """
     text = re.sub(r"torch\.Size\((\[[^\]]*\])\)", r"\1", " ".join(str(error).split()))
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("NoneType", "None")
+    text = re.sub(r"dict_(?:keys|values|items)\((\[[^\]]*\])\)", r"\1", text)
     if "weights_only" in text or "Weights only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds more than tensors{f' ({found[1]})' if found else ''}, which could run code"

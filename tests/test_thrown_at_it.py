@@ -145,7 +145,7 @@ def test_a_library_s_shapes_are_lists():
 
 
 def test_a_library_s_views_of_a_dict_are_lists():
-    error = ValueError(f"size must have one of these keys, got {{}.keys()} and {{'a': 1}.keys()}.")
+    error = ValueError("size must have one of these keys, got dict_keys([]) and dict_keys(['a']).")
     assert reason_of(error) == "size must have one of these keys, got [] and ['a']."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars
@@ -48,9 +49,15 @@ def test_the_first_screen_has_the_numbers_of_the_rows() -> None:
     assert f"{found} of {images} pictures ({percent('natural/report', 'natural')})" in text
     for alone in ("lite0-alone", "lite1-alone"):
         assert f"{right('natural/report', alone)[0]} ({percent('natural/report', alone)})" in text
-    none, images = right("claims/sds", "referees")
-    both = f"with SDS {right('claims/sds', 'both-7.5')[0]} ({percent('claims/sds', 'both-7.5')})"
-    assert f"{none} of {images} prompts are right, {both}" in text
+    none, images = right("claims/sds-blind", "referees")
+    both, alone = right("claims/sds-blind", "both")[0], right("claims/sds-blind", "sds")[0]
+    told_nothing = f"with SDS that is told nothing {both} ({percent('claims/sds-blind', 'both')})"
+    assert f"{none} of {images} prompts are right, {told_nothing}, by SDS alone {alone}" in text
+    views = f"{percent('claims/views-blind', 'blip2-1')} of {right('claims/views-blind', 'blip2-1')[1]} prompts"
+    assert f"{views} with one view a step, and {percent('claims/views-blind', 'blip2-0')} without" in text
+    for variant in ("best-of-120", "blind-spacy"):
+        found, images = right("blind", variant)
+        assert f"{found} of {images}" in text
 
 
 def test_the_page_of_results_has_the_numbers_of_the_rows() -> None:
@@ -59,14 +66,25 @@ def test_the_page_of_results_has_the_numbers_of_the_rows() -> None:
         assert f"{right('playground', variant)[0]} " in text, variant
         assert percent("playground", variant) in text, variant
     rows = {
-        "One referee, two, three?": [("claims/referees", name) for name in ("clip+blip2+owlv2", "clip")],
-        "Is distillation better": [
-            ("claims/sds", name) for name in ("sds-7.5", "sds-7.5-long", "both-7.5", "sampling-7.5")
+        "what the generator cannot?": [("blind", "no-prior"), ("blind", "best-of-120"), ("blind", "blind-spacy")],
+        "Do views help?": [("claims/views-blind", f"{who}-{n}") for who in ("blip2", "three") for n in (0, 1)],
+        "One referee, two, three?": [
+            ("claims/referees-blind", name) for name in ("clip+blip2+owlv2", "owlv2", "blip2+owlv2")
         ],
-        "Which combiner?": [("claims/combiners", name) for name in ("norm_balance", "imtl_g")],
-        "Which prior?": [("claims/priors", name) for name in ("sds", "sdi")],
+        "Referees, distillation, or both?": [
+            ("claims/sds-blind", "both"),
+            *(("claims/sds", name) for name in ("sds-7.5", "both-7.5", "sampling-7.5")),
+        ],
+        "Which combiner?": [("claims/combiners-blind", f"{name}-balanced") for name in ("pcgrad", "upgrad")],
+        "Which prior?": [("claims/priors-blind", "sds"), ("claims/priors", "sds"), ("claims/priors", "sdi")],
     }
     for question, variants in rows.items():
         (line,) = [line for line in text.splitlines() if question in line]
         for study, variant in variants:
-            assert percent(study, variant) in line, (question, variant)
+            found, images = right(study, variant)
+            said = (f"{found} of {images}", percent(study, variant), percent(study, variant).removesuffix(" %"))
+            assert any(f" {one}" in line for one in said), (question, variant)
+    lettering = json.loads((ROWS / "lettering" / "reporting.json").read_text("utf-8"))
+    own = [row for row in lettering if row["variant"] == "views-1"]
+    read = sum(row["tesseract"] == row["word"] for row in own)
+    assert f"reads {read} of {len(own)} held-out words and pairs ({100 * read / len(own):.0f} %)" in text

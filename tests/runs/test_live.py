@@ -173,10 +173,14 @@ def test_a_wrong_argument_is_raised_by_the_call() -> None:
 
 
 def test_an_interrupt_while_result_waits_stops_the_run_and_keeps_what_it_has_made() -> None:
-    live = begun()
-    threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt, match="the run was stopped"):
-        live.result()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
+    try:
+        live = begun()
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt, match="the run was stopped"):
+            live.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert live.state == "stopped"
     assert live.result().steps == live.step > 3
 

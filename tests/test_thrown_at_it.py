@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from fuzz.folder_cases import stored_run
 from fuzz.values import places
 from safetensors.torch import load_file
 
+import refcore
 from refcore import checkpoints, registry
 from refcore.calibration import Calibration
 from refcore.cli import main, output
@@ -34,6 +36,7 @@ from refcore.text_files import read_json, read_text
 from refcore_bench.results import Results
 from refcore_bench.witnesses import entries
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
+from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.untrusted_checkpoints import reason_of, refuse_code
 
 ESCAPE = "\x1b[2J\x9b31m\x07\u202e"
@@ -142,6 +145,29 @@ def test_fields_beside_each_other_are_told_once_what_is_known_and_one_without_a_
 def test_a_library_s_shapes_are_lists():
     error = RuntimeError("size mismatch:\n shape torch.Size([2, 3]) and torch.Size([])")
     assert reason_of(error) == "size mismatch: shape [2, 3] and []"
+
+
+@pytest.mark.parametrize("mean", [None, 0.5, [0.5, 0.5], [0.5, "a", 0.5], [0.5, float("nan"), 0.5]])
+def test_a_preprocessing_whose_constants_are_none_is_refused_with_its_value(mean):
+    with pytest.raises(CheckpointError, match=r"the mean of .* preprocessing is .*; expected three numbers"):
+        Normalise(mean, [0.5] * 3, torch.device("cpu"))
+    with pytest.raises(CheckpointError, match=r"the std .* expected three numbers other than 0"):
+        Normalise([0.5] * 3, [0.5, 0.0, 0.5], torch.device("cpu"))
+
+
+def test_the_unread_end_of_a_long_prompt_is_told_shortened():
+    with pytest.raises(RefcoreError) as refused:
+        refcore.invert("a " * 3000, config={**MINIMAL, "priors": [], "referees": [{"name": "clip"}], "strict": True})
+    assert len(str(refused.value)) < 500
+    assert "is cut; shorten the prompt" in str(refused.value)
+
+
+def test_a_calibration_of_other_channels_is_named(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(Calibration((), latent={"mean": [0.0] * 3, "std": [1.0] * 3}).to_json())
+    prior = f"priors=[{{name: moments, config: {{calibration: '{path}'}}}}]"
+    with pytest.raises(RefcoreError, match=f'mean of calibration "{path}" has 3 numbers'):
+        refcore.invert("a red circle", overrides=[prior, "combine={name: sum}", "init=null", "candidates={count: 1}"])
 
 
 def test_a_library_s_views_of_a_dict_are_lists():

@@ -23,6 +23,16 @@ class Normalise:
     """`(views - mean) / std` per channel, with the constants of the checkpoint's preprocessing config."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
+        """
+        Raises:
+            CheckpointError: one of them is not three numbers, or a std is 0.
+        """
+        for name, values in (("mean", mean), ("std", std)):
+            if not _three_numbers(values) or (name == "std" and not all(values)):
+                raise CheckpointError(
+                    f"the {name} of the checkpoint's preprocessing is {values!r:.60}; expected three numbers"
+                    f"{' other than 0' if name == 'std' else ''}: copy or download its preprocessing config again"
+                )
         # In float64, so that rounded constants do not limit a float64 referee.
         self.mean = torch.tensor(mean, dtype=torch.float64, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float64, device=device).view(1, 3, 1, 1)
@@ -35,9 +45,9 @@ class Normalise:
             CheckpointError: the processor scales levels by anything but 1 / 255.
         """
         factor = getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0
-        if abs(factor * 255 - 1) > 1e-6:
+        if not _number(factor) or abs(factor * 255 - 1) > 1e-6:
             raise CheckpointError(
-                f"the image processor scales levels by {factor:g}; expected rescale_factor 1/255 (0.00392157), "
+                f"the image processor scales levels by {factor!r:.20}; expected rescale_factor 1/255 (0.00392157), "
                 "since views are in [0, 1]"
             )
         if not processor.do_normalize:
@@ -47,6 +57,14 @@ class Normalise:
     def __call__(self, views: Tensor) -> Tensor:
         """[N, 3, H, W] in [0, 1] -> the same shape and dtype, in the model's own range."""
         return (views - self.mean.to(views.dtype)) / self.std.to(views.dtype)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _three_numbers(values: Any) -> bool:
+    return isinstance(values, Sequence) and len(values) == 3 and all(map(_number, values))
 
 
 @dataclass(frozen=True)

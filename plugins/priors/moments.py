@@ -50,20 +50,20 @@ class Moments(LatentLossPrior):
     def accept(self, canvas: Canvas) -> None:
         """See `Prior.accept`: any canvas with a latent of as many channels as `mean` and `std`."""
         super().accept(canvas)
-        mean, std = self.config.mean, self.config.std
+        mean, std, where = self.config.mean, self.config.std, ""
         if self.config.calibration is not None:
             found = Calibration.read(self.config.calibration).latent
             if found is None:
                 raise RefcoreError(
                     f'"{self.config.calibration}" has no statistics of latents; calibrate on the latent canvas'
                 )
-            mean, std = list(found["mean"]), list(found["std"])
+            mean, std, where = list(found["mean"]), list(found["std"]), f' of calibration "{self.config.calibration}"'
         channels = canvas.latent_space.channels if canvas.latent_space is not None else None
         for field, values in (("mean", mean), ("std", std)):
             if isinstance(values, list) and channels is not None and len(values) != channels:
                 raise RefcoreError(
-                    f'prior "moments": {field} has {len(values)} numbers, but the latents of canvas "{canvas.name}" '
-                    f"have {channels} channels; give one number, or one for each channel"
+                    f'prior "moments": {field}{where} has {len(values)} numbers, but the latents of canvas '
+                    f'"{canvas.name}" have {channels} channels; give one number, or one for each channel'
                 )
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
 

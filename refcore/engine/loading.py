@@ -29,6 +29,8 @@ from refcore.plugin import SINGULAR
 
 SHORT = 60
 """Characters of a prompt in a message."""
+LONGEST_CUT = 240
+"""Most characters of unread text in a message."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -273,7 +275,8 @@ class Loader:
         conditioning = checks.read(reader, texts, label)
         for prompt, truncated in zip(conditioning.prompts, conditioning.truncated, strict=False):
             if truncated:
-                message = f'"{label}" does not read the end of the prompt "{_short(prompt)}": "{truncated}" is cut'
+                cut = _short(truncated, LONGEST_CUT)
+                message = f'"{label}" does not read the end of the prompt "{_short(prompt)}": "{cut}" is cut'
                 if self.config.strict:
                     raise RefcoreError(f"{message}; shorten the prompt, or run without strict")
                 self.warnings.append(message)
@@ -295,5 +298,5 @@ def create(kind: registry.Kind, use: PluginUse, field: str) -> Any:
     return checks.created(lambda: registry.create(kind, use.name, use.config, field), what)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHORT else text[: SHORT - 3] + "..."
+def _short(text: str, length: int = SHORT) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -6,6 +6,7 @@ import random
 import re
 from dataclasses import dataclass
 
+from refcore.errors import shortened
 from refcore_playground.world import COLOURS, MAX_THINGS, RADII, RELATIONS, SHAPES, TEXTURES, is_unseen
 
 COUNTS: dict[str, int] = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3}
@@ -94,15 +95,17 @@ def parse(prompt: str) -> Request:
     if tail:
         relation, rest = tail
         if _RELATION.search(rest):
-            raise GrammarError(f"{prompt!r}: more than one relation; a prompt can have one")
+            raise GrammarError(f"{shortened(prompt)!r}: more than one relation; a prompt can have one")
         phrases = [_phrase(head, prompt), *(_phrase(p, prompt) for p in _split(rest))]
         if any(p.count != 1 for p in phrases[:2]):
-            raise GrammarError(f"{prompt!r}: a relation holds between single things")
+            raise GrammarError(f"{shortened(prompt)!r}: a relation holds between single things")
     else:
         relation, phrases = None, [_phrase(p, prompt) for p in _split(text)]
     request = Request(tuple(phrases), relation)
     if request.total > MAX_THINGS:
-        raise GrammarError(f"{prompt!r}: asks for {request.total} things; a scene holds at most {MAX_THINGS}")
+        raise GrammarError(
+            f"{shortened(prompt)!r}: asks for {request.total} things; a scene holds at most {MAX_THINGS}"
+        )
     return request
 
 
@@ -115,16 +118,18 @@ def _phrase(text: str, prompt: str) -> Phrase:
     if words and words[0] in COUNTS:
         count = COUNTS[words.pop(0)]
     else:
-        raise GrammarError(f"{prompt!r}: {text!r} does not start with one of {', '.join(COUNTS)}")
+        raise GrammarError(f"{shortened(prompt)!r}: {shortened(text)!r} does not start with one of {', '.join(COUNTS)}")
     size = words.pop(0) if words and words[0] in RADII else None
     texture = words.pop(0) if words and words[0] in TEXTURES else None
     if not words or words[0] not in COLOURS:
-        raise GrammarError(f"{prompt!r}: {text!r} needs a colour of {', '.join(COLOURS)}")
+        raise GrammarError(f"{shortened(prompt)!r}: {shortened(text)!r} needs a colour of {', '.join(COLOURS)}")
     colour = words.pop(0)
     noun = " ".join(words)
     shape = _SINGULAR.get(noun, noun)
     if shape not in SHAPES or (noun in _SINGULAR) != (count > 1):
-        raise GrammarError(f"{prompt!r}: {noun!r} is not a shape ({', '.join(SHAPES)}) in the right number")
+        raise GrammarError(
+            f"{shortened(prompt)!r}: {shortened(noun)!r} is not a shape ({', '.join(SHAPES)}) in the right number"
+        )
     return Phrase(colour, shape, texture, size, count)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from refcore.checkpoints import EMBEDDED, zoo
-from refcore.errors import ConfigError, RefcoreError
+from refcore.errors import ConfigError, RefcoreError, shortened
 from refcore.explain import validated
 from refcore.text_files import read_json
 
@@ -49,7 +49,7 @@ class Curve:
         if prompt is not None:
             if prompt not in self.prompts:
                 raise RefcoreError(
-                    f'the calibration of "{self.name}" has no prompt "{prompt}" ({len(self.prompts)} others); '
+                    f'the calibration of "{self.name}" has no prompt "{shortened(prompt)}" ({len(self.prompts)} others); '
                     "calibrate this prompt, or set satisfied_at.per=all"
                 )
             losses = self.prompts[prompt]
@@ -82,7 +82,7 @@ class Calibration:
                 return curve
         known = ", ".join(f"{c.name}({'' if c.wanted else 'not '}{c.prompt})" for c in self.curves) or "none"
         raise RefcoreError(
-            f'{where} has no calibration of "{name}" with these fields, prompt "{prompt}" and wanted {wanted}; it has: '
+            f'{where} has no calibration of "{name}" with these fields, prompt "{shortened(prompt)}" and wanted {wanted}; it has: '
             f"{known}; calibrate this config anew"
         )
 

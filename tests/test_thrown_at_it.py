@@ -35,6 +35,7 @@ from refcore.runs.stored import read_run
 from refcore.text_files import read_json, read_text
 from refcore_bench.results import Results
 from refcore_bench.witnesses import entries
+from refcore_playground.grammar import GrammarError, parse
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.untrusted_checkpoints import reason_of, refuse_code
@@ -160,6 +161,13 @@ def test_the_unread_end_of_a_long_prompt_is_told_shortened():
         refcore.invert("a " * 3000, config={**MINIMAL, "priors": [], "referees": [{"name": "clip"}], "strict": True})
     assert len(str(refused.value)) < 500
     assert "is cut; shorten the prompt" in str(refused.value)
+
+
+def test_a_long_prompt_outside_the_grammar_is_told_shortened():
+    for prompt in (f"{'a' * 3000} red circle", f"a red {'circle' * 500}", f"a {'red' * 900} circle left of a red ring"):
+        with pytest.raises(GrammarError) as refused:
+            parse(prompt)
+        assert len(str(refused.value)) < 400
 
 
 def test_a_calibration_of_other_channels_is_named(tmp_path):

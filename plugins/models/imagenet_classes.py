@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from refcore.errors import CheckpointError, RefcoreError, nearest
+from refcore.errors import CheckpointError, RefcoreError, nearest, shortened
 from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code, refuse_pickled_folder
 
 NEAR = 0.4
@@ -112,7 +112,7 @@ def target_of(prompt: str, names: ClassNames, free_text: bool = True) -> Target:
             return _by_meaning(prompt, names)
         guess = nearest(prompt, names.names)
         raise RefcoreError(
-            f'the prompt "{prompt}" names no ImageNet class, and free_text is off'
+            f'the prompt "{shortened(prompt)}" names no ImageNet class, and free_text is off'
             + (f'; did you mean "{guess}"?' if guess else "; see docs/natural.md for the names")
         )
     weights: dict[int, float] = {}
@@ -141,7 +141,7 @@ def _by_meaning(prompt: str, names: ClassNames) -> Target:
         pairs = zip(values.tolist(), indices.tolist(), strict=True)
         closest = ", ".join(f"{names.names[index]} ({value:.2f})" for value, index in pairs)
         raise RefcoreError(
-            f'the prompt "{prompt}" is near no ImageNet class (cosine at least {NEAR} expected); nearest: {closest}'
+            f'the prompt "{shortened(prompt)}" is near no ImageNet class (cosine at least {NEAR} expected); nearest: {closest}'
         )
     kept = values > best - MARGIN
     shares = torch.softmax(values[kept] / TEMPERATURE, 0).tolist()

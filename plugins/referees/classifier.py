@@ -18,7 +18,7 @@ from torch import Tensor
 from refcore.checkpoints import offline_error
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
-from refcore.errors import CheckpointError, RefcoreError, unknown
+from refcore.errors import CheckpointError, RefcoreError, shortened, unknown
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.classification_loss import ClassLoss, class_loss, class_probability, class_targets
 from refcore_plugins.models.imagenet_classes import ClassNames, target_of
@@ -159,7 +159,7 @@ class Classifier(Referee):
             found = target_of(prompt, ClassNames.known(), free_text=False)
             return dict(found.weights), found.note
         raise RefcoreError(
-            f'classifier: the prompt "{prompt}" is not a class of model "{self.config.model}", which has no names; '
+            f'classifier: the prompt "{shortened(prompt)}" is not a class of model "{self.config.model}", which has no names; '
             f"set `index`, or use a number from 0 to {self.classes - 1} as the prompt"
         )
 

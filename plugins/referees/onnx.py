@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
-from refcore.errors import CheckpointError, RefcoreError, nearest
+from refcore.errors import CheckpointError, RefcoreError, nearest, shortened
 from refcore.plugin import PluginConfig
 from refcore.text_files import read_text
 from refcore_plugins.models import onnx_file
@@ -211,7 +211,7 @@ class Onnx(Referee):
                 return dict.fromkeys(classes, 1 / len(classes)), note
         guess = nearest(prompt, labels)
         raise RefcoreError(
-            f'onnx: the prompt "{prompt}" names no label of {self.config.file}'
+            f'onnx: the prompt "{shortened(prompt)}" names no label of {self.config.file}'
             + (f'; did you mean "{guess}"?' if guess else f"; known: {', '.join(labels[:8])}, ...")
         )
 

@@ -49,8 +49,8 @@ class Curve:
         if prompt is not None:
             if prompt not in self.prompts:
                 raise RefcoreError(
-                    f'the calibration of "{self.name}" has no prompt "{shortened(prompt)}" ({len(self.prompts)} others); '
-                    "calibrate this prompt, or set satisfied_at.per=all"
+                    f'the calibration of "{self.name}" has no prompt "{shortened(prompt)}" ({len(self.prompts)} '
+                    "others); calibrate this prompt, or set satisfied_at.per=all"
                 )
             losses = self.prompts[prompt]
         return float(np.interp(quantile, np.linspace(0, 1, len(losses)), losses))
@@ -82,8 +82,8 @@ class Calibration:
                 return curve
         known = ", ".join(f"{c.name}({'' if c.wanted else 'not '}{c.prompt})" for c in self.curves) or "none"
         raise RefcoreError(
-            f'{where} has no calibration of "{name}" with these fields, prompt "{shortened(prompt)}" and wanted {wanted}; it has: '
-            f"{known}; calibrate this config anew"
+            f'{where} has no calibration of "{name}" with these fields, prompt "{shortened(prompt)}" and wanted {wanted}; '
+            f"it has: {known}; calibrate this config anew"
         )
 
     def to_json(self) -> str:

@@ -141,7 +141,8 @@ def _by_meaning(prompt: str, names: ClassNames) -> Target:
         pairs = zip(values.tolist(), indices.tolist(), strict=True)
         closest = ", ".join(f"{names.names[index]} ({value:.2f})" for value, index in pairs)
         raise RefcoreError(
-            f'the prompt "{shortened(prompt)}" is near no ImageNet class (cosine at least {NEAR} expected); nearest: {closest}'
+            f'the prompt "{shortened(prompt)}" is near no ImageNet class (cosine at least {NEAR} expected); '
+            f"nearest: {closest}"
         )
     kept = values > best - MARGIN
     shares = torch.softmax(values[kept] / TEMPERATURE, 0).tolist()

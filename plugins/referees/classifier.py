@@ -159,8 +159,8 @@ class Classifier(Referee):
             found = target_of(prompt, ClassNames.known(), free_text=False)
             return dict(found.weights), found.note
         raise RefcoreError(
-            f'classifier: the prompt "{shortened(prompt)}" is not a class of model "{self.config.model}", which has no names; '
-            f"set `index`, or use a number from 0 to {self.classes - 1} as the prompt"
+            f'classifier: the prompt "{shortened(prompt)}" is not a class of model "{self.config.model}", which has '
+            f"no names; set `index`, or use a number from 0 to {self.classes - 1} as the prompt"
         )
 
     def _check(self) -> None:

@@ -82,8 +82,8 @@ class Calibration:
                 return curve
         known = ", ".join(f"{c.name}({'' if c.wanted else 'not '}{c.prompt})" for c in self.curves) or "none"
         raise RefcoreError(
-            f'{where} has no calibration of "{name}" with these fields, prompt "{shortened(prompt)}" and wanted {wanted}; '
-            f"it has: {known}; calibrate this config anew"
+            f'{where} has no calibration of "{name}" with these fields, prompt "{shortened(prompt)}" and wanted '
+            f"{wanted}; it has: {known}; calibrate this config anew"
         )
 
     def to_json(self) -> str:

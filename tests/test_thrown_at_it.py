@@ -18,6 +18,7 @@ import yaml
 from fuzz.folder_cases import stored_run
 from fuzz.values import places
 from safetensors.torch import load_file
+from toys import ToyReferee, toy_config
 
 import refcore
 from refcore import checkpoints, registry
@@ -29,6 +30,7 @@ from refcore.config.settings import dump_yaml, parse_yaml
 from refcore.diagnostics import doctor
 from refcore.engine import preflight
 from refcore.engine.build import resolve
+from refcore.engine.inversion import Inversion
 from refcore.errors import CheckpointError, RefcoreError, described, printable, unknown
 from refcore.runs.observers import Lines, Progress
 from refcore.runs.stored import read_run
@@ -36,6 +38,7 @@ from refcore.text_files import read_json, read_text
 from refcore_bench.results import Results
 from refcore_bench.witnesses import entries
 from refcore_playground.grammar import GrammarError, parse
+from refcore_plugins.models.checkpoint_conversion import read_pickled
 from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.untrusted_checkpoints import reason_of, refuse_code
@@ -168,6 +171,28 @@ def test_a_long_prompt_outside_the_grammar_is_told_shortened():
         with pytest.raises(GrammarError) as refused:
             parse(prompt)
         assert len(str(refused.value)) < 400
+
+
+def test_a_pickle_that_ends_in_the_middle_of_a_number_is_refused(tmp_path):
+    """Unpickling it raises struct.error, which is none of the errors of a file."""
+    torch.save({"a": torch.zeros(2)}, tmp_path / "whole.bin", _use_new_zipfile_serialization=False)
+    (tmp_path / "source.bin").write_bytes((tmp_path / "whole.bin").read_bytes()[:20] + b"M\x01")
+    with pytest.raises(CheckpointError, match="cannot be read as a torch checkpoint of plain tensors"):
+        read_pickled(tmp_path / "source.bin", "a file")
+    (tmp_path / "source.bin").write_bytes(b"\x80\x02M\x01")
+    with pytest.raises(CheckpointError, match="cannot be read as a torch checkpoint of plain tensors"):
+        read_pickled(tmp_path / "source.bin", "a file")
+
+
+def test_the_reason_of_a_plugin_that_fails_is_shortened(toys):
+    class Wordy(ToyReferee):
+        def judge(self, *args, **options):
+            raise TypeError("a " * 2000)
+
+    registry.register("referees", "wordy", Wordy, "fails")
+    with pytest.raises(RefcoreError, match="failed with TypeError: a a") as refused:
+        next(Inversion(toy_config(referees=[{"name": "wordy"}])))
+    assert len(str(refused.value)) < 500
 
 
 def test_a_calibration_of_other_channels_is_named(tmp_path):

@@ -27,7 +27,7 @@ from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.contracts.transform import Transform
 from refcore.engine.memory import is_out_of_memory
-from refcore.errors import ContractError, RefcoreError
+from refcore.errors import ContractError, RefcoreError, shortened
 from refcore.images import BESIDE
 from refcore.moment import Moment
 from refcore.plugin import SINGULAR, Plugin
@@ -108,7 +108,7 @@ class Call:
             return
         if isinstance(error, RefcoreError) or not isinstance(error, (Exception, SystemExit)):
             return
-        said = " ".join(str(error).split())
+        said = shortened(" ".join(str(error).split()), 300)
         what = f"{type(error).__name__}: {said}".removesuffix(": ")
         raise ContractError(f"{self.subject} failed with {what}") from error
 
@@ -222,7 +222,7 @@ def created(create: Callable[[], Any], what: str) -> Any:
     except RefcoreError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        said = shortened(" ".join(str(error).split()), 300)
         raise ContractError(f"{what} cannot be made: {type(error).__name__}: {said}".removesuffix(": ")) from error
 
 

@@ -15,7 +15,7 @@ from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.autoencoder import Autoencoder, TinyDecoder, load_autoencoder
+from refcore_plugins.models.autoencoder import Autoencoder, Clamp, TinyDecoder, colours, load_autoencoder
 from refcore_plugins.models.canvas_size import check_image_size
 from refcore_plugins.models.diffusers_folder import AUTOENCODER, DiffusersFolder, download
 
@@ -36,7 +36,7 @@ class Latent(Canvas):
             description="Stable Diffusion folder or hub id (its `vae` is used), AutoencoderKL folder or hub id, or "
             "playground:diffusion.",
         )
-        clamp: Literal["hard", "straight_through"] = Field(
+        clamp: Clamp = Field(
             "hard",
             description="Clamping of images to [0, 1]. hard: no gradient in saturated pixels, as in the paper. "
             "straight_through: the same image, with the gradient of the image before clamping.",
@@ -91,10 +91,7 @@ class Latent(Canvas):
 
     def decode(self, params: CanvasParams, at: Moment) -> Tensor:
         images = self._decode(params[LATENT])
-        clamped = images.clamp(0, 1)
-        if self.config.clamp == "straight_through":
-            return clamped.detach() + (images - images.detach())  # the parenthesis is exactly 0
-        return clamped
+        return colours(images, self.config.clamp)
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Images before clamping, around [0, 1]; sample by sample if the graph need not be stored whole."""

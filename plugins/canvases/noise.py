@@ -16,9 +16,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
-from refcore_plugins.models.autoencoder import Autoencoder, load_autoencoder
+from refcore_plugins.models.autoencoder import Autoencoder, Clamp, colours, load_autoencoder
 from refcore_plugins.models.diffusers_folder import PIPELINE, DiffusersFolder, download
-from refcore_plugins.models.sampler import Method, Sampler, guided
+from refcore_plugins.models.sampler import Method, Sampler
+from refcore_plugins.models.score_distillation import guided_prediction
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 
 NOISE, ADDED = "noise", "step_noise"
@@ -57,7 +58,7 @@ class Noise(PromptedCanvas):
             1.0, ge=0, le=1000, description="Guidance scale; 1: the prompt alone, without guidance."
         )
         negative_prompt: str = Field("", description="Prompt that guidance leads away from; empty for none.")
-        clamp: Literal["hard", "straight_through"] = Field(
+        clamp: Clamp = Field(
             "hard",
             description="Clamping of images to [0, 1]. hard: no gradient in saturated pixels. straight_through: the "
             "same image, with the gradient of the image before clamping.",
@@ -129,16 +130,18 @@ class Noise(PromptedCanvas):
     def decode(self, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:
         """See `PromptedCanvas.decode`; it is the same at every step."""
         assert conditioning is not None, "the generator reads prompts"
-        denoise = guided(self.diffusion, conditioning["text"], conditioning["negative"], self.config.guidance)
+        text, negative = conditioning["text"], conditioning["negative"]
+
+        def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            output = self.diffusion.output
+            return guided_prediction(output, noisy, timesteps, text, negative, self.config.guidance)
+
         latents = self._sampler(params[NOISE], denoise, self.config.eta, params.get(ADDED), self.config.recompute)
         if self.config.recompute and torch.is_grad_enabled() and latents.requires_grad:
             images = checkpoint(self.autoencoder.decode, latents, use_reentrant=False)
         else:
             images = self.autoencoder.decode(latents)
-        clamped = images.clamp(0, 1)
-        if self.config.clamp == "straight_through":
-            return clamped.detach() + (images - images.detach())  # the parenthesis is exactly 0
-        return clamped
+        return colours(images, self.config.clamp)
 
     def latent_name(self) -> str:
         return NOISE

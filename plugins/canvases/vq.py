@@ -12,12 +12,12 @@ from torch.autograd import Function
 
 from refcore.checkpoints import Download
 from refcore.contracts.canvas import Canvas, CanvasParams
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError
 from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import out_of_float16, own_dtype
-from refcore_plugins.models.canvas_size import check_image_size
+from refcore_plugins.models.canvas_size import check_image_size, check_multiples
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
 
 CODES = "codes"
@@ -65,7 +65,7 @@ class Vq(Canvas):
         self.factor = int(2 ** (len(model.config["block_out_channels"]) - 1))
         side = int(model.config["sample_size"])
         self.size = size if size is not None else (side, side)
-        _check_size(self.size, self.factor)
+        check_multiples(self.size, self.factor, "VQModel")
         self.codebook: Tensor = model.quantize.embedding.weight
         """[entries, C], in the model's dtype."""
         low, high = self.codebook.float().aminmax(dim=0)
@@ -142,13 +142,4 @@ def _check_kind(folder: DiffusersFolder, config: dict[str, Any]) -> None:
         raise CheckpointError(
             f'canvas.config.model "{folder.model}" is decoded from the numbers of codebook entries '
             "(lookup_from_codebook), which have no gradient; expected a VQModel without that"
-        )
-
-
-def _check_size(size: tuple[int, int], factor: int) -> None:
-    if any(side < 1 or side % factor for side in size):
-        near = [max(1, (2 * side + factor) // (2 * factor)) * factor for side in size]
-        raise RefcoreError(
-            f"size {size[0]}x{size[1]} (height x width): each side must be a positive multiple of {factor} for this "
-            f"VQModel; the nearest is {near[0]}x{near[1]}"
         )

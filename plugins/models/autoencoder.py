@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from refcore.contracts.canvas import LatentSpace
-from refcore.errors import CheckpointError, RefcoreError
+from refcore.errors import CheckpointError
+from refcore_plugins.models.canvas_size import check_multiples
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
 
 
@@ -88,12 +89,19 @@ class Autoencoder:
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises RefcoreError, with the nearest possible size, unless height and width are multiples of `factor`."""
-        if any(side < 1 or side % self.factor for side in size):
-            near = [max(1, (2 * side + self.factor) // (2 * self.factor)) * self.factor for side in size]
-            raise RefcoreError(
-                f"size {size[0]}x{size[1]} (height x width): each side must be a positive multiple of {self.factor} "
-                f"for this autoencoder; the nearest is {near[0]}x{near[1]}"
-            )
+        check_multiples(size, self.factor, "autoencoder")
+
+
+Clamp = Literal["hard", "straight_through"]
+"""Whether saturated pixels have no gradient, or that of the image before clamping."""
+
+
+def colours(images: Tensor, clamp: Clamp) -> Tensor:
+    """Decoded images [B, 3, H, W] clamped to [0, 1]."""
+    clamped = images.clamp(0, 1)
+    if clamp == "straight_through":
+        return clamped.detach() + (images - images.detach())  # the parenthesis is exactly 0
+    return clamped
 
 
 class TinyDecoder:

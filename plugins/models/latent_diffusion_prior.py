@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,12 +23,8 @@ from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Autoencoder, latent_space, load_autoencoder
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
 from refcore_plugins.models.diffusers_folder import PIPELINE, DiffusersFolder, download
-from refcore_plugins.models.score_distillation import WEIGHTINGS, add_noise, guide
+from refcore_plugins.models.score_distillation import WEIGHTINGS, Predict, add_noise, guided_prediction
 from refcore_plugins.models.stable_diffusion import StableDiffusion
-
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(noisy [B, C, h, w], timesteps [B], text [B, T, D]) -> [B, C, h, w]."""
-
 
 Timestep = Annotated[WholeSchedule, Field(ge=0)]
 Timesteps = Annotated[tuple[Timestep, Timestep], AfterValidator(ascending)]
@@ -274,25 +270,8 @@ class LatentDiffusionPrior(Prior):
         guidance: float,
         predict: Predict | None = None,
     ) -> Tensor:
-        """The guided prediction of `predict` (default: `predicted`).
-
-        One UNet call for prompt and negative prompt, and one prediction where the other cancels.
-        """
-        predict = predict or self.predicted
-        if guidance == 1:
-            return predict(noisy, timesteps, text)
-        if guidance == 0:
-            return predict(noisy, timesteps, negative)
-        return guide(*self.both(noisy, timesteps, text, negative, predict), guidance)
-
-    def both(
-        self, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor, predict: Predict | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Predictions for the negative prompt, and for the prompt, in one UNet call."""
-        predict = predict or self.predicted
-        out = predict(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
-        without, given = out.chunk(2)
-        return without, given
+        """The guided prediction of `predict` (default: `predicted`); see `guided_prediction`."""
+        return guided_prediction(predict or self.predicted, noisy, timesteps, text, negative, guidance)
 
     def chunks(self, n: int) -> tuple[Tensor, ...]:
         """Sample indices of each UNet call."""

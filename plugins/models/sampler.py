@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from refcore.errors import RefcoreError
-from refcore_plugins.models.score_distillation import guide
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 from refcore_plugins.models.untrusted_checkpoints import reason_of
 
@@ -91,25 +90,3 @@ class Sampler:
             else:
                 x = self.scheduler.step(out, t, x).prev_sample
         return x
-
-
-def guided(diffusion: StableDiffusion, text: Tensor, negative: Tensor, guidance: float) -> Denoise:
-    """The network's output under classifier-free guidance; one evaluation where one of the two prompts cancels.
-
-    Args:
-        diffusion: the model.
-        text: [B, T, D] features of the prompts.
-        negative: [B, T, D] features of the negative prompt.
-        guidance: 1: the prompt alone; 0: the negative prompt alone.
-    """
-
-    def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        if guidance == 1:
-            return diffusion.output(noisy, timesteps, text)
-        if guidance == 0:
-            return diffusion.output(noisy, timesteps, negative)
-        both = diffusion.output(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
-        without, given = both.chunk(2)
-        return guide(without, given, guidance)
-
-    return denoise

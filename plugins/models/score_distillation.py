@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -37,6 +38,39 @@ def clean_of_noise(noise: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
 def guide(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
     """eps_hat = eps_0 + s (eps_c - eps_0), classifier-free guidance (arXiv 2207.12598) with s = 1 + w of its eq. 6."""
     return unconditional + scale * (conditional - unconditional)
+
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(noisy [B, C, h, w], timesteps [B], text [B, T, D]) -> [B, C, h, w]."""
+
+
+def both_predictions(
+    predict: Predict, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Predictions for the negative prompt, and for the prompt, in one call of the network."""
+    out = predict(torch.cat([noisy] * 2), torch.cat([timesteps] * 2), torch.cat([negative, text]))
+    without, given = out.chunk(2)
+    return without, given
+
+
+def guided_prediction(
+    predict: Predict, noisy: Tensor, timesteps: Tensor, text: Tensor, negative: Tensor, guidance: float
+) -> Tensor:
+    """The prediction under guidance; only one of the two is made where the other cancels.
+
+    Args:
+        predict: the network.
+        noisy: [B, C, h, w]
+        timesteps: [B]
+        text: [B, T, D] features of the prompts.
+        negative: [B, T, D] features of the negative prompt.
+        guidance: 1: the prompt alone; 0: the negative prompt alone.
+    """
+    if guidance == 1:
+        return predict(noisy, timesteps, text)
+    if guidance == 0:
+        return predict(noisy, timesteps, negative)
+    return guide(*both_predictions(predict, noisy, timesteps, text, negative), guidance)
 
 
 def sds_gradient(noise: Tensor, noise_pred: Tensor, weight: Tensor) -> Tensor:

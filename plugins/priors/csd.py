@@ -9,7 +9,7 @@ from torch import Tensor
 
 from refcore.moment import Moment
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior, Noised
-from refcore_plugins.models.score_distillation import csd_gradient
+from refcore_plugins.models.score_distillation import both_predictions, csd_gradient
 
 
 class Csd(LatentDiffusionPrior):
@@ -29,5 +29,5 @@ class Csd(LatentDiffusionPrior):
 
     def distil(self, batch: Noised, at: Moment) -> Tensor:
         """w(t) (eps(x_t; y) - eps(x_t)), where eps(x_t) is conditioned on the negative prompt."""
-        without, given = self.both(batch.noisy, batch.timesteps, batch.text, batch.negative)
+        without, given = both_predictions(self.predicted, batch.noisy, batch.timesteps, batch.text, batch.negative)
         return csd_gradient(without, given, batch.weight)

@@ -79,9 +79,9 @@ class Renormalize(Transform):
 
     def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
         """`z |z_before| / |z|`, for each tensor of each sample; a tensor that was or is 0 stays as it is."""
-        changed = {}
+        changed: CanvasParams = {}
         for name, value in x.items():
             now, then = value.flatten(1).norm(dim=1), before[name].flatten(1).norm(dim=1)
             factor = (then / now.where(now > 0, 1.0)).where((now > 0) & (then > 0), 1.0)
-            changed[name] = value * factor.view(-1, *[1] * (value.dim() - 1))
+            changed |= scaled({name: value}, factor)
         return changed

@@ -24,7 +24,7 @@ from refcore.engine.panel import LoadedReferee, LoadedTerm, Panel
 from refcore.engine.precision import dtype_of
 from refcore.engine.step import LoadedPrior
 from refcore.engine.views import Group
-from refcore.errors import CANVAS, ParseError, RefcoreError
+from refcore.errors import CANVAS, ParseError, RefcoreError, shortened
 from refcore.plugin import SINGULAR
 
 SHORT = 60
@@ -261,7 +261,7 @@ class Loader:
             raise ParseError(f'"{label}" cannot judge the phrases of a prompt: {error}', error.reason) from error
         by = f'the {"oracle " if parser.oracle else ""}parser "{parser.name}"'
         for prompt, own in phrases.items():
-            self.notes.append(f'"{label}", "{_short(prompt)}": its phrases, by {by}: {"; ".join(own)}')
+            self.notes.append(f'"{label}", "{shortened(prompt, SHORT)}": its phrases, by {by}: {"; ".join(own)}')
         return [phrases[prompt] for prompt in prompts]
 
     def _texts(self, template: str) -> tuple[list[str], tuple[int, ...]]:
@@ -275,14 +275,14 @@ class Loader:
         conditioning = checks.read(reader, texts, label)
         for prompt, truncated in zip(conditioning.prompts, conditioning.truncated, strict=False):
             if truncated:
-                cut = _short(truncated, LONGEST_CUT)
-                message = f'"{label}" does not read the end of the prompt "{_short(prompt)}": "{cut}" is cut'
+                cut = shortened(truncated, LONGEST_CUT)
+                message = f'"{label}" does not read the end of the prompt "{shortened(prompt, SHORT)}": "{cut}" is cut'
                 if self.config.strict:
                     raise RefcoreError(f"{message}; shorten the prompt, or run without strict")
                 self.warnings.append(message)
         for prompt, note in zip(conditioning.prompts, conditioning.notes, strict=False):
             if note:
-                self.notes.append(f'"{label}", "{_short(prompt)}": {note}')
+                self.notes.append(f'"{label}", "{shortened(prompt, SHORT)}": {note}')
         return conditioning.to(self.device)
 
     def _dtype(self, term: Any) -> torch.dtype:
@@ -296,7 +296,3 @@ def create(kind: registry.Kind, use: PluginUse, field: str) -> Any:
     """A new plugin of a use, not loaded; errors of its constructor name it."""
     what = f'{SINGULAR[kind]} "{use.name}" in {field}'
     return checks.created(lambda: registry.create(kind, use.name, use.config, field), what)
-
-
-def _short(text: str, length: int = SHORT) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."

@@ -36,7 +36,7 @@ def validated(model: type[Model], data: Any, prefix: str = "", steps: int | None
 def _config_error(error: ValidationError, model: type[BaseModel], data: Any, prefix: str) -> ConfigError:
     """The ConfigError for what `error` found when `data` was read as `model`."""
     messages: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     told: set[str] = set()
     for item in error.errors(include_url=False):
         path = _in_data(item["loc"], data, item["type"])
@@ -53,9 +53,12 @@ def _config_error(error: ValidationError, model: type[BaseModel], data: Any, pre
         if message not in messages.setdefault(field, []):
             messages[field].append(message)
         if item["type"] not in _SAYS_VALUE:
-            given[field] = f"; given: {_shown(item['input'])}"
+            given[field] = item["input"]
+    width = WIDEST // min(max(len(messages), 1), MOST)
     said = [
-        (f"{_short(field)}: " if field else "") + ", or ".join(alternatives) + given.get(field, "")
+        (f"{_short(field)}: " if field else "")
+        + ", or ".join(alternatives)
+        + (f"; given: {_shown(given[field], width)}" if field in given else "")
         for field, alternatives in messages.items()
     ]
     more = [f"and {len(said) - MOST} more fields are wrong"] if len(said) > MOST else []
@@ -64,6 +67,8 @@ def _config_error(error: ValidationError, model: type[BaseModel], data: Any, pre
 
 MOST = 3
 """Fields that a message names; whoever has more wrong mistakes the whole."""
+WIDEST = 80
+"""Characters of the given values that a message shows, all of its fields together."""
 MAPPING = "expected a mapping of fields"
 _IN_WORDS = {
     "model_type": MAPPING,
@@ -107,12 +112,12 @@ def _guess(given: Any, known: Iterable[str]) -> str:
     return f'; did you mean "{guess}"?' if guess else ""
 
 
-def _shown(value: Any) -> str:
-    return _short("null" if value is None else f'"{value}"' if isinstance(value, str) else str(value))
+def _shown(value: Any, width: int = WIDEST) -> str:
+    return _short("null" if value is None else f'"{value}"' if isinstance(value, str) else str(value), width)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
+def _short(text: str, width: int = WIDEST) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def _in_data(location: Path, data: Any, kind: str) -> Path:

@@ -475,3 +475,10 @@ def test_a_broken_diffusers_folder_is_one_line_on_the_standard_error(tmp_path):
     assert done.stdout.startswith("refused: unet of")
     assert "An error occurred" not in done.stderr
     assert DiffusersFolder(str(tmp_path)).is_local
+
+
+def test_given_values_share_the_room_of_one():
+    wrong = {**MINIMAL, "seeds": [["x" * 200]], "steps": "y" * 200, "size": "z" * 200}
+    with pytest.raises(RefcoreError) as refused:
+        RunConfig.from_settings(wrong)
+    assert len(str(refused.value)) < 500

@@ -9,18 +9,34 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from refcore import checkpoints, registry
 from refcore.config.run import RunConfig
+from refcore.config.section import Section
 from refcore.config.settings import Settings, load_yaml, override, parse_yaml, read_text
 from refcore.errors import ParseError, RefcoreError, unknown
+from refcore.explain import validated
 from refcore.text_files import special
 
 DEFAULT = "playground"
 """The preset of runs that name none."""
 EXTENDS = ("extends", "preset")
 """Keys of a config file that name the preset or file that it is laid over; the second is another word for the first."""
-PROMPTS = "# Prompts: "
-"""Begins the comment of a preset's file that says which prompts it is for."""
+ABOUT = "about"
+"""Key of a config file for what it says of itself."""
+
+
+class About(Section):
+    """What a preset says of itself; it is no part of the run's config."""
+
+    prompts: str = Field("", description="Which prompts it is for, and where to go with others.")
+    paper: str = Field("", description="The system that it repeats: title or name, venue, arXiv number.")
+    year: int | None = Field(None, ge=1900, le=2100, description="Year of the system.")
+    needs: str = Field(
+        "", description="What a run needs beyond the installed package: models, where from, how large. Empty: nothing."
+    )
+    time: str = Field("", description="How long an image takes, and on what.")
 
 
 @dataclass(frozen=True)
@@ -43,10 +59,13 @@ class Preset:
         return self.registered or (first.removeprefix("#").strip() if first.startswith("#") else "")
 
     @property
-    def prompts(self) -> str:
-        """Which prompts it is for, and where to go with others: the file's comment `# Prompts: ...`, or ""."""
-        lines = [line.removeprefix(PROMPTS) for line in self.text.splitlines() if line.startswith(PROMPTS)]
-        return " ".join(lines)
+    def about(self) -> About:
+        """What its file says of itself, but not what it extends.
+
+        Raises:
+            ConfigError: the section `about` of the file is wrong.
+        """
+        return _about(self._layer())
 
     @property
     def settings(self) -> Settings:
@@ -101,7 +120,7 @@ def needed_by(preset: str | None) -> Iterator[None]:
         with checkpoints.needed_by(preset):
             yield
     except ParseError as error:
-        meant = get(preset).prompts if preset is not None else ""
+        meant = get(preset).about.prompts if preset is not None else ""
         if not meant:
             raise
         raise ParseError(f"{meant} ({error.reason})", error.reason) from error
@@ -182,8 +201,19 @@ def _laid(layers: list[_Layer]) -> Settings:
     """The settings of layers, each over those before it."""
     settings: Settings = {}
     for layer in layers:
-        settings = _over(settings, {key: value for key, value in layer.settings.items() if key not in EXTENDS})
+        _about(layer)
+        own = {key: value for key, value in layer.settings.items() if key not in (*EXTENDS, ABOUT)}
+        settings = _over(settings, own)
     return settings
+
+
+def _about(layer: _Layer) -> About:
+    """What a layer says of itself.
+
+    Raises:
+        ConfigError: its section `about` is wrong.
+    """
+    return validated(About, layer.settings.get(ABOUT) or {}, ABOUT)
 
 
 def _over(base: Settings, top: Mapping[str, Any]) -> Settings:

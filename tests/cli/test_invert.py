@@ -268,10 +268,18 @@ def test_a_prompt_outside_the_playground_is_answered_by_what_the_preset_draws(re
     assert not (tmp_path / "working" / "runs").exists()
 
 
-def test_which_prompts_a_preset_is_for_stands_in_its_file():
-    found = presets.Preset("mine", "# A preset.\n# Prompts: only words\n# Prompts: of one letter\nsteps: 1\n")
-    assert found.prompts == "only words of one letter"
-    assert presets.Preset("mine", "# A preset.\n").prompts == ""
+def test_what_a_preset_is_for_stands_in_its_file():
+    found = presets.Preset("mine", "# A preset.\nabout: {prompts: only words, year: 2024}\nsteps: 1\n")
+    assert (found.about.prompts, found.about.year, found.about.needs) == ("only words", 2024, "")
+    assert found.settings == {"steps": 1}
+    assert presets.Preset("mine", "steps: 1\n").about == presets.About()
+
+
+def test_a_wrong_word_in_what_a_preset_says_of_itself_is_refused(refcore, tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: playground\nabout: {papper: ReNO}\n")
+    told = refcore("invert", "a red circle", "--config", tmp_path / "mine.yaml")
+    assert told.error.startswith("about.papper: unknown field")
+    assert 'did you mean "paper"?' in told.error
 
 
 @pytest.mark.fault("4.7")

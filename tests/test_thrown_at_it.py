@@ -482,3 +482,10 @@ def test_given_values_share_the_room_of_one():
     with pytest.raises(RefcoreError) as refused:
         RunConfig.from_settings(wrong)
     assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("path", ["canvas.name.{}", "{0}.{0}", "referees.{}", "referees.0.name.{}", "referees.0.{0}.+"])
+def test_a_long_path_of_an_override_is_told_in_short(path):
+    with pytest.raises(RefcoreError) as refused:
+        presets.compose("playground", None, [f"{path.format('a' * 5000)}=1"])
+    assert len(str(refused.value)) < 500

@@ -106,7 +106,9 @@ def _assign(settings: Settings, path: list[str], value: Any) -> None:
             if not last and node.get(key) is None:
                 node[key] = [] if path[depth + 1] == "+" else {}
         else:
-            raise RefcoreError(f'--set {".".join(path)}: {here} is {_kind(node)} and has no "{part}"')
+            raise RefcoreError(
+                f'--set {_short(".".join(path))}: {_short(here)} is {_kind(node)} and has no "{_short(part)}"'
+            )
         if last:
             node[key] = value
         else:
@@ -121,9 +123,9 @@ def _index(node: list[Any], part: str, here: str, known: Sequence[str]) -> int:
     if part in known:
         return known.index(part)
     have = f"0 to {len(node) - 1}" if node else "none"
-    named = f", a label ({', '.join(filter(None, known))})" if any(known) else ""
+    named = f", a label ({_short(', '.join(filter(None, known)))})" if any(known) else ""
     raise RefcoreError(
-        f'{here} has no element "{_short(part)}"; expected an index of the list ({have}){named}, or + to append'
+        f'{_short(here)} has no element "{_short(part)}"; expected an index of the list ({have}){named}, or + to append'
     )
 
 
@@ -179,5 +181,5 @@ def read_text(path: Any, what: str) -> str:
             reason = "its name holds a null character"
         raise RefcoreError(f'cannot read {what} "{_short(str(path))}": {reason}') from error
     if len(text) > CHARACTERS:
-        raise RefcoreError(f'{what} "{path}" has more than {CHARACTERS:,} characters; expected fewer')
+        raise RefcoreError(f'{what} "{_short(str(path))}" has more than {CHARACTERS:,} characters; expected fewer')
     return text

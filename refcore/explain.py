@@ -98,7 +98,7 @@ def _message(item: Any, path: Path, model: type[BaseModel], data: Any) -> str:
         given = context.get("tag", given)
         allowed = context.get("expected_tags") or context["expected"]
         names = [part.strip("'") for part in allowed.replace(" or ", ", ").split(", ")]
-        return f"{_shown(given)} is unknown; expected {', '.join(names)}" + _guess(given, names)
+        return f"{_shown(given, WIDEST // 2)} is unknown; expected {', '.join(names)}" + _guess(given, names)
     if kind in _IN_WORDS:
         return _IN_WORDS[kind]
     text: str = item["msg"].removeprefix("Value error, ")

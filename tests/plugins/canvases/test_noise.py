@@ -104,7 +104,37 @@ def test_an_empty_prompt_tells_the_generator_nothing() -> None:
     assert torch.equal(*shown)
 
 
-@pytest.mark.parametrize("fields", [{"steps": 3, "guidance": 2.0}, {"steps": 2, "eta": 1.0}])
+def test_the_first_steps_of_edict_are_those_of_ddim() -> None:
+    """In the first step both latents are the noise, so that the first of the pair is DDIM's."""
+    pictures = []
+    for fields in ({"sampler": "edict"}, {"sampler": "ddim"}):
+        canvas = loaded(steps=1, **fields)
+        canvas._sampler._mix = 1.0
+        with torch.no_grad():
+            pictures.append(canvas.decode(canvas.init(Rng([3, 4], 0, "init")), END, canvas.read(PROMPTS)))
+    assert torch.allclose(*pictures, atol=1e-5)
+    assert pictures[0].std() > 0.02
+
+
+def test_edict_with_many_steps_is_near_ddim_and_with_few_and_much_weight_is_not() -> None:
+    ddim, many, few = (
+        loaded(torch.float32, (64, 64), guidance=3.0, spacing="leading", **fields)
+        for fields in ({"steps": 30}, {"steps": 30, "sampler": "edict", "mix": 0.8}, {"steps": 8, "sampler": "edict"})
+    )
+    params = ddim.init(Rng([1, 2], 0, "init"))
+    with torch.no_grad():
+        base, near, far = (canvas.decode(params, END, canvas.read(PROMPTS)) for canvas in (ddim, many, few))
+    assert (base - near).abs().mean() < 0.5 * (base - far).abs().mean()
+
+
+def test_leading_steps_end_near_zero_and_trailing_ones_begin_at_the_end() -> None:
+    assert loaded(steps=4, spacing="leading")._sampler.timesteps == [751, 501, 251, 1]
+    assert loaded(steps=4)._sampler.timesteps == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"steps": 3, "guidance": 2.0}, {"steps": 2, "eta": 1.0}, {"steps": 3, "sampler": "edict", "mix": 0.6}]
+)
 def test_what_is_recomputed_has_the_same_gradient(fields: dict[str, Any]) -> None:
     gradients = []
     for recompute in (False, True):
@@ -131,6 +161,8 @@ def test_with_eta_the_noise_of_the_steps_counts() -> None:
     [
         ({"eta": 0.5, "sampler": "euler"}, "eta is 0.5, which only ddim has"),
         ({"timesteps": [999]}, "timesteps are given, but ddim has its own"),
+        ({"sampler": "edict", "timesteps": [999]}, "timesteps are given, but edict has its own"),
+        ({"sampler": "edict", "eta": 1.0}, "eta is 1.0, which only ddim has"),
         ({"sampler": "lcm", "timesteps": [999, 500]}, "2 timesteps are given; expected 1"),
         ({"sampler": "lcm", "steps": 2, "timesteps": [500, 999]}, "expected falling ones"),
     ],

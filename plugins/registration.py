@@ -48,6 +48,9 @@ def register_referees(register: Register) -> None:
     )
     register("vqa", f"{at}.vqa.referee:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
     register("image", f"{at}.image.referee:ImageSimilarity", summary="Similarity to a reference image; CLIP or DINOv2")
+    register(
+        "image-layers", f"{at}.image.layers:ImageLayers", summary="A CLIP's layers, near those of a reference image"
+    )
     register("classifier", f"{at}.classifier:Classifier", summary="Any classifier of timm; prompts name classes")
     register("onnx", f"{at}.onnx:Onnx", summary="Classifier or detector in an ONNX file; prompts name its labels")
 

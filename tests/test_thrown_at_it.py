@@ -489,3 +489,11 @@ def test_a_long_path_of_an_override_is_told_in_short(path):
     with pytest.raises(RefcoreError) as refused:
         presets.compose("playground", None, [f"{path.format('a' * 5000)}=1"])
     assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["{}", "{}.yaml", "{}/{}.yaml"])
+def test_a_long_name_of_what_a_config_extends_is_told_in_short(name, tmp_path):
+    (tmp_path / "it.yaml").write_text(f"extends: {name.replace('{}', 'a' * 5000)}\n")
+    with pytest.raises(RefcoreError) as refused:
+        presets.compose(None, tmp_path / "it.yaml")
+    assert len(str(refused.value)) < 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from refcore import checkpoints, registry
 from refcore.config.run import RunConfig
 from refcore.config.section import Section
 from refcore.config.settings import Settings, load_yaml, override, parse_yaml, read_text
-from refcore.errors import ParseError, RefcoreError, unknown
+from refcore.errors import ParseError, RefcoreError, shortened, unknown
 from refcore.explain import validated
 from refcore.text_files import special
 
@@ -176,11 +177,13 @@ def _extended(layer: _Layer) -> _Layer | None:
         raise RefcoreError(f"{layer.name}: both {' and '.join(given)} are given; expected one of them")
     (key, base), *_ = given.items()
     if not isinstance(base, (str, Path)):
-        raise RefcoreError(f"{layer.name}: {key} is {base!r}; expected the name of a preset, or a YAML file")
+        raise RefcoreError(
+            f"{layer.name}: {key} is {shortened(repr(base))}; expected the name of a preset, or a YAML file"
+        )
     if str(base) in names():
         return get(str(base))._layer()
     path = (layer.folder or Path()) / Path(base).expanduser()
-    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+    if not os.path.exists(path) and path.suffix not in (".yaml", ".yml"):
         raise RefcoreError(f"{layer.name}: {key}: {unknown('preset', str(base), names())}; and there is no such file")
     try:
         kind = special(path)  # a config of other people may name a pipe, which waits, or a device, which has no end
@@ -188,13 +191,15 @@ def _extended(layer: _Layer) -> _Layer | None:
         kind = None
     if kind is not None:
         raise RefcoreError(
-            f'{layer.name}: {key} is "{path}", and {kind}; expected the name of a preset, or a YAML file'
+            f'{layer.name}: {key} is "{shortened(str(path))}", and {kind}; expected the name of a preset, '
+            "or a YAML file"
         )
     return _file(path)
 
 
 def _file(path: Path) -> _Layer:
-    return _Layer(f'"{path}"', load_yaml(path), path.parent, None, path.resolve())
+    settings = load_yaml(path)
+    return _Layer(f'"{shortened(str(path))}"', settings, path.parent, None, path.resolve())
 
 
 def _laid(layers: list[_Layer]) -> Settings:

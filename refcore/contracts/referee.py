@@ -41,6 +41,9 @@ class Referee(Plugin):
     another size. Views in a run come by the view group's `fit`."""
     remarks: tuple[str, ...] = ()
     """What the libraries warned of while the model was loaded, for the user; set by `load`."""
+    beside: Tensor | None = None
+    """[1, 3, h, w] in [0, 1], a picture that is shown in the same views as the image, for `judge_beside`; set by
+    `load`. None: no picture, and `judge` is asked."""
     device: torch.device
     dtype: torch.dtype
 
@@ -72,6 +75,16 @@ class Referee(Plugin):
         Returns:
             [N] float32 losses, differentiable in `views`; no row depends on another row.
         """
+
+    def judge_beside(
+        self, views: Tensor, beside: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True
+    ) -> Tensor:
+        """As `judge`, asked in its place where the referee has a picture `beside` the image.
+
+        Args:
+            beside: [N, 3, H, W], that picture in the same views, with the same random changes; no gradient.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def score(self, images: Tensor, conditioning: Conditioning) -> Tensor:

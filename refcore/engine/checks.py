@@ -268,14 +268,23 @@ def read(reader: Referee | Prior | PromptedCanvas, prompts: Sequence[str], label
 
 
 def judge(
-    referee: Referee, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool, label: str = ""
+    referee: Referee,
+    views: Tensor,
+    conditioning: Conditioning,
+    prompt_index: Tensor,
+    wanted: bool,
+    label: str = "",
+    beside: Tensor | None = None,
 ) -> Tensor:
-    """[N] losses of views [N, 3, H, W]; see `Referee.judge`."""
+    """[N] losses of views [N, 3, H, W]; see `Referee.judge`, and `Referee.judge_beside` where a picture is beside."""
     inputs = {f'conditioning "{name}"': tensor for name, tensor in conditioning.tensors.items()}
     with Call(referee, "judge", label, {"views": views, **inputs}, draws=True) as call:
-        loss = call.tensor(
-            referee.judge(views, conditioning, prompt_index, wanted), (len(views),), "one loss per view", views
+        found = (
+            referee.judge(views, conditioning, prompt_index, wanted)
+            if beside is None
+            else referee.judge_beside(views, beside, conditioning, prompt_index, wanted)
         )
+        loss = call.tensor(found, (len(views),), "one loss per view", views)
         call.differentiable(loss, [views], "views")
     return loss
 

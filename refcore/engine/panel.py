@@ -342,7 +342,9 @@ class Panel:
             views = torch.zeros(n, 3, *judge.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
             with autocast(self.device, judge.autocast):
                 first = torch.zeros(n, dtype=torch.int64, device=self.device)
-                return checks.judge(judge.referee, views, judge.conditioning, first, judge.term.wanted, judge.label)
+                beside = None if judge.referee.beside is None else views.detach()
+                wanted = judge.term.wanted
+                return checks.judge(judge.referee, views, judge.conditioning, first, wanted, judge.label, beside)
 
         return memory.graph_bytes(losses)
 
@@ -365,12 +367,15 @@ class Panel:
         With phrases, the referee is shown each view once for every question about it.
         """
         made, sample = views.make(index), views.sample_of(index)
+        picture = judge.referee.beside
+        beside = None if picture is None else views.beside(picture, index)
         counts = questions.counts.index_select(0, sample)
         if questions.judged is not None:
             made = made.repeat_interleave(counts, 0)
+            beside = None if beside is None else beside.repeat_interleave(counts, 0)
         with autocast(self.device, judge.autocast):
-            asked = questions.prompt_index(sample)
-            loss = checks.judge(judge.referee, made, judge.conditioning, asked, judge.term.wanted, judge.label)
+            asked, wanted = questions.prompt_index(sample), judge.term.wanted
+            loss = checks.judge(judge.referee, made, judge.conditioning, asked, wanted, judge.label, beside)
         loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
         return loss if questions.judged is None else questions.reduced(loss, counts)
 

@@ -29,6 +29,15 @@ def resize(images: Tensor, size: Size) -> Tensor:
     return F.interpolate(images, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
 
 
+def centred(images: Tensor, size: Size) -> Tensor:
+    """[B, C, H, W] -> [B, C, *size]: the largest centred crop of that aspect ratio, resized."""
+    height, width = images.shape[-2:]
+    scale = min(height / size[0], width / size[1])
+    kept = (round(size[0] * scale), round(size[1] * scale))
+    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+    return resize(images[..., top : top + kept[0], left : left + kept[1]], size)
+
+
 def coarsen(images: Tensor, longer_side: int) -> Tensor:
     """Images shrunk by area averaging to `longer_side` pixels on their longer side; smaller ones stay as they are."""
     height, width = images.shape[-2:]
@@ -133,7 +142,16 @@ class Views:
         The geometric augmentations act first, as one resampling of the source, and the others after it, whatever
         their places in the config.
         """
-        views = self.source.index_select(0, self.sample_of(index))
+        return self._seen(self.source.index_select(0, self.sample_of(index)), index)
+
+    @torch.no_grad()
+    def beside(self, picture: Tensor, index: Sequence[int]) -> Tensor:
+        """The same views of another picture [1, 3, h, w], cropped to the image's aspect ratio: [n, 3, h, w]."""
+        small = centred(picture.to(self.small), (self.small.shape[-2], self.small.shape[-1]))
+        return self._seen(small.expand(len(index), -1, -1, -1), index)
+
+    def _seen(self, views: Tensor, index: Sequence[int]) -> Tensor:
+        """Sources [n, 3, H, W] of the views `index`, as these see them."""
         if self.matrix is None:
             views = resize(views, self.size)
         else:

@@ -1,1 +1,1 @@
-"""The `image` referee, and the DINOv2 features that it can compare."""
+"""Referees that compare with a reference image: `image`, its DINOv2 features, and `image-layers`."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from refcore import images
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
-from refcore.engine.views import resize
+from refcore.engine.views import centred
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.feature_similarity import SimilarityLoss, similarity_loss
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
@@ -81,11 +81,11 @@ class ImageSimilarity(Referee):
         else:
             self.towers = Dinov2(self.name, model, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
-        self.fit = self.towers.fit if isinstance(self.towers, Dinov2) else partial(centre, size=self.input_size)
+        self.fit = self.towers.fit if isinstance(self.towers, Dinov2) else partial(centred, size=self.input_size)
         self.remarks = getattr(self.towers, "remarks", ())
         with torch.no_grad():
             wide = torch.promote_types(dtype, torch.float32)
-            view = centre(reference, self.input_size).to(device, wide)
+            view = centred(reference, self.input_size).to(device, wide)
             self.reference = self._features(view)
             """Of the whole reference, for the views of a run."""
             fitted = self.fit(reference).to(device, wide)
@@ -116,12 +116,3 @@ class ImageSimilarity(Referee):
             assert isinstance(self.towers, Dinov2)
             return self.towers.patches(views)
         return self.towers.image(views)
-
-
-def centre(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, 3, H, W] -> [B, 3, *size]: the largest centred crop of that aspect ratio, resized."""
-    height, width = image.shape[-2:]
-    scale = min(height / size[0], width / size[1])
-    kept = (round(size[0] * scale), round(size[1] * scale))
-    top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
-    return resize(image[..., top : top + kept[0], left : left + kept[1]], size)

@@ -1,4 +1,4 @@
-"""The preset `clipasso`: the values of the public code; and its small sister in the playground, which draws a picture."""
+"""The preset `clipasso`: the values of the public code; and its small sister in the playground."""
 
 from __future__ import annotations
 

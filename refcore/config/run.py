@@ -19,7 +19,16 @@ from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import LARGEST, Schedule, changed_from, extremes
 from refcore.config.section import Section
 from refcore.config.start import Candidates, ImageStart, SampleStart, Start, read_start
-from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, TransformUse, Witness
+from refcore.config.terms import (
+    Autocast,
+    BaseTerm,
+    CanvasConfig,
+    PriorTerm,
+    RefereeTerm,
+    TransformUse,
+    Witness,
+    with_single_prompts,
+)
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import RefcoreError, nearest, unknown
 from refcore.explain import validated
@@ -114,6 +123,13 @@ class RunConfig(Section):
     strict: bool = Field(
         False, description="Refuse a prompt longer than a model's context instead of truncating it with a warning."
     )
+
+    @field_validator("referees", mode="before")
+    @classmethod
+    def _single_prompts(cls, referees: Any) -> Any:
+        if not isinstance(referees, list):
+            return referees
+        return [single for referee in referees for single in with_single_prompts(referee)]
 
     @field_validator("init", mode="before")
     @classmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from refcore.config.schedule import Schedule, extremes, value_at
 from refcore.config.section import Section
+from refcore.errors import shortened
 from refcore.registry import as_plugin_use
 
 PROMPT = "{prompt}"
@@ -168,6 +170,11 @@ class JudgedPhrases(Section):
 class RefereeTerm(_Weighted):
     """A referee whose loss is optimised."""
 
+    prompt: str = Field(
+        PROMPT,
+        description='Prompt template; "{prompt}" stands for the sample\'s prompt. A list of templates, each of which '
+        "may end with a weight and a loss to stop at (`text:weight:stop`), stands for as many referees.",
+    )
     wanted: bool = Field(
         True,
         description="false: judge the negated question, for content to avoid. Bounded below, unlike a negative weight.",
@@ -219,6 +226,61 @@ class RefereeTerm(_Weighted):
             dtype=self.dtype,
             autocast=self.autocast,
         )
+
+
+def with_single_prompts(term: Any) -> list[Any]:
+    """A referee whose `prompt` is a list, as one referee for each of its prompts; others as they are.
+
+    A prompt of a list may end with a weight and a stop value, `text:weight:stop`, as in VQGAN+CLIP: the weight
+    multiplies the referee's, and the stop value is its `satisfied_at`. Equal referees are loaded once.
+
+    >>> with_single_prompts({"name": "clip", "prompt": ["{prompt}", "an oil painting:0.3"]})
+    [{'name': 'clip', 'prompt': '{prompt}'}, {'name': 'clip', 'prompt': 'an oil painting', 'weight': 0.3}]
+
+    Raises:
+        ValueError: a prompt is no text, or has a weight or stop value that its referee cannot have.
+    """
+    prompts = term.get("prompt") if isinstance(term, dict) else None
+    if not isinstance(prompts, list):
+        return [term]
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"prompt is {shortened(str(prompts))}; expected a text, or a list of texts")
+    found = []
+    for number, prompt in enumerate(prompts, start=1):
+        text, weight, stop = weighted_prompt(prompt)
+        single = {**term, "prompt": text}
+        if term.get("label") and number > 1:
+            single["label"] = f"{term['label']}-{number}"
+        if weight is not None:
+            if not isinstance(own := term.get("weight", 1.0), int | float):
+                raise ValueError(f'prompt "{shortened(prompt)}" has a weight, and so has its referee: a schedule')
+            single["weight"] = own * weight
+        if stop is not None:
+            if term.get("satisfied_at") is not None:
+                raise ValueError(f'prompt "{shortened(prompt)}" has a stop value, and its referee has `satisfied_at`')
+            single["satisfied_at"] = stop
+        found.append(single)
+    return found
+
+
+def weighted_prompt(prompt: str) -> tuple[str, float | None, float | None]:
+    """Text, weight and stop value of `text:weight:stop`; None for what is not there.
+
+    >>> weighted_prompt("a sign: open:0.5"), weighted_prompt("a cat:1:0.4"), weighted_prompt("a cat")
+    (('a sign: open', 0.5, None), ('a cat', 1.0, 0.4), ('a cat', None, None))
+    """
+    text, numbers = prompt, []
+    for _ in range(2):
+        rest, colon, last = text.rpartition(":")
+        try:
+            number = float(last)
+        except ValueError:
+            break
+        if not colon or not isfinite(number):
+            break
+        text, numbers = rest, [number, *numbers]
+    weight, stop = [*numbers, None, None][:2]
+    return text, weight, stop
 
 
 class PriorTerm(_Weighted):

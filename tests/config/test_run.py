@@ -104,3 +104,33 @@ def test_the_learning_rate_warms_up_and_falls(schedule: str, expected: list[floa
         {**BASE, "optimizer": {"lr": 1.0, "warmup": 2, "schedule": schedule, "final": 0.2}}
     ).optimizer
     assert [optimizer.lr_at(Moment(t, 10)) for t in (0, 1, 2, 6)] == pytest.approx(expected)
+
+
+def with_prompts(*prompts: Any, **fields: Any) -> RunConfig:
+    return RunConfig.from_settings({**BASE, "referees": [{"name": "clip", "prompt": list(prompts), **fields}]})
+
+
+def test_a_list_of_prompts_with_weights_and_stop_values_is_as_many_referees() -> None:
+    config = with_prompts("{prompt}", "a sign: open:0.5", "an oil painting:0.25:0.4", "text:-0.3", weight=2.0)
+    assert [term.prompt for term in config.referees] == ["{prompt}", "a sign: open", "an oil painting", "text"]
+    assert [term.weight for term in config.referees] == [2.0, 1.0, 0.5, -0.6]
+    stops = [term.satisfied_at and term.satisfied_at.loss for term in config.referees]
+    assert stops == [None, None, 0.4, None]
+    assert config.referee_labels == ["clip", "clip-2", "clip-3", "clip-4"]
+    assert with_prompts("a", "b", label="look").referee_labels == ["look", "look-2"]
+    assert RunConfig.from_settings(config.settings()) == config
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fields", "message"),
+    [
+        ([], {}, r"prompt is \[\]; expected a text, or a list of texts"),
+        ([3], {}, r"prompt is \[3\]; expected a text"),
+        (["a:0.5"], {"weight": {"kind": "linear", "start": 1, "end": 2}}, 'prompt "a:0.5" has a weight, and so has'),
+        (["a:1:0.2"], {"satisfied_at": 0.1}, 'prompt "a:1:0.2" has a stop value, and its referee has `satisfied_at`'),
+        (["a:-1:0.2"], {}, "satisfied_at`, which needs a weight of 0 or more"),
+    ],
+)
+def test_lists_of_prompts_that_make_no_referees_are_refused(prompts: Any, fields: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_prompts(*prompts, **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ def hashes(settings: Any) -> dict[str, str]:
     Raises:
         CheckpointError: there is no such embedded checkpoint, or the package of a classifier is missing.
     """
-    paths = {model: Path(checkpoints.resolve(model)).expanduser() for model in set(_values("model", settings))}
+    paths = {model: Path(expanduser(checkpoints.resolve(model))) for model in set(_values("model", settings))}
     for weights in set(_values("weights", settings)) & set(get_args(Network)):
         paths[weights] = weights_file(weights)
     return {name: checkpoints.digest(path) for name, path in sorted(paths.items()) if path.exists()}

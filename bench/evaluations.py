@@ -26,7 +26,8 @@ class Tally(Counter[str]):
     def watch(self, engine: Engine) -> None:
         """Counts, from now on, the views its referees judge and the crops its statistics priors see, both ways."""
         for referee in {id(use.referee): use.referee for use in engine.panel.referees}.values():
-            referee.judge = self._counted("referee", referee.judge)  # type: ignore[method-assign]
+            for way in ("judge", "judge_beside"):
+                setattr(referee, way, self._counted("referee", getattr(referee, way)))
         for use in engine.priors:
             if isinstance(use.prior, Statistics):
                 use.prior.distance = self._counted("statistics", use.prior.distance)  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -71,7 +72,7 @@ def networks(settings: Any) -> set[str]:
     if isinstance(settings, dict):
         for field, value in settings.items():
             if field in ("weights", "model", "file") and isinstance(value, str):
-                path = Path(value).expanduser()
+                path = Path(expanduser(value))
                 found.add(_content(path) if field == "file" and path.is_file() else value)
             found |= networks(value)
     elif isinstance(settings, list):

@@ -147,7 +147,7 @@ def digests(models: Iterable[str]) -> dict[str, str]:
     """Name -> digest of each model that is embedded or a local file or folder; hub ids have none."""
     found = {}
     for model in sorted(set(models) - {""}):
-        path = Path(resolve(model).removeprefix(LOCAL)).expanduser()
+        path = Path(expanduser(resolve(model).removeprefix(LOCAL)))
         if path.is_dir() or path.is_file():  # no pipe, which waits
             found[model] = digest(path)
     return found

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,7 @@ class Registry:
             RefcoreError: the folder does not exist, or has no plugin file.
         """
         self._load()
-        path = Path(folder).expanduser().resolve()
+        path = Path(expanduser(folder)).resolve()
         if path in self._folders:
             return
         files = plugin_files(path)

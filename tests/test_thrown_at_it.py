@@ -43,6 +43,8 @@ from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.preprocess import Normalise
 from refcore_plugins.models.untrusted_checkpoints import reason_of, refuse_code
 
+ROOT = Path(__file__).parents[1]
+
 ESCAPE = "\x1b[2J\x9b31m\x07\u202e"
 """Clears a screen, colours text, rings, and turns the direction of writing."""
 MINIMAL: dict[str, Any] = {"canvas": {"name": "pixel"}, "priors": [{"name": "tv"}]}
@@ -497,3 +499,12 @@ def test_a_long_name_of_what_a_config_extends_is_told_in_short(name, tmp_path):
     with pytest.raises(RefcoreError) as refused:
         presets.compose(None, tmp_path / "it.yaml")
     assert len(str(refused.value)) < 500
+
+
+def test_paths_of_unknown_users_are_files_that_are_missing(tmp_path):
+    """`Path.expanduser` raises where there is no such user; `os.path.expanduser` leaves the path as it is."""
+    for file in (f for folder in ("refcore", "plugins", "bench", "playground") for f in (ROOT / folder).rglob("*.py")):
+        assert ").expanduser()" not in file.read_text("utf-8"), file
+    (tmp_path / "it.yaml").write_text("extends: ~nobody-of-that-name/it.yaml\n")
+    with pytest.raises(RefcoreError, match="nobody-of-that-name"):
+        presets.compose(None, tmp_path / "it.yaml")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from logging import CRITICAL
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,7 +86,7 @@ class DiffusersFolder:
         """As in the config; errors quote it."""
         self.source = resolve(model)
         """Path of a folder, or a hub id."""
-        path = Path(self.source).expanduser()
+        path = Path(expanduser(self.source))
         self.is_local = bool(self.source) and path.is_dir()  # "" would be the current folder
         if self.is_local:
             self.source = str(path.resolve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class TransformersFolder:
         self.plugin, self.model, self.expected = plugin, model, expected
         self.source = resolve(model)
         """Path of a folder, or a hub id."""
-        folder = Path(self.source).expanduser()
+        folder = Path(expanduser(self.source))
         self.is_local = bool(model) and folder.is_dir()
         if self.is_local:
             self.source = str(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -74,7 +75,7 @@ class Aesthetic(Referee):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`. The CLIP is in `dtype`, the head in float32 (float64 with float64)."""
-        head = RatingHead.from_file(Path(self.config.head).expanduser(), REMEDY)
+        head = RatingHead.from_file(Path(expanduser(self.config.head)), REMEDY)
         pretrained = (
             self.config.pretrained if ":" not in self.config.model else None
         )  # folders and hub ids have their own weights

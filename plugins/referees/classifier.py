@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast
@@ -91,7 +92,7 @@ class Classifier(Referee):
             if weights is None:
                 network = timm.create_model(model, pretrained=True)
             else:
-                network = timm.create_model(model, pretrained=False, checkpoint_path=str(Path(weights).expanduser()))
+                network = timm.create_model(model, pretrained=False, checkpoint_path=str(Path(expanduser(weights))))
         except CheckpointError:
             raise
         except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
@@ -166,7 +167,7 @@ class Classifier(Referee):
     def _check(self) -> None:
         """Raises for names that cannot work, before the library tries to download anything."""
         model, weights = self.config.model, self.config.weights
-        if weights is not None and not Path(weights).expanduser().is_file():
+        if weights is not None and not Path(expanduser(weights)).is_file():
             raise CheckpointError(f"classifier: there is no weights file {weights}")
         if weights is not None:
             refuse_pickle(weights, self.name)
@@ -177,7 +178,7 @@ class Classifier(Referee):
                 raise CheckpointError(f'classifier: the folder of model "{model}" {state}; give one saved by timm')
             if weights is None:
                 refuse_pickled_folder(folder, model, self.name, WEIGHTS)
-        elif Path(model).expanduser().is_file():
+        elif Path(expanduser(model)).is_file():
             raise CheckpointError(
                 f'classifier: model "{model}" is a file of weights; set `model` to the name of its architecture (see '
                 "timm.list_models()), and `weights` to the file, which must be safetensors"

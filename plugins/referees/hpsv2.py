@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -76,7 +77,7 @@ class Hpsv2(TwoTowers):
 
     def open(self, device: torch.device, dtype: torch.dtype) -> OpenClipTowers:
         """See `TwoTowers.open`."""
-        folder = Path(self.config.model).expanduser()
+        folder = Path(expanduser(self.config.model))
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f'hpsv2: there is no converted checkpoint at "{self.config.model}"; {REMEDY}')
         return OpenClipTowers(self.name, LOCAL + str(folder), None, device, dtype)

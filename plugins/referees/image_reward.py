@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -135,7 +136,7 @@ class ImageReward(Referee):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`. BLIP is in `dtype`, the head in float32 (float64 with float64)."""
-        folder = Path(self.config.model).expanduser()
+        folder = Path(expanduser(self.config.model))
         if not (folder / CONFIG).is_file():
             raise CheckpointError(f'image-reward: there is no converted checkpoint at "{self.config.model}"; {REMEDY}')
         try:

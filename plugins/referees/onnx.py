@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal, Self
@@ -166,7 +167,7 @@ class Onnx(Referee):
 
     @property
     def _file(self) -> Path:
-        return Path(self.config.file).expanduser()
+        return Path(expanduser(self.config.file))
 
     def _size(self, shape: tuple[int | None, ...]) -> tuple[int, int]:
         """(height, width) in pixels by the config and the file, which must agree."""
@@ -187,7 +188,7 @@ class Onnx(Referee):
     def _labels(self) -> tuple[str, ...]:
         if self.config.labels_file is not None:
             try:
-                lines = read_text(Path(self.config.labels_file).expanduser()).splitlines()
+                lines = read_text(Path(expanduser(self.config.labels_file))).splitlines()
             except (OSError, ValueError) as error:
                 raise CheckpointError(f"onnx: labels_file {self.config.labels_file} cannot be read: {error}") from error
             return tuple(line.strip() for line in lines if line.strip())

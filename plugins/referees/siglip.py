@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,7 +55,7 @@ class Siglip(TwoTowers):
     def open(self, device: torch.device, dtype: torch.dtype) -> Towers:
         """See `TwoTowers.open`."""
         model, pretrained, text = self.config.model, self.config.pretrained, self.config.text
-        folder = Path(resolve(model)).expanduser()
+        folder = Path(expanduser(resolve(model)))
         if (folder / CONFIG).is_file():
             model = LOCAL + str(folder)
         elif not model.startswith((LOCAL, HUB)) and model not in open_clip.list_models():

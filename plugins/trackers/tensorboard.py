@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,7 +43,7 @@ class TensorBoard(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         if self.config.folder is not None:
-            folder = Path(self.config.folder).expanduser() / run.name
+            folder = Path(expanduser(self.config.folder)) / run.name
         elif run.folder is not None:
             folder = run.folder / SUBFOLDER
         else:

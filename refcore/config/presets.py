@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, resources
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def _extended(layer: _Layer) -> _Layer | None:
         )
     if str(base) in names():
         return get(str(base))._layer()
-    path = (layer.folder or Path()) / Path(base).expanduser()
+    path = (layer.folder or Path()) / Path(expanduser(base))
     if not os.path.exists(path) and path.suffix not in (".yaml", ".yml"):
         raise RefcoreError(f"{layer.name}: {key}: {unknown('preset', str(base), names())}; and there is no such file")
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,7 +153,7 @@ def weights_in_memory(checkpoints: Iterable[Checkpoint], dtype: torch.dtype) -> 
 def _found(model: str, used_by: tuple[str, ...]) -> Checkpoint:
     state: State = "embedded" if model.startswith(EMBEDDED) else "here"
     try:
-        place: Path | None = Path(resolve(model).removeprefix("local-dir:")).expanduser()
+        place: Path | None = Path(expanduser(resolve(model).removeprefix("local-dir:")))
     except RefcoreError:  # an unknown embedded checkpoint
         place = None
     if place is not None and not place.exists():

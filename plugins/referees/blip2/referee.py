@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -124,7 +125,7 @@ class Blip2(Referee):
             refuse_absent(self.config.model, "blip2: model")
             return
         super().check(prompts)
-        folder = Path(resolve(self.config.model)).expanduser()
+        folder = Path(expanduser(resolve(self.config.model)))
         if self.config.itg_head is None and folder.is_dir() and not (folder / FILE_NAME).is_file():
             raise CheckpointError(f"blip2: there is no captioning head at {folder / FILE_NAME}; {REMEDY}")
 
@@ -263,7 +264,7 @@ class Blip2(Referee):
     def _load_head(self, source: str) -> ItgHead:
         """The captioning head named in the config, or the one beside the checkpoint."""
         if self.config.itg_head is not None:
-            path = Path(self.config.itg_head).expanduser()
+            path = Path(expanduser(self.config.itg_head))
         elif Path(source).is_dir():
             path = Path(source) / FILE_NAME
         else:

@@ -13,6 +13,7 @@ RECIPES: dict[str, str] = {
     "blip2": "refcore_playground.training.blip2:Blip2Recipe",
     "autoencoder": "refcore_playground.training.diffusion:AutoencoderRecipe",
     "diffusion": "refcore_playground.training.diffusion:DiffusionRecipe",
+    "vq": "refcore_playground.training.vq:VqRecipe",
     "owlv2": "refcore_playground.training.owlv2:Owlv2Recipe",
 }
 """Name -> recipe, imported on use. Train the autoencoder before diffusion, which works on its latents."""

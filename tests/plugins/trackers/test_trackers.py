@@ -95,7 +95,8 @@ def test_wandb_offline_has_the_curves_the_pictures_and_the_config(
             items = record.history.item
             history.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
         elif kind == "run":
-            project, tags = record.run.project, [*record.run.tags]
+            # A run that goes on may be written again, without what has not changed.
+            project, tags = record.run.project or project, [*record.run.tags] or tags
             config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
     assert (project, tags) == ("mine", ["one"])
     assert config["steps"] == STEPS

@@ -278,17 +278,6 @@ class RunConfig(Section):
                 yield f"combine is norm_balance, but {missing} is empty; expected both, or combine.name=sum"
             if extremes(self.combine.factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
-        if any(use.at == "terms" for use in self.transforms):
-            if isinstance(self.combine, Sum | NormBalance) and self.combine.votes == "equal":
-                yield (
-                    "combine.votes is equal, which leaves no gradients of single terms for the transforms on terms; "
-                    "expected combine.votes=weighted, or transforms on the gradient"
-                )
-            if isinstance(self.combine, ConflictAware) and self.combine.at == "image":
-                yield (
-                    "combine.at is image, which leaves no gradients of single terms for the transforms on terms; "
-                    "expected combine.at=parameters, or transforms on the gradient"
-                )
         if isinstance(self.combine, ConflictAware):
             factor = 0.0 if self.combine.factor is None else self.combine.factor
             if extremes(factor, self.steps)[0] < 0:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refcore import registry
+from refcore.config.combine import Combine, ConflictAware, NormBalance, Sum
 from refcore.config.run import RunConfig
 from refcore.contracts.canvas import CanvasParams
 from refcore.contracts.transform import Place, Transform
 from refcore.engine import checks
-from refcore.errors import RefcoreError
+from refcore.errors import ConfigError, RefcoreError
 from refcore.moment import Moment
 
 
@@ -35,7 +36,8 @@ def transforms(config: RunConfig) -> Transforms:
     """The transforms that a config asks for.
 
     Raises:
-        RefcoreError: an unknown or broken plugin, a wrong field, or a place that a transform does not support.
+        RefcoreError: an unknown or broken plugin, a wrong field, a place that a transform does not support, or
+            transforms on terms beside a combiner that leaves no gradients of single terms.
     """
     placed: list[tuple[Place, Transform]] = []
     for i, use in enumerate(config.transforms):
@@ -46,4 +48,20 @@ def transforms(config: RunConfig) -> Transforms:
             allowed = " or ".join(made.places)
             raise RefcoreError(f'{where}.at is "{place}", where {use.name} cannot stand; expected {allowed}')
         placed.append((place, made))
+    if any(place == "terms" for place, _ in placed):
+        _refuse_combiner(config.combine)
     return Transforms(placed)
+
+
+def _refuse_combiner(combine: Combine) -> None:
+    """Raises ConfigError where a combiner leaves no gradients of single terms."""
+    if isinstance(combine, Sum | NormBalance) and combine.votes == "equal":
+        told, remedy = "votes is equal", "votes=weighted"
+    elif isinstance(combine, ConflictAware) and combine.at == "image":
+        told, remedy = "at is image", "at=parameters"
+    else:
+        return
+    raise ConfigError(
+        f"combine.{told}, which leaves no gradients of single terms for the transforms on terms; "
+        f"expected combine.{remedy}, or transforms on the gradient"
+    )

@@ -112,12 +112,24 @@ def test_what_is_wrong_with_a_transform_is_said_with_its_field(fields: Any, mess
         Inversion(toy_config(**fields))
 
 
-def test_terms_that_are_merged_before_they_are_pulled_back_cannot_be_changed(toys: None) -> None:
-    on_terms = [{"name": "clip", "at": "terms"}]
-    with pytest.raises(ConfigError, match=r"combine\.votes is equal"):
-        toy_config(transforms=on_terms, combine={"name": "sum", "votes": "equal"})
-    with pytest.raises(ConfigError, match=r"combine\.at is image"):
-        toy_config(transforms=on_terms, combine={"name": "pcgrad", "at": "image"})
+@pytest.mark.parametrize("named", [True, False])
+def test_terms_that_are_merged_before_they_are_pulled_back_cannot_be_changed(toys: None, named: bool) -> None:
+    """Whether the place is written, or is the transform's own first one."""
+
+    class OnTerms(Transform):
+        places = ("terms",)
+
+        def apply(self, x: CanvasParams, before: CanvasParams, at: Moment) -> CanvasParams:
+            return x
+
+    registry.register("transforms", "on_terms", OnTerms, "only on terms")
+    on_terms = [{"name": "clip", "at": "terms"} if named else {"name": "on_terms"}]
+    for combine, message in (
+        ({"name": "sum", "votes": "equal"}, r"combine\.votes is equal"),
+        ({"name": "pcgrad", "at": "image"}, r"combine\.at is image"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Inversion(toy_config(transforms=on_terms, combine=combine))
 
 
 def test_a_transform_that_loses_a_tensor_is_named(toys: None) -> None:

@@ -204,6 +204,30 @@ def test_a_recipe_resumes_and_its_checkpoint_loads(tmp_path: Path, monkeypatch: 
     assert model.encode_text(tokens).isfinite().all()
 
 
+@pytest.mark.slow
+def test_the_codebook_is_filled_with_latents_once_and_entries_without_use_are_moved(tmp_path: Path) -> None:
+    from diffusers import VQModel
+
+    from refcore_playground.training.vq import ENTRIES, REVIVE, VqRecipe
+
+    recipe = VqRecipe(tmp_path / "vq", 0)
+    recipe.batch = 4
+    codebook = recipe.model.quantize.embedding.weight
+    assert not recipe.filled
+    losses = recipe.loss(1, 0.0)
+    assert losses.keys() == {"codebook", "commitment", "l1", "l2", "edges", "colour"}
+    assert all(loss.isfinite() for loss in losses.values())
+    assert recipe.filled
+    filled, used = codebook.detach().clone(), recipe.register > 0
+    assert 0 < used.sum() < ENTRIES
+    recipe.loss(REVIVE, 0.5)
+    assert torch.equal(codebook[used], filled[used])
+    assert not torch.equal(codebook, filled)
+    recipe.save()
+    saved = VQModel.from_pretrained(tmp_path / "vq", torch_dtype=torch.float32)
+    assert torch.allclose(saved.quantize.embedding.weight, codebook, atol=1e-2)
+
+
 def test_places_follow_a_distortion() -> None:
     """A bright dot is found where `follow` says it went."""
     torch.manual_seed(0)

@@ -6,50 +6,79 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers.schedulers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler
+from diffusers.schedulers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    SCMScheduler,
+)
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from refcore.errors import RefcoreError
-from refcore_plugins.models.stable_diffusion import StableDiffusion
+from refcore.errors import RefcoreError, article
+from refcore.rng import Rng
+from refcore_plugins.models.generators.generator import Generator
 from refcore_plugins.models.untrusted_checkpoints import reason_of
 
-Method = Literal["ddim", "euler", "lcm"]
-SCHEDULERS: dict[Method, Any] = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "lcm": LCMScheduler}
+Method = Literal["ddim", "euler", "euler_ancestral", "lcm", "ddpm", "own"]
+SCHEDULERS: dict[Method, Any] = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "lcm": LCMScheduler,
+    "ddpm": DDPMScheduler,
+}
+STOCHASTIC = (
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    DDPMScheduler,
+    SCMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+"""Schedulers whose steps may add noise of their own."""
+CLEAN = (DDPMScheduler, SCMScheduler)
+"""Schedulers whose last step is the predicted clean latents: what it adds to them is the noise of a step to none."""
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(scaled noisy latents [B, C, h, w], timesteps [B]) -> the network's guided output."""
 
 
 class Sampler:
-    """A scheduler of diffusers with its timesteps, over the noise schedule of a model."""
+    """A scheduler of diffusers with its timesteps, over the noise schedule of a generator."""
 
     def __init__(
-        self, diffusion: StableDiffusion, method: Method, steps: int, timesteps: Sequence[int] | None = None
+        self, generator: Generator, method: Method, steps: int, timesteps: Sequence[int] | None = None
     ) -> None:
         """
         Args:
-            diffusion: whose noise schedule and kind of prediction are used.
-            method: ddim, euler (for one step the same as Euler ancestral), or lcm (latent consistency models).
-            steps: number of steps, spaced as "trailing", so that the first one is at the last timestep.
-            timesteps: in their place, falling; ddim takes none of its own.
+            generator: whose noise schedule and kind of prediction are used.
+            method: ddim, euler (for one step the same as Euler ancestral), euler_ancestral, lcm (latent consistency
+                models), ddpm; or own, the scheduler of the generator's folder as it is.
+            steps: number of steps; but for `own` spaced as "trailing", so that the first one is at the last timestep.
+            timesteps: in their place, falling; of euler, lcm and ddpm alone.
 
         Raises:
-            RefcoreError: more steps than the model has timesteps, or timesteps that it does not have.
+            RefcoreError: more steps than the model has timesteps, timesteps that it does not have, or a scheduler that
+                does not fit.
         """
-        most, model = len(diffusion.alphas_cumprod), diffusion.folder.model
+        settings, model = generator.schedule, generator.folder.model
+        most = int(settings.get("num_train_timesteps", 1000))
         if timesteps is not None and not all(0 <= t < most for t in timesteps):
             raise RefcoreError(f'timesteps are {list(timesteps)}; expected 0 to {most - 1}, those of "{model}"')
         if steps > most:
             raise RefcoreError(f'{steps} steps of a sampler; expected at most {most}, the timesteps of "{model}"')
-        settings = diffusion.folder.config("scheduler", "scheduler_config.json")
-        own: dict[str, Any] = {"timestep_spacing": "trailing", "prediction_type": diffusion.prediction}
-        own |= {"clip_sample": False, "thresholding": False}
+        kind, own = _kind(generator, method), {}
+        if method != "own":
+            own = {"timestep_spacing": "trailing", "prediction_type": settings.get("prediction_type", "epsilon")}
+            own |= {"clip_sample": False, "thresholding": False}
         try:
-            self.scheduler = SCHEDULERS[method].from_config(settings, **own)
+            self.scheduler = kind.from_config(settings, **own)
             given: dict[str, Any] = (
-                {"timesteps": list(timesteps)} if timesteps is not None else {"num_inference_steps": steps}
+                {"timesteps": list(timesteps)} if timesteps is not None else generator.spacing(steps)
             )
-            if method == "lcm":
+            if kind is LCMScheduler:
                 given["original_inference_steps"] = max(steps, min(50, most))
             self.scheduler.set_timesteps(**given)
         except Exception as error:  # the library raises what its classes do with values that do not fit
@@ -57,11 +86,19 @@ class Sampler:
                 f'"{model}" has no {method} sampler of {steps} steps: {type(error).__name__}: {reason_of(error, 150)}'
             ) from error
         self._given = given
-        self.timesteps: list[float] = [float(t) for t in self.scheduler.timesteps]
+        self.timesteps: list[float] = [float(t) for t in self._own_timesteps()]
         """[n] falling."""
+        self._spare = torch.Generator(generator.device)
+        """For the noise that a scheduler draws and does not use: on the device, so that nothing waits for a copy."""
 
     def __call__(
-        self, noise: Tensor, denoise: Denoise, eta: float = 0.0, own: Tensor | None = None, recompute: bool = False
+        self,
+        noise: Tensor,
+        denoise: Denoise,
+        eta: float = 0.0,
+        own: Tensor | None = None,
+        recompute: bool = False,
+        rng: Rng | None = None,
     ) -> Tensor:
         """Latents [B, C, h, w] of noise [B, C, h, w], differentiable in it.
 
@@ -74,19 +111,64 @@ class Sampler:
             own: [B, n, C, h, w] standard normal, the noise that the steps add; needed for an eta above 0.
             recompute: whether the network is evaluated again in the backward pass, so that only one step's
                 activations are held at a time.
+            rng: of the B samples, for the noise that the steps of a stochastic scheduler add; the same one makes the
+                same latents.
         """
-        self.scheduler.set_timesteps(**self._given)  # forgets the step that the last call ended with
-        x: Tensor = noise * self.scheduler.init_noise_sigma
-        for i, t in enumerate(self.scheduler.timesteps):
-            scaled = self.scheduler.scale_model_input(x, t)
+        scheduler = self.scheduler
+        scheduler.set_timesteps(**self._given)  # forgets the step that the last call ended with
+        angles = isinstance(scheduler, SCMScheduler)
+        deviation: float = scheduler.config.sigma_data if angles else 1.0
+        x: Tensor = noise * (deviation if angles else getattr(scheduler, "init_noise_sigma", 1.0))
+        timesteps = self._own_timesteps()
+        for i, t in enumerate(timesteps):
+            scaled = x / deviation if angles else scheduler.scale_model_input(x, t) if _scales(scheduler) else x
             times = torch.full((len(x),), float(t), device=x.device, dtype=torch.promote_types(t.dtype, torch.int64))
             if recompute and torch.is_grad_enabled() and scaled.requires_grad:
                 out = checkpoint(denoise, scaled, times, use_reentrant=False)
             else:
                 out = denoise(scaled, times)
-            if isinstance(self.scheduler, DDIMScheduler):
+            if isinstance(scheduler, DDIMScheduler):
                 added = own[:, i] if own is not None and eta else None
-                x = self.scheduler.step(out, t, x, eta=eta, variance_noise=added).prev_sample
-            else:
-                x = self.scheduler.step(out, t, x).prev_sample
-        return x
+                x = scheduler.step(out, t, x, eta=eta, variance_noise=added).prev_sample
+                continue
+            last = i == len(timesteps) - 1
+            options: dict[str, Any] = {}
+            if isinstance(scheduler, STOCHASTIC):
+                options["generator"] = self._spare if last else _generators(rng)
+            stepped = scheduler.step(out * deviation if angles else out, t, x, **options)
+            x = stepped.pred_original_sample if last and isinstance(scheduler, CLEAN) else stepped.prev_sample
+        return x / deviation if angles else x
+
+    def _own_timesteps(self) -> Tensor:
+        """The scheduler's timesteps, one a step, on the CPU. Those of angles end with 0, at which nothing is done."""
+        timesteps: Tensor = self.scheduler.timesteps
+        return timesteps[:-1] if isinstance(self.scheduler, SCMScheduler) else timesteps
+
+
+def _kind(generator: Generator, method: Method) -> Any:
+    """The class of the scheduler.
+
+    Raises:
+        RefcoreError: it cannot sample the generator.
+    """
+    model, known = generator.folder.model, {kind.__name__: kind for kind in generator.schedulers}
+    if method != "own":
+        if generator.own_alone:
+            raise RefcoreError(f'sampler is {method}, but "{model}" predicts no noise; expected sampler own')
+        return SCHEDULERS[method]
+    name = str(generator.schedule.get("_class_name"))
+    if name not in known:
+        raise RefcoreError(
+            f'sampler is own, and the scheduler of "{model}" is {article(name)}; expected {", ".join(known)}'
+            + ("" if generator.own_alone else f"; or name one as sampler: {', '.join(SCHEDULERS)}")
+        )
+    return known[name]
+
+
+def _scales(scheduler: Any) -> bool:
+    return hasattr(scheduler, "scale_model_input")
+
+
+def _generators(rng: Rng | None) -> list[torch.Generator]:
+    assert rng is not None, "the steps of this scheduler draw noise"
+    return rng.generators

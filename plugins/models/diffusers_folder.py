@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from logging import CRITICAL
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers.utils import is_accelerate_available, logging
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -183,6 +184,10 @@ class DiffusersFolder:
             return False
         return True
 
+    def _has(self, name: str) -> bool:
+        """Whether a file is here, or in the hub's cache."""
+        return Path(self.source, name).is_file() or isinstance(try_to_load_from_cache(self.source, name), str)
+
     @cached_property
     def pipeline(self) -> str | None:
         """The pipeline class named in model_index.json; None without that file (a bare component)."""
@@ -303,6 +308,11 @@ class DiffusersFolder:
             with data_only():
                 return cls.from_pretrained(self.source, subfolder=component, trust_remote_code=False)
         except Exception as error:  # transformers raises another class for each broken file
+            if find_spec("sentencepiece") is None and self._has(f"{component}/spiece.model"):
+                raise CheckpointError(
+                    f'{component} of "{self.model}" is read with the package sentencepiece, which is not installed: '
+                    "pip install 'refcore[siglip]'"
+                ) from error
             raise CheckpointError(
                 f'{component} of "{self.model}" cannot be loaded: {reason_of(error, 200)}; fetch that folder again'
             ) from error

@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline, EulerAncestralDiscreteScheduler, LCMSch
 from diffusers.models import PixArtTransformer2DModel
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import T5Tokenizer
 
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
@@ -23,6 +24,7 @@ from refcore.errors import CheckpointError, ConfigError, RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.canvases.noise import Noise
+from refcore_plugins.models.diffusers_folder import DiffusersFolder
 from refcore_plugins.models.generators.flux import packed, unpacked
 
 CPU, END = torch.device("cpu"), Moment.end(1)
@@ -443,6 +445,37 @@ class TestRefusals:
     def test_settings_that_do_not_go_together(self, fields: dict[str, Any], message: str) -> None:
         with pytest.raises((ConfigError, ValueError), match=message):
             Noise(**fields)
+
+
+def test_a_tokenizer_in_sentencepieces_own_file_is_read_as_that_library_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (tmp_path / "tokenizer").mkdir()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"{prompt.lower()} {number}" for prompt in PROMPTS for number in range(50)]),
+        model_prefix=str(tmp_path / "tokenizer/spiece"),
+        vocab_size=35,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    settings = {"tokenizer_class": "T5Tokenizer", "legacy": True, "extra_ids": 100}
+    (tmp_path / "tokenizer/tokenizer_config.json").write_text(json.dumps(settings))
+    folder = DiffusersFolder(str(tmp_path))
+    expected = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer/spiece.model"))
+    text = PROMPTS[1].lower()
+    assert folder.load_tokenizer(T5Tokenizer)(text).input_ids == [*expected.encode(text), 1]
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("tiktoken is required")
+
+    monkeypatch.setattr(T5Tokenizer, "from_pretrained", broken)
+    monkeypatch.setattr("refcore_plugins.models.diffusers_folder.find_spec", lambda name: None)
+    with pytest.raises(CheckpointError, match="read with the package sentencepiece, which is not installed"):
+        folder.load_tokenizer(T5Tokenizer)
 
 
 def test_packing_is_that_of_diffusers_and_is_undone() -> None:

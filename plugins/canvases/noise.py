@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -19,7 +19,8 @@ from refcore.plugin import PluginConfig
 from refcore.rng import Rng
 from refcore_plugins.models.autoencoder import Clamp, colours
 from refcore_plugins.models.diffusers_folder import PARTS, DiffusersFolder, generator_download
-from refcore_plugins.models.generators import Generator, Sources, load_generator
+from refcore_plugins.models.generators import load_generator
+from refcore_plugins.models.generators.generator import Generator, Sources
 from refcore_plugins.models.sampler import Method, Sampler
 
 NOISE, ADDED = "noise", "step_noise"
@@ -41,6 +42,7 @@ class Noise(PromptedCanvas):
     """
 
     class Config(PluginConfig):
+        checkpoint_fields = ("model", "denoiser", "vae")
         model: str = Field(
             "playground:diffusion",
             description="Generator: folder in diffusers' layout, hub id or playground:diffusion. Stable Diffusion "
@@ -57,7 +59,6 @@ class Noise(PromptedCanvas):
             description="Safetensors file in `denoiser` with the weights alone; the settings are the model's.",
         )
         vae: str | None = Field(None, description="Autoencoder in place of the model's: folder or hub id.")
-        checkpoint_fields: ClassVar[tuple[str, ...]] = ("model", "denoiser", "vae")
         steps: int = Field(1, ge=1, le=1000, description="Number of sampling steps; each is differentiated through.")
         timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(
             None, min_length=1, description="Timesteps, falling, one for each step; null: evenly spaced from the last."
@@ -125,8 +126,8 @@ class Noise(PromptedCanvas):
             if name == own.model:
                 found[name] = generator_download(name, replaced)
             elif name == own.vae:
-                files = ("config.json", "vae/config.json", f"vae/{WEIGHTS}", WEIGHTS)
-                found[name] = Download(files, {part: n for part, n in PARTS.get(name, {}).items() if part == "vae"})
+                wanted = ("config.json", "vae/config.json", f"vae/{WEIGHTS}", WEIGHTS)
+                found[name] = Download(wanted, {part: n for part, n in PARTS.get(name, {}).items() if part == "vae"})
             else:
                 networks = {part: n for part, n in PARTS.get(name, {}).items() if part in ("unet", "transformer")}
                 files = ("*.json", "unet/*.safetensors", "transformer/*.safetensors")

@@ -293,11 +293,11 @@ class DiffusersFolder:
             if shows_progress:
                 transformers_logging.enable_progress_bar()
 
-    def load_tokenizer(self, cls: Any, component: str = "tokenizer") -> Any:
+    def load_tokenizer(self, tokenizer_class: Any, component: str = "tokenizer") -> Any:
         """The tokenizer in a folder.
 
         Args:
-            cls: of transformers.
+            tokenizer_class: of transformers.
             component: its folder.
 
         Raises:
@@ -306,7 +306,7 @@ class DiffusersFolder:
         self.config(component, "tokenizer_config.json")
         try:
             with data_only():
-                return cls.from_pretrained(self.source, subfolder=component, trust_remote_code=False)
+                return tokenizer_class.from_pretrained(self.source, subfolder=component, trust_remote_code=False)
         except Exception as error:  # transformers raises another class for each broken file
             if find_spec("sentencepiece") is None and self._has(f"{component}/spiece.model"):
                 raise CheckpointError(

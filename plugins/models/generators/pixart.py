@@ -52,9 +52,9 @@ class PixArt(Generator):
         self._sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if self.network.config.sample_size == LARGE:
             height, width = self.size
-            own = {"device": self.device, "dtype": self.dtype}
-            self._sizes["resolution"] = torch.tensor([[height, width]], **own)
-            self._sizes["aspect_ratio"] = torch.tensor([[height / width]], **own)
+            told = {"resolution": [height, width], "aspect_ratio": [height / width]}
+            for name, numbers in told.items():
+                self._sizes[name] = torch.tensor([numbers], device=self.device, dtype=self.dtype)
 
     @property
     def multiple(self) -> int:

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from refcore.checkpoints import Download
 from refcore.contracts.canvas import CanvasParams, PromptedCanvas
@@ -90,7 +89,8 @@ class Noise(PromptedCanvas):
         recompute: bool = Field(
             False,
             description="Evaluate the networks again in the backward pass, instead of storing their activations: the "
-            "memory of one step, and of a single step that of one block, at the price of a second evaluation of each.",
+            "memory of one step, and of a single step and the decoder that of one block, at the price of a second "
+            "evaluation of each.",
         )
         dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = Field(
             None, description="Dtype of the generator's weights; null: that of the run. Noise and images are float32."
@@ -190,7 +190,7 @@ class Noise(PromptedCanvas):
         step_by_step = own.recompute and own.steps > 1
         latents = self._sampler(params[NOISE], denoise, own.eta, params.get(ADDED), step_by_step, rng)
         if own.recompute and torch.is_grad_enabled() and latents.requires_grad:
-            images = checkpoint(self.generator.decode, latents, use_reentrant=False)
+            images = self.generator.decode_by_blocks(latents)
         else:
             images = self.generator.decode(latents)
         return colours(images, own.clamp)

@@ -70,109 +70,13 @@ def test_the_weights_that_packages_bring_are_counted(refcore):
 
 @pytest.mark.fault("4.2")
 def test_the_counted_parameters_are_those_of_the_architectures():
-    from diffusers import AutoencoderDC, AutoencoderKL
-    from diffusers import FluxTransformer2DModel as Flux
-    from diffusers import PixArtTransformer2DModel as PixArt
-    from diffusers import SanaTransformer2DModel as Sana
-    from diffusers import UNet2DConditionModel as UNet
-    from transformers import (
-        Blip2ForImageTextRetrieval,
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTextModelWithProjection,
-        Gemma2Config,
-        Gemma2Model,
-        T5Config,
-        T5EncoderModel,
-    )
+    from transformers import Blip2ForImageTextRetrieval
 
-    from performance.real import VAE, _blip2_config
+    from performance.generators import ARCHITECTURES
+    from performance.real import _blip2_config
     from refcore_plugins.models.diffusers_folder import PARTS
     from refcore_plugins.referees.blip2 import referee as blip2
     from refcore_plugins.referees.blip2.itg_head import ItgHead
-
-    def clip(width, layers, heads, kind=CLIPTextModel):
-        own = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width}
-        return kind(CLIPTextConfig(**own, num_hidden_layers=layers, num_attention_heads=heads))
-
-    def t5():
-        own = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24, "vocab_size": 32128}
-        return T5EncoderModel(T5Config(**own, feed_forward_proj="gated-gelu"))
-
-    def sdxl():
-        return UNet(
-            sample_size=128,
-            block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            attention_head_dim=(5, 10, 20),
-            transformer_layers_per_block=(1, 2, 10),
-            cross_attention_dim=2048,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-            use_linear_projection=True,
-        )
-
-    def dc_ae():
-        blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
-        scales = ((),) * 3 + ((5,),) * 3
-        return AutoencoderDC(
-            encoder_block_types=blocks,
-            decoder_block_types=blocks,
-            encoder_qkv_multiscales=scales,
-            decoder_qkv_multiscales=scales,
-            downsample_block_type="Conv",
-            upsample_block_type="interpolate",
-        )
-
-    xl = {
-        "text_encoder": lambda: clip(768, 12, 12),
-        "text_encoder_2": lambda: clip(1280, 32, 20, CLIPTextModelWithProjection),
-        "unet": sdxl,
-        "vae": lambda: AutoencoderKL(**VAE),
-    }
-    pixart = {"attention_head_dim": 72, "num_attention_heads": 16, "num_layers": 28, "caption_channels": 4096}
-    sana = {"num_attention_heads": 36, "attention_head_dim": 32, "num_layers": 28, "num_cross_attention_heads": 16}
-    sana |= {"cross_attention_head_dim": 72, "cross_attention_dim": 1152, "guidance_embeds": True}
-    gemma = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8}
-    gemma |= {"num_key_value_heads": 4, "head_dim": 256, "vocab_size": 256000}
-    architectures = {
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": {
-            "text_encoder": xl["text_encoder"],
-            "unet": lambda: UNet(cross_attention_dim=768),
-            "vae": xl["vae"],
-        },
-        "stabilityai/sd-turbo": {
-            "text_encoder": lambda: clip(1024, 23, 16),
-            "unet": lambda: UNet(
-                cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
-            ),
-            "vae": xl["vae"],
-        },
-        "stabilityai/sdxl-turbo": xl,
-        "stabilityai/stable-diffusion-xl-base-1.0": xl,
-        "madebyollin/sdxl-vae-fp16-fix": {"vae": xl["vae"]},
-        "ByteDance/Hyper-SD": {"unet": xl["unet"]},
-        "PixArt-alpha/PixArt-XL-2-1024-MS": {
-            "text_encoder": t5,
-            "transformer": lambda: PixArt(**pixart, sample_size=128),
-            "vae": xl["vae"],
-        },
-        "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers": {
-            "text_encoder": lambda: Gemma2Model(Gemma2Config(**gemma)),
-            "transformer": lambda: Sana(**sana, qk_norm="rms_norm_across_heads"),
-            "vae": dc_ae,
-        },
-        "black-forest-labs/FLUX.1-schnell": {
-            "text_encoder": xl["text_encoder"],
-            "text_encoder_2": t5,
-            "transformer": Flux,
-            "vae": lambda: AutoencoderKL(
-                **{**VAE, "latent_channels": 16}, use_quant_conv=False, use_post_quant_conv=False
-            ),
-        },
-    }
 
     def counted(make):
         with torch.device("meta"):
@@ -181,10 +85,9 @@ def test_the_counted_parameters_are_those_of_the_architectures():
     (reader,) = blip2.PARTS.values()
     assert {"blip2": counted(lambda: Blip2ForImageTextRetrieval(_blip2_config()))} == reader
     assert counted(lambda: ItgHead(768, 30523)) == blip2.HEAD
-    made = {make: counted(make) for parts in architectures.values() for make in parts.values()}
-    assert {
-        model: {part: made[make] for part, make in parts.items()} for model, parts in architectures.items()
-    } == PARTS
+    made = {make: counted(make) for parts in ARCHITECTURES.values() for make in parts.values()}
+    found = {model: {part: made[make] for part, make in parts.items()} for model, parts in ARCHITECTURES.items()}
+    assert found == PARTS
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class Generator(ABC):
     network: Any
     """The UNet or transformer, on `device` in `dtype`."""
     autoencoder: Any
-    """An `Autoencoder`, or one with the same `decode` and `factor`."""
+    """An `Autoencoder`, or one with the same `decode`, `decode_by_blocks`, `factor` and `space`."""
 
     def __init__(
         self,
@@ -244,6 +244,11 @@ class Generator(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, C, h, w] -> images [B, 3, H, W], around [0, 1]."""
         images: Tensor = self.autoencoder.decode(latents)
+        return images
+
+    def decode_by_blocks(self, latents: Tensor) -> Tensor:
+        """`decode`, equal bit for bit, that holds what is between the decoder's blocks, and computes them again."""
+        images: Tensor = self.autoencoder.decode_by_blocks(latents)
         return images
 
     def recompute_blocks(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -11,6 +12,7 @@ from diffusers import SanaSprintPipeline
 from diffusers.models import AutoencoderDC, SanaTransformer2DModel
 from diffusers.schedulers import SCMScheduler
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import Gemma2Model, GemmaTokenizer
 
 from refcore.contracts.canvas import LatentSpace
@@ -148,6 +150,17 @@ class DeepCompressionAutoencoder:
         """See `Autoencoder.decode`."""
         decoded: Tensor = self.model.decode((latents / self.space.scale).to(self.model.dtype)).sample
         return (decoded.to(latents.dtype) + 1) / 2
+
+    def decode_by_blocks(self, latents: Tensor) -> Tensor:
+        """See `Autoencoder.decode_by_blocks`."""
+        blocks = [block for stage in self.model.decoder.up_blocks for block in stage]
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        try:
+            return self.decode(latents)
+        finally:
+            for block in blocks:
+                del block.forward  # the class's own is back
 
 
 def _plain(prompt: str) -> str:

@@ -20,6 +20,7 @@ from transformers import T5Tokenizer
 
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
+from refcore.engine.memory import graph_bytes
 from refcore.errors import CheckpointError, ConfigError, RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Rng
@@ -188,6 +189,16 @@ def test_the_gradient_is_finite_and_the_same_when_recomputed(family: str, saved:
     assert gradients[0].isfinite().all()
     assert (gradients[0].flatten(1).abs().amax(1) > 0).all()
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", ONE_STEP)
+def test_what_is_recomputed_is_not_held(family: str, saved: Saved) -> None:
+    case, held = ONE_STEP[family], []
+    for recompute in (False, True):
+        canvas = loaded(saved(case.make)[1], (64, 64), recompute=recompute, **case.canvas)
+        noise, read = canvas.init(Rng([3], 0, "init"))["noise"].requires_grad_(), canvas.read(PROMPTS[:1])
+        held.append(graph_bytes(partial(canvas.decode, {"noise": noise}, END, read)))
+    assert held[1] < 0.5 * held[0]
 
 
 @pytest.mark.parametrize(

@@ -39,14 +39,16 @@ def _t5() -> nn.Module:
     from transformers import T5Config, T5EncoderModel
 
     own = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24, "vocab_size": 32128}
-    return T5EncoderModel(T5Config(**own, feed_forward_proj="gated-gelu"))
+    model: nn.Module = T5EncoderModel(T5Config(**own, feed_forward_proj="gated-gelu"))
+    return model
 
 
 def _gemma() -> nn.Module:
     from transformers import Gemma2Config, Gemma2Model
 
     own = {"hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8}
-    return Gemma2Model(Gemma2Config(**own, num_key_value_heads=4, head_dim=256, vocab_size=256000))
+    model: nn.Module = Gemma2Model(Gemma2Config(**own, num_key_value_heads=4, head_dim=256, vocab_size=256000))
+    return model
 
 
 def _diffusers(name: str, **fields: Any) -> Make:
@@ -143,7 +145,7 @@ ARCHITECTURES: dict[str, dict[str, Make]] = {
 """Hub id -> component -> a function that makes it with random weights."""
 DMD = _diffusers("PixArtTransformer2DModel", **PIXART, sample_size=64)
 """The transformer of PixArt-alpha DMD, which is published as a pickle."""
-TEXT = {
+TEXT: dict[str, dict[str, tuple[int, ...]]] = {
     "StableDiffusionGenerator": {"text": (77, 1024)},
     "StableDiffusionXL": {"text": (77, 2048), "pooled": (1280,)},
     "PixArt": {"text": (120, 4096), "mask": (120,)},
@@ -203,7 +205,7 @@ def _generator(model: str, denoiser: str | None, dtype: torch.dtype, size: tuple
     from refcore_plugins.models.generators.stable_diffusion_xl import StableDiffusionXL
     from refcore_plugins.models.stable_diffusion import StableDiffusion
 
-    families = {
+    families: dict[str, Any] = {
         "stabilityai/sd-turbo": StableDiffusionGenerator,
         "PixArt-alpha/PixArt-XL-2-1024-MS": PixArt,
         "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers": SanaSprint,

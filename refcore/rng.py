@@ -93,6 +93,11 @@ class Rng:
         """N, the number of elements in every draw."""
         return len(self.seeds) * self.count
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """[B] of the samples, on the CPU, for libraries that draw by themselves; later draws continue them."""
+        return self._generators
+
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """[N, *shape] uniform in [low, high)."""
         return self._draw(lambda g: torch.rand(self.count, *shape, generator=g) * (high - low) + low)

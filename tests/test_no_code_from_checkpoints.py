@@ -589,7 +589,7 @@ def faults(tree: ast.AST) -> list[str]:
         if name in ("from_pretrained", "get_config_dict") and not untrusting and owner not in OF_DIFFUSERS:
             found.append(f"{called} without trust_remote_code=False")
         loads_weights = name == "from_pretrained" and not any(
-            word in owner for word in ("Tokenizer", "Processor", "Scheduler", "auto")
+            word in owner for word in ("Tokenizer", "tokenizer", "Processor", "Scheduler", "auto")
         )
         if loads_weights and given.get("use_safetensors") != "True":
             found.append(f"{called} without use_safetensors=True")

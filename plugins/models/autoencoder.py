@@ -10,7 +10,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import torch
-from diffusers.models import AutoencoderKL, AutoencoderTiny
+from diffusers.models import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -190,13 +190,14 @@ def latent_space(folder: DiffusersFolder) -> LatentSpace:
     return load_autoencoder(folder, torch.device("cpu"), torch.float32).space
 
 
-def encoder_fingerprint(model: AutoencoderKL) -> str:
+def encoder_fingerprint(model: AutoencoderKL | AutoencoderDC) -> str:
     """Hash of what determines the latent space: the encoder's weights, rounded to float16, its activation and groups.
 
     The decoder is left out, so that a decoder fine-tuned for the same latents (Stable Diffusion's `sd-vae-ft-mse`)
     matches. With float16, the half-precision files of a checkpoint match its full ones. `model` must not be cast yet.
     """
-    digest = hashlib.blake2b(f"{model.config['act_fn']}/{model.config['norm_num_groups']}".encode(), digest_size=16)
+    kind = f"{model.config.get('act_fn')}/{model.config.get('norm_num_groups')}"
+    digest = hashlib.blake2b(kind.encode(), digest_size=16)
     for name, weight in sorted(model.state_dict().items()):
         if name.startswith(("encoder.", "quant_conv.")):
             digest.update(f"{name}{tuple(weight.shape)}".encode())

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from logging import CRITICAL
 from os.path import expanduser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
 from diffusers.utils import is_accelerate_available, logging
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from refcore.checkpoints import Download, offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore.text_files import read_json
 from refcore_plugins.models.loaded_weights import refuse_broken
 from refcore_plugins.models.untrusted_checkpoints import (
+    CONVERT,
     data_only,
     reason_of,
     refuse_code,
@@ -52,14 +57,39 @@ PIPELINE = {
     **AUTOENCODER,
 }
 """Component -> the file of its weights, the only ones that are read of a Stable Diffusion folder."""
-PARTS = {
+CLIP_L, KL_AUTOENCODER, T5_XXL = 123_060_480, 83_653_863, 4_762_310_656
+XL = {"text_encoder": CLIP_L, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": KL_AUTOENCODER}
+PARTS: dict[str, dict[str, int]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {
-        "text_encoder": 123_060_480,
+        "text_encoder": CLIP_L,
         "unet": 859_520_964,
-        "vae": 83_653_863,
-    }
+        "vae": KL_AUTOENCODER,
+    },
+    "stabilityai/sd-turbo": {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": KL_AUTOENCODER},
+    "stabilityai/sdxl-turbo": XL,
+    "stabilityai/stable-diffusion-xl-base-1.0": XL,
+    "madebyollin/sdxl-vae-fp16-fix": {"vae": KL_AUTOENCODER},
+    "ByteDance/Hyper-SD": {"unet": XL["unet"]},
+    "PixArt-alpha/PixArt-XL-2-1024-MS": {
+        "text_encoder": T5_XXL,
+        "transformer": 611_349_152,
+        "vae": KL_AUTOENCODER,
+    },
+    "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers": {
+        "text_encoder": 2_614_341_888,
+        "transformer": 593_501_216,
+        "vae": 312_250_275,
+    },
+    "black-forest-labs/FLUX.1-schnell": {
+        "text_encoder": CLIP_L,
+        "text_encoder_2": T5_XXL,
+        "transformer": 11_891_178_560,
+        "vae": 83_819_683,
+    },
 }
 """Hub id -> component -> its parameters, counted on the architecture."""
+TEXT_ENCODERS = frozenset({"text_encoder", "text_encoder_2"})
+"""Components that only read the prompts."""
 
 
 def download(model: str, components: Mapping[str, str]) -> Download:
@@ -68,8 +98,25 @@ def download(model: str, components: Mapping[str, str]) -> Download:
     return Download(
         ("*.json", "tokenizer/*", *components.values()) if "unet" in components else ("*.json", *components.values()),
         {name: counts[name] for name in components if name in counts},
-        frozenset({"text_encoder"}),
+        TEXT_ENCODERS,
     )
+
+
+def generator_download(model: str, replaced: frozenset[str] = frozenset()) -> Download:
+    """What is read of a generator's folder on the hub, of any family.
+
+    Args:
+        model: hub id.
+        replaced: components that come from elsewhere: "unet" stands for a transformer, too.
+    """
+    replaced |= {"transformer"} if "unet" in replaced else set()
+    counts = {name: n for name, n in PARTS.get(model, {}).items() if name not in replaced}
+    # Not `*.safetensors`, which would bring the same weights in half precision, too.
+    files = ["text_encoder*/model.safetensors", "text_encoder*/model-*.safetensors"]
+    for name in ("unet", "transformer", "vae"):
+        if name not in replaced:
+            files += [f"{name}/diffusion_pytorch_model.safetensors", f"{name}/diffusion_pytorch_model-*.safetensors"]
+    return Download(("*.json", "tokenizer*/*", *files), counts, TEXT_ENCODERS)
 
 
 class DiffusersFolder:
@@ -138,6 +185,10 @@ class DiffusersFolder:
             return False
         return True
 
+    def _has(self, name: str) -> bool:
+        """Whether a file is here, or in the hub's cache."""
+        return Path(self.source, name).is_file() or isinstance(try_to_load_from_cache(self.source, name), str)
+
     @cached_property
     def pipeline(self) -> str | None:
         """The pipeline class named in model_index.json; None without that file (a bare component)."""
@@ -156,10 +207,16 @@ class DiffusersFolder:
             raise CheckpointError(f'"{self.model}" has no {name}; expected a diffusers folder with that file')
         return config
 
-    def load(self, cls: type[ModelT], component: str, **options: Any) -> ModelT:
+    def load(self, cls: type[ModelT], component: str, dtype: torch.dtype = torch.float32, **options: Any) -> ModelT:
         """A diffusers or transformers model on the CPU, frozen, in eval mode, with every weight from the file.
 
-        In float32, whatever the file stores, so that the caller casts only once.
+        Args:
+            cls: of diffusers or transformers.
+            component: folder of the model inside this one; "" for a bare one.
+            dtype: of the weights. In float32, whatever the file stores, the caller casts only once; half precision
+                saves memory where a model is too large for that, and keeps those layers of a text encoder in float32
+                that its library keeps so.
+            options: of `cls.from_pretrained`.
 
         Raises:
             CheckpointError: the weights are missing, corrupt, incomplete or of another shape.
@@ -169,13 +226,38 @@ class DiffusersFolder:
             refuse_pickled_folder(Path(self.source, component), self.model)
         else:
             self._check_fetched(component)
+        return self._read(cls, self.source, component, where, dtype, options)
+
+    def load_with(self, cls: type[ModelT], component: str, file: Path, named: str, dtype: torch.dtype) -> ModelT:
+        """`load` of a diffusers model with the config of a component and the weights of a safetensors file.
+
+        Args:
+            cls: of diffusers.
+            component: whose config it is.
+            file: of the weights.
+            named: as the config names the file, for errors.
+            dtype: as in `load`.
+        """
+        config = self.config(component)
+        with TemporaryDirectory(prefix="refcore-") as folder:
+            Path(folder, "config.json").write_text(json.dumps(config))
+            Path(folder, "diffusion_pytorch_model.safetensors").symlink_to(file.resolve())
+            where = f'{component} of "{self.model}" with the weights of "{named}"'
+            return self._read(cls, folder, "", where, dtype, diffusers_options())
+
+    def _read(
+        self, cls: type[ModelT], source: str, component: str, where: str, dtype: torch.dtype, options: dict[str, Any]
+    ) -> ModelT:
+        half = dtype.itemsize < 4
+        name = "torch_dtype" if cls.__module__.partition(".")[0] == "diffusers" else "dtype"
         try:
             with data_only(), _silent():
                 model, report = cls.from_pretrained(  # type: ignore[attr-defined]
-                    self.source,
+                    source,
                     subfolder=component,
                     output_loading_info=True,
                     use_safetensors=True,
+                    **{name: dtype if half else torch.float32},
                     **without_code(cls),
                     **options,
                 )
@@ -183,6 +265,12 @@ class DiffusersFolder:
             if isinstance(error, CheckpointError):
                 raise
             if not self.is_local and isinstance(error, OSError):
+                cause = error.__cause__
+                if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+                    raise CheckpointError(
+                        f"{where} has no safetensors, and weights in a pickle can run code when they are read: "
+                        f"download it and convert it; {CONVERT}"
+                    ) from error
                 raise offline_error(self.model, error) from error
             reason = reason_of(error).splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(f"{where} cannot be loaded: {reason}; fetch or train that folder again") from error
@@ -193,8 +281,42 @@ class DiffusersFolder:
             )
         remedy = "fetch or train that folder again"
         refuse_broken(model, map(str, report["unexpected_keys"]), where, remedy)
-        frozen: ModelT = model.float().requires_grad_(False).eval()
+        frozen: ModelT = (model if half else model.float()).requires_grad_(False).eval()
         return frozen
+
+    def load_text_encoder(self, cls: type[ModelT], component: str, dtype: torch.dtype = torch.float32) -> ModelT:
+        """`load` of a text encoder of transformers, without its library's progress bar, since a run has its own."""
+        shows_progress = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            return self.load(cls, component, dtype)
+        finally:
+            if shows_progress:
+                transformers_logging.enable_progress_bar()
+
+    def load_tokenizer(self, tokenizer_class: Any, component: str = "tokenizer") -> Any:
+        """The tokenizer in a folder.
+
+        Args:
+            tokenizer_class: of transformers.
+            component: its folder.
+
+        Raises:
+            CheckpointError: it is missing or broken.
+        """
+        self.config(component, "tokenizer_config.json")
+        try:
+            with data_only():
+                return tokenizer_class.from_pretrained(self.source, subfolder=component, trust_remote_code=False)
+        except Exception as error:  # transformers raises another class for each broken file
+            if find_spec("sentencepiece") is None and self._has(f"{component}/spiece.model"):
+                raise CheckpointError(
+                    f'{component} of "{self.model}" is read with the package sentencepiece, which is not installed: '
+                    "pip install 'refcore[siglip]'"
+                ) from error
+            raise CheckpointError(
+                f'{component} of "{self.model}" cannot be loaded: {reason_of(error, 200)}; fetch that folder again'
+            ) from error
 
 
 @contextmanager

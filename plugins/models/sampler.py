@@ -6,32 +6,54 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers.schedulers import DDIMScheduler, EulerDiscreteScheduler, LCMScheduler
+from diffusers.schedulers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    SCMScheduler,
+)
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from refcore.errors import RefcoreError
-from refcore_plugins.models.stable_diffusion import StableDiffusion
+from refcore.errors import RefcoreError, article
+from refcore.rng import Rng
+from refcore_plugins.models.generators.generator import Generator
+from refcore_plugins.models.score_distillation import noise_between, noise_of_velocity
 from refcore_plugins.models.untrusted_checkpoints import reason_of
 
-Method = Literal["ddim", "edict", "euler", "lcm"]
+Method = Literal["ddim", "edict", "euler", "euler_ancestral", "lcm", "ddpm", "own"]
+Spacing = Literal["trailing", "leading"]
 SCHEDULERS: dict[Method, Any] = {
     "ddim": DDIMScheduler,
     "edict": DDIMScheduler,
     "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
     "lcm": LCMScheduler,
+    "ddpm": DDPMScheduler,
 }
-Spacing = Literal["trailing", "leading"]
+STOCHASTIC = (
+    EulerAncestralDiscreteScheduler,
+    LCMScheduler,
+    DDPMScheduler,
+    SCMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+"""Schedulers whose steps may add noise of their own."""
+CLEAN = (DDPMScheduler, SCMScheduler)
+"""Schedulers whose last step is the predicted clean latents: what it adds to them is the noise of a step to none."""
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(scaled noisy latents [B, C, h, w], timesteps [B]) -> the network's guided output, or the noise that it tells."""
+"""(scaled noisy latents [B, C, h, w], timesteps [B]) -> the network's guided output."""
 
 
 class Sampler:
-    """A scheduler of diffusers with its timesteps, over the noise schedule of a model."""
+    """A scheduler of diffusers with its timesteps, over the noise schedule of a generator."""
 
     def __init__(
         self,
-        diffusion: StableDiffusion,
+        generator: Generator,
         method: Method,
         steps: int,
         timesteps: Sequence[int] | None = None,
@@ -40,50 +62,61 @@ class Sampler:
     ) -> None:
         """
         Args:
-            diffusion: whose noise schedule and kind of prediction are used.
-            method: ddim, edict, euler (for one step the same as Euler ancestral), or lcm (latent consistency models).
+            generator: whose noise schedule and kind of prediction are used.
+            method: ddim, edict, euler (for one step the same as Euler ancestral), euler_ancestral, lcm (latent
+                consistency models), ddpm; or own, the scheduler of the generator's folder as it is.
             steps: number of steps.
-            timesteps: in their place, falling; ddim and edict take none of their own.
-            spacing: trailing: the first step is at the last timestep. leading: the last one is near timestep 0.
+            timesteps: in their place, falling; of euler, lcm and ddpm alone.
+            spacing: trailing: the first step is at the last timestep. leading: the last one is near timestep 0. `own`
+                has its own.
             mix: weight of a latent of edict in its own mixture, above 0.5.
 
         Raises:
-            RefcoreError: more steps than the model has timesteps, or timesteps that it does not have.
+            RefcoreError: more steps than the model has timesteps, timesteps that it does not have, or a scheduler that
+                does not fit.
         """
-        most, model = len(diffusion.alphas_cumprod), diffusion.folder.model
+        settings, model = generator.schedule, generator.folder.model
+        most = int(settings.get("num_train_timesteps", 1000))
         if timesteps is not None and not all(0 <= t < most for t in timesteps):
             raise RefcoreError(f'timesteps are {list(timesteps)}; expected 0 to {most - 1}, those of "{model}"')
         if steps > most:
             raise RefcoreError(f'{steps} steps of a sampler; expected at most {most}, the timesteps of "{model}"')
-        settings = diffusion.folder.config("scheduler", "scheduler_config.json")
-        self.predicts_noise = method == "edict"
-        """Whether `denoise` gives the noise, whatever the network predicts."""
-        self._method, self._mix = method, mix
-        if self.predicts_noise and not diffusion.has_signal:
-            raise RefcoreError(
-                f'"{model}" has no edict sampler: no signal is left at its last timestep (zero terminal SNR); use ddim'
-            )
-        prediction = "epsilon" if self.predicts_noise else diffusion.prediction
-        own: dict[str, Any] = {"timestep_spacing": spacing, "prediction_type": prediction}
-        own |= {"clip_sample": False, "thresholding": False}
+        kind, own = _kind(generator, method), {}
+        self._method, self._mix, self._predicts = method, mix, settings.get("prediction_type", "epsilon")
+        if method != "own":
+            predicted = "epsilon" if method == "edict" else self._predicts
+            own = {"timestep_spacing": spacing, "prediction_type": predicted}
+            own |= {"clip_sample": False, "thresholding": False}
         try:
-            self.scheduler = SCHEDULERS[method].from_config(settings, **own)
+            self.scheduler = kind.from_config(settings, **own)
             given: dict[str, Any] = (
-                {"timesteps": list(timesteps)} if timesteps is not None else {"num_inference_steps": steps}
+                {"timesteps": list(timesteps)} if timesteps is not None else generator.spacing(steps)
             )
-            if method == "lcm":
+            if kind is LCMScheduler:
                 given["original_inference_steps"] = max(steps, min(50, most))
             self.scheduler.set_timesteps(**given)
         except Exception as error:  # the library raises what its classes do with values that do not fit
             raise RefcoreError(
                 f'"{model}" has no {method} sampler of {steps} steps: {type(error).__name__}: {reason_of(error, 150)}'
             ) from error
+        if method == "edict" and not self.scheduler.alphas_cumprod.min() > 0:
+            raise RefcoreError(
+                f'"{model}" has no edict sampler: no signal is left at its last timestep (zero terminal SNR); use ddim'
+            )
         self._given = given
-        self.timesteps: list[float] = [float(t) for t in self.scheduler.timesteps]
+        self.timesteps: list[float] = [float(t) for t in self._own_timesteps()]
         """[n] falling."""
+        self._spare = torch.Generator(generator.device)
+        """For the noise that a scheduler draws and does not use: on the device, so that nothing waits for a copy."""
 
     def __call__(
-        self, noise: Tensor, denoise: Denoise, eta: float = 0.0, own: Tensor | None = None, recompute: bool = False
+        self,
+        noise: Tensor,
+        denoise: Denoise,
+        eta: float = 0.0,
+        own: Tensor | None = None,
+        recompute: bool = False,
+        rng: Rng | None = None,
     ) -> Tensor:
         """Latents [B, C, h, w] of noise [B, C, h, w], differentiable in it.
 
@@ -96,26 +129,38 @@ class Sampler:
             own: [B, n, C, h, w] standard normal, the noise that the steps add; needed for an eta above 0.
             recompute: whether the network is evaluated again in the backward pass, so that only one step's
                 activations are held at a time.
+            rng: of the B samples, for the noise that the steps of a stochastic scheduler add; the same one makes the
+                same latents.
         """
-        self.scheduler.set_timesteps(**self._given)  # forgets the step that the last call ended with
-        recompute = recompute and torch.is_grad_enabled() and noise.requires_grad
+        scheduler = self.scheduler
+        scheduler.set_timesteps(**self._given)  # forgets the step that the last call ended with
+        angles = isinstance(scheduler, SCMScheduler)
+        deviation: float = scheduler.config.sigma_data if angles else 1.0
+        x: Tensor = noise * (deviation if angles else getattr(scheduler, "init_noise_sigma", 1.0))
+        timesteps = self._own_timesteps()
 
         def denoised(x: Tensor, t: Tensor) -> Tensor:
-            scaled = self.scheduler.scale_model_input(x, t)
+            scaled = x / deviation if angles else scheduler.scale_model_input(x, t) if _scales(scheduler) else x
             times = torch.full((len(x),), float(t), device=x.device, dtype=torch.promote_types(t.dtype, torch.int64))
-            return checkpoint(denoise, scaled, times, use_reentrant=False) if recompute else denoise(scaled, times)
+            if recompute and torch.is_grad_enabled() and scaled.requires_grad:
+                return checkpoint(denoise, scaled, times, use_reentrant=False)  # type: ignore[no-any-return]
+            return denoise(scaled, times)
 
-        x: Tensor = noise * self.scheduler.init_noise_sigma
         if self._method == "edict":
             return self._coupled(x, denoised)
-        for i, t in enumerate(self.scheduler.timesteps):
+        for i, t in enumerate(timesteps):
             out = denoised(x, t)
-            if isinstance(self.scheduler, DDIMScheduler):
+            if isinstance(scheduler, DDIMScheduler):
                 added = own[:, i] if own is not None and eta else None
-                x = self.scheduler.step(out, t, x, eta=eta, variance_noise=added).prev_sample
-            else:
-                x = self.scheduler.step(out, t, x).prev_sample
-        return x
+                x = scheduler.step(out, t, x, eta=eta, variance_noise=added).prev_sample
+                continue
+            last = i == len(timesteps) - 1
+            options: dict[str, Any] = {}
+            if isinstance(scheduler, STOCHASTIC):
+                options["generator"] = self._spare if last else _generators(rng)
+            stepped = scheduler.step(out * deviation if angles else out, t, x, **options)
+            x = stepped.pred_original_sample if last and isinstance(scheduler, CLEAN) else stepped.prev_sample
+        return x / deviation if angles else x
 
     def _coupled(self, x: Tensor, denoised: Denoise) -> Tensor:
         """The first latent of EDICT's pair (Wallace et al., arXiv 2211.12446, eqs. 12 to 14), both of noise x.
@@ -126,7 +171,49 @@ class Sampler:
         pair = [x, x]
         for i, t in enumerate(self.scheduler.timesteps):
             for moved in (i % 2, (i + 1) % 2):
-                pair[moved] = self.scheduler.step(denoised(pair[1 - moved], t), t, pair[moved]).prev_sample
+                told = self._noise(denoised(pair[1 - moved], t), pair[1 - moved], t)
+                pair[moved] = self.scheduler.step(told, t, pair[moved]).prev_sample
             pair[0] = self._mix * pair[0] + (1 - self._mix) * pair[1]
             pair[1] = self._mix * pair[1] + (1 - self._mix) * pair[0]
         return pair[0]
+
+    def _noise(self, out: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
+        """The noise in noisy latents, from the network's own output for them."""
+        if self._predicts == "epsilon":
+            return out
+        alpha_bar = self.scheduler.alphas_cumprod[t].to(noisy).expand(len(noisy))
+        return (noise_of_velocity if self._predicts == "v_prediction" else noise_between)(out, noisy, alpha_bar)
+
+    def _own_timesteps(self) -> Tensor:
+        """The scheduler's timesteps, one a step, on the CPU. Those of angles end with 0, at which nothing is done."""
+        timesteps: Tensor = self.scheduler.timesteps
+        return timesteps[:-1] if isinstance(self.scheduler, SCMScheduler) else timesteps
+
+
+def _kind(generator: Generator, method: Method) -> Any:
+    """The class of the scheduler.
+
+    Raises:
+        RefcoreError: it cannot sample the generator.
+    """
+    model, known = generator.folder.model, {kind.__name__: kind for kind in generator.schedulers}
+    if method != "own":
+        if generator.own_alone:
+            raise RefcoreError(f'sampler is {method}, but "{model}" predicts no noise; expected sampler own')
+        return SCHEDULERS[method]
+    name = str(generator.schedule.get("_class_name"))
+    if name not in known:
+        raise RefcoreError(
+            f'sampler is own, and the scheduler of "{model}" is {article(name)}; expected {", ".join(known)}'
+            + ("" if generator.own_alone else f"; or name one as sampler: {', '.join(SCHEDULERS)}")
+        )
+    return known[name]
+
+
+def _scales(scheduler: Any) -> bool:
+    return hasattr(scheduler, "scale_model_input")
+
+
+def _generators(rng: Rng | None) -> list[torch.Generator]:
+    assert rng is not None, "the steps of this scheduler draw noise"
+    return rng.generators

@@ -10,7 +10,6 @@ from diffusers.models import UNet2DConditionModel
 from diffusers.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from refcore.errors import CheckpointError, RefcoreError, article
 from refcore_plugins.models.diffusers_folder import DiffusersFolder, diffusers_options, place
@@ -20,7 +19,7 @@ from refcore_plugins.models.score_distillation import (
     noise_between,
     noise_of_velocity,
 )
-from refcore_plugins.models.untrusted_checkpoints import data_only, reason_of
+from refcore_plugins.models.untrusted_checkpoints import reason_of
 
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 """Pipelines with one CLIP text encoder and a text-conditioned UNet, as in Stable Diffusion 1.x and 2.x."""
@@ -38,7 +37,20 @@ class StableDiffusion:
         CheckpointError: the folder holds another pipeline, lacks a component, or mixes components of different models.
     """
 
-    def __init__(self, folder: DiffusersFolder, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: DiffusersFolder,
+        device: torch.device,
+        dtype: torch.dtype,
+        unet: UNet2DConditionModel | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: with its components.
+            device: of the networks.
+            dtype: of their weights.
+            unet: in place of the folder's own.
+        """
         check_layout(folder)
         self.folder, self.device, self.dtype = folder, torch.device(device), dtype
         self._schedule = folder.config("scheduler", "scheduler_config.json")
@@ -53,9 +65,10 @@ class StableDiffusion:
         """[T] alpha_bar_t, the fraction of signal variance at timestep t."""
         self.has_signal = bool(schedule.alphas_cumprod.min() > 0)
         """False with zero terminal SNR: alpha_bar is 0 at the last timestep."""
-        self.tokenizer = self._load_tokenizer()
-        self.text_encoder: Any = place(self._load_text_encoder(), self.device, dtype)
-        unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
+        self.tokenizer: CLIPTokenizer = folder.load_tokenizer(CLIPTokenizer)
+        self.text_encoder: Any = place(folder.load_text_encoder(CLIPTextModel, "text_encoder"), self.device, dtype)
+        if unet is None:
+            unet = folder.load(UNet2DConditionModel, "unet", **diffusers_options())
         self._positions: int = self.text_encoder.config.max_position_embeddings
         width = self.text_encoder.config.hidden_size
         if unet.config.cross_attention_dim != width:
@@ -205,25 +218,6 @@ class StableDiffusion:
                 "; take fewer steps"
             )
         return schedule
-
-    def _load_tokenizer(self) -> CLIPTokenizer:
-        self.folder.config("tokenizer", "tokenizer_config.json")
-        try:
-            with data_only():
-                return CLIPTokenizer.from_pretrained(self.folder.source, subfolder="tokenizer", trust_remote_code=False)
-        except Exception as error:  # transformers raises another class for each broken file
-            raise CheckpointError(
-                f'tokenizer of "{self.folder.model}" cannot be loaded: {reason_of(error, 200)}; fetch that folder again'
-            ) from error
-
-    def _load_text_encoder(self) -> CLIPTextModel:
-        shows_progress = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()  # a run has its own
-        try:
-            return self.folder.load(CLIPTextModel, "text_encoder", dtype=torch.float32)
-        finally:
-            if shows_progress:
-                transformers_logging.enable_progress_bar()
 
 
 def _scheduler(folder: DiffusersFolder, config: dict[str, Any]) -> Any:

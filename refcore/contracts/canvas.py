@@ -120,5 +120,14 @@ class PromptedCanvas(Canvas):
         """The conditioning of P prompts; called once per run, after `load`."""
 
     @abstractmethod
-    def decode(self, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:
-        """See `Canvas.decode`; row b of `conditioning` belongs to row b of `params`, and is never None in a run."""
+    def decode(
+        self, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None, rng: Rng | None = None
+    ) -> Tensor:
+        """See `Canvas.decode`; neither of the other two is None in a run.
+
+        Args:
+            params: as from `init`.
+            at: as there.
+            conditioning: row b belongs to row b of `params`.
+            rng: for noise that is not optimised: the same draws for a sample in every call of a run.
+        """

@@ -406,9 +406,15 @@ def files(canvas: Canvas, params: CanvasParams) -> list[dict[str, str]]:
     return [dict(own) for own in found]
 
 
-def decode(canvas: Canvas, params: CanvasParams, at: Moment, conditioning: Conditioning | None = None) -> Tensor:
-    """[B, 3, H, W] in [0, 1]; see `Canvas.decode`, and for `conditioning` `PromptedCanvas.decode`."""
-    given = (params, at, conditioning) if canvas.reads_prompts else (params, at)
+def decode(
+    canvas: Canvas,
+    params: CanvasParams,
+    at: Moment,
+    conditioning: Conditioning | None = None,
+    rng: Rng | None = None,
+) -> Tensor:
+    """[B, 3, H, W] in [0, 1]; see `Canvas.decode`, and for `conditioning` and `rng` `PromptedCanvas.decode`."""
+    given = (params, at, conditioning, rng) if canvas.reads_prompts else (params, at)
     with Call(canvas, "decode", inputs=_parameters(params), draws=True) as call:
         call.takes(*given)
         some = next(iter(params.values()))

@@ -112,12 +112,13 @@ class Engine:
             at: the step, or the `end` for finished pictures.
             tracks: [A] their numbers; None: those of every sample's first try.
         """
-        conditioning = self._prompts
+        conditioning, rng = self._prompts, None
         if conditioning is not None:
             tracks = self.first_tracks(range(len(self.config.samples))) if tracks is None else tracks
             conditioning = conditioning.take(self._samples(tracks))
+            rng = Rng([self.keys[track] for track in tracks], 0, CANVAS, device=self.device)
         with autocast(self.device, dtype_of(self.config.canvas.autocast)):
-            image = checks.decode(self.canvas, params, at, conditioning)
+            image = checks.decode(self.canvas, params, at, conditioning, rng)
         return image.to(next(iter(params.values())).dtype)
 
     def dtype_name(self, label: str) -> str:

@@ -265,7 +265,8 @@ def _decoded(case: Case, canvas: Any, params: Tensors, at: Moment) -> Tensor:
     prompts = list(case.prompts[:B]) if rows == B else [case.prompts[1]]
     with torch.no_grad():
         conditioning = canvas.read(prompts)
-    told: Tensor = canvas.decode(params, at, conditioning)
+    rng = case.rng(samples=slice(None) if rows == B else slice(1, 2))
+    told: Tensor = canvas.decode(params, at, conditioning, rng)
     return told
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from refcore.config import presets
 from refcore.diagnostics import doctor
 
 
@@ -69,26 +70,36 @@ def test_the_weights_that_packages_bring_are_counted(refcore):
 
 @pytest.mark.fault("4.2")
 def test_the_counted_parameters_are_those_of_the_architectures():
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import Blip2ForImageTextRetrieval, CLIPTextConfig, CLIPTextModel
+    from transformers import Blip2ForImageTextRetrieval
 
-    from performance.real import VAE, _blip2_config
+    from performance.generators import ARCHITECTURES
+    from performance.real import _blip2_config
     from refcore_plugins.models.diffusers_folder import PARTS
     from refcore_plugins.referees.blip2 import referee as blip2
     from refcore_plugins.referees.blip2.itg_head import ItgHead
 
-    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    with torch.device("meta"):
-        models = {
-            "blip2": Blip2ForImageTextRetrieval(_blip2_config()),
-            "head": ItgHead(768, 30523),
-            "text_encoder": CLIPTextModel(text),
-            "unet": UNet2DConditionModel(cross_attention_dim=768),
-            "vae": AutoencoderKL(**VAE),
-        }
-    counted = {name: sum(p.numel() for p in model.parameters()) for name, model in models.items()}
-    (reader,), (parts,) = blip2.PARTS.values(), PARTS.values()
-    assert counted == {**reader, "head": blip2.HEAD, **parts}
+    def counted(make):
+        with torch.device("meta"):
+            return sum(p.numel() for p in make().parameters())
+
+    (reader,) = blip2.PARTS.values()
+    assert {"blip2": counted(lambda: Blip2ForImageTextRetrieval(_blip2_config()))} == reader
+    assert counted(lambda: ItgHead(768, 30523)) == blip2.HEAD
+    made = {make: counted(make) for parts in ARCHITECTURES.values() for make in parts.values()}
+    found = {model: {part: made[make] for part, make in parts.items()} for model, parts in ARCHITECTURES.items()}
+    assert found == PARTS
+
+
+@pytest.mark.parametrize(
+    ("preset", "billions", "reading"),
+    [("reno-sdxl", 3.47, 0.82), ("reno-hyper", 3.47, 0.82), ("reno-sana", 3.52, 2.61), ("reno-flux", 16.86, 4.89)],
+)
+def test_a_generator_is_counted_over_all_repositories_of_its_parts(refcore, monkeypatch, preset, billions, reading):
+    monkeypatch.setattr(doctor, "_cache", dict)
+    own = doctor.needed_checkpoints(presets.compose(preset))
+    canvas = [found for found in own if any(field.startswith("canvas") for field in found.used_by)]
+    assert sum(found.parameters for found in canvas) / 1e9 == pytest.approx(billions, abs=0.01)
+    assert sum(found.reading for found in canvas) / 1e9 == pytest.approx(reading, abs=0.01)
 
 
 def test_what_no_hub_holds_is_not_said_to_be_on_one(refcore, monkeypatch):

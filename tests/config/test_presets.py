@@ -341,3 +341,28 @@ class TestNeighbours:
             "erasing",
             "gaussian_noise",
         ]
+
+    @pytest.mark.parametrize(
+        ("name", "size", "lr", "sampler", "timesteps"),
+        [
+            ("reno-sdxl", 512, 5.0, "euler_ancestral", None),
+            ("reno-hyper", 1024, 10.0, "lcm", [800]),
+            ("reno-pixart", 512, 5.0, "own", [400]),
+            ("reno-sana", 1024, 5.0, "own", None),
+            ("reno-flux", 512, 5.0, "own", None),
+        ],
+    )
+    def test_renos_other_generators_differ_from_its_first_in_nothing_but_the_generator_size_and_rate(
+        self, name, size, lr, sampler, timesteps
+    ):
+        config, first = presets.compose(name), presets.compose("reno")
+        canvas = config.canvas.config
+        assert (config.image_size, config.optimizer.lr) == ((size, size), lr)
+        assert (canvas["sampler"], canvas.get("timesteps"), canvas["steps"]) == (sampler, timesteps, 1)
+        assert canvas["recompute"]
+        own, theirs = (found.settings() for found in (config, first))
+        for found in (own, theirs):
+            found.pop("canvas")
+            found.pop("size")
+            found["optimizer"].pop("lr")
+        assert own == theirs

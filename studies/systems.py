@@ -1,0 +1,205 @@
+"""The study of docs/results/systems.md: neighbouring systems in the embedded world, at equal cost.
+
+    python studies/systems.py                    # the table from the committed studies/rows/systems
+    python studies/systems.py --from DIR         # first imports the results in DIR, as rows and as one strip
+    python studies/systems.py --measure          # before that, makes the images that runs/systems lacks
+    python studies/systems.py --calibrate        # before that, finds the steps of each budget, on tuning prompts
+
+A system is its preset `playground-NAME` with as many steps as a budget allows, alone: without the choice among several
+candidates or tries, unless that is the system's own. What a budget's steps are is in studies/systems.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import figures
+import yaml
+from page import DOCS, ROWS, fill, import_results
+
+from refcore_bench import running, variants
+from refcore_bench.intervals import rate
+from refcore_bench.making import make
+from refcore_bench.results import Results
+from refcore_bench.task import Task
+from refcore_bench.tasks.playground import BLIND, PLAYGROUND
+from refcore_bench.tasks.playground_prompts import draw
+from refcore_bench.variants import Variant
+
+RESULT, WORK = ROWS / "systems", Path("runs/systems")
+STEPS = Path(__file__).with_suffix(".yaml")
+PAGE = DOCS / "results/systems.md"
+SEED, COUNT, BATCH = 2036, 12, 12
+"""Of the prompts, on which nothing was chosen."""
+TASKS = {"told": PLAYGROUND, "blind": BLIND}
+BUDGETS = {"evaluations": 1500.0, "seconds": 6.0}
+"""Of an image, in batches of 12 on one core."""
+ONE = "candidates={count: 1}"
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of the table."""
+
+    title: str
+    paper: str
+    """arXiv number, or an address."""
+    preset: str
+    """With the published values."""
+    source: str
+    """The variant in the playground, but for its steps."""
+    test: str
+    """Name of the test of its equations, below tests/."""
+    told: bool = True
+    """Whether something in it is told the prompt beside the referees: if not, both tasks are the same."""
+
+
+ALONE = "exactness/test_systems_without_a_generator.py"
+SYSTEMS = {
+    "vlminv": System(
+        "VLMinv", "2402.16305", "vlminv", f"playground-blind,{ONE},priors.0.config.guidance=7.5",
+        "exactness/test_paper_update.py",
+    ),
+    "reno": System("ReNO", "2406.04312", "reno", "playground-reno", "exactness/test_systems.py"),
+    "carinox": System("CARINOX", "2509.17458", "carinox", "playground-carinox", "exactness/test_systems.py"),
+    "gper": System("GPER", "2602.08646", "gper", "playground-gper", "exactness/test_systems.py"),
+    "das": System("DAS", "2502.07753", "das", "playground-das", "exactness/test_systems_das.py", told=False),
+    "implicit-inversion": System(
+        "CLIP^-1", "2505.23161", "implicit-inversion", "playground-implicit-inversion",
+        ALONE, told=False,
+    ),
+    "vqgan-clip": System(
+        "VQGAN+CLIP", "2204.08583", "vqgan-clip", "playground-vqgan-clip", ALONE, told=False
+    ),
+    "dreamfusion-2d": System(
+        "DreamFusion in 2D", "2209.14988", "dreamfusion-2d", "playground-dreamfusion-2d",
+        "exactness/test_systems_das.py",
+    ),
+    "sdi-2d": System("SDI", "2405.15891", "sdi-2d", "playground-sdi-2d", "exactness/test_systems_das.py"),
+    "deep-daze": System(
+        "deep-daze", "github.com/lucidrains/deep-daze", "deep-daze", f"playground-deep-daze,{ONE}",
+        ALONE, told=False,
+    ),
+    "clipdraw": System(
+        "CLIPDraw", "2106.14843", "clipdraw", f"playground-clipdraw,{ONE}", ALONE, told=False
+    ),
+    "doodl": System("DOODL", "2303.13703", "doodl", "playground-doodl", "exactness/test_systems_of_many_steps.py"),
+    "dno": System("DNO", "2405.18881", "dno", "playground-dno", "exactness/test_systems_of_many_steps.py"),
+}  # fmt: skip
+"""Name -> system. CLIPasso draws pictures, not prompts: docs/strokes.md."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
+    parser.add_argument("--measure", action="store_true", help="first make what the folder lacks")
+    parser.add_argument("--calibrate", action="store_true", help="before that, find the steps that a budget allows")
+    parser.add_argument("--only", nargs="*", default=list(SYSTEMS), choices=SYSTEMS, help="these systems")
+    given = parser.parse_args()
+    if given.calibrate:
+        for name in given.only:
+            calibrate(name)
+    folder = given.source or WORK
+    if given.measure:
+        measure(folder, given.only)
+    if given.measure or given.source:
+        for part in (f"{task}-{budget}" for task in TASKS for budget in BUDGETS):
+            import_results(folder / part, RESULT / part)
+        strip(folder)
+    if PAGE.exists():
+        fill(PAGE, Path(__file__).name, {"table": table()})
+        print(f"wrote {PAGE.relative_to(DOCS.parent)}")
+
+
+def steps() -> dict[str, dict[str, int]]:
+    """System -> budget -> steps."""
+    found: dict[str, dict[str, int]] = yaml.safe_load(STEPS.read_text()) if STEPS.exists() else {}
+    return found
+
+
+def arm(name: str, task: Task, steps: int, label: str = "") -> Variant:
+    """The variant of a system with so many steps."""
+    return variants.variant_from_text(f"{label or name}={SYSTEMS[name].source},steps={steps}", task)
+
+
+def calibrate(name: str) -> None:
+    """Finds how many steps of a system a budget allows, from two short batches of tuning prompts."""
+    prompts = [one.prompt for one in draw(BATCH, PLAYGROUND.tuning_seed)]
+    few, many = 3, 9
+    costs = []
+    for number in (few, many):
+        made = make(arm(name, PLAYGROUND, number), prompts, 0)
+        costs.append({"seconds": made.seconds, "evaluations": sum(made.evaluations.values())})
+    own = {}
+    for budget, allowed in BUDGETS.items():
+        step = (costs[1][budget] - costs[0][budget]) / (many - few)
+        start = costs[0][budget] - few * step
+        own[budget] = max(1, math.floor((allowed - start) / step))
+    STEPS.write_text(yaml.safe_dump({**steps(), name: own}, sort_keys=True))
+    print(name, own, {b: [round(c[b], 2) for c in costs] for b in BUDGETS}, flush=True)
+
+
+def measure(folder: Path, names: list[str]) -> None:
+    """Makes the images that the folder lacks."""
+    prompts = draw(COUNT, SEED)
+    for name in names:
+        for kind, task in TASKS.items():
+            for budget in BUDGETS:
+                chosen = [arm(name, task, steps()[name][budget])]
+                running.run(
+                    folder / f"{kind}-{budget}", chosen, prompts, SEED, batch=BATCH, workers=1, task=task,
+                    progress=lambda line: print(line, flush=True),
+                )  # fmt: skip
+
+
+def table() -> str:
+    """A row for each system that has been measured."""
+    found = {part: Results.existing(RESULT / part).rows() for part in (f"{t}-{b}" for t in TASKS for b in BUDGETS)}
+    lines = [
+        "| system | preset | equations | told, equal evaluations | told, equal seconds | blind, equal evaluations "
+        "| blind, equal seconds | steps | evaluations | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, system in SYSTEMS.items():
+        own = {part: rows.filter(rows["variant"] == name) for part, rows in found.items()}
+        if any(rows.is_empty() for rows in own.values()):
+            continue
+        said = " | ".join(share(own[part]) for part in own)
+        steps_of = " / ".join(str(steps()[name][budget]) for budget in BUDGETS)
+        evaluations = " / ".join(f"{own[f'told-{budget}']['model_evaluations'].mean():,.0f}" for budget in BUDGETS)
+        seconds = " / ".join(f"{own[f'told-{budget}']['seconds'].mean():.1f}" for budget in BUDGETS)
+        where = f"https://arxiv.org/abs/{system.paper}" if system.paper[0].isdigit() else f"https://{system.paper}"
+        lines.append(
+            f"| [{system.title}]({where}) | `{system.preset}`, `playground-{name}` | `{system.test}` | {said} "
+            f"| {steps_of} | {evaluations} | {seconds} |"
+        )
+    return "\n".join(lines)
+
+
+def share(rows: Any) -> str:
+    """`right of all (interval)`."""
+    found = rate(rows["verdict"].to_list())
+    return f"{rows['verdict'].sum()} of {len(rows)} ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
+
+
+def strip(folder: Path) -> None:
+    """Draws the first six prompts, and what each system makes of them at equal evaluations, told and blind."""
+    for kind in TASKS:
+        rows = Results.existing(folder / f"{kind}-evaluations").rows(images=True)
+        prompts = list(dict.fromkeys(rows["prompt"]))[:6]
+        measured = [name for name in SYSTEMS if name in set(rows["variant"])]
+        shown = {
+            (row["prompt"], row["variant"]): row
+            for prompt in prompts
+            for row in rows.iter_rows(named=True)
+            if row["prompt"] == prompt
+        }
+        figures.strip(shown, measured, DOCS / f"images/systems-{kind}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -83,6 +83,7 @@ def register_augmentations(register: Register) -> None:
     register("erasing", f"{photometric}:Erasing", summary="Erases a random rectangle")
     register("coarse", f"{photometric}:Coarse", summary="Limits detail to that of a small copy")
     register("gaussian_noise", f"{photometric}:GaussianNoise", summary="Gaussian noise with a random std for each view")
+    register("uniform_noise", f"{photometric}:UniformNoise", summary="Uniform noise, of any mean")
 
 
 @hookimpl

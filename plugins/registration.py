@@ -63,6 +63,9 @@ def register_priors(register: Register) -> None:
     register("gaussian", f"{at}.gaussian:Gaussian", summary="Likelihood of the latent's norm under a Gaussian")
     register("concentration", f"{at}.noise_statistics:Concentration", summary="How improbable optimised noise is")
     register("spectrum", f"{at}.noise_statistics:Spectrum", summary="Moments and power spectrum of optimised noise")
+    register(
+        "kl", f"{at}.noise_statistics:Kl", summary="Divergence of noise with learned mean and variance from N(0, 1)"
+    )
     register("moments", f"{at}.moments:Moments", summary="Mean and standard deviation of the latent's channels")
     register("tv", f"{at}.tv:TotalVariation", summary="Total variation of the image")
     register("l2", f"{at}.l2:L2", summary="Squared distance of the image from a grey")

@@ -25,6 +25,8 @@ from refcore_plugins.models.stable_diffusion import StableDiffusion
 NOISE, ADDED = "noise", "step_noise"
 """Names of the parameters: the start's noise [B, C, h, w], and with `eta` the noise that the steps add
 [B, steps, C, h, w]."""
+MEAN, LOG_VARIANCE = "mean", "log_variance"
+"""Names of what is learned about the noise with `parameters: mean_variance`, each of its shape."""
 
 
 class Noise(PromptedCanvas):
@@ -54,6 +56,11 @@ class Noise(PromptedCanvas):
             le=1,
             description="Noise that each step adds, of ddim: 0 none, 1 that of DDPM. It is optimised, too.",
         )
+        parameters: Literal["noise", "mean_variance"] = Field(
+            "noise",
+            description="What is optimised. noise: the noise. mean_variance: mean and log variance of each of its "
+            "elements, both from 0, as in InitNO; the noise drawn at the start is then scaled and shifted by them.",
+        )
         guidance: float = Field(
             1.0, ge=0, le=1000, description="Guidance scale; 1: the prompt alone, without guidance."
         )
@@ -76,6 +83,8 @@ class Noise(PromptedCanvas):
         def _sensible(self) -> Self:
             if self.eta and self.sampler != "ddim":
                 raise ValueError(f"eta is {self.eta}, which only ddim has; sampler is {self.sampler}")
+            if self.eta and self.parameters != "noise":
+                raise ValueError(f"eta is {self.eta}, but parameters is {self.parameters}; expected noise")
             if self.timesteps is not None:
                 if self.sampler == "ddim":
                     raise ValueError("timesteps are given, but ddim has its own; expected sampler euler or lcm")
@@ -115,6 +124,8 @@ class Noise(PromptedCanvas):
         params = {NOISE: rng.normal(*shape).to(self.device)}
         if self.config.eta:
             params[ADDED] = rng.normal(self.config.steps, *shape).to(self.device)
+        if self.config.parameters == "mean_variance":
+            params |= {name: torch.zeros_like(params[NOISE]) for name in (MEAN, LOG_VARIANCE)}
         return params
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -136,12 +147,22 @@ class Noise(PromptedCanvas):
             output = self.diffusion.output
             return guided_prediction(output, noisy, timesteps, text, negative, self.config.guidance)
 
-        latents = self._sampler(params[NOISE], denoise, self.config.eta, params.get(ADDED), self.config.recompute)
+        latents = self._sampler(noise_of(params), denoise, self.config.eta, params.get(ADDED), self.config.recompute)
         if self.config.recompute and torch.is_grad_enabled() and latents.requires_grad:
             images = checkpoint(self.autoencoder.decode, latents, use_reentrant=False)
         else:
             images = self.autoencoder.decode(latents)
         return colours(images, self.config.clamp)
 
-    def latent_name(self) -> str:
-        return NOISE
+    def latent_name(self) -> str | None:
+        return NOISE if self.config.parameters == "noise" else None
+
+
+def noise_of(params: CanvasParams) -> Tensor:
+    """The noise that the sampler starts from: with mean and log variance `eps exp(log_variance / 2) + mean`.
+
+    InitNO (arXiv 2404.04650), section 3.3. eps, the noise that was drawn, is then no parameter and has no gradient.
+    """
+    if MEAN not in params:
+        return params[NOISE]
+    return params[NOISE].detach() * (params[LOG_VARIANCE] / 2).exp() + params[MEAN]

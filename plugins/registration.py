@@ -66,6 +66,9 @@ def register_priors(register: Register) -> None:
     register("gaussian", f"{at}.gaussian:Gaussian", summary="Likelihood of the latent's norm under a Gaussian")
     register("concentration", f"{at}.noise_statistics:Concentration", summary="How improbable optimised noise is")
     register("spectrum", f"{at}.noise_statistics:Spectrum", summary="Moments and power spectrum of optimised noise")
+    register(
+        "kl", f"{at}.noise_statistics:Kl", summary="Divergence of noise with learned mean and variance from N(0, 1)"
+    )
     register("moments", f"{at}.moments:Moments", summary="Mean and standard deviation of the latent's channels")
     register("tv", f"{at}.tv:TotalVariation", summary="Total variation of the image")
     register("l2", f"{at}.l2:L2", summary="Squared distance of the image from a grey")
@@ -86,6 +89,7 @@ def register_augmentations(register: Register) -> None:
     register("erasing", f"{photometric}:Erasing", summary="Erases a random rectangle")
     register("coarse", f"{photometric}:Coarse", summary="Limits detail to that of a small copy")
     register("gaussian_noise", f"{photometric}:GaussianNoise", summary="Gaussian noise with a random std for each view")
+    register("uniform_noise", f"{photometric}:UniformNoise", summary="Uniform noise, of any mean")
 
 
 @hookimpl

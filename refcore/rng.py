@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def keyed_generator(seed: Key, step: int, stream: str) -> torch.Generator:
 
 
 class Deferred:
-    """[N, *shape] standard normal numbers that are drawn on use, for some elements at a time.
+    """[N, *shape] numbers, standard normal or uniform, that are drawn on use, for some elements at a time.
 
     For draws as large as the views themselves. It holds the state of each sample's generator, so the numbers are the
     same however often and in whatever selection they are taken; in increasing order, none is drawn twice. The last
@@ -36,10 +36,17 @@ class Deferred:
     """
 
     def __init__(
-        self, generators: Sequence[torch.Generator], count: int, shape: Sequence[int], device: torch.device
+        self,
+        generators: Sequence[torch.Generator],
+        count: int,
+        shape: Sequence[int],
+        device: torch.device,
+        fill: Callable[..., Tensor] = Tensor.normal_,
     ) -> None:
         """`generators`: one per sample, for `count` elements each; nothing else may draw from them."""
         self.count = count
+        self._fill = fill
+        """Fills a tensor with numbers of a `generator`, in place."""
         self.shape = tuple(shape)
         self.device = device
         self._generators = generators
@@ -63,7 +70,7 @@ class Deferred:
                 generator.set_state(self._starts[sample])
                 self._next[sample] = 0
             while self._next[sample] <= element:  # those before it are overwritten
-                taken[place].normal_(generator=generator)
+                self._fill(taken[place], generator=generator)
                 self._next[sample] += 1
         self._last = (index, taken.to(self.device, non_blocking=True))
         return self._last[1]
@@ -111,7 +118,14 @@ class Rng:
 
         It takes over the generators: later draws of this Rng come from new ones with related keys.
         """
-        deferred = Deferred(self._generators, self.count, shape, self.device)
+        return self._deferred_to(Tensor.normal_, shape)
+
+    def deferred_uniform(self, *shape: int) -> Deferred:
+        """As `deferred_normal`, but uniform in [0, 1)."""
+        return self._deferred_to(Tensor.uniform_, shape)
+
+    def _deferred_to(self, fill: Callable[..., Tensor], shape: Sequence[int]) -> Deferred:
+        deferred = Deferred(self._generators, self.count, shape, self.device, fill)
         self._deferred += 1
         stream = f"{self.stream}/{self._deferred}"
         self._generators = [keyed_generator(seed, self.step, stream) for seed in self.seeds]

@@ -36,3 +36,9 @@ def test_what_is_drawn_after_deferred_numbers_is_not_drawn_from_them() -> None:
     second.deferred_normal(*SHAPE).take(range(8))
     assert torch.equal(second.normal(*SHAPE), then)
     assert not torch.equal(first.deferred_normal(*SHAPE).take(range(8)), then)
+
+
+def test_deferred_uniform_numbers_are_those_of_a_draw_at_once() -> None:
+    at_once, deferred = rng().uniform(0, 1, *SHAPE), rng().deferred_uniform(*SHAPE)
+    for index in (range(8), [7, 0, 3, 3], [1, 2]):
+        assert torch.equal(deferred.take(index), at_once[list(index)])

@@ -1,4 +1,4 @@
-"""Photometric augmentations of the views' pixels: colour jitter, erasing, coarse copies and Gaussian noise."""
+"""Photometric augmentations of the views' pixels: colour jitter, erasing, coarse copies and noise."""
 
 from __future__ import annotations
 
@@ -178,3 +178,32 @@ class GaussianNoise(Augmentation):
 
     def apply(self, views: Tensor, params: Params) -> Tensor:
         return views + (params["std"].view(-1, 1, 1, 1) * params["noise"]).to(views.dtype)
+
+
+class UniformNoise(Augmentation):
+    """Noise that is uniform between two numbers, brighter views where their mean is above 0; clamped to [0, 1].
+
+    That of Direct Ascent Synthesis (arXiv 2502.07753), whose code adds numbers between 0 and 0.2.
+    """
+
+    class Config(PluginConfig):
+        range: Annotated[tuple[Schedule, Schedule], AfterValidator(ascending)] = Field(
+            (0.0, 0.2), description="Lowest and highest number added; colours are 0 to 1."
+        )
+        clamp: bool = Field(
+            True, description="Whether views are clamped to [0, 1], which leaves no gradient where they saturate."
+        )
+
+    name = "uniform_noise"
+    config: Config
+
+    def draw(self, size: tuple[int, int], rng: Rng, at: Moment) -> Draws:
+        """low, width [n]; noise [n, 3, H, W], uniform in [0, 1), drawn when a view is made and the same each time."""
+        low, high = map(at.of, self.config.range)
+        one = torch.ones(rng.n, device=rng.device)
+        return {"low": low * one, "width": (high - low) * one, "noise": rng.deferred_uniform(3, *size)}
+
+    def apply(self, views: Tensor, params: Params) -> Tensor:
+        low, width = (params[name].view(-1, 1, 1, 1) for name in ("low", "width"))
+        noisy = views + (low + width * params["noise"]).to(views.dtype)
+        return noisy.clamp(0, 1) if self.config.clamp else noisy

@@ -25,6 +25,8 @@ from refcore_plugins.models.sampler import Method, Sampler, Spacing
 NOISE, ADDED = "noise", "step_noise"
 """Names of the parameters: the start's noise [B, C, h, w], and with `eta` the noise that the steps add
 [B, steps, C, h, w]."""
+MEAN, LOG_VARIANCE = "mean", "log_variance"
+"""Names of what is learned about the noise with `parameters: mean_variance`, each of its shape."""
 NEGATIVE = "negative_"
 """What the names of the negative prompt's features begin with."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -86,6 +88,11 @@ class Noise(PromptedCanvas):
             le=1,
             description="Noise that each step adds, of ddim: 0 none, 1 that of DDPM. It is optimised, too.",
         )
+        parameters: Literal["noise", "mean_variance"] = Field(
+            "noise",
+            description="What is optimised. noise: the noise. mean_variance: mean and log variance of each of its "
+            "elements, both from 0, as in InitNO; the noise drawn at the start is then scaled and shifted by them.",
+        )
         guidance: float = Field(
             1.0,
             ge=0,
@@ -115,6 +122,8 @@ class Noise(PromptedCanvas):
                 raise ValueError(f"eta is {self.eta}, which only ddim has; sampler is {self.sampler}")
             if self.denoiser_file is not None and self.denoiser is None:
                 raise ValueError(f'denoiser_file is "{self.denoiser_file}", but denoiser, which has it, is not given')
+            if self.eta and self.parameters != "noise":
+                raise ValueError(f"eta is {self.eta}, but parameters is {self.parameters}; expected noise")
             if self.timesteps is not None:
                 if self.sampler not in WITH_TIMESTEPS:
                     raise ValueError(
@@ -172,6 +181,8 @@ class Noise(PromptedCanvas):
         params = {NOISE: rng.normal(*shape).to(self.device)}
         if self.config.eta:
             params[ADDED] = rng.normal(self.config.steps, *shape).to(self.device)
+        if self.config.parameters == "mean_variance":
+            params |= {name: torch.zeros_like(params[NOISE]) for name in (MEAN, LOG_VARIANCE)}
         return params
 
     def read(self, prompts: Sequence[str]) -> Conditioning:
@@ -201,12 +212,22 @@ class Noise(PromptedCanvas):
             return self.generator.guided(noisy, timesteps, text, negative, self._guidance)
 
         step_by_step = own.recompute and own.steps > 1
-        latents = self._sampler(params[NOISE], denoise, own.eta, params.get(ADDED), step_by_step, rng)
+        latents = self._sampler(noise_of(params), denoise, own.eta, params.get(ADDED), step_by_step, rng)
         if own.recompute and torch.is_grad_enabled() and latents.requires_grad:
             images = self.generator.decode_by_blocks(latents)
         else:
             images = self.generator.decode(latents)
         return colours(images, own.clamp)
 
-    def latent_name(self) -> str:
-        return NOISE
+    def latent_name(self) -> str | None:
+        return NOISE if self.config.parameters == "noise" else None
+
+
+def noise_of(params: CanvasParams) -> Tensor:
+    """The noise that the sampler starts from: with mean and log variance `eps exp(log_variance / 2) + mean`.
+
+    InitNO (arXiv 2404.04650), section 3.3. eps, the noise that was drawn, is then no parameter and has no gradient.
+    """
+    if MEAN not in params:
+        return params[NOISE]
+    return params[NOISE].detach() * (params[LOG_VARIANCE] / 2).exp() + params[MEAN]

@@ -1,4 +1,4 @@
-"""The priors `concentration` and `spectrum`, which keep optimised noise like Gaussian noise."""
+"""The priors `concentration`, `spectrum` and `kl`, which keep optimised noise like Gaussian noise."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from refcore.errors import RefcoreError
 from refcore.moment import Moment
 from refcore.plugin import PluginConfig
 from refcore.rng import Rng
+from refcore_plugins.canvases.noise import LOG_VARIANCE, MEAN
 
 
 def concentration(x: Tensor, block: int) -> Tensor:
@@ -71,10 +72,10 @@ class NoisePrior(Prior):
         Raises:
             RefcoreError: they are not.
         """
-        if canvas.name != "noise":
+        if canvas.name != "noise" or canvas.latent_name() is None:
             raise RefcoreError(
                 f'prior "{self.name}" is about optimised noise, and the parameters of canvas "{canvas.name}" are none; '
-                "use the canvas noise"
+                "use the canvas noise, with parameters: noise"
             )
 
     @abstractmethod
@@ -147,3 +148,53 @@ class Spectrum(NoisePrior):
     def loss(self, x: Tensor) -> Tensor:
         """See `NoisePrior.loss`."""
         return moments_and_spectrum(x, self.config.block, self.config.weight, self.config.magnitude)
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """[B] KL(N(mean, e^log_variance) || N(0, 1)), the mean over the elements of [B, ...]."""
+    each = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+    found: Tensor = each.flatten(1).mean(1)
+    return found
+
+
+class Kl(Prior):
+    """Divergence of the noise's distribution, N(mean, e^log_variance), from N(0, 1), where these two are learned.
+
+    InitNO (arXiv 2404.04650), whose code minimises it alone after each update, until it is at most 0.001. Here its
+    gradient is a term among others, and 0 for a sample at or below `threshold`.
+    """
+
+    class Config(PluginConfig):
+        threshold: float = Field(
+            0.0, ge=0, description="Divergence at or below which a sample is left alone. InitNO's: 0.001."
+        )
+
+    space: ClassVar[Literal["latent", "image", "params"]] = "params"
+    name = "kl"
+    config: Config
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Nothing to load."""
+
+    def accept(self, canvas: Canvas) -> None:
+        """See `Prior.accept`: the canvas `noise` whose mean and variance are learned.
+
+        Raises:
+            RefcoreError: it is another.
+        """
+        if getattr(canvas.config, "parameters", None) != "mean_variance":
+            raise RefcoreError(
+                f'prior "kl" is about the mean and variance of noise, and canvas "{canvas.name}" does not learn them; '
+                "use the canvas noise with parameters: mean_variance"
+            )
+
+    def gradient(  # type: ignore[override]
+        self, x: CanvasParams, conditioning: Conditioning, at: Moment, rng: Rng
+    ) -> tuple[CanvasParams, Tensor]:
+        """See `Prior.gradient`."""
+        mean, log_variance = x[MEAN], x[LOG_VARIANCE]
+        value = divergence(mean, log_variance)
+        count = mean[0].numel()
+        on = (value > self.config.threshold).to(mean).view(-1, *[1] * (mean.dim() - 1))
+        gradients = {MEAN: on * mean / count, LOG_VARIANCE: on * (log_variance.exp() - 1) / (2 * count)}
+        return {name: gradients.get(name, torch.zeros_like(p)) for name, p in x.items()}, value

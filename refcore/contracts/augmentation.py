@@ -54,7 +54,8 @@ class Augmentation(Plugin):
         Strengths that change over the run are those of `at` (`at.of(schedule)`) and are part of what is drawn: `matrix`
         and `apply` know no step. Views that results are compared on are drawn at the end of the run.
 
-        Noise for every pixel is `rng.deferred_normal`, so that memory does not grow with the number of views.
+        Noise for every pixel is `rng.deferred_normal` or `rng.deferred_uniform`, so that memory does not grow with the
+        number of views.
         """
         raise NotImplementedError
 

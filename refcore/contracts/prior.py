@@ -104,8 +104,13 @@ class Prior(Plugin):
         Its `rng` differs from that of `gradient`.
         """
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether something of a run stays in it, which is in `state_dict`: then each run loads its own."""
+        return self.learns or type(self).state_dict is not Prior.state_dict
+
     def state_dict(self) -> dict[str, Any]:
-        """State that a prior that learns needs in order to resume."""
+        """State that a prior that learns, or that keeps something from step to step, needs in order to resume."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ class Models:
     """Referees, canvases, priors and parsers, loaded once for all runs that are given this object.
 
     Equal uses are one: the same class, with equal fields of its own, on the same device in the same dtype, and, where a
-    field names a local file or folder, with the same files in it (by name, size and time of change). Priors that learn
-    are loaded by each run for itself, and so is any plugin with `shareable = False`. Towers that only read text stay
-    loaded, since a later run may have other prompts. For runs in one thread, one after another or in turn.
+    field names a local file or folder, with the same files in it (by name, size and time of change). Priors that keep
+    state are loaded by each run for itself, and so is any plugin with `shareable = False`. Towers that only read text
+    stay loaded, since a later run may have other prompts. For runs in one thread, one after another or in turn.
 
     Example:
         >>> import refcore
@@ -76,8 +76,7 @@ class Models:
 
 def shareable(plugin: Plugin) -> bool:
     """Whether several runs can use one loaded plugin: nothing of a run stays in it."""
-    learns = isinstance(plugin, Prior) and (plugin.learns or type(plugin).state_dict is not Prior.state_dict)
-    return plugin.shareable and not learns
+    return plugin.shareable and not (isinstance(plugin, Prior) and plugin.keeps_state)
 
 
 def identities(settings: Any) -> Iterator[Hashable]:

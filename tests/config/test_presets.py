@@ -327,6 +327,55 @@ class TestNeighbours:
         assert fastest == sorted(fastest)
         assert set(fastest) == set(range(layers + 1))
 
+    def test_das_is_every_size_to_336_for_three_clips_and_two_negative_prompts(self):
+        config = presets.compose("das")
+        canvas, augment = config.canvas.config, {use.name: use.config for use in config.views["main"].augment}
+        assert (config.image_size, canvas["step"], canvas["upsampling"], canvas["sharpness"]) == (
+            (336,) * 2,
+            1,
+            "direct",
+            2,
+        )
+        assert (config.views["main"].count, augment["shift"]["pixels"], augment["uniform_noise"]["range"]) == (
+            64,
+            56,
+            [0, 0.2],
+        )
+        assert [336 * edge for edge in augment["window"]["box"]] == pytest.approx([56, 56, 280, 280], abs=1e-4)
+        assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum, config.steps) == (
+            "sgd",
+            0.2,
+            0,
+            100,
+        )
+        weights = {term.config["pretrained"]: [] for term in config.referees}
+        for term in config.referees:
+            weights[term.config["pretrained"]].append((term.prompt, round(1.5 * term.weight, 3)))
+        wanted = [("{prompt}", 1.0), ("text", -0.3), ("multiple exposure", -0.3)]
+        assert weights == dict.fromkeys(("laion400m_e32", "laion2b_s34b_b79k", "openai"), wanted)
+
+    def test_dreamfusion_2d_has_the_rate_of_a_cosine_that_would_end_at_step_1500(self):
+        config = presets.compose("dreamfusion-2d")
+        assert (config.optimizer.name, config.optimizer.weight_decay, config.steps) == ("adamw", 0, 1000)
+        rates = [config.optimizer.lr_at(Moment(step, 1000)) for step in range(1000)]
+        assert rates[:3] == pytest.approx([0, 0.001, 0.002])
+        assert rates[100] == max(rates) == 0.1
+        assert rates[999] == pytest.approx(0.05 * (1 + math.cos(math.pi * 899 / 1400)))
+        prior = config.priors[0].config
+        assert (prior["guidance"], prior["timesteps"], prior["weighting"], prior["normalise"]) == (
+            101,
+            [20, 980],
+            "sigma2",
+            False,
+        )
+
+    def test_sdi_2d_has_a_target_for_25_of_1000_steps(self):
+        config = presets.compose("sdi-2d")
+        assert (config.optimizer.name, config.optimizer.lr, config.steps) == ("adam", 0.1, 1000)
+        prior = config.priors[0].config
+        assert (prior["guidance"], prior["inversion_guidance"]) == (8.5, -6.5)
+        assert (prior["every"], prior["anneal"], prior["inversion_steps"], prior["eta"]) == (25, 1000, 10, 0.3)
+
     def test_vqgan_clip_has_the_published_values(self):
         config = presets.compose("vqgan-clip")
         views = config.views["main"]

@@ -9,11 +9,21 @@ import pytest
 from pydantic import ValidationError
 
 from refcore import registry
+from refcore.contracts.canvas import CanvasParams
 from refcore.errors import CheckpointError
+from refcore.rng import Rng
 from refcore.testing import CHECKS, Case, NotApplicable, run
 from refcore_plugins.canvases.latent import Latent
 from refcore_plugins.canvases.noise import Noise
 from refcore_plugins.canvases.pixel import Pixel
+
+
+class MovedNoise(Noise):
+    """Noise of which some mean and variance are learned, since without any its divergence has no gradient."""
+
+    def init(self, rng: Rng) -> CanvasParams:
+        return {name: value + 0.1 for name, value in super().init(rng).items()}
+
 
 NATURAL = ("volcano", "broccoli", "jellyfish")
 IN_GRAMMAR = ("a red circle", "a blue square above a green star", "two dotted pink rings")
@@ -21,6 +31,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("referees", "imagenet"): {"prompts": NATURAL},
     **{("priors", name): {"canvas": Latent()} for name in ("sds", "csd", "nfsd", "sdi", "vsd", "gaussian", "moments")},
     **{("priors", name): {"canvas": Noise()} for name in ("concentration", "spectrum")},
+    ("priors", "kl"): {"canvas": MovedNoise(parameters="mean_variance")},
     ("parsers", "grammar"): {"prompts": IN_GRAMMAR},
     ("judges", "playground"): {"prompts": IN_GRAMMAR},
     ("canvases", "noise"): {"size": (32, 32)},

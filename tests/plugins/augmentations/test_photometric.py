@@ -10,7 +10,7 @@ from refcore.contracts.augmentation import select
 from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.augmentations.geometric import Affine, Perspective
-from refcore_plugins.augmentations.photometric import Coarse, ColorJitter, Erasing, GaussianNoise
+from refcore_plugins.augmentations.photometric import Coarse, ColorJitter, Erasing, GaussianNoise, UniformNoise
 
 SIZE = (12, 20)
 AT = Moment(0, 1)
@@ -21,6 +21,7 @@ STRONG = [
     Erasing(shared=True),
     Coarse(side=2, p=0.7),
     GaussianNoise(std=(0.05, 0.2)),
+    UniformNoise(),
 ]
 IDLE = [
     ColorJitter(brightness=0, contrast=0, saturation=0, hue=0, p=1),
@@ -29,6 +30,7 @@ IDLE = [
     Coarse(side=2, p=0),
     Coarse(side=20),
     GaussianNoise(std=0.0),
+    UniformNoise(range=(0.0, 0.0), clamp=False),
 ]
 
 
@@ -188,6 +190,18 @@ def test_the_views_dtype_is_kept(augmentation, dtype):
     assert augmentation.apply(views(5).to(dtype), drawn(augmentation, SIZE, rng(0))).dtype == dtype
 
 
+def test_uniform_noise_lies_between_its_two_numbers_and_is_clamped():
+    for low, high, clamp in ((0.0, 0.2, True), (-0.5, 0.5, False), (-2.0, 2.0, True)):
+        augmentation = UniformNoise(range=(low, high), clamp=clamp)
+        params = drawn(augmentation, (40, 40), rng(0))
+        grey = torch.full((5, 3, 40, 40), 0.5)
+        noise = augmentation.apply(grey, params) - 0.5
+        bottom, top = (max(low, -0.5), min(high, 0.5)) if clamp else (low, high)
+        assert (noise.min(), noise.max()) == pytest.approx((bottom, top), abs=2e-3)
+        assert noise.mean() == pytest.approx((low + high) / 2, abs=0.02)
+        assert not torch.equal(noise[0], noise[1])
+
+
 def test_the_papers_views_can_be_said():
     chain = [
         Affine(degrees=30, translate=0.1, p=1),
@@ -209,6 +223,7 @@ def test_the_papers_views_can_be_said():
         (Erasing, {"ratio": (2, 1)}, "low <= high"),
         (GaussianNoise, {"std": (0.2, 0.1)}, "low <= high"),
         (GaussianNoise, {"std": -0.1}, "std"),
+        (UniformNoise, {"range": (0.2, 0.1)}, "low <= high"),
         (Coarse, {"side": 0}, "side"),
         (ColorJitter, {"hue": 0.6}, "hue"),
         (ColorJitter, {"strength": 0.6}, "strength"),
@@ -232,6 +247,7 @@ def test_a_bad_setting_is_refused_by_name(kind, fields, said):
             lambda now: Erasing(area=(0.1, 0.1 + 0.4 * now), p=now),
         ),
         (Coarse(side=Linear(start=2, end=10)), lambda now: Coarse(side=round(2 + 8 * now))),
+        (UniformNoise(range=(0, Linear(start=0.5, end=0))), lambda now: UniformNoise(range=(0, 0.5 - 0.5 * now))),
         (GaussianNoise(std=Linear(start=0.5, end=0)), lambda now: GaussianNoise(std=0.5 - 0.5 * now)),
         (GaussianNoise(std=(0, Linear(start=0.5, end=0))), lambda now: GaussianNoise(std=(0, 0.5 - 0.5 * now))),
     ],

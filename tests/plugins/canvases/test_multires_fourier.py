@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +14,7 @@ from refcore.errors import RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Rng
 from refcore_plugins.canvases.fourier import Fourier
-from refcore_plugins.canvases.multires import Multires, resolutions
+from refcore_plugins.canvases.multires import Multires, evenly_spaced, resolutions
 from refcore_plugins.models.colour_decorrelation import from_rgb, to_rgb
 
 CPU = torch.device("cpu")
@@ -153,6 +154,58 @@ def test_resolutions_go_from_one_pixel_to_full_size() -> None:
     assert resolutions((256, 256), smallest=1, per_octave=2)[-1] == (256, 256)
     assert len(resolutions((256, 256), smallest=1, per_octave=2)) == 16
     assert resolutions((4, 4), smallest=9, per_octave=2) == [(4, 4)]
+
+
+DAS = {"step": 1, "upsampling": "direct", "color": "rgb", "sharpness": 2.0}
+"""Direct Ascent Synthesis: all sizes, each upsampled to full size, and tanh."""
+
+
+def test_evenly_spaced_resolutions_are_those_of_a_range() -> None:
+    assert evenly_spaced((8, 8), smallest=1, step=1) == [(n, n) for n in range(1, 9)]
+    assert evenly_spaced((336, 336), smallest=1, step=4) == [(n, n) for n in range(1, 337, 4)]
+    assert evenly_spaced((3, 9), smallest=4, step=3) == [(1, 4), (2, 7)]
+    assert evenly_spaced((4, 4), smallest=9, step=2) == [(4, 4)]
+
+
+@pytest.mark.parametrize("size", [(24, 24), (13, 30)])
+def test_direct_upsampling_with_a_sharpness_of_2_is_the_image_of_das(size: tuple[int, int]) -> None:
+    """(tanh(sum of bicubic upsamplings + atanh(2 paper - 1)) + 1) / 2, and its gradients (arXiv 2502.07753)."""
+    made = loaded(Multires, size, **DAS, paper=0.7, noise=0.1)
+    params = {name: p.double().requires_grad_() for name, p in made.init(Rng([0, 1], 0, "init")).items()}
+    assert len(params) == max(size)
+    total = torch.full((2, 3, *size), 2 * 0.7 - 1, dtype=torch.float64).atanh()
+    for p in params.values():
+        total = total + F.interpolate(p, size, mode="nearest" if p.shape[-2:] == (1, 1) else "bicubic")
+    published, image = (total.tanh() + 1) / 2, made.decode(params, END)
+    torch.testing.assert_close(image, published, atol=1e-7, rtol=0)
+    weight = torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad((x * weight).sum(), list(params.values())) for x in (image, published))
+    for ours_of, theirs_of in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(ours_of, theirs_of, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fields", [DAS, {"upsampling": "direct"}, {"step": 1}])
+@pytest.mark.parametrize("size", SIZES)
+def test_decode_inverts_encode_with_every_spacing_and_upsampling(
+    fields: dict[str, object], size: tuple[int, int]
+) -> None:
+    made, images = loaded(Multires, size, **fields), smooth_images(size)
+    torch.testing.assert_close(made.decode(made.encode(images), END), images, atol=1e-4, rtol=0)
+
+
+def test_sizes_that_end_below_the_images_leave_no_grain() -> None:
+    fine = torch.rand(1, 3, 24, 48, generator=torch.Generator().manual_seed(0))
+    for upsampling in ("cascade", "direct"):
+        made = loaded(Multires, (24, 48), step=4, finest=12, upsampling=upsampling)
+        params = made.encode(fine)
+        assert max(max(value.shape[-2:]) for value in params.values()) == 9
+        left = made.decode(params, END)
+        assert left.diff(dim=-1).abs().mean() < 0.2 * fine.diff(dim=-1).abs().mean()
+
+
+def test_two_spacings_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"step is 2 and per_octave is 1; expected one of them"):
+        Multires(step=2, per_octave=1)
 
 
 def test_fourier_moves_low_frequencies_most() -> None:

@@ -198,6 +198,44 @@ def test_sdi_points_where_the_authors_code_points(folder, t, tau):
         assert found[i].norm() / expected.norm() == pytest.approx(1, abs=0.03)
 
 
+def test_the_target_of_sdi_is_kept_for_some_steps_and_for_each_sample_by_its_key(sd1):
+    """Between two inversions the gradient is the distance to the last predicted clean latent, whatever the batch."""
+    kept, fresh = (load(Sdi, sd1, inversion_steps=2, normalise=False, every=every) for every in (3, 1))
+    text, x = kept.read(PROMPTS), latents()
+    target = x - fresh.gradient(x, text, Moment(3, 10), rng(3, 4))[0]
+    same(x - kept.gradient(x, text, Moment(3, 10), rng(3, 4))[0], target)
+    same(x + 1 - kept.gradient(x + 1, text, Moment(4, 10), rng(3, 4))[0], target)
+    same(x[1:] - kept.gradient(x[1:], text.take([1]), Moment(5, 10), rng(4))[0], target[1:])
+    assert not torch.allclose(x + 1 - kept.gradient(x + 1, text, Moment(6, 10), rng(3, 4))[0], target, atol=1e-3)
+    assert kept.keeps_state
+    assert not fresh.keeps_state
+
+
+def test_a_run_with_kept_targets_goes_on_to_the_same_bits():
+    settings = {
+        "prompts": ["a red circle"],
+        "seeds": [0, 1],
+        "canvas": {"name": "latent"},
+        "priors": [{"name": "sdi", "config": {"every": 3, "inversion_steps": 2}}],
+        "optimizer": {"lr": 0.1},
+        "steps": 6,
+    }
+    config = RunConfig.from_settings(settings)
+    whole, first = Inversion(config), Inversion(config)
+    for _ in range(4):
+        next(first)
+    second = Inversion(config, state=first.state_dict())
+    for inversion in (whole, second):
+        for _ in inversion:
+            pass
+    assert torch.equal(whole.params["latent"], second.params["latent"])
+
+
+def test_sdi_without_a_target_to_keep_is_refused():
+    with pytest.raises(ValueError, match="every is 2, but weighting is uniform"):
+        Sdi(every=2, weighting="uniform")
+
+
 def test_an_inversion_takes_its_share_of_the_steps_whatever_its_mates(sd1):
     """Timesteps of the UNet calls of three samples: 1, 3 and 10 of the inversion, evenly from 0."""
     prior = load(Sdi, sd1, inversion_guidance=1.0, eta=0)

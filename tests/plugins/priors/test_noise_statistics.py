@@ -13,7 +13,14 @@ from refcore.engine.inversion import Inversion
 from refcore.errors import RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Rng
-from refcore_plugins.priors.noise_statistics import Concentration, Spectrum, concentration, moments_and_spectrum
+from refcore_plugins.priors.noise_statistics import (
+    Concentration,
+    Kl,
+    Spectrum,
+    concentration,
+    divergence,
+    moments_and_spectrum,
+)
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -79,3 +86,72 @@ def test_they_act_on_a_run_whose_canvas_is_noise_and_refuse_another() -> None:
 def test_noise_that_cannot_be_cut_is_refused() -> None:
     with pytest.raises(RefcoreError, match="no multiple of block 7"):
         Concentration(block=7).loss(drawn(1, 64))
+
+
+def test_the_divergence_is_that_of_torch_and_its_gradient_is_right() -> None:
+    mean, log_variance = 0.3 * drawn(3, 4, 8, 8), 0.5 * drawn(3, 4, 8, 8, seed=1)
+    ours = divergence(mean, log_variance)
+    normal = torch.distributions.Normal
+    theirs = torch.distributions.kl_divergence(normal(mean, (log_variance / 2).exp()), normal(0.0, 1.0))
+    assert torch.allclose(ours, theirs.flatten(1).mean(1))
+    leaves = [mean.requires_grad_(), log_variance.requires_grad_()]
+    expected = torch.autograd.grad(divergence(*leaves).sum(), leaves)
+    x = {"noise": drawn(3, 4, 8, 8), "mean": mean.detach(), "log_variance": log_variance.detach()}
+    prior = Kl()
+    found, value = prior.gradient(x, prior.read(["a"] * 3), Moment(0, 1), Rng([0, 1, 2], 0, "kl"))
+    assert torch.allclose(value, ours)
+    assert not found["noise"].any()
+    assert all(torch.allclose(found[name], e) for name, e in zip(("mean", "log_variance"), expected, strict=True))
+
+
+def test_a_sample_within_the_threshold_is_left_alone() -> None:
+    mean = torch.stack([torch.full((4, 8, 8), 0.01), torch.full((4, 8, 8), 0.5)])
+    x = {"noise": mean, "mean": mean, "log_variance": torch.zeros_like(mean)}
+    prior = Kl(threshold=1e-3)
+    found, value = prior.gradient(x, prior.read(["a"] * 2), Moment(0, 1), Rng([0, 1], 0, "kl"))
+    assert value[0] < 1e-3 < value[1]
+    assert not found["mean"][0].any()
+    assert found["mean"][1].all()
+
+
+def test_mean_and_variance_of_noise_are_learned_and_the_drawn_noise_stays() -> None:
+    """The picture of step 0 is that of the plain canvas; from then on noise is eps sigma + mu (InitNO)."""
+    settings = {
+        "prompts": ["a red circle"],
+        "canvas": {"name": "noise", "config": {"parameters": "mean_variance"}},
+        "size": 32,
+        "referees": [{"name": "clip", "views": "clean"}],
+        "priors": [{"name": "kl", "weight": 0.1}],
+        "optimizer": {"name": "adam", "lr": 0.01, "eps": 1e-3},
+        "steps": 2,
+    }
+    inversion = Inversion(RunConfig.from_settings(settings))
+    plain = Inversion(RunConfig.from_settings({**settings, "priors": [], "canvas": {"name": "noise"}}))
+    assert torch.equal(inversion.images(), plain.images())
+    eps = inversion.params["noise"].detach().clone()
+    for _ in inversion:
+        pass
+    learned = {name: value.detach() for name, value in inversion.params.items()}
+    assert torch.equal(learned["noise"], eps)
+    assert learned["mean"].abs().max() > 0
+    assert learned["log_variance"].abs().max() > 0
+    plain.params["noise"].data.copy_(eps * (learned["log_variance"] / 2).exp() + learned["mean"])
+    assert torch.allclose(inversion.images(), plain.images(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prior", "parameters", "said"),
+    [
+        ("kl", "noise", "parameters: mean_variance"),
+        ("spectrum", "mean_variance", "parameters: noise"),
+        ("gaussian", "mean_variance", "has none"),
+    ],
+)
+def test_a_prior_of_other_parameters_of_noise_is_refused(prior: str, parameters: str, said: str) -> None:
+    settings = {
+        "prompts": ["a red circle"],
+        "canvas": {"name": "noise", "config": {"parameters": parameters}},
+        "priors": [{"name": prior}],
+    }
+    with pytest.raises(RefcoreError, match=said):
+        Inversion(RunConfig.from_settings(settings))

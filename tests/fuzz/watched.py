@@ -74,7 +74,7 @@ FORBIDDEN = (
 """Audit events of programs and of the network."""
 INTERNALS = re.compile(
     r"Traceback|object at 0x|<(class|function|module|bound method|built-in)\b|PosixPath\(|dict_(keys|values|items)\("
-    r"|FieldInfo\(|torch\.Size|<_io\.|an error in refcore or a plugin|\bself\.|\bNoneType\b"
+    r"|FieldInfo\(|torch\.Size|<_io\.|an error in refcore or a plugin|\bself\.[a-z_]|\bNoneType\b"
     r"|pydantic|instance of [A-Z]|to extract fields"
 )
 """What only the authors of refcore understand."""

@@ -19,7 +19,16 @@ from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import LARGEST, Schedule, changed_from, extremes
 from refcore.config.section import Section
 from refcore.config.start import Candidates, ImageStart, SampleStart, Start, read_start
-from refcore.config.terms import Autocast, BaseTerm, CanvasConfig, PriorTerm, RefereeTerm, TransformUse, Witness
+from refcore.config.terms import (
+    Autocast,
+    BaseTerm,
+    CanvasConfig,
+    PriorTerm,
+    RefereeTerm,
+    TransformUse,
+    Weights,
+    Witness,
+)
 from refcore.config.views import CLEAN, ViewGroup
 from refcore.errors import RefcoreError, nearest, unknown
 from refcore.explain import validated
@@ -111,6 +120,16 @@ class RunConfig(Section):
     autocast: Autocast | None = Field(
         None, description="Autocast dtype in which referees and priors are evaluated; null: none."
     )
+    weights: Weights | None = Field(
+        None,
+        description="int8: the linear layers of referees, witnesses and priors are stored in 8 bits, one scale a row. "
+        "null: in `dtype`.",
+    )
+    offload: Literal["cpu"] | None = Field(
+        None,
+        description="cpu: each referee, witness and prior is on the device only while it is evaluated, one at a time, "
+        "and its weights wait in the CPU's memory. Same bits, more time. null: all stay on the device.",
+    )
     strict: bool = Field(
         False, description="Refuse a prompt longer than a model's context instead of truncating it with a warning."
     )
@@ -179,6 +198,8 @@ class RunConfig(Section):
             device=self.device,
             dtype=self.dtype,
             autocast=self.autocast,
+            weights=self.weights,
+            offload=self.offload,
             strict=self.strict,
         )
 

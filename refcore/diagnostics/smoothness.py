@@ -275,7 +275,7 @@ def extreme_eigenvalues(
 
 
 def measured(config: RunConfig, views: int | None, noise: float | None, dtype: Precision = "float64") -> RunConfig:
-    """The config whose loss is measured: the referees alone, in one dtype throughout, on these views with this noise."""
+    """The config whose loss is measured: the referees alone, all in one dtype, on these views with this noise."""
     settings = config.settings()
     settings |= {
         "priors": [],

@@ -1,7 +1,7 @@
 """Linear layers of frozen models in 8 bits: signed integers, with one scale for each row of the matrix.
 
-Symmetric, to the nearest integer, as in LLM.int8() (arXiv 2208.07339, section 2.1), but of the weights alone: activations
-keep their dtype. No graph stores the wide matrix, which the forward and the backward pass each make and drop.
+Symmetric, to the nearest integer, as in LLM.int8() (arXiv 2208.07339, section 2.1), but activations keep their dtype.
+No graph stores the wide matrix, which the forward and the backward pass each make and drop.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ class Int8Linear(nn.Module):
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
-        product: Tensor = _Product.apply(x, self.rows, self.scale)
-        return product if self.bias is None else product + self.bias.to(product.dtype)
+        product: Tensor = _Product.apply(x, self.rows, self.scale, self.bias)
+        return product
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, scale)
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, _wide(rows, scale, x.dtype))
+            return F.linear(x, _wide(rows, scale, x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,), (rows, scale) = gradients, ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):
-            return gradient @ _wide(rows, scale, gradient.dtype), None, None
+            return gradient @ _wide(rows, scale, gradient.dtype), None, None, None
 
 
 def _wide(rows: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -51,12 +51,11 @@ PIPELINE = {
     **AUTOENCODER,
 }
 """Component -> the file of its weights, the only ones that are read of a Stable Diffusion folder."""
+_VERSION_1 = {"text_encoder": 123_060_480, "unet": 859_520_964, "vae": 83_653_863}
 PARTS = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": {
-        "text_encoder": 123_060_480,
-        "unet": 859_520_964,
-        "vae": 83_653_863,
-    }
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": _VERSION_1,
+    "CompVis/stable-diffusion-v1-4": _VERSION_1,
+    "stabilityai/sd-turbo": {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": 83_653_863},
 }
 """Hub id -> component -> its parameters, counted on the architecture."""
 

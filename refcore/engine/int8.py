@@ -91,7 +91,7 @@ class Int8Attention(nn.Module):
         given = zip(self.projections, (query, key, value), strict=True)
         q, k, v = (project(x).view(n, x.shape[1], self.heads, -1).transpose(1, 2) for project, x in given)
         if attn_mask is not None:
-            mask = attn_mask.unflatten(0, (n, self.heads)) if attn_mask.ndim == 3 else attn_mask
+            mask = attn_mask.view(n, self.heads, *attn_mask.shape[1:]) if attn_mask.ndim == 3 else attn_mask
             attn_mask = ~mask if mask.dtype == torch.bool else mask.to(q.dtype)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask)
         return self.out_proj(attended.transpose(1, 2).reshape(n, tokens, width)), None

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from refcore.plugin import Plugin
 
 
-def networks(plugin: Plugin) -> list[nn.Module]:
-    """The outermost modules in a plugin's attributes that it shares with no other (`Plugin.shares`), each once.
+def networks(plugin: Plugin, shared: bool = False) -> list[nn.Module]:
+    """The modules in a plugin's attributes, each once; those that it shares (`Plugin.shares`) only with `shared`.
 
     Lists, tuples and dicts are looked into, and objects of classes of the plugin's own packages. Modules that are held
     in another way, in a closure for example, are not found; what uses this function leaves them as they are.
     """
     packages = {cls.__module__.partition(".")[0] for cls in type(plugin).__mro__} - {"builtins", "abc"}
-    own = [value for name, value in vars(plugin).items() if name not in plugin.shares]
+    own = [value for name, value in vars(plugin).items() if shared or name not in plugin.shares]
     return list(_found(own, packages, set()))
 
 

@@ -23,6 +23,7 @@ from refcore.config.settings import override
 from refcore.engine.build import resolve
 from refcore.engine.inversion import Inversion
 from refcore.engine.loading import load_panel
+from refcore.engine.offload import resident
 from refcore.engine.panel import Panel
 from refcore.engine.precision import autocast
 from refcore.errors import RefcoreError
@@ -307,16 +308,18 @@ def ascend(config: RunConfig, truths: Sequence[Scene], out: Path | None = None) 
 def view_cost(panel: Panel) -> ViewCost:
     """Cost of a view for a panel's only referee: the fastest of a few batches of `COSTED` views."""
     (use,) = panel.referees
+    device = use.device or panel.device
     conditioning = use.conditioning
-    prompt_index = torch.arange(COSTED, device=panel.device) % len(conditioning)
+    prompt_index = torch.arange(COSTED, device=device) % len(conditioning)
     views = torch.rand(COSTED, 3, *use.referee.input_size, generator=torch.Generator().manual_seed(0))
-    views = views.to(panel.device).requires_grad_()
+    views = views.to(device).requires_grad_()
 
     def forward() -> Tensor:
-        with autocast(panel.device, use.autocast):
+        with autocast(device, use.autocast):
             return use.referee.judge(views, conditioning, prompt_index)
 
-    cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
+    with resident(use.referee):
+        cost = measure(forward, [views], COSTED, tensors_of(use.referee).values())
     return ViewCost(cost.forward, cost.backward, cost.megabytes, COSTED, *use.referee.input_size)
 
 

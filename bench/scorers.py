@@ -68,4 +68,5 @@ def _as_witness(label: str, term: RefereeTerm, config: RunConfig) -> Witness:
         prompt=term.prompt,
         dtype=term.dtype or config.dtype,
         autocast=term.autocast or config.autocast or "off",
+        weights=term.weights or config.weights or "off",
     )

@@ -91,5 +91,9 @@ def _alone(term: Any) -> Entry:
     witness = validated(Witness, term, OPTION)
     own = plugin_config("referees", witness, OPTION, steps=1)  # a witness sees finished pictures
     filled = {"config": own.model_dump(mode="json"), "label": witness.label or witness.name}
-    numeric = {"dtype": witness.dtype or "float32", "autocast": witness.autocast or "off"}
+    numeric = {
+        "dtype": witness.dtype or "float32",
+        "autocast": witness.autocast or "off",
+        "weights": witness.weights or "off",
+    }
     return {**witness.model_dump(mode="json"), **filled, **numeric}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.autograd.profiler import profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 CONFIDENCE = 0.95
@@ -111,49 +107,6 @@ def peak_bytes(work: Callable[[], Any]) -> int:
     events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
     held = np.cumsum([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
     return int(max(0, held.max(initial=0)))
-
-
-def peak_storages(work: Callable[[], Any]) -> int:
-    """Peak bytes of live tensors made by `work`, fake tensors included.
-
-    On fake tensors (torch's FakeTensorMode) this takes neither the memory nor the time. Temporary buffers of operations
-    are not included.
-    """
-    storages = _Storages()
-    with storages:
-        work()
-    return storages.peak
-
-
-class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.held = self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for value in tree_leaves((args, kwargs or {})):  # inputs made elsewhere do not count
-            if isinstance(value, Tensor):
-                self._meet(value, made=False)
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._meet(value, made=True)
-        return result
-
-    def _meet(self, tensor: Tensor, made: bool) -> None:
-        storage = tensor.untyped_storage()
-        place, size = storage._cdata, storage.nbytes() if made else 0
-        if place in self._known:
-            return
-        self._known.add(place)
-        self.held += size
-        self.peak = max(self.peak, self.held)
-        weakref.finalize(storage, self._forget, place, size)
-
-    def _forget(self, place: int, size: int) -> None:
-        self._known.discard(place)
-        self.held -= size
 
 
 def flops(work: Callable[[], Any]) -> int:

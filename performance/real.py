@@ -26,16 +26,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from performance.measure import peak_storages
 from refcore.contracts.conditioning import Conditioning
+from refcore.engine.memory import peak_storages
+from refcore_plugins.models.generators.without_weights import VAE
+from refcore_plugins.without_weights import blip2_config
 
 BLIP2, DIFFUSION, CLIP_H = "blip2-itm-vit-g", "stable-diffusion-v1-5", "clip-vit-h-14"
 PROMPT = "a red circle left of a blue square"
 SIDE, STEPS = 512, 2
-VAE: dict[str, Any] = {
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "sample_size": 512, "scaling_factor": 0.18215,
-}  # fmt: skip
 UNIT = 1024 if sys.platform == "linux" else 1
 """Bytes per unit of ru_maxrss."""
 
@@ -75,7 +73,7 @@ def _blip2(folder: Path) -> None:
 
     from refcore_playground.training.tokens import bert_tokenizer, save_bert_tokenizer
 
-    config = _blip2_config()
+    config = blip2_config()
     random_weights(lambda: Blip2ForImageTextRetrieval(config)).save_pretrained(folder)
     save_bert_tokenizer(bert_tokenizer(), folder)
     BlipImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
@@ -85,26 +83,6 @@ def _blip2(folder: Path) -> None:
               "decoder.weight": (vocabulary, width), "decoder.bias": (vocabulary,)}  # fmt: skip
     head = {f"cls.predictions.{name}": 0.02 * torch.randn(shape) for name, shape in shapes.items()}
     save_file(head, folder / "itg_head.safetensors")
-
-
-def _blip2_config() -> Any:
-    from transformers import Blip2Config
-
-    config = Blip2Config(
-        vision_config={
-            "hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16,
-            "image_size": 224, "patch_size": 14,
-        },
-        qformer_config={
-            "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-            "vocab_size": 30523, "max_position_embeddings": 512, "cross_attention_frequency": 2,
-            "encoder_hidden_size": 1408, "use_qformer_text_input": True,
-        },
-        num_query_tokens=32,
-        image_text_hidden_size=256,
-    )  # fmt: skip
-    config.image_token_index = None
-    return config
 
 
 def _diffusion(folder: Path) -> None:
@@ -179,7 +157,7 @@ def plan() -> dict[str, Any]:
             found["decoder"][recompute] = {"peak_gb": peak_storages(step) / 1e9, "held_gb": kept / 1e9}
         referee = Blip2(label_smoothing=0.0)
         with patch.object(PreTrainedModel, "init_weights"):  # it would read the tensors' values
-            model = Blip2ForImageTextRetrieval._from_config(_blip2_config(), attn_implementation="eager")
+            model = Blip2ForImageTextRetrieval._from_config(blip2_config(), attn_implementation="eager")
         referee.model = model.requires_grad_(False).eval()
         referee.head = ItgHead(768, 30523).requires_grad_(False)
         referee.normalise = Normalise((0.5,) * 3, (0.5,) * 3, torch.device("cpu"))

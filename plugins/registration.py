@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from refcore.hooks import API_VERSION, Register, hookimpl
 
 api_version = API_VERSION
@@ -131,3 +133,10 @@ def register_trackers(register: Register) -> None:
     register("tensorboard", f"{at}.tensorboard:TensorBoard", summary="Event files of TensorBoard")
     register("wandb", f"{at}.wandb:WeightsAndBiases", summary="A run of Weights & Biases, offline by default")
     register("mlflow", f"{at}.mlflow:MLflow", summary="A run of MLflow, in a local store by default")
+
+
+@hookimpl
+def load_without_weights(plugin: Any, device: Any, dtype: Any, size: tuple[int, int] | None) -> Any:
+    from refcore_plugins import without_weights  # the model libraries, when something is counted
+
+    return without_weights.load(plugin, device, dtype, size)

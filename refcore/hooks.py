@@ -1,5 +1,7 @@
 """The hooks of a plugin package: nine functions that register its classes and presets by name, without imports.
 
+A tenth, for counting memory, builds a plugin without weights.
+
 The module of a package's entry point declares the version of the hooks it was written for: `api_version = 2`.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pluggy
 
@@ -39,7 +42,10 @@ Register = Callable[..., None]
 
 
 class HookSpecs:
-    """The signatures of the hooks. Each receives `register(name, "package.module:Class", summary="one line")`."""
+    """The signatures of the hooks.
+
+    Each but the last receives `register(name, "package.module:Class", summary="one line")`.
+    """
 
     @hookspec
     def register_referees(self, register: Register) -> None:
@@ -76,3 +82,19 @@ class HookSpecs:
     @hookspec
     def register_presets(self, register: Register) -> None:
         """Registers presets, YAML files: `register(name, Path(__file__).with_name("name.yaml"))`."""
+
+    @hookspec(firstresult=True)
+    def load_without_weights(self, plugin: Any, device: Any, dtype: Any, size: tuple[int, int] | None) -> Any:
+        """Sets in a new plugin what its `load` sets, with networks of the right shapes and no weights.
+
+        Called under torch's FakeTensorMode, so that making a network takes no memory, for `refcore doctor`.
+
+        Args:
+            plugin: made with its config, not loaded.
+            device: torch device.
+            dtype: torch dtype of the weights.
+            size: (height, width) in pixels, for canvases; None: the canvas's default.
+
+        Returns:
+            A `refcore.Conditioning` of one prompt, as `read` gives it; None where the shapes are not known.
+        """

@@ -117,6 +117,8 @@ class Plugin(_Arithmetic, metaclass=PluginType):
             raise TypeError("give a config or its fields, not both")
         self.config: Any = config if config is not None else self.Config(**fields)
 
+    shares: ClassVar[frozenset[str]] = frozenset()
+    """Attributes whose networks another loaded plugin may use, too: no setting of a term changes or moves these."""
     requires: ClassVar[Mapping[str, str]] = {}
     """Module that `load` imports from an extra -> how to install it."""
 

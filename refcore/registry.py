@@ -162,6 +162,11 @@ class Registry:
             raise self._unknown(kind, name)
         return _single(entries[name])
 
+    def load_without_weights(self, plugin: Plugin, device: Any, dtype: Any, size: tuple[int, int] | None) -> Any:
+        """What the hook of that name returns first; None where no package knows the plugin's shapes."""
+        self._load()
+        return self._hooks.hook.load_without_weights(plugin=plugin, device=device, dtype=dtype, size=size)
+
     def presets(self) -> dict[str, list[Entry]]:
         """Registered presets: name -> its entries, several if packages collide. The files are not read."""
         self._load()
@@ -488,6 +493,7 @@ names = _installed.names
 rows = _installed.rows
 entry = _installed.entry
 presets = _installed.presets
+load_without_weights = _installed.load_without_weights
 name_of = _installed.name_of
 register = _installed.register
 unregister = _installed.unregister

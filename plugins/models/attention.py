@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -21,7 +20,10 @@ class PlainAttention(nn.Module):
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
         self.heads = attention.num_heads
-        self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
+        weight, bias = attention.in_proj_weight, attention.in_proj_bias
+        with torch.device("meta"):
+            self.in_proj = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        self.in_proj.weight, self.in_proj.bias = weight, bias
         self.out_proj = attention.out_proj
 
     def forward(
@@ -32,8 +34,7 @@ class PlainAttention(nn.Module):
         `attn_mask` is [T, T] or [N * heads, T, T], additive, or boolean and true where nothing is attended to.
         """
         n, tokens, width = query.shape
-        projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = projected.view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self.in_proj(query).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         logits = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2)
         if attn_mask is not None:
             mask = attn_mask.view(n, self.heads, tokens, tokens) if attn_mask.ndim == 3 else attn_mask

@@ -103,6 +103,7 @@ class LatentDiffusionPrior(Prior):
 
     space: ClassVar[Literal["latent", "image", "params"]] = "latent"
     can_sample: ClassVar[bool] = True
+    shares: ClassVar[frozenset[str]] = frozenset({"autoencoder"})
     config: Any
     diffusion: StableDiffusion
     autoencoder: Autoencoder | None = None

@@ -339,14 +339,18 @@ def doctor(
     preset: PresetName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
+    memory: Annotated[
+        float | None,
+        typer.Option("--memory", metavar="GB", min=0, help="Gigabytes of the device; by default this machine's."),
+    ] = None,
     json: Json = False,
     plugins_dir: PluginsDir = None,
     local_plugins: LocalPlugins = False,
 ) -> None:
-    """Describe this machine and, with a preset or config, the checkpoints and memory that it needs."""
+    """Describe this machine and, with a preset or config, the checkpoints and memory that it needs, and if it fits."""
     from refcore.cli.doctor import run
 
-    run(preset, config, overrides or [], json)
+    run(preset, config, overrides or [], memory, json)
 
 
 @app.command()

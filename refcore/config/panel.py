@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
-from refcore.config.terms import Autocast, RefereeTerm, Witness
+from refcore.config.terms import Autocast, RefereeTerm, Weights, Witness
 from refcore.config.views import CLEAN, ViewGroup
 
 Term = TypeVar("Term", RefereeTerm, Witness)
@@ -39,6 +39,8 @@ class PanelConfig:
     device: str = "auto"
     dtype: str = "float32"
     autocast: Autocast | None = None
+    weights: Weights | None = None
+    offload: Literal["cpu"] | None = None
     strict: bool = False
 
     @property

@@ -26,6 +26,7 @@ from refcore.config.terms import (
     PriorTerm,
     RefereeTerm,
     TransformUse,
+    Weights,
     Witness,
     with_single_prompts,
 )
@@ -120,6 +121,16 @@ class RunConfig(Section):
     autocast: Autocast | None = Field(
         None, description="Autocast dtype in which referees and priors are evaluated; null: none."
     )
+    weights: Weights | None = Field(
+        None,
+        description="int8: the linear layers of referees, witnesses and priors are stored in 8 bits, one scale a row. "
+        "null: in `dtype`.",
+    )
+    offload: Literal["cpu"] | None = Field(
+        None,
+        description="cpu: each referee, witness and prior is on the device only while it is evaluated, one at a time, "
+        "and its weights wait in the CPU's memory. Same bits, more time. null: all stay on the device.",
+    )
     strict: bool = Field(
         False, description="Refuse a prompt longer than a model's context instead of truncating it with a warning."
     )
@@ -195,6 +206,8 @@ class RunConfig(Section):
             device=self.device,
             dtype=self.dtype,
             autocast=self.autocast,
+            weights=self.weights,
+            offload=self.offload,
             strict=self.strict,
         )
 

@@ -28,6 +28,7 @@ Window = Annotated[tuple[int, int | None], AfterValidator(_window)]
 
 
 Autocast = Literal["bfloat16", "float16"]
+Weights = Literal["int8"]
 
 
 class PluginUse(Section):
@@ -83,6 +84,12 @@ class BaseTerm(PluginUse):
     )
     autocast: Autocast | Literal["off"] | None = Field(
         None, description="Autocast dtype in which it is evaluated; null: the run's."
+    )
+    weights: Weights | Literal["off"] | None = Field(
+        None, description="int8: its linear layers are stored in 8 bits. off: in its dtype. null: as the run has it."
+    )
+    device: str | None = Field(
+        None, description="Torch device of its model, such as cuda:1, so that GPUs share the terms; null: the run's."
     )
 
 
@@ -225,6 +232,8 @@ class RefereeTerm(_Weighted):
             prompt=self.prompt,
             dtype=self.dtype,
             autocast=self.autocast,
+            weights=self.weights,
+            device=self.device,
         )
 
 

@@ -275,7 +275,7 @@ def extreme_eigenvalues(
 
 
 def measured(config: RunConfig, views: int | None, noise: float | None, dtype: Precision = "float64") -> RunConfig:
-    """The config whose loss is measured: the referees alone, without autocast, on these views with this noise."""
+    """The config whose loss is measured: the referees alone, all in one dtype, on these views with this noise."""
     settings = config.settings()
     settings |= {
         "priors": [],
@@ -289,11 +289,12 @@ def measured(config: RunConfig, views: int | None, noise: float | None, dtype: P
         "early_stop": None,
         "noise": 0.0,
         "autocast": None,
+        "weights": None,
         "dtype": dtype,
     }
     settings["canvas"]["autocast"] = None
     for term in settings["referees"]:
-        term |= {"satisfied_at": None, "dtype": None, "autocast": "off"}
+        term |= {"satisfied_at": None, "dtype": None, "autocast": "off", "weights": "off"}
         if views == 0:
             term["views"] = CLEAN
     for group in settings["views"].values():

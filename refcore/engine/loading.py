@@ -12,20 +12,22 @@ from refcore import registry
 from refcore.calibration import Calibration
 from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.schedule import extremes
-from refcore.config.terms import PROMPT, PluginUse, PriorTerm, RefereeTerm, Witness
+from refcore.config.terms import PROMPT, BaseTerm, PluginUse, PriorTerm, RefereeTerm, Witness
 from refcore.contracts.canvas import Canvas, PromptedCanvas
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
 from refcore.engine import checks
+from refcore.engine.int8 import store_in_int8
 from refcore.engine.models import Models
+from refcore.engine.offload import offload, resident
 from refcore.engine.panel import LoadedReferee, LoadedTerm, Panel
 from refcore.engine.precision import dtype_of
 from refcore.engine.step import LoadedPrior
 from refcore.engine.views import Group
 from refcore.errors import CANVAS, ParseError, RefcoreError, shortened
-from refcore.plugin import SINGULAR
+from refcore.plugin import SINGULAR, Plugin
 
 SHORT = 60
 """Characters of a prompt in a message."""
@@ -161,17 +163,22 @@ class Loader:
         Raises:
             RefcoreError: a missing checkpoint, a canvas that it cannot work on, with `strict` a prompt too long for it.
         """
-        prior = self._prior(create("priors", term, field), term, label, canvas)
-        with checks.Call(prior, "accept", label):
+        prior = self._prior(create("priors", term, field), term, label, canvas, field)
+        with resident(prior), checks.Call(prior, "accept", label):
             prior.accept(canvas)
         if prior.couples_samples and tracks > 1:
             self.notes.append(
                 f'"{label}" couples samples: what becomes of an image depends on which others are made with it'
             )
         texts, index = self._texts(term.prompt)
-        conditioning = self._read(prior, texts, label).take(index)
+        conditioning, device = self._read(prior, texts, label).take(index), self._device(term)
         return LoadedPrior(
-            label=label, term=term, prior=prior, conditioning=conditioning, autocast=self._autocast(term)
+            label=label,
+            term=term,
+            prior=prior,
+            conditioning=conditioning.to(device),
+            autocast=self._autocast(term),
+            device=device,
         )
 
     def _term(self, labelled: Labelled[RefereeTerm]) -> LoadedTerm:
@@ -197,9 +204,10 @@ class Loader:
         return LoadedTerm(
             label=label,
             referee=referee,
-            conditioning=self._read(referee, texts, label),
+            conditioning=self._read(referee, texts, label).to(self._device(term)),
             prompt_index=index,
             autocast=self._autocast(term),
+            device=self._device(term),
             term=term,
             satisfied_at=thresholds(term, referee.config, prompts_of(self.config), field),
             phrases=phrases,
@@ -210,34 +218,40 @@ class Loader:
         term = labelled.term
         referee = self._referee(term, labelled.field, labelled.label)
         texts, index = self._texts(term.prompt)
-        conditioning = self._read(referee, texts, labelled.label)
-        return LoadedReferee(labelled.label, referee, conditioning, index, self._autocast(term), term.coarse)
+        device = self._device(term)
+        conditioning = self._read(referee, texts, labelled.label).to(device)
+        return LoadedReferee(labelled.label, referee, conditioning, index, self._autocast(term), term.coarse, device)
 
-    def _referee(self, use: PluginUse, field: str, label: str) -> Referee:
+    def _referee(self, use: BaseTerm, field: str, label: str) -> Referee:
         """The loaded referee of a use; equal uses are one."""
         made: Referee = create("referees", use, field)
-        dtype = self._dtype(use)
+        device, dtype = self._device(use), self._dtype(use)
 
         def load(referee: Referee) -> None:
-            checks.load_referee(referee, self.device, dtype, label)
+            checks.load_referee(referee, device, dtype, label)
+            self._store(referee, use)
 
-        found = (self.models or self._own).loaded(made, load, self.device, dtype)
+        found = (self.models or self._own).loaded(made, load, device, dtype, *self._storage(use))
         remarks = [f'"{use.name}": {remark}' for remark in found.remarks]
         self.warnings += [remark for remark in remarks if remark not in self.warnings]
         return found
 
-    def _prior(self, made: Prior, term: PriorTerm, label: str, canvas: Canvas) -> Prior:
+    def _prior(self, made: Prior, term: PriorTerm, label: str, canvas: Canvas, field: str) -> Prior:
         """The loaded prior of a term, for a canvas; shared with other runs, but not between terms of one."""
-        dtype = self._dtype(term)
+        device, dtype = self._device(term), self._dtype(term)
+        if made.learns and term.weights == "int8":
+            raise RefcoreError(f'{field}.weights is int8, but "{made.name}" trains its network; leave weights out')
 
         def load(prior: Prior) -> None:
             with checks.Call(prior, "load", label):
-                prior.load(self.device, dtype)
+                prior.load(device, dtype)
+            self._store(prior, term)
 
         if self.models is None:
             load(made)
             return made
-        key = (self.device, dtype, type(canvas), canvas.config.model_dump_json(), canvas.size)
+        storage = self._storage(term)
+        key = (device, dtype, *storage, type(canvas), canvas.config.model_dump_json(), canvas.size)
         use = (type(made), made.config.model_dump_json(), *key)
         self._uses[use] += 1
         return self.models.loaded(made, load, *key, self._uses[use])
@@ -271,8 +285,9 @@ class Loader:
         return texts, tuple(texts.index(text) for text in asked)
 
     def _read(self, reader: Referee | Prior | PromptedCanvas, texts: Sequence[str], label: str) -> Conditioning:
-        """The texts as a plugin reads them, on the device; what it truncates becomes a warning."""
-        conditioning = checks.read(reader, texts, label)
+        """The texts as a plugin reads them, on the run's device; what it truncates becomes a warning."""
+        with resident(reader):
+            conditioning = checks.read(reader, texts, label)
         for prompt, truncated in zip(conditioning.prompts, conditioning.truncated, strict=False):
             if truncated:
                 cut = shortened(truncated, LONGEST_CUT)
@@ -284,6 +299,21 @@ class Loader:
             if note:
                 self.notes.append(f'"{label}", "{shortened(prompt, SHORT)}": {note}')
         return conditioning.to(self.device)
+
+    def _store(self, plugin: Plugin, term: BaseTerm) -> None:
+        """Brings the weights of a loaded plugin into the form and to the place that the config asks for."""
+        weights, place = self._storage(term)
+        if weights == "int8" and not (isinstance(plugin, Prior) and plugin.learns):
+            store_in_int8(plugin)
+        if place is not None:
+            offload(plugin, self._device(term))
+
+    def _storage(self, term: BaseTerm) -> tuple[str | None, str | None]:
+        """`weights` and `offload` of a term."""
+        return (None if term.weights == "off" else term.weights or self.config.weights), self.config.offload
+
+    def _device(self, term: BaseTerm) -> torch.device:
+        return self.device if term.device is None else pick_device(term.device)
 
     def _dtype(self, term: Any) -> torch.dtype:
         return dtype_of(term.dtype or self.config.dtype)

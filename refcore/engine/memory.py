@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 SHARE = 0.5
 """Share of the free memory that the graph of a chunk may hold; the rest is for backward pass, decoder and priors."""
@@ -79,6 +82,57 @@ def graph_bytes(forward: Callable[[], Any]) -> int:
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()  # noqa: F841  # as long as it lives, so does what was kept
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def peak_storages(work: Callable[[], Any]) -> int:
+    """Peak bytes of live tensors made by `work`, fake tensors included.
+
+    On fake tensors (torch's FakeTensorMode) this takes neither the memory nor the time. Temporary buffers of operations
+    are not included.
+    """
+    storages = _Storages()
+    with storages:
+        work()
+    return storages.peak
+
+
+def held_storages(work: Callable[[], Any]) -> int:
+    """Bytes of live tensors made by `work` while its result lives, graph included; otherwise as `peak_storages`."""
+    storages = _Storages()
+    with storages:
+        result = work()  # noqa: F841  # as long as it lives, so does what it holds
+        return storages.held
+
+
+class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.held = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs or {})):  # inputs made elsewhere do not count
+            if isinstance(value, Tensor):
+                self._meet(value, made=False)
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._meet(value, made=True)
+        return result
+
+    def _meet(self, tensor: Tensor, made: bool) -> None:
+        storage = tensor.untyped_storage()
+        place, size = storage._cdata, storage.nbytes() if made else 0
+        if place in self._known:
+            return
+        self._known.add(place)
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(storage, self._forget, place, size)
+
+    def _forget(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self.held -= size
 
 
 def chunk_that_fits(each: int, free: int | None, most: int) -> int:

@@ -20,6 +20,7 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.engine import checks, memory
 from refcore.engine.models import Models
+from refcore.engine.offload import resident
 from refcore.engine.precision import autocast
 from refcore.engine.questions import Questions
 from refcore.engine.views import Group, OpenViews, Views, coarsen, resize
@@ -45,6 +46,8 @@ class LoadedReferee:
     autocast: torch.dtype | None = None
     coarse: int | None = None
     """Longer side in pixels to which finished images are shrunk before they are scored; None: as they are."""
+    device: torch.device | None = None
+    """Where its model is; None: on the panel's."""
 
     @property
     def is_half(self) -> bool:
@@ -127,7 +130,7 @@ class Panel:
             count = self.groups[judge.term.views].config.count * tracks
             most = sum((1 + len(judge.phrases[b]) if judge.phrases else 1) * count for b in range(len(self.seeds)))
             if most > 1:
-                free = memory.free_memory(self.device)
+                free = memory.free_memory(self._device(judge))
                 with_weights = self._graph_bytes(judge, 1)
                 chunk = memory.chunk_that_fits(with_weights, free, most)
                 if chunk < most:
@@ -244,7 +247,8 @@ class Panel:
                 del loss, gradient  # and the graph, before the next is built
             return total, torch.cat(losses)
 
-        total, losses = self._fitting(judge, len(index), judged, at)
+        with resident(judge.referee):
+            total, losses = self._fitting(judge, len(index), judged, at)
         if judge.is_half:
             total /= HALF_SCALE
         return views.pull_back(total), losses.view(len(samples), per_sample).mean(1)
@@ -305,7 +309,7 @@ class Panel:
         def score(referee: Referee, seen: Tensor, conditioning: Conditioning) -> Tensor:
             return checks.score(referee, seen, conditioning, judge.label).float()
 
-        return torch.cat(self.ask(judge, images, score, samples))
+        return torch.cat(self.ask(judge, images, score, samples)).to(images.device)
 
     @torch.no_grad()
     def ask(
@@ -318,15 +322,16 @@ class Panel:
         """`question(referee, seen, conditioning)` of each chunk of images, which it sees as it scores them."""
         samples = list(range(len(images)) if samples is None else samples)
         size = self._chunk(judge) or max(1, len(images))
-        answers = []
-        for first in range(0, len(images), size):
-            part = images[first : first + size]
-            whole = part if judge.coarse is None else coarsen(part, judge.coarse)
-            fit = judge.referee.fit
-            seen = resize(whole, judge.referee.input_size) if fit is None else fit(whole)
-            conditioning = judge.conditioning.take([judge.prompt_index[b] for b in samples[first : first + size]])
-            with autocast(self.device, judge.autocast):
-                answers.append(question(judge.referee, seen, conditioning))
+        device, answers = self._device(judge), []
+        with resident(judge.referee):
+            for first in range(0, len(images), size):
+                part = images[first : first + size].to(device)
+                whole = part if judge.coarse is None else coarsen(part, judge.coarse)
+                fit = judge.referee.fit
+                seen = resize(whole, judge.referee.input_size) if fit is None else fit(whole)
+                conditioning = judge.conditioning.take([judge.prompt_index[b] for b in samples[first : first + size]])
+                with autocast(device, judge.autocast):
+                    answers.append(question(judge.referee, seen, conditioning))
         return answers
 
     @property
@@ -337,46 +342,48 @@ class Panel:
     def _graph_bytes(self, judge: LoadedTerm, n: int) -> int:
         """Bytes of the graph of a referee's losses on n black views, weights included."""
         dtype = torch.float64 if self.config.dtype == "float64" else torch.float32
+        device = self._device(judge)
 
         def losses() -> Tensor:
-            views = torch.zeros(n, 3, *judge.referee.input_size, dtype=dtype, device=self.device, requires_grad=True)
-            with autocast(self.device, judge.autocast):
-                first = torch.zeros(n, dtype=torch.int64, device=self.device)
+            views = torch.zeros(n, 3, *judge.referee.input_size, dtype=dtype, device=device, requires_grad=True)
+            with autocast(device, judge.autocast):
+                first = torch.zeros(n, dtype=torch.int64, device=device)
                 beside = None if judge.referee.beside is None else views.detach()
                 wanted = judge.term.wanted
                 return checks.judge(judge.referee, views, judge.conditioning, first, wanted, judge.label, beside)
 
-        return memory.graph_bytes(losses)
+        with resident(judge.referee):
+            return memory.graph_bytes(losses)
 
     def _losses(
         self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions, at: Moment
     ) -> Tensor:
         """[n] losses of the views `index`, chunk by chunk, without gradient."""
-        return self._fitting(
-            judge,
-            len(index),
-            lambda: torch.cat(
-                [self._loss(judge, views, chunk, questions) for chunk in self._chunks(judge, index, views, questions)]
-            ),
-            at,
-        )
+
+        def losses() -> Tensor:
+            chunks = self._chunks(judge, index, views, questions)
+            return torch.cat([self._loss(judge, views, chunk, questions) for chunk in chunks])
+
+        with resident(judge.referee):
+            return self._fitting(judge, len(index), losses, at)
 
     def _loss(self, judge: LoadedTerm, views: Views, index: Sequence[int], questions: Questions) -> Tensor:
         """[n] losses of the views `index`, of the whole prompts and of their phrases.
 
         With phrases, the referee is shown each view once for every question about it.
         """
-        made, sample = views.make(index), views.sample_of(index)
+        made, sample, device = views.make(index), views.sample_of(index), self._device(judge)
         picture = judge.referee.beside
-        beside = None if picture is None else views.beside(picture, index)
+        beside = None if picture is None else views.beside(picture.to(made.device), index)
         counts = questions.counts.index_select(0, sample)
         if questions.judged is not None:
             made = made.repeat_interleave(counts, 0)
             beside = None if beside is None else beside.repeat_interleave(counts, 0)
-        with autocast(self.device, judge.autocast):
-            asked, wanted = questions.prompt_index(sample), judge.term.wanted
-            loss = checks.judge(judge.referee, made, judge.conditioning, asked, wanted, judge.label, beside)
-        loss = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        with autocast(device, judge.autocast):
+            asked, wanted = questions.prompt_index(sample).to(device), judge.term.wanted
+            shown, beside = made.to(device), None if beside is None else beside.to(device)
+            loss = checks.judge(judge.referee, shown, judge.conditioning, asked, wanted, judge.label, beside)
+        loss = loss.to(made.device, torch.promote_types(loss.dtype, torch.float32))
         return loss if questions.judged is None else questions.reduced(loss, counts)
 
     def _fitting(self, judge: LoadedTerm, n: int, work: Callable[[], Answer], at: Moment) -> Answer:
@@ -398,12 +405,17 @@ class Panel:
             chunk = min(n, self._chunk(judge) or n) // 2
             if not chunk:
                 raise RefcoreError(
-                    f'"{judge.label}" runs out of memory on {self.device} with a single view ({said}); give it dtype: '
-                    "bfloat16, make the image smaller, or give the latent canvas recompute: blocks"
+                    f'"{judge.label}" runs out of memory on {self._device(judge)} with a single view ({said}); give it '
+                    "dtype: bfloat16 or weights: int8, make the image smaller, give the latent canvas recompute: "
+                    "blocks, or set offload: cpu"
                 )
             self.chunks[judge.label] = chunk
             self.halved.append({"step": None if at.is_end else at.step, "label": judge.label, "chunk": chunk})
-            memory.release(self.device)
+            memory.release(self._device(judge))
+
+    def _device(self, judge: LoadedReferee) -> torch.device:
+        """Where a referee is evaluated. Its gradient at the images comes back to theirs."""
+        return self.device if judge.device is None else judge.device
 
     def _chunk(self, judge: LoadedReferee) -> int | None:
         """Judgements that a referee makes at a time; None: all."""

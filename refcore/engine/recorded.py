@@ -22,8 +22,8 @@ def recorded(config: RunConfig, engine: Engine) -> RunConfig:
 
 
 def differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """The fields in which two configs differ, chunks aside; "" where they agree."""
-    return ", ".join(name for name in ours if name != "chunk" and theirs.get(name) != ours[name])
+    """The fields in which two configs differ, chunks and offload aside; "" where they agree."""
+    return ", ".join(name for name in ours if name not in ("chunk", "offload") and theirs.get(name) != ours[name])
 
 
 def refuse_foreign(config: RunConfig, engine: Engine) -> None:

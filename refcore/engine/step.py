@@ -21,6 +21,7 @@ from refcore.engine.angles import pulled_back
 from refcore.engine.candidates import ordered
 from refcore.engine.combine import Combiner, Rows
 from refcore.engine.gradients import GradientRows, StepGradients
+from refcore.engine.offload import resident
 from refcore.engine.panel import LoadedTerm, Panel
 from refcore.engine.precision import autocast, dtype_of
 from refcore.engine.transforms import Transforms
@@ -41,6 +42,8 @@ class LoadedPrior:
     prior: Prior
     conditioning: Conditioning
     autocast: torch.dtype | None = None
+    device: torch.device
+    """Where it is evaluated. What it returns comes back to the run's device."""
 
 
 class Engine:
@@ -201,14 +204,16 @@ class Engine:
             name = self.canvas.latent_name()
             with torch.no_grad(), autocast(self.device, loaded.autocast):
                 if loaded.prior.space == "params":
-                    x: Any = params
+                    x: Any = {key: value.to(loaded.device) for key, value in params.items()}
                 elif loaded.prior.space == "latent" and name is not None:
-                    x = params[name]
+                    x = params[name].to(loaded.device)
                 else:
-                    image = self.decode(params, at, tracks)
-                    x = checks.encode(loaded.prior, image, loaded.label) if loaded.prior.space == "latent" else image
-            rng = Rng(keys, step, f"prior/{loaded.label}/learn", device=self.device)
-            with autocast(self.device, loaded.autocast):
+                    x = self.decode(params, at, tracks).to(loaded.device)
+            rng = Rng(keys, step, f"prior/{loaded.label}/learn", device=loaded.device)
+            with resident(loaded.prior), autocast(loaded.device, loaded.autocast):
+                if self._encodes(loaded):
+                    with torch.no_grad():
+                        x = checks.encode(loaded.prior, x, loaded.label)
                 checks.update(loaded.prior, x, loaded.conditioning.take(samples), at, rng, loaded.label)
 
     @property
@@ -276,11 +281,12 @@ class Engine:
         """
         loaded, samples = self._sampled_prior(settings), self._samples(tracks)
         keys = [f"{self.keys[c]}/{self.config.samples[b][0]}" for c, b in zip(tracks, samples, strict=True)]
-        rng = Rng(keys, number, "init/sample", device=self.device)
+        rng = Rng(keys, number, "init/sample", device=loaded.device)
         strength = settings.rounds[number - 1][1] if number else 1.0
-        with autocast(self.device, loaded.autocast):
-            options = (settings.steps, settings.guidance, around, strength)
-            return checks.sample(loaded.prior, shape, loaded.conditioning.take(samples), rng, options, loaded.label)
+        near = None if around is None else around.to(loaded.device)
+        options, conditioning = (settings.steps, settings.guidance, near, strength), loaded.conditioning.take(samples)
+        with resident(loaded.prior), autocast(loaded.device, loaded.autocast):
+            return checks.sample(loaded.prior, shape, conditioning, rng, options, loaded.label).to(self.device)
 
     @torch.no_grad()
     def noised(self, settings: ImageStart, params: CanvasParams, tracks: Sequence[int]) -> Tensor | None:
@@ -301,8 +307,10 @@ class Engine:
             )
         if loaded is None or name is None:
             return None
-        rng = Rng([self.keys[track] for track in tracks], 0, "init/noise", device=self.device)
-        return loaded.prior.noise_to(params[name], rng, settings.steps, settings.strength)
+        rng = Rng([self.keys[track] for track in tracks], 0, "init/noise", device=loaded.device)
+        latents = params[name].to(loaded.device)
+        with resident(loaded.prior):
+            return loaded.prior.noise_to(latents, rng, settings.steps, settings.strength).to(self.device)
 
     def _sampled_prior(self, settings: SampleStart) -> LoadedPrior:
         """The prior whose model makes the start."""
@@ -362,13 +370,14 @@ class Engine:
     ) -> tuple[Tensor, Tensor | None]:
         """The weighted gradient at the image, of an image prior or of a latent prior through its own encoder."""
         x = image
-        if loaded.prior.space == "latent":
-            with torch.enable_grad(), autocast(self.device, loaded.autocast):
-                x = checks.encode(loaded.prior, image, loaded.label)
-        gradient, value = self._gradient(loaded, x.detach(), tracks, at)
-        if x is not image:
-            upstream = gradient.to(x.dtype)
-            gradient = checks.gradient_of(loaded.prior, "encode", x, image, loaded.label, grad_outputs=upstream)
+        with resident(loaded.prior):
+            if loaded.prior.space == "latent":
+                with torch.enable_grad(), autocast(loaded.device, loaded.autocast):
+                    x = checks.encode(loaded.prior, image.to(loaded.device), loaded.label)
+            gradient, value = self._gradient(loaded, x.detach(), tracks, at)
+            if x is not image:
+                upstream = gradient.to(x)
+                gradient = checks.gradient_of(loaded.prior, "encode", x, image, loaded.label, grad_outputs=upstream)
         return gradient.to(image.dtype) * loaded.term.weight_at(at.step, at.steps), value
 
     def _params_prior(
@@ -386,15 +395,25 @@ class Engine:
         return {name: gradient * weight}, value
 
     def _gradient(self, loaded: LoadedPrior, x: Any, tracks: Sequence[int], at: Moment) -> tuple[Any, Any]:
-        """A prior's own gradient and value."""
-        rng = Rng([self.keys[track] for track in tracks], at.step, f"prior/{loaded.label}", device=self.device)
+        """A prior's own gradient and value, on the run's device."""
+        device = loaded.device
+        rng = Rng([self.keys[track] for track in tracks], at.step, f"prior/{loaded.label}", device=device)
         samples, everyone = self._samples(tracks), list(range(len(self.config.samples)))
         conditioning = loaded.conditioning if samples == everyone else loaded.conditioning.take(samples)
-        with autocast(self.device, loaded.autocast):
-            return checks.gradient(loaded.prior, x, conditioning, at, rng, loaded.label)
+        given = {name: one.to(device) for name, one in x.items()} if isinstance(x, dict) else x.to(device)
+        with resident(loaded.prior), autocast(device, loaded.autocast):
+            found, value = checks.gradient(loaded.prior, given, conditioning, at, rng, loaded.label)
+        value = None if value is None else value.to(self.device)
+        if isinstance(found, dict):
+            return {name: one.to(self.device) for name, one in found.items()}, value
+        return found.to(self.device), value
 
     def _acts_on_image(self, loaded: LoadedPrior) -> bool:
-        return loaded.prior.space == "image" or (loaded.prior.space == "latent" and self.canvas.latent_name() is None)
+        return loaded.prior.space == "image" or self._encodes(loaded)
+
+    def _encodes(self, loaded: LoadedPrior) -> bool:
+        """Whether a prior on latents makes them itself, since the canvas has none."""
+        return loaded.prior.space == "latent" and self.canvas.latent_name() is None
 
     def _samples(self, tracks: Sequence[int]) -> list[int]:
         """[A] sample of each track."""

@@ -72,18 +72,18 @@ def test_the_weights_that_packages_bring_are_counted(refcore):
 def test_the_counted_parameters_are_those_of_the_architectures():
     from transformers import Blip2ForImageTextRetrieval
 
-    from performance.generators import ARCHITECTURES
-    from performance.real import _blip2_config
     from refcore_plugins.models.diffusers_folder import PARTS
+    from refcore_plugins.models.generators.without_weights import ARCHITECTURES
     from refcore_plugins.referees.blip2 import referee as blip2
     from refcore_plugins.referees.blip2.itg_head import ItgHead
+    from refcore_plugins.without_weights import blip2_config
 
     def counted(make):
         with torch.device("meta"):
             return sum(p.numel() for p in make().parameters())
 
     (reader,) = blip2.PARTS.values()
-    assert {"blip2": counted(lambda: Blip2ForImageTextRetrieval(_blip2_config()))} == reader
+    assert {"blip2": counted(lambda: Blip2ForImageTextRetrieval(blip2_config()))} == reader
     assert counted(lambda: ItgHead(768, 30523)) == blip2.HEAD
     made = {make: counted(make) for parts in ARCHITECTURES.values() for make in parts.values()}
     found = {model: {part: made[make] for part, make in parts.items()} for model, parts in ARCHITECTURES.items()}
@@ -125,3 +125,25 @@ def test_a_folder_and_the_hubs_cache_are_found(tmp_path, monkeypatch):
 @pytest.mark.parametrize("argv", [["--preset", "plaground"], ["--set", "canvas.name=nothing"]])
 def test_a_wrong_config_is_one_line(refcore, argv):
     assert "did you mean" in refcore("doctor", *argv).error or "known" in refcore("doctor", *argv).error
+
+
+CLIP_H = """referees=[{name: hf-clip, views: clean, config: {model: "yuvalkirstain/PickScore_v1"}}]"""
+ALONE = ["--set", "canvas={name: pixel}", "--set", "witnesses=[]"]
+
+
+def test_doctor_says_what_fits_and_what_to_try(refcore):
+    told = refcore("doctor", "--preset", "natural", *ALONE, "--set", CLIP_H, "--memory", "3").out
+    assert "does not fit in the device's 3.0 GB" in told
+    assert "not enough: --set weights=int8," in told  # loading takes all of it
+    assert "try: --set dtype=bfloat16, 2.0 GB" in told
+    found = refcore("doctor", "--preset", "natural", *ALONE, "--set", CLIP_H, "--memory", "5", "--json").out
+    memory = json.loads(found)["needed"]["memory"]
+    assert (memory["fits"], memory["unknown"], memory["tried"]) == (True, [], [])
+
+
+def test_doctor_says_what_it_cannot_count(refcore):
+    other = "referees=[{name: hf-clip, config: {model: someone/else}}]"
+    told = refcore("doctor", "--preset", "natural", *ALONE, "--set", other, "--memory", "100").out
+    assert "needs at least" in told
+    assert "not counted, since the shapes are not known: hf-clip" in told
+    assert "fits in the device's" not in told

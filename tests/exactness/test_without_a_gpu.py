@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -16,24 +16,25 @@ from refcore.config.run import RunConfig
 from refcore.engine import checks, loading
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.networks import tensors
 from refcore.engine.start import start
 from refcore.engine.step import Engine
 from refcore_plugins.referees.blip2.referee import Blip2
 
-META, CUDA = torch.device("meta"), torch.device("cuda", 0)
+META, CUDA, SECOND = torch.device("meta"), torch.device("cuda", 0), torch.device("cuda", 1)
 
 
-def onto_fake_cuda(value: Any, mode: FakeTensorMode, seen: set[int]) -> Any:
-    """`value` with every meta tensor in it replaced by a fake one on CUDA, and every other one by a fake CPU one.
+def onto_fake_cuda(value: Any, mode: FakeTensorMode, seen: set[int], onto: torch.device = CUDA) -> Any:
+    """`value` with every meta tensor in it replaced by a fake one on `onto`, and every other one by a fake CPU one.
 
     Plugins were loaded on the meta device: what they forgot on the CPU stays there, and shows.
     """
     if isinstance(value, Tensor):
-        device = CUDA if value.device == META else value.device
+        device = onto if value.device == META else value.device
         fake = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
         return nn.Parameter(fake, value.requires_grad) if isinstance(value, nn.Parameter) else fake
     if value == META and isinstance(value, torch.device):
-        return CUDA
+        return onto
     if id(value) in seen:
         return value
     seen.add(id(value))
@@ -41,19 +42,19 @@ def onto_fake_cuda(value: Any, mode: FakeTensorMode, seen: set[int]) -> Any:
         for table in (value._parameters, value._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
-                    table[name] = onto_fake_cuda(tensor, mode, seen)
+                    table[name] = onto_fake_cuda(tensor, mode, seen, onto)
     if isinstance(value, dict):
         for name in list(value):
-            value[name] = onto_fake_cuda(value[name], mode, seen)
+            value[name] = onto_fake_cuda(value[name], mode, seen, onto)
     elif isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        changed = [onto_fake_cuda(item, mode, seen) for item in value]
+        changed = [onto_fake_cuda(item, mode, seen, onto) for item in value]
         if isinstance(value, list):
             return changed
         return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
     elif type(value).__module__.partition(".")[0] in ("refcore", "refcore_plugins") or isinstance(value, nn.Module):
         for name, held in list(vars(value).items()):
             if name not in ("_parameters", "_buffers"):
-                new = onto_fake_cuda(held, mode, seen)
+                new = onto_fake_cuda(held, mode, seen, onto)
                 if new is not held:
                     object.__setattr__(value, name, new)
     return value
@@ -85,12 +86,16 @@ def fake(recipe: dict[str, Any], reader: Blip2, monkeypatch: pytest.MonkeyPatch)
     # transformers looks into the mask of the texts, which is once a run, and which a meta tensor does not allow.
     monkeypatch.setattr(Blip2, "read", lambda self, prompts: READ(reader, prompts).to(META))
 
-    def made(**fields: Any) -> tuple[Engine, dict[str, Tensor]]:
+    def made(second: Collection[str] = (), **fields: Any) -> tuple[Engine, dict[str, Tensor]]:
         engine = build(RunConfig.from_settings({**recipe, "device": "meta", "chunk": 4, **fields}))
         mode = FakeTensorMode()
         mode.__enter__()
         modes.append(mode)
-        onto_fake_cuda(engine, mode, set())
+        seen: set[int] = set()
+        for loaded in (*engine.panel.referees, *engine.panel.witnesses, *engine.priors):
+            if loaded.label in second:
+                onto_fake_cuda(loaded, mode, seen, SECOND)
+        onto_fake_cuda(engine, mode, seen)
         return engine, start(engine)
 
     yield made
@@ -155,6 +160,20 @@ def test_clean_losses_scores_and_samples_stay_on_the_device(fake: Any) -> None:
     assert images.device == CUDA
     found = [*engine.losses(images, [0, 1, 2]).values(), *engine.panel.scores(images).values()]
     assert {tensor.device for tensor in found} == {CUDA}
+
+
+def test_terms_on_a_second_device_give_back_to_that_of_the_run(fake: Any) -> None:
+    second = ("clip", "blip2-2", "sds", "seen")
+    engine, params = fake(second, witnesses=[{"name": "clip", "label": "seen", "config": {"text": "as_given"}}])
+    judges = {judge.label: judge for judge in (*engine.panel.referees, *engine.panel.witnesses)}
+    on = {label: {p.device for p in tensors(judge.referee)} for label, judge in judges.items()}
+    assert on == {"clip": {SECOND}, "blip2": {CUDA}, "blip2-2": {SECOND}, "seen": {SECOND}}
+    step = engine.gradients(params, [0, 1, 2], 1)
+    told = [*step.combined.values(), *step.losses.values(), *step.norms.values(), *step.finite.values()]
+    with torch.no_grad():
+        images = engine.decode(params, engine.end)
+    told += [*engine.losses(images, [0, 1, 2]).values(), *engine.panel.scores(images).values()]
+    assert {tensor.device for tensor in told} == {CUDA}
 
 
 class Reads(TorchDispatchMode):

@@ -8,10 +8,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from performance import models, table, verdict
 from performance.loops import Reference, Tight
-from performance.measure import flops, machine_rate, median, paired, peak_bytes, peak_storages
+from performance.measure import flops, machine_rate, median, paired, peak_bytes
 from performance.real import random_weights
 from refcore.engine.build import build
 from refcore.engine.inversion import Inversion
+from refcore.engine.memory import peak_storages
 
 
 def test_a_median_has_an_interval_that_holds_it() -> None:

@@ -69,7 +69,6 @@ class ImageLayers(Referee):
                     f'{self.name}: "{self.config.model}" has no layer "{name}"; expected one such as '
                     f"{', '.join(shown[:8])}"
                 )
-        self._modules = {name: known[name] for name in self.config.layers}
         wide = torch.promote_types(dtype, torch.float32)
         self.beside = reference.to(device, wide)
         with torch.no_grad():
@@ -107,13 +106,14 @@ class ImageLayers(Referee):
     def _seen(self, views: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Activations of the layers, each [N, ...], and unit embeddings [N, D]."""
         kept: dict[str, Tensor] = {}
+        visual = self.towers.model.visual
 
         def keep(name: str, output: Tensor) -> None:
             kept[name] = output if len(output) == len(views) else output.transpose(0, 1)  # tokens may come first
 
         hooks = [
-            module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-            for name, module in self._modules.items()
+            visual.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+            for name in self.config.layers
         ]
         try:
             embedding = self.towers.image(views)

@@ -119,6 +119,15 @@ class BlipAnswering:
             ids = torch.cat([torch.full_like(ids[:, :1], self.encoder_token), ids[:, 1:]], 1)
         return {"input_ids": ids, "attention_mask": encoded.attention_mask}
 
+    def groups(self, mask: Tensor) -> list[tuple[int, Tensor]]:
+        """Lengths of questions, and the rows of each length, by their mask [N, L].
+
+        The decoder in transformers attends to a question's padding too (its cross-attention never gets the mask), so
+        questions are answered in batches of the same length.
+        """
+        lengths = mask.sum(1)
+        return [(n, (lengths == n).nonzero().squeeze(1)) for n in torch.unique(lengths).tolist()]
+
     def logits(self, views: Tensor, text: dict[str, Tensor]) -> list[Tensor]:
         """See `Answering`."""
         mask = text["attention_mask"]
@@ -129,10 +138,7 @@ class BlipAnswering:
         question = self.model.text_encoder(
             input_ids=text["input_ids"], attention_mask=mask, encoder_hidden_states=image
         ).last_hidden_state
-        # The decoder in transformers attends to a question's padding too (its cross-attention never gets the mask), so
-        # questions are answered in batches of the same length.
-        lengths = mask.sum(1)
-        groups = [(n, (lengths == n).nonzero().squeeze(1)) for n in torch.unique(lengths).tolist()]
+        groups = self.groups(mask)
         places = torch.cat([rows for _, rows in groups]).argsort()
         found = []
         for answer in self.answers:

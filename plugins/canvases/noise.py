@@ -38,7 +38,7 @@ class Noise(PromptedCanvas):
     class Config(PluginConfig):
         model: str = Field(
             "playground:diffusion",
-            description="Stable Diffusion 1.x, 2.x or Turbo: folder, hub id or playground:diffusion.",
+            description="Stable Diffusion 1.x, 2.x or Turbo: folder, hub id, playground:diffusion or playground:turbo.",
         )
         steps: int = Field(1, ge=1, le=1000, description="Number of sampling steps; each is differentiated through.")
         timesteps: list[Annotated[int, Field(ge=0)]] | None = Field(

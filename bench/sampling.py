@@ -1,4 +1,4 @@
-"""DDIM samples of the embedded diffusion model, as diffusers would draw them."""
+"""Samples of the embedded diffusion models, as diffusers would draw them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ CHUNK = 64
 class Sampling(Section):
     """Settings of a variant that samples."""
 
-    model: str = Field("playground:diffusion", description="A Stable Diffusion folder, or playground:diffusion.")
+    model: str = Field(
+        "playground:diffusion", description="A Stable Diffusion folder, playground:diffusion or playground:turbo."
+    )
     guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 is none.")
-    steps: int = Field(50, ge=1, description="DDIM steps, deterministic (eta 0).")
+    steps: int = Field(
+        50, ge=1, description="Steps, deterministic: Euler's where the folder has that scheduler, else DDIM's."
+    )
     choose: bool = Field(
         False, description="Draw several samples and keep the one that the default preset's referees choose."
     )
@@ -42,11 +46,12 @@ class Sampling(Section):
 class Sampler:
     """The networks of a Stable Diffusion folder, on the CPU in float32.
 
-    DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598).
+    DDIM (arXiv 2010.02502), or Euler (arXiv 2206.00364) where the folder's scheduler is that, as in one-step
+    generators; with classifier-free guidance (arXiv 2207.12598).
     """
 
     def __init__(self, model: str) -> None:
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
         from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
@@ -64,7 +69,9 @@ class Sampler:
                 folder, subfolder="text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", trust_remote_code=False)
-            self.scheduler: Any = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+            settings = DDIMScheduler.load_config(folder, subfolder="scheduler")
+            euler = settings["_class_name"] == "EulerDiscreteScheduler"
+            self.scheduler: Any = (EulerDiscreteScheduler if euler else DDIMScheduler).from_config(settings)
         self.text: Any = text.eval()
 
     def noise(self, prompt: str, seed: int, number: int = 0) -> Tensor:
@@ -96,11 +103,13 @@ class Sampler:
         )
         states = self.text(tokens.input_ids).last_hidden_state
         self.scheduler.set_timesteps(settings.steps)
+        latents = latents * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
+            scaled = self.scheduler.scale_model_input(latents, t)
             if guidance in (0, 1):
-                predicted = self.unet(latents, t, states).sample
+                predicted = self.unet(scaled, t, states).sample
             else:
-                without, given = self.unet(torch.cat([latents, latents]), t, states).sample.chunk(2)
+                without, given = self.unet(torch.cat([scaled, scaled]), t, states).sample.chunk(2)
                 predicted = without + guidance * (given - without)
             latents = self.scheduler.step(predicted, t, latents).prev_sample
         images: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample

@@ -13,10 +13,12 @@ RECIPES: dict[str, str] = {
     "blip2": "refcore_playground.training.blip2:Blip2Recipe",
     "autoencoder": "refcore_playground.training.diffusion:AutoencoderRecipe",
     "diffusion": "refcore_playground.training.diffusion:DiffusionRecipe",
+    "turbo": "refcore_playground.training.turbo:TurboRecipe",
     "vq": "refcore_playground.training.vq:VqRecipe",
     "owlv2": "refcore_playground.training.owlv2:Owlv2Recipe",
 }
-"""Name -> recipe, imported on use. Train the autoencoder before diffusion, which works on its latents."""
+"""Name -> recipe, imported on use. Train the autoencoder before diffusion, which works on its latents; turbo is
+distilled from the embedded diffusion model."""
 
 
 def main(argv: list[str] | None = None) -> None:

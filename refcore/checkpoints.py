@@ -18,7 +18,7 @@ from pathlib import Path
 from refcore.errors import CheckpointError, unknown
 
 EMBEDDED = "playground:"
-"""Prefix of the checkpoints that ship with refcore: `playground:clip`, `playground:blip2`, `playground:diffusion`."""
+"""Prefix of the checkpoints that ship with refcore: `playground:clip`, `playground:blip2`, `playground:turbo`."""
 PLAYGROUND = "refcore_playground"
 """The package that holds them."""
 HUB = re.compile(r"(?:hf-hub:)?(\w[\w.-]*/\w[\w.-]*)(?:@[\w./-]+)?")

@@ -3,7 +3,7 @@
     python studies/playground.py PAGE              # tables and plot from the committed studies/rows/PAGE
     python studies/playground.py PAGE --from DIR   # first imports the results in DIR, without their pictures
 
-PAGE is playground or blind, or a part of the page of blind: from-noise, two-tries. DIR is made by
+PAGE is playground or blind, or a part of one: turbo of playground, from-noise and two-tries of blind. DIR is made by
 `refcore bench playground --out DIR`, as the page says.
 """
 
@@ -26,9 +26,13 @@ from refcore_bench.summary import summarise
 from refcore_bench.tables import markdown, tables
 
 PAGES = ("playground", "blind")
-PARTS = {"from-noise": "sampling-3", "two-tries": "playground-blind"}
-"""Further studies on the page of `blind` -> the variant that others are compared with: inversion from noise with the
-prior told, and an earlier setting of the preset."""
+PARTS = {
+    "turbo": ("playground", "sampling-3"),
+    "from-noise": ("blind", "sampling-3"),
+    "two-tries": ("blind", "playground-blind"),
+}
+"""Further studies -> the page they are on and the variant that others are compared with: the one-step generator,
+inversion from noise with the prior told, and an earlier setting of the preset."""
 
 
 def main() -> None:
@@ -41,7 +45,7 @@ def main() -> None:
         import_results(found.path, ROWS / given.page)
         if given.page in PAGES:
             pictures(given.page, found)
-    name = given.page if given.page in PAGES else "blind"
+    name = given.page if given.page in PAGES else PARTS[given.page][0]
     page, figure = DOCS / f"results/{name}.md", DOCS / f"images/{name}-report.png"
     fill(page, Path(__file__).name, parts(name))
     write_plot(summarise(Results.existing(ROWS / name)), figure)
@@ -51,9 +55,9 @@ def main() -> None:
 def parts(page: str) -> dict[str, str]:
     """The generated parts of a page."""
     whole = {"tables": markdown(tables(summarise(Results.existing(ROWS / page))))}
-    if page != "blind":
-        return whole
-    for part, against in PARTS.items():
+    for part, (own, against) in PARTS.items():
+        if own != page:
+            continue
         found = tables(summarise(Results.existing(ROWS / part), against))
         whole[part] = markdown([table for table in found if table is found[0] or " minus " in table.title])
     return whole

@@ -17,6 +17,8 @@ from refcore_playground.world import SIZE
 GUIDANCES = (3.0, 7.5, 30.0)
 """Classifier-free guidance scales of the plain samples: mild, the usual one, and score distillation's."""
 DDIM_STEPS = 50
+TURBO = "turbo"
+"""The sample of the one-step generator, without guidance."""
 BEST_OF_N = "best-of-n"
 BEST_IN_TIME = "best-in-time"
 """Best of as many samples as take the preset's seconds."""
@@ -64,7 +66,8 @@ def samplings() -> dict[str, Settings]:
     config = RunConfig.from_settings(presets.get(presets.DEFAULT).settings)
     start = config.init if isinstance(config.init, SampleStart) else SampleStart()
     chosen = {"guidance": start.guidance, "steps": start.steps, "choose": True, "by": config.candidates.by}
-    return {**plain, BEST_OF_N: chosen}
+    turbo = {"model": "playground:turbo", "guidance": 1.0, "steps": 1}
+    return {**plain, TURBO: turbo, BEST_OF_N: chosen}
 
 
 def blind_inversions(settings: Settings) -> dict[str, Recipe]:

@@ -46,8 +46,8 @@ class Noise(PromptedCanvas):
         checkpoint_fields = ("model", "denoiser", "vae")
         model: str = Field(
             "playground:diffusion",
-            description="Generator: folder in diffusers' layout, hub id or playground:diffusion. Stable Diffusion "
-            "1.x, 2.x, Turbo, SDXL, PixArt-alpha, SANA-Sprint or FLUX.1.",
+            description="Generator: folder in diffusers' layout, hub id, playground:diffusion or "
+            "playground:turbo. Stable Diffusion 1.x, 2.x, Turbo, SDXL, PixArt-alpha, SANA-Sprint or FLUX.1.",
         )
         denoiser: str | None = Field(
             None,

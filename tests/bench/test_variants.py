@@ -30,7 +30,7 @@ def test_every_baseline_is_there_and_is_a_variant_of_its_own():
     made = [variant_from_text(name) for name in playground_baselines.names()]
     assert [variant.name for variant in made] == playground_baselines.names()
     assert len({variant.hash for variant in made}) == len(made)
-    assert {"sampling-3", "sampling-7.5", "sampling-30", "best-of-n", "sds-alone", "no-prior", "pixels"} <= {
+    assert {"sampling-3", "sampling-7.5", "sampling-30", "turbo", "best-of-n", "sds-alone", "no-prior", "pixels"} <= {
         variant.name for variant in made
     }
 

@@ -21,7 +21,7 @@ def test_device_memory_and_versions_are_reported(refcore):
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0] or found["versions"]["torch"]
     assert found["needed"] is None
     embedded = {checkpoint["model"]: checkpoint for checkpoint in found["embedded"]}
-    assert {"playground:blip2", "playground:clip", "playground:diffusion"} <= set(embedded)
+    assert {"playground:blip2", "playground:clip", "playground:diffusion", "playground:turbo"} <= set(embedded)
     assert all(checkpoint["bytes"] and checkpoint["state"] == "embedded" for checkpoint in embedded.values())
 
 

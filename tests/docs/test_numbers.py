@@ -60,6 +60,13 @@ def test_the_first_screen_has_the_numbers_of_the_rows() -> None:
         assert f"{found} of {images}" in text
 
 
+def test_the_one_step_generator_has_the_numbers_of_the_rows() -> None:
+    text = (ROOT / "docs" / "playground.md").read_text("utf-8")
+    for variant in ("turbo", "sampling-3"):
+        found, images = right("turbo", variant)
+        assert f"{found} of {images} prompts ({percent('turbo', variant)}" in text, variant
+
+
 def test_the_page_of_results_has_the_numbers_of_the_rows() -> None:
     text = (ROOT / "docs" / "results" / "index.md").read_text("utf-8")
     for variant in ("playground", "sampling-3", "sampling-7.5", "blip2-alone"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import EulerDiscreteScheduler
 from torch import Tensor
 
 from refcore.config import presets
@@ -26,20 +26,17 @@ def begun(*overrides: str) -> tuple[Inversion, Callable[[Tensor], Tensor], dict[
     assert isinstance(canvas, Noise)
     reading = Noise(canvas.config)
     reading.load(torch.device("cpu"), torch.float64, (64, 64))
-    text, empty = reading.diffusion.encode_text([PROMPT]), reading.diffusion.encode_text([""])
+    text = reading.diffusion.encode_text([PROMPT])
     unet, vae = reading.diffusion.unet, reading.autoencoder.model
 
     def generate(noise: Tensor) -> Tensor:
-        scheduler = DDIMScheduler.from_config(
-            reading.diffusion.folder.config("scheduler", "scheduler_config.json"),
-            timestep_spacing="trailing",
-            clip_sample=False,
+        scheduler = EulerDiscreteScheduler.from_config(
+            reading.diffusion.folder.config("scheduler", "scheduler_config.json")
         )
-        scheduler.set_timesteps(canvas.config.steps)
-        x = noise
-        for t in scheduler.timesteps:
-            without, given = unet(x, t, empty).sample, unet(x, t, text).sample
-            x = scheduler.step(without + canvas.config.guidance * (given - without), t, x).prev_sample
+        scheduler.set_timesteps(1)
+        (t,) = scheduler.timesteps
+        x = noise * scheduler.init_noise_sigma
+        x = scheduler.step(unet(scheduler.scale_model_input(x, t), t, text).sample, t, x).prev_sample
         pictures: Tensor = (vae.decode(x / vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
         return pictures
 

@@ -86,7 +86,7 @@ class Noise(PromptedCanvas):
             0.0,
             ge=0,
             le=1,
-            description="Noise that each step adds, of ddim: 0 none, 1 that of DDPM. It is optimised, too.",
+            description="Noise that each step of ddim but the last adds: 0 none, 1 that of DDPM. It is optimised, too.",
         )
         parameters: Literal["noise", "mean_variance"] = Field(
             "noise",

@@ -120,7 +120,7 @@ class Sampler:
     ) -> Tensor:
         """Latents [B, C, h, w] of noise [B, C, h, w], differentiable in it.
 
-        DDIM: eq. 12 of arXiv 2010.02502, in which `eta` scales the noise that each step adds.
+        DDIM: eq. 12 of arXiv 2010.02502, in which `eta` scales the noise that each step but the last adds.
 
         Args:
             noise: standard normal.
@@ -151,8 +151,9 @@ class Sampler:
         for i, t in enumerate(timesteps):
             out = denoised(x, t)
             if isinstance(scheduler, DDIMScheduler):
-                added = own[:, i] if own is not None and eta else None
-                x = scheduler.step(out, t, x, eta=eta, variance_noise=added).prev_sample
+                noisy = eta if i < len(timesteps) - 1 else 0.0
+                added = own[:, i] if own is not None and noisy else None
+                x = scheduler.step(out, t, x, eta=noisy, variance_noise=added).prev_sample
                 continue
             last = i == len(timesteps) - 1
             options: dict[str, Any] = {}

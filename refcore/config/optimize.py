@@ -132,7 +132,9 @@ class Ema(Section):
 class Best(Section):
     """The search for the best image of a run, for `output: best`."""
 
-    every: int = Field(10, ge=1, description="Steps between two checks; the last step is always checked.")
+    every: int = Field(
+        10, ge=1, description="Steps between two checks; the start and the last step are always checked."
+    )
     views: str = Field(
         CLEAN,
         description="View group that decides, with the same views at every check. The image is that of the moving "

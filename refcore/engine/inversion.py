@@ -268,6 +268,8 @@ class Inversion:
         self._refuse_non_finite(gradients.finite)
         self._whole = False
         self._judged = (step, numbers, gradients.image)
+        if step == 0 and tracks.best is not None:
+            self._consider_start(rows)
         self._before = tracks.snapshot()
         at = Moment(step, config.steps)
         tracks.update(gradients.combined, rows, at)
@@ -503,6 +505,13 @@ class Inversion:
         return Tracks(params, config.optimizer, config.ema, config.output == "best", compared, numbers)
 
     @torch.no_grad()
+    def _consider_start(self, rows: list[int]) -> None:
+        """Judges the start, which may be the best already."""
+        kept, numbers = self.tracks.take(self.tracks.averaged, rows), self.tracks.numbers_of(rows)
+        image = self.engine.decode(kept, self.engine.end, numbers)
+        self.tracks.improve(kept, self._total(self.engine.losses(image, numbers, self.config.best.views)), rows)
+
+    @torch.no_grad()
     def _look(self, rows: list[int]) -> None:
         """Judges the clean image when a look is due: keeps the best parameters, freezes finished tracks."""
         config, stop, taken = self.config, self.config.early_stop, self._taken
@@ -553,16 +562,20 @@ class Inversion:
 
     @torch.no_grad()
     def _standing(self, rows: list[int]) -> Tensor:
-        """[T, A] losses to compare some rows by: the recent averages, or those of a look at clean views."""
+        """[T, A] losses to compare some rows by: the recent averages, or those of a look at clean views.
+
+        At the end of a run with `output: best` it is the best images that are looked at: they are the result.
+        """
         standing = self.tracks.recent[:, rows]
-        if not self.config.candidates.recent or standing.isnan().all():
-            standing = self._looked_at(rows).to(standing.dtype)
+        ended = self._taken >= self.config.steps and self.tracks.best is not None
+        if ended or not self.config.candidates.recent or standing.isnan().all():
+            standing = self._looked_at(rows, ended).to(standing.dtype)
         return standing
 
-    def _looked_at(self, rows: list[int]) -> Tensor:
-        """[T, A] losses of some rows, of their average if there is one, on the views of the comparison."""
-        averaged = self.tracks.take(self.tracks.averaged, rows)
-        return self.engine.look(averaged, self.tracks.numbers_of(rows))
+    def _looked_at(self, rows: list[int], best: bool = False) -> Tensor:
+        """[T, A] losses of some rows, of their best or of their average if there is one, on the views to compare on."""
+        kept = self.tracks.best if best and self.tracks.best is not None else self.tracks.averaged
+        return self.engine.look(self.tracks.take(kept, rows), self.tracks.numbers_of(rows))
 
     def _ordered(self, rows: list[int] | None = None) -> tuple[list[list[int]], Tensor | None]:
         """[B] rows of each sample (None: all), best first, and the scales ([T, B]) that they were compared on."""
@@ -617,7 +630,7 @@ class Inversion:
         if self.attempt + 1 == self.config.candidates.tries:
             return []
         self.tracks.keep([rows[0] for rows in self._ordered()[0]])
-        losses = self._looked_at(list(range(len(self.samples))))
+        losses = self._looked_at(list(range(len(self.samples))), self.tracks.best is not None)
         return [b for b, over in enumerate(self._above(losses).tolist()) if over]
 
     @torch.no_grad()

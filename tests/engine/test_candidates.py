@@ -59,6 +59,34 @@ def test_a_resumed_halving_is_the_whole_one_bit_for_bit(steps: int, optimizer: A
     assert torch.equal(resumed.images(), whole.images())
 
 
+@pytest.mark.parametrize("recent", [0, 5])
+def test_with_the_best_as_output_the_candidate_with_the_best_image_is_kept(
+    recent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the one whose last image is best: where steps are noise alone, these are others."""
+    ends: list[tuple[torch.Tensor, torch.Tensor]] = []
+    drop = Inversion._drop
+
+    def watched(self: Inversion) -> None:
+        if self.step == self.config.steps:
+            last = self.engine.losses(self.engine.decode(self.tracks.params, self.engine.end, self.tracks.numbers),
+                                      self.tracks.numbers)["toy"]  # fmt: skip
+            ends.append((self.tracks.best_loss.clone(), last))
+        drop(self)
+
+    monkeypatch.setattr(Inversion, "_drop", watched)
+    inversion = run(
+        toy_config(
+            prompts=["a"], seeds=[5], referees=[{"name": "toy"}], priors=[], noise=0.3, steps=6,
+            optimizer={"name": "sgd", "lr": 1e-9}, output="best", best={"every": 1},
+            candidates={"count": 8, "recent": recent, "by": "loss"},
+        )
+    )  # fmt: skip
+    ((best, last),) = ends
+    assert best.argmin() != last.argmin(), "the toy's candidates no longer differ enough"
+    assert inversion.tracks.best_loss.item() == best.min()
+
+
 def test_memory_and_history_shrink_to_the_survivors() -> None:
     inversion = Inversion(toy_config(candidates=HALVING, optimizer=ADAM, ema=EMA))
     rows, alive = [], []

@@ -137,15 +137,34 @@ def test_best_is_the_lowest_total_that_was_looked_at() -> None:
     # A learning rate that overshoots, so that the last step is not the best.
     config = toy_config(priors=[], optimizer={"name": "sgd", "lr": 40.0}, noise=1.0, output="best", best={"every": 1})
     inversion = Inversion(config)
-    totals, images = [], []
+    start = inversion.images("current")
+    losses = inversion.engine.losses(start, [0, 1])
+    totals, images = [2 * losses["toy"] + losses["toy-2"]], [start]  # the start may be the best
     for _ in inversion:
         losses = inversion.engine.losses(inversion.images("current"), [0, 1])
         totals.append(2 * losses["toy"] + losses["toy-2"])
         images.append(inversion.images("current"))
     best = torch.stack(totals).argmin(0).tolist()
-    assert best != [5, 5]
+    assert best != [6, 6]
     for b in range(2):
         assert torch.equal(inversion.images()[b], images[best[b]][b])
+
+
+def test_a_start_that_no_step_improves_is_the_best() -> None:
+    """Steps are noise alone, so that they make about half of the samples worse."""
+    config = toy_config(
+        prompts=["a"], seeds=[*range(8)], priors=[], referees=[{"name": "toy"}], noise=0.3, steps=1, output="best",
+        optimizer={"name": "sgd", "lr": 1e-9},
+    )  # fmt: skip
+    inversion = Inversion(config)
+    start, samples = inversion.images("current"), range(8)
+    before = inversion.engine.losses(start, samples)["toy"]
+    next(inversion)
+    after = inversion.engine.losses(inversion.images("current"), samples)["toy"]
+    assert 0 < (after > before).sum() < 8
+    for b in samples:
+        kept = start if after[b] > before[b] else inversion.images("current")
+        assert torch.equal(inversion.images()[b], kept[b])
 
 
 def test_early_stop_freezes_one_sample_and_leaves_the_other_alone() -> None:

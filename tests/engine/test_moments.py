@@ -145,7 +145,7 @@ def test_gradients_are_taken_at_their_step_and_finished_pictures_at_the_end() ->
 
 def test_the_best_image_is_the_one_that_was_looked_at() -> None:
     inversion = Inversion(config(output="best", best={"every": 1}, optimizer={"name": "sgd", "lr": 5.0}))
-    lowest = torch.full((2,), torch.inf, dtype=torch.float64)
+    lowest = inversion.engine.panel.losses(inversion.images("current"))["toy"]  # of the start
     for _ in inversion:
         losses = inversion.engine.panel.losses(inversion.images("current"))["toy"]
         lowest = torch.minimum(lowest, losses)

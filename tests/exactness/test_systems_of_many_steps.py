@@ -93,7 +93,7 @@ def test_doodl_is_its_published_update() -> None:
     """Momentum on clipped gradients through EDICT, some noise, and the norm of the noise kept (arXiv 2303.13703)."""
     inversion, model, loss = begun("playground-doodl")
     config = inversion.config
-    limit, std = config.transforms[0].config["limit"], config.noise
+    limit, std = 0.01, 1e-4
     noise = inversion.params["noise"].detach().clone()
     length, moved = noise.norm(), torch.zeros_like(noise)
     for step, _ in enumerate(inversion):
@@ -119,7 +119,8 @@ def ddim(model: Model, noise: Tensor, added: Tensor) -> Tensor:
     for i, t in enumerate(TIMESTEPS):
         now, then = model.alpha(t), model.alpha(t - 333)
         told = model.noise(x, t)
-        sigma = ((1 - then) / (1 - now) * (1 - now / then)).sqrt()
+        # The last step adds none, and its noise counts in the regulariser alone: nl[0] = 0 in the public code.
+        sigma = 0.0 if t == TIMESTEPS[-1] else ((1 - then) / (1 - now) * (1 - now / then)).sqrt()
         clean = (x - (1 - now).sqrt() * told) / now.sqrt()
         x = then.sqrt() * clean + (1 - then - sigma**2).sqrt() * told + sigma * added[:, i]
     return x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -59,6 +59,10 @@ class Vqa(Referee):
             "checkpoint's own. Qwen-VL: a multiple of 28 (Qwen3-VL: 32); null: 448. Other models have one size.",
         )
 
+        loss: Literal["log", "linear"] = Field(
+            "log",
+            description="log: -log p. linear: 1 - p, as CARINOX (arXiv 2509.17458) has it; flat where p is 0 or 1.",
+        )
         text: Cleaning | None = Field(
             None,
             description=f"Cleaning of the prompt that the question quotes. {WHAT_BLIP_CAPTION_DOES}, at most {WORDS} "
@@ -104,6 +108,8 @@ class Vqa(Referee):
     def judge(self, views: Tensor, conditioning: Conditioning, prompt_index: Tensor, wanted: bool = True) -> Tensor:
         """See `Referee.judge`."""
         log_p, log_not_p = log_probabilities(self.towers, views, conditioning.select(prompt_index))
+        if self.config.loss == "linear":
+            return 1 - log_p.exp() if wanted else log_p.exp()
         return -log_p if wanted else -log_not_p
 
     @torch.no_grad()

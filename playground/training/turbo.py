@@ -128,7 +128,7 @@ class TurboRecipe:
         return ((self.generate(noise, text) - x).square().mean((1, 2, 3)) + 1e-3).sqrt().mean()
 
     def matching(self, score_alone: bool) -> dict[str, Tensor]:
-        """Eqs. 6 to 8 of DMD; the score of the student's samples is learnt from those that the student learns from."""
+        """DMD's gradient and its weight; the score of the student's samples is learnt from those it is evaluated at."""
         noise, text = self.draw(self.batch)
         with torch.set_grad_enabled(not score_alone):
             made = self.generate(noise, text)

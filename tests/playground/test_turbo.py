@@ -55,7 +55,29 @@ def test_most_pictures_of_one_step_are_right(sampler: Sampler) -> None:
     right = [
         judge(image.permute(1, 2, 0).numpy(), prompt).verdict for image, prompt in zip(images, prompts, strict=True)
     ]
-    assert sum(right) >= 24
+    assert sum(right) >= 28
+
+
+def test_the_student_learns_pairs_and_moves_once_the_score_of_its_samples_is_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from refcore_playground.training import turbo
+
+    monkeypatch.setattr(turbo.TurboRecipe, "batch", 2)
+    recipe = turbo.TurboRecipe(tmp_path, 0)
+
+    def moved(progress: float) -> tuple[set[str], set[str]]:
+        """Names of the losses, and of the networks that they move, at a share of the budget."""
+        recipe.modules().zero_grad()
+        losses = recipe.loss(0, progress)
+        torch.stack(list(losses.values())).sum().backward()
+        moving = {name for name, one in recipe.modules().items() if any(p.grad is not None for p in one.parameters())}
+        return set(losses), moving
+
+    assert moved(0.0) == ({"pairs"}, {"student"})
+    assert moved((turbo.REGRESSION + turbo.SCORE_FIRST) / 2) == ({"score"}, {"fake"})
+    assert moved(0.5) == ({"score", "student"}, {"fake", "student"})
+    assert all(p.grad is None for p in recipe.teacher.parameters())
 
 
 @pytest.mark.slow

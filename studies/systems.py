@@ -3,7 +3,8 @@
     python studies/systems.py                    # the table from the committed studies/rows/systems
     python studies/systems.py --from DIR         # first imports the results in DIR, as rows and as one strip
     python studies/systems.py --measure          # before that, makes the images that runs/systems lacks
-    python studies/systems.py --calibrate        # before that, finds the steps of each budget, on tuning prompts
+    python studies/systems.py --calibrate        # finds the steps of each budget, on tuning prompts
+    python studies/systems.py --memory           # counts the memory of the published presets, without weights
 
 A system is its preset `playground-NAME` with as many steps as a budget allows, alone: without the choice among several
 candidates or tries, unless that is the system's own. What a budget's steps are is in studies/systems.yaml.
@@ -12,6 +13,7 @@ candidates or tries, unless that is the system's own. What a budget's steps are 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ import figures
 import yaml
 from page import DOCS, ROWS, fill, import_results
 
+from refcore.config import presets
+from refcore.diagnostics import footprint
 from refcore_bench import running, variants
 from refcore_bench.intervals import rate
 from refcore_bench.making import make
@@ -32,6 +36,7 @@ from refcore_bench.variants import Variant
 
 RESULT, WORK = ROWS / "systems", Path("runs/systems")
 STEPS = Path(__file__).with_suffix(".yaml")
+MEMORY = RESULT / "memory.json"
 PAGE = DOCS / "results/systems.md"
 SEED, COUNT, BATCH = 2036, 12, 12
 """Of the prompts, on which nothing was chosen."""
@@ -97,22 +102,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
     parser.add_argument("--measure", action="store_true", help="first make what the folder lacks")
-    parser.add_argument("--calibrate", action="store_true", help="before that, find the steps that a budget allows")
+    parser.add_argument("--calibrate", action="store_true", help="find the steps that a budget allows")
+    parser.add_argument("--memory", action="store_true", help="count the memory of the published presets")
     parser.add_argument("--only", nargs="*", default=list(SYSTEMS), choices=SYSTEMS, help="these systems")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     given = parser.parse_args()
     if given.calibrate:
         for name in given.only:
             calibrate(name)
+        return
+    if given.memory:
+        found = {name: gigabytes(SYSTEMS[name].preset) for name in given.only}
+        MEMORY.write_text(json.dumps(found, indent=1) + "\n")
     folder = given.source or WORK
     if given.measure:
-        measure(folder, given.only)
+        measure(folder, given.only, given.workers)
     if given.measure or given.source:
         for part in (f"{task}-{budget}" for task in TASKS for budget in BUDGETS):
             import_results(folder / part, RESULT / part)
         strip(folder)
-    if PAGE.exists():
-        fill(PAGE, Path(__file__).name, {"table": table()})
-        print(f"wrote {PAGE.relative_to(DOCS.parent)}")
+    fill(PAGE, Path(__file__).name, {"table": table()})
+    print(f"wrote {PAGE.relative_to(DOCS.parent)}")
+
+
+def gigabytes(preset: str) -> dict[str, Any]:
+    """What one image needs at least at its true size, with and without offloading, one view judged at a time."""
+    found = footprint.parts(presets.compose(preset, prompts=["a cat"]))
+    whole, offloaded = (footprint.need(found, offload) for offload in (False, True))
+    return {"whole": whole.most / 1e9, "offload": offloaded.most / 1e9, "unknown": list(whole.unknown)}
 
 
 def steps() -> dict[str, dict[str, int]]:
@@ -143,26 +160,25 @@ def calibrate(name: str) -> None:
     print(name, own, {b: [round(c[b], 2) for c in costs] for b in BUDGETS}, flush=True)
 
 
-def measure(folder: Path, names: list[str]) -> None:
+def measure(folder: Path, names: list[str], workers: int) -> None:
     """Makes the images that the folder lacks."""
-    prompts = draw(COUNT, SEED)
-    for name in names:
-        for kind, task in TASKS.items():
-            for budget in BUDGETS:
-                chosen = [arm(name, task, steps()[name][budget])]
-                running.run(
-                    folder / f"{kind}-{budget}", chosen, prompts, SEED, batch=BATCH, workers=1, task=task,
-                    progress=lambda line: print(line, flush=True),
-                )  # fmt: skip
+    for kind, task in TASKS.items():
+        for budget in BUDGETS:
+            chosen = [arm(name, task, steps()[name][budget]) for name in names]
+            running.run(
+                folder / f"{kind}-{budget}", chosen, draw(COUNT, SEED), SEED, batch=BATCH, workers=workers, task=task,
+                progress=lambda line: print(line, flush=True),
+            )  # fmt: skip
 
 
 def table() -> str:
     """A row for each system that has been measured."""
     found = {part: Results.existing(RESULT / part).rows() for part in (f"{t}-{b}" for t in TASKS for b in BUDGETS)}
+    memory: dict[str, dict[str, Any]] = json.loads(MEMORY.read_text()) if MEMORY.exists() else {}
     lines = [
         "| system | preset | equations | told, equal evaluations | told, equal seconds | blind, equal evaluations "
-        "| blind, equal seconds | steps | evaluations | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| blind, equal seconds | steps | evaluations | seconds | true size |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, system in SYSTEMS.items():
         own = {part: rows.filter(rows["variant"] == name) for part, rows in found.items()}
@@ -172,10 +188,13 @@ def table() -> str:
         steps_of = " / ".join(str(steps()[name][budget]) for budget in BUDGETS)
         evaluations = " / ".join(f"{own[f'told-{budget}']['model_evaluations'].mean():,.0f}" for budget in BUDGETS)
         seconds = " / ".join(f"{own[f'told-{budget}']['seconds'].mean():.1f}" for budget in BUDGETS)
+        own_memory = memory.get(name, {})
+        size = f"{own_memory['whole']:.1f} / {own_memory['offload']:.1f} GB" if own_memory else ""
+        size += f", without {', '.join(own_memory['unknown'])}" if own_memory.get("unknown") else ""
         where = f"https://arxiv.org/abs/{system.paper}" if system.paper[0].isdigit() else f"https://{system.paper}"
         lines.append(
             f"| [{system.title}]({where}) | `{system.preset}`, `playground-{name}` | `{system.test}` | {said} "
-            f"| {steps_of} | {evaluations} | {seconds} |"
+            f"| {steps_of} | {evaluations} | {seconds} | {size} |"
         )
     return "\n".join(lines)
 

@@ -51,7 +51,7 @@ def search(
         return torch.cat([values[name].detach().flatten() for name in params])
 
     def shaped(flat: Tensor) -> CanvasParams:
-        parts = flat.detach().clone().split([value.numel() for value in params.values()])
+        parts = torch.split(flat.detach().clone(), [value.numel() for value in params.values()])
         return {name: part.view_as(value) for (name, value), part in zip(params.items(), parts, strict=True)}
 
     x, known = flattened(params).requires_grad_(), [first]
@@ -65,7 +65,7 @@ def search(
         x.grad = flattened(gradient)
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return shaped(x), _packed(optimizer.state[x])
 
 

@@ -73,13 +73,13 @@ def test_a_run_is_torchs_optimiser_on_the_sum_of_the_losses() -> None:
         optimizer.zero_grad()
         image = (coarse + fine).sigmoid()
         rough = image.diff(dim=-1).square().mean()
-        loss: Tensor = 2.0 * referee.judge(image, judge.conditioning, torch.zeros(1, dtype=torch.int64)).sum()
-        total = loss + 0.5 * rough
-        total.backward()
+        judged: Tensor = 2.0 * referee.judge(image, judge.conditioning, torch.zeros(1, dtype=torch.int64)).sum()
+        total = judged + 0.5 * rough
+        torch.autograd.backward(total)
         return total
 
     for result in inversion:
-        loss = optimizer.step(closure)
+        loss: Tensor = optimizer.step(closure)  # type: ignore[no-untyped-call]
         torch.testing.assert_close(2 * result.losses["toy"] + 0.5 * result.losses["smooth"], loss.detach().view(1))
         for name, value in (("coarse", coarse), ("fine", fine)):
             atol = 1e-11 if result.step < 5 else 1e-4  # rounding grows about threefold a step

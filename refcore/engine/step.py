@@ -178,14 +178,13 @@ class Engine:
         return result
 
     def total(self, found: StepGradients, step: int) -> Tensor:
-        """[A] float64 the weighted sum of a step's losses, of which `found.combined` is the gradient.
+        """[A] float64, on the CPU, the weighted sum of a step's losses, of which `found.combined` is the gradient.
 
         Raises:
             RefcoreError: a prior that takes part has no value.
         """
         weights = {label: term.weight_at(step, self.config.steps) for label, term in self.config.terms.items()}
-        one = next(iter(found.combined.values()))
-        total = one.new_zeros(len(one), dtype=torch.float64)
+        total = torch.zeros(len(next(iter(found.combined.values()))), dtype=torch.float64)
         for label in found.norms:
             if label not in found.losses:
                 raise RefcoreError(
@@ -193,7 +192,7 @@ class Engine:
                     f'distillation has, and no line search can go by it; leave "{label}" out, or use another optimizer '
                     "such as adam"
                 )
-            total = total + weights[label] * found.losses[label].double()
+            total = total + weights[label] * found.losses[label].cpu().double()
         return total
 
     def views(self, images: Tensor, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:

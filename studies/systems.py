@@ -59,8 +59,9 @@ class System:
     """The variant in the playground, but for its steps."""
     test: str
     """Name of the test of its equations, below tests/."""
-    told: bool = True
-    """Whether something in it is told the prompt beside the referees: if not, both tasks are the same."""
+    hears: str = "both"
+    """What is told the prompt in it. both: referees and a generator or prior. referees: these alone, so that both tasks
+    are the same. prior: it alone, so that it has nothing to say in the blind task."""
 
 
 ALONE = "exactness/test_systems_without_a_generator.py"
@@ -72,25 +73,25 @@ SYSTEMS = {
     "reno": System("ReNO", "2406.04312", "reno", "playground-reno", "exactness/test_systems.py"),
     "carinox": System("CARINOX", "2509.17458", "carinox", "playground-carinox", "exactness/test_systems.py"),
     "gper": System("GPER", "2602.08646", "gper", "playground-gper", "exactness/test_systems.py"),
-    "das": System("DAS", "2502.07753", "das", "playground-das", "exactness/test_systems_das.py", told=False),
+    "das": System("DAS", "2502.07753", "das", "playground-das", "exactness/test_systems_das.py", hears="referees"),
     "implicit-inversion": System(
         "CLIP^-1", "2505.23161", "implicit-inversion", "playground-implicit-inversion",
-        ALONE, told=False,
+        ALONE, hears="referees",
     ),
     "vqgan-clip": System(
-        "VQGAN+CLIP", "2204.08583", "vqgan-clip", "playground-vqgan-clip", ALONE, told=False
+        "VQGAN+CLIP", "2204.08583", "vqgan-clip", "playground-vqgan-clip", ALONE, hears="referees"
     ),
     "dreamfusion-2d": System(
         "DreamFusion in 2D", "2209.14988", "dreamfusion-2d", "playground-dreamfusion-2d",
-        "exactness/test_systems_das.py",
+        "exactness/test_systems_das.py", hears="prior",
     ),
-    "sdi-2d": System("SDI", "2405.15891", "sdi-2d", "playground-sdi-2d", "exactness/test_systems_das.py"),
+    "sdi-2d": System("SDI", "2405.15891", "sdi-2d", "playground-sdi-2d", "exactness/test_systems_das.py", hears="prior"),
     "deep-daze": System(
         "deep-daze", "github.com/lucidrains/deep-daze", "deep-daze", f"playground-deep-daze,{ONE}",
-        ALONE, told=False,
+        ALONE, hears="referees",
     ),
     "clipdraw": System(
-        "CLIPDraw", "2106.14843", "clipdraw", f"playground-clipdraw,{ONE}", ALONE, told=False
+        "CLIPDraw", "2106.14843", "clipdraw", f"playground-clipdraw,{ONE}", ALONE, hears="referees"
     ),
     "doodl": System("DOODL", "2303.13703", "doodl", "playground-doodl", "exactness/test_systems_of_many_steps.py"),
     "dno": System("DNO", "2405.18881", "dno", "playground-dno", "exactness/test_systems_of_many_steps.py"),
@@ -164,7 +165,8 @@ def measure(folder: Path, names: list[str], workers: int) -> None:
     """Makes the images that the folder lacks."""
     for kind, task in TASKS.items():
         for budget in BUDGETS:
-            chosen = [arm(name, task, steps()[name][budget]) for name in names]
+            own = [name for name in names if kind == "told" or SYSTEMS[name].hears == "both"]
+            chosen = [arm(name, task, steps()[name][budget]) for name in own]
             running.run(
                 folder / f"{kind}-{budget}", chosen, draw(COUNT, SEED), SEED, batch=BATCH, workers=workers, task=task,
                 progress=lambda line: print(line, flush=True),
@@ -182,9 +184,10 @@ def table() -> str:
     ]
     for name, system in SYSTEMS.items():
         own = {part: rows.filter(rows["variant"] == name) for part, rows in found.items()}
-        if any(rows.is_empty() for rows in own.values()):
+        if any(own[f"told-{budget}"].is_empty() for budget in BUDGETS):
             continue
-        said = " | ".join(share(own[part]) for part in own)
+        without = {"referees": "the same", "prior": "-"}.get(system.hears, "")
+        said = " | ".join(without if part.startswith("blind") and without else share(own[part]) for part in own)
         steps_of = " / ".join(str(steps()[name][budget]) for budget in BUDGETS)
         evaluations = " / ".join(f"{own[f'told-{budget}']['model_evaluations'].mean():,.0f}" for budget in BUDGETS)
         seconds = " / ".join(f"{own[f'told-{budget}']['seconds'].mean():.1f}" for budget in BUDGETS)

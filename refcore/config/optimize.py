@@ -29,7 +29,11 @@ def _by_name(value: object) -> str:
 class Optimizer(Section):
     """The optimiser of the canvas's parameters."""
 
-    name: Literal["sgd", "adam", "adamw"] = Field("adam", description="Optimiser of torch.optim.")
+    name: Literal["sgd", "adam", "adamw", "lbfgs"] = Field(
+        "adam",
+        description="Optimiser of torch.optim. lbfgs: L-BFGS with a strong Wolfe line search, sample by sample. It "
+        "evaluates each sample several times in a step, in the same views, and needs losses: no prior without a value.",
+    )
     lr: Annotated[
         Annotated[Rate, Tag("rate")] | Annotated[dict[str, Rate], Field(min_length=1), Tag("names")],
         Discriminator(_by_name),
@@ -52,7 +56,11 @@ class Optimizer(Section):
         (0.9, 0.999), description="Decay rates of the first and second moments (adam, adamw)."
     )
     eps: float = Field(1e-8, gt=0, le=1e6, description="Added to the root of the second moment (adam, adamw).")
-    weight_decay: float = Field(0.0, ge=0, le=1e6, description="Weight decay of the parameters toward 0.")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1e6, description="Weight decay of the parameters toward 0 (sgd, adam, adamw)."
+    )
+    max_iter: int = Field(10, ge=1, le=1000, description="Most iterations in a step, each with a line search (lbfgs).")
+    history: int = Field(3, ge=1, le=1000, description="Updates that the curvature is estimated from (lbfgs).")
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
@@ -60,6 +68,15 @@ class Optimizer(Section):
             raise ValueError("nesterov is true, but momentum is 0; expected a momentum such as 0.9")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are {list(self.betas)}; expected two numbers in [0, 1)")
+        if self.name == "lbfgs":
+            for field in ("momentum", "weight_decay"):
+                if value := getattr(self, field):
+                    raise ValueError(f"{field} is {value:g}, which lbfgs does not have; expected 0, or another name")
+            if isinstance(self.lr, dict):
+                raise ValueError(
+                    f"lr names {', '.join(self.lr)}, but lbfgs moves all tensors along one direction; expected one "
+                    "rate, such as 1.0"
+                )
         if not isinstance(self.lr, dict) and not any(span(self.lr)):
             raise ValueError("lr is 0, so that nothing moves; expected a number above 0, such as 0.05")
         return self

@@ -295,6 +295,8 @@ class RunConfig(Section):
             factor = 0.0 if self.combine.factor is None else self.combine.factor
             if extremes(factor, self.steps)[0] < 0:
                 yield "combine.factor falls below 0; expected a ratio of norms"
+        if self.optimizer.name == "lbfgs":
+            yield from self._problems_of_lbfgs()
         if self.output == "ema" and self.ema is None:
             yield "output is ema, but ema is null; set ema, for example ema.decay=0.95"
         if self.output == "best" and not self.referees:
@@ -324,3 +326,19 @@ class RunConfig(Section):
         stop = self.early_stop
         if stop and stop.patience is None and all(term.satisfied_at is None for term in self.referees):
             yield "early_stop never stops: set early_stop.patience, or `satisfied_at` of a referee"
+
+    def _problems_of_lbfgs(self) -> Any:
+        """Whatever makes the gradient another than that of the weighted sum of the losses."""
+        searches = "but optimizer.name is lbfgs, whose line search needs the gradient of the weighted sum of the losses"
+        if not isinstance(self.combine, Sum):
+            yield f"combine is {self.combine.name}, {searches}; expected combine.name=sum, or another optimizer"
+        elif self.combine.votes != "weighted":
+            yield f"combine.votes is equal, {searches}; expected combine.votes=weighted, or another optimizer"
+        for i, term in enumerate(self.referees):
+            if term.satisfied_at is not None:
+                loss, file = term.satisfied_at.loss, term.satisfied_at.calibration
+                told = f"referees.{i}.satisfied_at is {file if loss is None else loss}"
+                yield f"{told}, {searches}; expected null, or another optimizer"
+        if self.canvas.autocast is not None:
+            told = f"canvas.autocast is {self.canvas.autocast}, but optimizer.name is lbfgs"
+            yield f"{told}, whose line search needs exact losses; expected null, or another optimizer"

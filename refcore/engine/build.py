@@ -92,6 +92,7 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
     loader = Loader(config.panel, models)
     refuse_too_large(config, loader.device)
     resolve(config)  # every mistake in a plugin's fields comes before the first model is loaded
+    changes = transforms(config)
     tracks = len(config.samples) * config.candidates.most
     with named(config, loader.device):
         canvas = loader.canvas(config.canvas, config.image_size)
@@ -104,7 +105,6 @@ def build(config: RunConfig, models: Models | None = None) -> Engine:
             loader.prior(term, label, f"priors.{i}", canvas, tracks)
             for i, (label, term) in enumerate(zip(config.prior_labels, config.priors, strict=True))
         ]
-    changes = transforms(config)
     return Engine(config, canvas, combiner(config), panel, priors, loader.warnings, loader.notes, changes, prompts)
 
 

@@ -20,6 +20,7 @@ from refcore.config.views import CLEAN
 from refcore.contracts.canvas import Canvas, CanvasParams
 from refcore.engine import checks, fitting
 from refcore.engine.build import build, combiner, local_checkpoints
+from refcore.engine.lbfgs import Evaluated
 from refcore.engine.models import Models, shareable
 from refcore.engine.recorded import differing, recorded, refuse_foreign
 from refcore.engine.start import Search, start
@@ -266,13 +267,20 @@ class Inversion:
         self._judged = (step, [], None)  # the last step's pictures are not held beside those of this one
         gradients = self.engine.gradients(tracks.take(tracks.params, rows), numbers, step)
         self._refuse_non_finite(gradients.finite)
+        at = Moment(step, config.steps)
+        found = None
+        if config.optimizer.name == "lbfgs":
+            total = self.engine.total(gradients, step)
+            found = tracks.searched(total, gradients.combined, rows, at, self._evaluated)
         self._whole = False
         self._judged = (step, numbers, gradients.image)
         if step == 0 and tracks.best is not None:
             self._consider_start(rows)
         self._before = tracks.snapshot()
-        at = Moment(step, config.steps)
-        tracks.update(gradients.combined, rows, at)
+        if found is None:
+            tracks.update(gradients.combined, rows, at)
+        else:
+            tracks.move(rows, found)
         if std := at.of(config.noise):
             tracks.add_noise(std, [self.engine.keys[number] for number in numbers], rows, step)
         if self.engine.transforms.on("parameters"):
@@ -299,6 +307,12 @@ class Inversion:
         seconds = time.perf_counter() - began
         self._last = StepResult(self.step - 1, losses, norms, angles, weights, active, alive, lr, seconds)
         return self._last
+
+    def _evaluated(self, row: int, params: CanvasParams) -> Evaluated:
+        """Loss and gradient of a row at other parameters, in the views and with the draws of the step."""
+        gradients = self.engine.gradients(params, self.tracks.numbers_of([row]), self._taken)
+        self._refuse_non_finite(gradients.finite)
+        return float(self.engine.total(gradients, self._taken)), gradients.combined
 
     def _refuse_non_finite(self, finite: Mapping[str, Tensor]) -> None:
         """Raises NonFiniteError for terms that are not finite, or for parameters after the last update.

@@ -180,6 +180,24 @@ class Engine:
         result.combined = self.transforms.apply("gradient", rows.unflatten(combined), before, at)
         return result
 
+    def total(self, found: StepGradients, step: int) -> Tensor:
+        """[A] float64, on the CPU, the weighted sum of a step's losses, of which `found.combined` is the gradient.
+
+        Raises:
+            RefcoreError: a prior that takes part has no value.
+        """
+        weights = {label: term.weight_at(step, self.config.steps) for label, term in self.config.terms.items()}
+        total = torch.zeros(len(next(iter(found.combined.values()))), dtype=torch.float64)
+        for label in found.norms:
+            if label not in found.losses:
+                raise RefcoreError(
+                    f'optimizer.name is lbfgs, but the prior "{label}" has a gradient without a value, as score '
+                    f'distillation has, and no line search can go by it; leave "{label}" out, or use another optimizer '
+                    "such as adam"
+                )
+            total = total + weights[label] * found.losses[label].cpu().double()
+        return total
+
     def views(self, images: Tensor, tracks: Sequence[int], step: int, most: int) -> dict[tuple[str, ...], Tensor]:
         """Labels of referees -> [A, n, 3, h, w], the views of some pictures that a step shows to them.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from refcore.config.optimize import Ema, Optimizer
 from refcore.contracts.canvas import CanvasParams
+from refcore.engine import lbfgs
 from refcore.errors import RefcoreError
 from refcore.moment import Moment
 from refcore.rng import Key, Rng
@@ -82,6 +84,8 @@ class Tracks:
         self.scale: Tensor | None = None
         """[T, B] spread of each referee's losses over all candidates, when some were first dropped."""
         self._optimizer = _optimizer(optimizer, params)
+        self._curvature: dict[int, lbfgs.State] = {}
+        """Number of each track that lbfgs has moved -> what it knows of it."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -107,6 +111,7 @@ class Tracks:
 
     def update(self, gradient: CanvasParams, rows: list[int], at: Moment) -> None:
         """One optimiser step of some rows, with the learning rates of `at`; every rule used here is elementwise."""
+        assert self._optimizer is not None, "lbfgs searches"
         all_move = len(rows) == len(self)
         before = None if all_move else _copy(self.params)
         for name, param in self.params.items():
@@ -119,6 +124,38 @@ class Tracks:
             param.grad = None
             if before is not None:  # momentum and weight decay would move what is frozen
                 param.data.copy_(_put(before[name], rows, param.data[rows]))
+
+    def searched(
+        self,
+        loss: Tensor,
+        gradient: CanvasParams,
+        rows: list[int],
+        at: Moment,
+        evaluate: Callable[[int, CanvasParams], lbfgs.Evaluated],
+    ) -> list[tuple[CanvasParams, lbfgs.State]]:
+        """What a step of lbfgs makes of some rows, one by one; nothing changes before `move`.
+
+        Args:
+            loss: [A] of the rows.
+            gradient: of the rows, each tensor [A, ...].
+            rows: that move.
+            at: the step.
+            evaluate: loss and gradient of a row at other parameters, each tensor [1, ...].
+        """
+        lr = self.settings.lr_at(at)
+        assert not isinstance(lr, dict), "lbfgs has one rate"
+        found = []
+        for place, row in enumerate(rows):
+            params = self.take(self.params, [row])
+            first = (float(loss[place]), {name: value[place : place + 1] for name, value in gradient.items()})
+            state = self._curvature.get(self.numbers[row], {})
+            found.append(lbfgs.search(self.settings, lr, params, state, first, partial(evaluate, row)))
+        return found
+
+    def move(self, rows: list[int], found: Sequence[tuple[CanvasParams, lbfgs.State]]) -> None:
+        """Takes over what `searched` has found for some rows."""
+        self.replace(rows, {name: torch.cat([params[name] for params, _ in found]) for name in self.params})
+        self._curvature |= {self.numbers[row]: state for row, (_, state) in zip(rows, found, strict=True) if state}
 
     def replace(self, rows: list[int], params: CanvasParams) -> None:
         """Sets the parameters of some rows, each tensor [A, ...]."""
@@ -143,7 +180,7 @@ class Tracks:
             if step in settings.restarts:
                 _put(param.data, rows, _take(average, rows))
         if step in settings.restarts and settings.momentum == "reset":
-            self._optimizer.state.clear()
+            self._restore({})
 
     def improve(self, params: CanvasParams, total: Tensor, rows: list[int]) -> None:
         """Keeps the parameters of some rows as their best where their losses [A] are lower than before."""
@@ -214,12 +251,17 @@ class Tracks:
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all other rows, with everything that belongs to them."""
         kept = list(rows)
-        moments = {
-            name: {
-                kind: value[kept] if isinstance(value, Tensor) and value.dim() else value for kind, value in m.items()
+        moments = self._moments()
+        if self._optimizer is None:
+            moments = {number: moments[number] for number in map(str, self.numbers_of(kept)) if number in moments}
+        else:
+            moments = {
+                name: {
+                    kind: value[kept] if isinstance(value, Tensor) and value.dim() else value
+                    for kind, value in m.items()
+                }
+                for name, m in moments.items()
             }
-            for name, m in self._moments().items()
-        }
         self.params = {name: value.detach()[kept] for name, value in self.params.items()}
         self._restore(moments)
         self.ema = self.ema and {name: value[kept] for name, value in self.ema.items()}
@@ -271,13 +313,18 @@ class Tracks:
         self._restore(moments)
 
     def _moments(self) -> dict[str, dict[str, Any]]:
-        """Name of each tensor that has moved -> the optimiser's state of it."""
+        """Name of each tensor that has moved, of lbfgs number of each track, -> the optimiser's state of it."""
+        if self._optimizer is None:
+            return {str(number): dict(state) for number, state in self._curvature.items()}
         state = self._optimizer.state
         return {name: dict(state[param]) for name, param in self.params.items() if param in state}
 
     def _restore(self, moments: Mapping[str, Mapping[str, Any]]) -> None:
         """A new optimiser of the parameters with some state."""
         self._optimizer = _optimizer(self.settings, self.params)
+        if self._optimizer is None:
+            self._curvature = {int(number): dict(state) for number, state in moments.items()}
+            return
         names = [name for own in self.settings.tensors_of(list(self.params)).values() for name in own]
         state = {i: moments[name] for i, name in enumerate(names) if name in moments}
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
@@ -292,8 +339,13 @@ def named(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> d
     }
 
 
-def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer:
-    """torch's optimiser, with a group of tensors for each entry of `optimizer.lr`; each step sets their rates."""
+def _optimizer(config: Optimizer, params: CanvasParams) -> torch.optim.Optimizer | None:
+    """torch's optimiser, with a group of tensors for each entry of `optimizer.lr`; each step sets their rates.
+
+    None for lbfgs, which is one for each row.
+    """
+    if config.name == "lbfgs":
+        return None
     groups: list[dict[str, Any]] = [
         {"params": [params[name].requires_grad_() for name in names], "entry": entry}
         for entry, names in config.tensors_of(list(params)).items()

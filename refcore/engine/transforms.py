@@ -36,8 +36,8 @@ def transforms(config: RunConfig) -> Transforms:
     """The transforms that a config asks for.
 
     Raises:
-        RefcoreError: an unknown or broken plugin, a wrong field, a place that a transform does not support, or
-            transforms on terms beside a combiner that leaves no gradients of single terms.
+        RefcoreError: an unknown or broken plugin, a wrong field, a place that a transform does not support,
+            transforms on terms beside a combiner that leaves no gradients of single terms, or on gradients with lbfgs.
     """
     placed: list[tuple[Place, Transform]] = []
     for i, use in enumerate(config.transforms):
@@ -47,6 +47,12 @@ def transforms(config: RunConfig) -> Transforms:
         if place not in made.places:
             allowed = " or ".join(made.places)
             raise RefcoreError(f'{where}.at is "{place}", where {use.name} cannot stand; expected {allowed}')
+        if config.optimizer.name == "lbfgs" and place != "parameters":
+            remedy = f"leave {use.name} out" if "parameters" not in made.places else f"expected {where}.at=parameters"
+            raise ConfigError(
+                f"{where}.at is {place}, but optimizer.name is lbfgs, whose line search needs the gradient of the "
+                f"losses as it is; {remedy}, or another optimizer"
+            )
         placed.append((place, made))
     if any(place == "terms" for place, _ in placed):
         _refuse_combiner(config.combine)

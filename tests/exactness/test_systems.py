@@ -70,7 +70,7 @@ def followed(inversion: Inversion, update: Callable[[Tensor], Tensor], noise: Te
         noise = inversion.params["noise"].detach().clone()
         moved += float((noise - before).norm())
         assert torch.allclose(noise, found, atol=1e-6), inversion.step
-    assert inversion.step == STEPS
+    assert inversion.step == inversion.config.steps
     assert moved > 1e-3
 
 
@@ -92,6 +92,39 @@ def test_reno_is_its_published_update() -> None:
         return noise.detach()
 
     followed(inversion, update, noise.detach())
+
+
+@pytest.mark.slow
+def test_reno_with_lbfgs_is_torchs_on_the_same_objective() -> None:
+    """The other optimiser of ReNO's code, L-BFGS with a strong Wolfe line search; here nothing is clipped.
+
+    3 steps of 10 iterations: rounding grows about a hundredfold in a step.
+    """
+    inversion, generate, losses = begun("transforms=[]", "optimizer={name: lbfgs, lr: 1.0}", "steps=3")
+    noise = inversion.params["noise"].detach().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([noise], 1.0, max_iter=10, history_size=3, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        image = generate(noise)
+        total: Tensor = sum((loss(image).sum() for loss in losses.values()), start=shell(noise))
+        total.backward()
+        return total
+
+    def update(start: Tensor) -> Tensor:
+        noise.data.copy_(start)  # each step begins where the run's does
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return noise.detach()
+
+    followed(inversion, update, noise.detach().clone())
+
+
+@pytest.mark.slow
+def test_clipped_terms_are_carinoxs_equal_votes() -> None:
+    """Each reward's gradient is clipped to 0.1, and their sum again (arXiv 2509.17458)."""
+    inversion, generate, losses = begun(
+        "priors=[]", "transforms=[{name: clip, at: terms, config: {norm: 0.1}}, {name: clip, config: {norm: 0.1}}]"
+    )
 
 
 @pytest.mark.slow

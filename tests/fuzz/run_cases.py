@@ -59,7 +59,7 @@ def runs(draw: Draw, folder: Path) -> Case:
         "noise": number,
         "optimizer.lr": number,
         "optimizer.warmup": st.integers(0, 4),
-        "optimizer.name": st.sampled_from(("adam", "adamw", "sgd", "rmsprop")),
+        "optimizer.name": st.sampled_from(("adam", "adamw", "sgd", "lbfgs", "rmsprop")),
         "transforms": st.lists(
             st.fixed_dictionaries(
                 {

@@ -78,6 +78,7 @@ UNET_2: Mapping[str, Any] = {
 DIFFUSION = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": (UNET_1, TEXT_1),
     "CompVis/stable-diffusion-v1-4": (UNET_1, TEXT_1),
+    "stabilityai/stable-diffusion-2-1-base": (UNET_2, TEXT_2),
     "stabilityai/sd-turbo": (UNET_2, TEXT_2),
 }
 """Hub id -> the settings of its UNet and of its text encoder."""

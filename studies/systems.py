@@ -85,7 +85,9 @@ SYSTEMS = {
         "DreamFusion in 2D", "2209.14988", "dreamfusion-2d", "playground-dreamfusion-2d",
         "exactness/test_systems_das.py", hears="prior",
     ),
-    "sdi-2d": System("SDI", "2405.15891", "sdi-2d", "playground-sdi-2d", "exactness/test_systems_das.py", hears="prior"),
+    "sdi-2d": System(
+        "SDI", "2405.15891", "sdi-2d", "playground-sdi-2d", "exactness/test_systems_das.py", hears="prior"
+    ),
     "deep-daze": System(
         "deep-daze", "github.com/lucidrains/deep-daze", "deep-daze", f"playground-deep-daze,{ONE}",
         ALONE, hears="referees",

@@ -60,10 +60,12 @@ PIPELINE = {
 CLIP_L, KL_AUTOENCODER, T5_XXL = 123_060_480, 83_653_863, 4_762_310_656
 XL = {"text_encoder": CLIP_L, "text_encoder_2": 694_659_840, "unet": 2_567_463_684, "vae": KL_AUTOENCODER}
 VERSION_1 = {"text_encoder": CLIP_L, "unet": 859_520_964, "vae": KL_AUTOENCODER}
+VERSION_2 = {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": KL_AUTOENCODER}
 PARTS: dict[str, dict[str, int]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": VERSION_1,
     "CompVis/stable-diffusion-v1-4": VERSION_1,
-    "stabilityai/sd-turbo": {"text_encoder": 340_387_840, "unet": 865_910_724, "vae": KL_AUTOENCODER},
+    "stabilityai/stable-diffusion-2-1-base": VERSION_2,
+    "stabilityai/sd-turbo": VERSION_2,
     "stabilityai/sdxl-turbo": XL,
     "stabilityai/stable-diffusion-xl-base-1.0": XL,
     "madebyollin/sdxl-vae-fp16-fix": {"vae": KL_AUTOENCODER},

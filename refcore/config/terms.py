@@ -278,7 +278,8 @@ def weighted_prompt(prompt: str) -> tuple[str, float | None, float | None]:
     >>> weighted_prompt("a sign: open:0.5"), weighted_prompt("a cat:1:0.4"), weighted_prompt("a cat")
     (('a sign: open', 0.5, None), ('a cat', 1.0, 0.4), ('a cat', None, None))
     """
-    text, numbers = prompt, []
+    text = prompt
+    numbers: list[float] = []
     for _ in range(2):
         rest, colon, last = text.rpartition(":")
         try:

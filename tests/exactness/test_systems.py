@@ -120,14 +120,6 @@ def test_reno_with_lbfgs_is_torchs_on_the_same_objective() -> None:
 
 
 @pytest.mark.slow
-def test_clipped_terms_are_carinoxs_equal_votes() -> None:
-    """Each reward's gradient is clipped to 0.1, and their sum again (arXiv 2509.17458)."""
-    inversion, generate, losses = begun(
-        "priors=[]", "transforms=[{name: clip, at: terms, config: {norm: 0.1}}, {name: clip, config: {norm: 0.1}}]"
-    )
-
-
-@pytest.mark.slow
 def test_carinox_gives_every_term_an_equal_vote() -> None:
     """Each term's gradient is clipped to 0.1, and their sum again (arXiv 2509.17458).
 

@@ -103,6 +103,17 @@ ARCHITECTURES: dict[str, dict[str, Make]] = {
         "unet": _diffusers("UNet2DConditionModel", cross_attention_dim=768),
         "vae": KL,
     },
+    "stabilityai/stable-diffusion-2-1-base": {
+        "text_encoder": _clip(1024, 23, 16),
+        "unet": _diffusers(
+            "UNet2DConditionModel",
+            sample_size=64,
+            cross_attention_dim=1024,
+            attention_head_dim=(5, 10, 20, 20),
+            use_linear_projection=True,
+        ),
+        "vae": KL,
+    },
     "stabilityai/sd-turbo": {
         "text_encoder": _clip(1024, 23, 16),
         "unet": _diffusers(
@@ -161,6 +172,7 @@ DMD = _diffusers("PixArtTransformer2DModel", **PIXART, sample_size=64)
 FAMILIES: dict[str, type[Generator]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": StableDiffusionGenerator,
     "CompVis/stable-diffusion-v1-4": StableDiffusionGenerator,
+    "stabilityai/stable-diffusion-2-1-base": StableDiffusionGenerator,
     "stabilityai/sd-turbo": StableDiffusionGenerator,
     "stabilityai/sdxl-turbo": StableDiffusionXL,
     "stabilityai/stable-diffusion-xl-base-1.0": StableDiffusionXL,
@@ -203,14 +215,14 @@ def generator_without_weights(
 
 def features(family: type[Generator], width: int) -> dict[str, Tensor]:
     """The shapes of a prompt's features, of ones; `width` is that of a UNet's text."""
-    shapes = {
+    known: dict[type[Generator], dict[str, tuple[int, ...]]] = {
         StableDiffusionGenerator: {"text": (77, width)},
         StableDiffusionXL: {"text": (77, 2048), "pooled": (1280,)},
         PixArt: {"text": (120, 4096), "mask": (120,)},
         SanaSprint: {"text": (300, 2304), "mask": (300,)},
         Flux: {"text": (256, 4096), "pooled": (768,)},
-    }[family]
-    return {name: torch.ones(1, *shape) for name, shape in shapes.items()}
+    }
+    return {name: torch.ones(1, *shape) for name, shape in known[family].items()}
 
 
 def _frozen(make: Make, dtype: torch.dtype) -> nn.Module:

@@ -4,6 +4,7 @@
     python studies/systems.py --from DIR         # first imports the results in DIR, as rows and as one strip
     python studies/systems.py --measure          # before that, makes the images that runs/systems lacks
     python studies/systems.py --calibrate        # finds the steps of each budget, on tuning prompts
+    python studies/systems.py --pictures         # CLIPasso, of the world's own pictures of the prompts
     python studies/systems.py --memory           # counts the memory of the published presets, without weights
 
 A system is its preset `playground-NAME` with as many steps as a budget allows, alone: without the choice among several
@@ -15,17 +16,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import figures
+import torch
 import yaml
 from page import DOCS, ROWS, fill, import_results
 
+from refcore import Models, images
 from refcore.config import presets
 from refcore.diagnostics import footprint
+from refcore.engine.inversion import Inversion
 from refcore_bench import running, variants
+from refcore_bench.evaluations import counting
 from refcore_bench.intervals import rate
 from refcore_bench.making import make
 from refcore_bench.results import Results
@@ -33,10 +41,16 @@ from refcore_bench.task import Task
 from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 from refcore_bench.tasks.playground_prompts import draw
 from refcore_bench.variants import Variant
+from refcore_playground.draw import draw_scene
+from refcore_playground.grammar import parse
+from refcore_playground.judge import judge
+from refcore_playground.render import render_batch
 
 RESULT, WORK = ROWS / "systems", Path("runs/systems")
 STEPS = Path(__file__).with_suffix(".yaml")
-MEMORY = RESULT / "memory.json"
+CLIPASSO = {"evaluations": 187, "seconds": 75}
+"""Budget -> steps of `playground-clipasso`, of eight evaluations each."""
+MEMORY, PICTURES = RESULT / "memory.json", RESULT / "pictures.json"
 PAGE = DOCS / "results/systems.md"
 SEED, COUNT, BATCH = 2036, 12, 12
 """Of the prompts, on which nothing was chosen."""
@@ -67,7 +81,8 @@ class System:
 ALONE = "exactness/test_systems_without_a_generator.py"
 SYSTEMS = {
     "vlminv": System(
-        "VLMinv", "2402.16305", "vlminv", f"playground-blind,{ONE},priors.0.config.guidance=7.5",
+        "VLMinv", "2402.16305", "vlminv",
+        f"playground-blind,{ONE},priors.0.prompt='{{prompt}}',priors.0.config.guidance=7.5",
         "exactness/test_paper_update.py",
     ),
     "reno": System("ReNO", "2406.04312", "reno", "playground-reno", "exactness/test_systems.py"),
@@ -106,6 +121,7 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="import the results in this folder")
     parser.add_argument("--measure", action="store_true", help="first make what the folder lacks")
     parser.add_argument("--calibrate", action="store_true", help="find the steps that a budget allows")
+    parser.add_argument("--pictures", action="store_true", help="let CLIPasso draw the world's own pictures")
     parser.add_argument("--memory", action="store_true", help="count the memory of the published presets")
     parser.add_argument("--only", nargs="*", default=list(SYSTEMS), choices=SYSTEMS, help="these systems")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
@@ -114,8 +130,11 @@ def main() -> None:
         for name in given.only:
             calibrate(name)
         return
+    if given.pictures:
+        PICTURES.parent.mkdir(parents=True, exist_ok=True)
+        PICTURES.write_text(json.dumps(drawings(), indent=1) + "\n")
     if given.memory:
-        found = {name: gigabytes(SYSTEMS[name].preset) for name in given.only}
+        found = {name: gigabytes(SYSTEMS[name].preset) for name in given.only} | {"clipasso": gigabytes("clipasso")}
         MEMORY.write_text(json.dumps(found, indent=1) + "\n")
     folder = given.source or WORK
     if given.measure:
@@ -126,6 +145,35 @@ def main() -> None:
         strip(folder)
     fill(PAGE, Path(__file__).name, {"table": table()})
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
+
+
+def drawings() -> list[dict[str, Any]]:
+    """What CLIPasso makes of a picture of each prompt, at each budget: the prompt, its verdict, steps and cost."""
+    found = []
+    with TemporaryDirectory() as folder, Models() as models:
+        for number, one in enumerate(draw(COUNT, SEED)):
+            scene = torch.from_numpy(render_batch([draw_scene(parse(one.prompt), random.Random(number))]))
+            picture = Path(folder) / f"{number}.png"
+            picture.write_bytes(images.png(images.levels(scene[0])))
+            for budget, steps in CLIPASSO.items():
+                config = presets.compose(
+                    "playground-clipasso", None, [ONE, f"steps={steps}", f"referees.0.config.reference={picture}"],
+                    prompts=[one.prompt], seeds=[0],
+                )  # fmt: skip
+                inversion = Inversion(config, models=models)
+                began = time.perf_counter()
+                with counting() as tally:
+                    tally.watch(inversion.engine)
+                    for _ in inversion:
+                        pass
+                drawn = images.levels(inversion.images()[0])
+                found.append({
+                    "prompt": one.prompt, "budget": budget, "steps": steps,
+                    "verdict": judge(drawn, one.prompt).verdict,
+                    "seconds": time.perf_counter() - began, "model_evaluations": sum(tally.values()),
+                })  # fmt: skip
+                print(found[-1], flush=True)
+    return found
 
 
 def gigabytes(preset: str) -> dict[str, Any]:
@@ -190,6 +238,7 @@ def table() -> str:
             continue
         without = {"referees": "the same", "prior": "-"}.get(system.hears, "")
         said = " | ".join(without if part.startswith("blind") and without else share(own[part]) for part in own)
+        sister = system.source.partition(",")[0]
         steps_of = " / ".join(str(steps()[name][budget]) for budget in BUDGETS)
         evaluations = " / ".join(f"{own[f'told-{budget}']['model_evaluations'].mean():,.0f}" for budget in BUDGETS)
         seconds = " / ".join(f"{own[f'told-{budget}']['seconds'].mean():.1f}" for budget in BUDGETS)
@@ -198,16 +247,39 @@ def table() -> str:
         size += f", without {', '.join(own_memory['unknown'])}" if own_memory.get("unknown") else ""
         where = f"https://arxiv.org/abs/{system.paper}" if system.paper[0].isdigit() else f"https://{system.paper}"
         lines.append(
-            f"| [{system.title}]({where}) | `{system.preset}`, `playground-{name}` | `{system.test}` | {said} "
+            f"| [{system.title}]({where}) | `{system.preset}`, `{sister}` | `{system.test}` | {said} "
             f"| {steps_of} | {evaluations} | {seconds} | {size} |"
         )
+    lines.append(clipasso())
     return "\n".join(lines)
+
+
+def clipasso() -> str:
+    """CLIPasso's row: it draws a picture, and the judge asks its prompt of what it has drawn."""
+    rows = json.loads(PICTURES.read_text())
+    by = {budget: [row for row in rows if row["budget"] == budget] for budget in BUDGETS}
+    said = " | ".join(of([row["verdict"] for row in by[budget]]) for budget in BUDGETS)
+    cost = [
+        " / ".join(f"{sum(row[field] for row in by[budget]) / len(by[budget]):{form}}" for budget in BUDGETS)
+        for field, form in (("steps", ".0f"), ("model_evaluations", ",.0f"), ("seconds", ".1f"))
+    ]
+    memory = json.loads(MEMORY.read_text())["clipasso"]
+    return (
+        "| [CLIPasso](https://arxiv.org/abs/2202.05822), told a picture | `clipasso`, `playground-clipasso` "
+        f"| `plugins/referees/test_image_layers.py` | {said} | - | - | {' | '.join(cost)} "
+        f"| {memory['whole']:.1f} / {memory['offload']:.1f} GB |"
+    )
 
 
 def share(rows: Any) -> str:
     """`right of all (interval)`."""
-    found = rate(rows["verdict"].to_list())
-    return f"{rows['verdict'].sum()} of {len(rows)} ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
+    return of(rows["verdict"].to_list())
+
+
+def of(verdicts: list[bool]) -> str:
+    """`right of all (interval)`."""
+    found = rate(verdicts)
+    return f"{sum(verdicts)} of {len(verdicts)} ({100 * found.low:.0f} to {100 * found.high:.0f} %)"
 
 
 def strip(folder: Path) -> None:

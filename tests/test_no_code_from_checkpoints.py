@@ -558,7 +558,7 @@ def test_settings_behind_a_link_and_in_a_subfolder_are_read(tmp_path):
 
 FOLDERS = ("refcore", "plugins", "playground", "bench", "performance", "studies", "examples", "docs")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-OF_DIFFUSERS = ("AutoencoderKL", "AutoencoderTiny", "UNet2DConditionModel", "DDIMScheduler")
+OF_DIFFUSERS = ("AutoencoderKL", "AutoencoderTiny", "UNet2DConditionModel", "VQModel", "DDIMScheduler")
 """Classes whose `from_pretrained` has no `trust_remote_code`."""
 UNSAFE = {
     "pickle": {"load", "loads", "Unpickler"},

@@ -291,7 +291,12 @@ def test_no_field_of_a_config_names_what_is_written():
             walk(registry.get(kind, name).Config.model_json_schema())
     words = {"out", "output", "dir", "folder", "path", "file", "save", "log", "cache", "write", "to"}
     naming = {field for field in fields if words & {*field.split("_")}}
-    assert naming == {"output", "file", "labels_file"}  # output: which of the images; the others are read
+    assert naming == {
+        "output",
+        "file",
+        "labels_file",
+        "denoiser_file",
+    }  # output: which of the images; the others are read
     assert presets.RunConfig.model_fields["output"].annotation.__args__ == ("current", "ema", "best")
 
 

@@ -56,13 +56,16 @@ class TurboRecipe:
         torch.manual_seed(seed + 4)
         self.out, self.rng = out, random.Random(seed + 4)
         self.folder = Path(checkpoints.resolve(TEACHER))
-        load: Any = {"torch_dtype": torch.float32, "use_safetensors": True}
-        self.vae: Any = AutoencoderKL.from_pretrained(self.folder / "vae", **load).requires_grad_(False)
+        self.vae: Any = AutoencoderKL.from_pretrained(
+            self.folder / "vae", torch_dtype=torch.float32, use_safetensors=True
+        ).requires_grad_(False)
         self.text: Any = CLIPTextModel.from_pretrained(
             self.folder / "text_encoder", dtype=torch.float32, trust_remote_code=False, use_safetensors=True
         ).requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
-        self.teacher: Any = UNet2DConditionModel.from_pretrained(self.folder / "unet", **load).requires_grad_(False)
+        self.tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer", trust_remote_code=False)
+        self.teacher: Any = UNet2DConditionModel.from_pretrained(
+            self.folder / "unet", torch_dtype=torch.float32, use_safetensors=True
+        ).requires_grad_(False)
         self.student = copy.deepcopy(self.teacher).requires_grad_(True)
         self.fake = copy.deepcopy(self.teacher).requires_grad_(True)
         """The diffusion model of the student's samples."""

@@ -48,7 +48,10 @@ class VqRecipe:
             scaling_factor=1.0,
             mid_block_add_attention=False,
         )
-        self._begin_as(AutoencoderKL.from_pretrained(resolve("playground:diffusion"), subfolder="vae"))
+        trained = AutoencoderKL.from_pretrained(
+            resolve("playground:diffusion"), subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
+        )
+        self._begin_as(trained)
         self.model.to(memory_format=torch.channels_last)
         self.recent: list[Tensor] = []
         """Latents of the last steps, [n, C] each: where entries without use are moved to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -86,7 +87,7 @@ class Sources:
         """The file of weights on this machine; None if a whole folder has the network."""
         if self.denoiser is None:
             return None
-        path = Path(self.denoiser).expanduser()
+        path = Path(expanduser(self.denoiser))
         if self.denoiser_file is None and not path.is_file():
             return None
         if self.denoiser_file is not None and path.is_dir():

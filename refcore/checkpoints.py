@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
@@ -114,6 +115,24 @@ def cache() -> Path:
     """Folder of files converted once for this user: `$XDG_CACHE_HOME/refcore` or `~/.cache/refcore`; not created."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path(expanduser("~")) / ".cache") / "refcore"
+
+
+_KEEPS: ContextVar[bool] = ContextVar("keeps", default=True)
+
+
+@contextmanager
+def keeping_nothing() -> Iterator[None]:
+    """Within it no converted file is written to the cache; for those who only look."""
+    token = _KEEPS.set(False)
+    try:
+        yield
+    finally:
+        _KEEPS.reset(token)
+
+
+def keeps() -> bool:
+    """Whether converted files are kept in the cache."""
+    return _KEEPS.get()
 
 
 def digest(path: Path) -> str:

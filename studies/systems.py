@@ -143,7 +143,7 @@ def main() -> None:
         for part in (f"{task}-{budget}" for task in TASKS for budget in BUDGETS):
             import_results(folder / part, RESULT / part)
         strip(folder)
-    fill(PAGE, Path(__file__).name, {"table": table()})
+    fill(PAGE, Path(__file__).name, parts())
     print(f"wrote {PAGE.relative_to(DOCS.parent)}")
 
 
@@ -181,6 +181,11 @@ def gigabytes(preset: str) -> dict[str, Any]:
     found = footprint.parts(presets.compose(preset, prompts=["a cat"]))
     whole, offloaded = (footprint.need(found, offload) for offload in (False, True))
     return {"whole": whole.most / 1e9, "offload": offloaded.most / 1e9, "unknown": list(whole.unknown)}
+
+
+def parts() -> dict[str, str]:
+    """The generated parts of the page."""
+    return {"table": table()}
 
 
 def steps() -> dict[str, dict[str, int]]:

@@ -115,7 +115,8 @@ def load(cache: Path | None = None) -> nn.Module:
     state = _read_converted(converted, network)
     if state is None:
         state = matched(_tensors(source), {n: t.shape for n, t in network.state_dict().items()}, source, "SqueezeNet")
-        _keep(state, converted)
+        if checkpoints.keeps():
+            _keep(state, converted)
     refuse_non_finite(state.items(), f"the checkpoint of imagenet(squeezenet), {source},", "reinstall its package")
     network.load_state_dict(state, strict=True)
     return network.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from refcore import registry
+from refcore import checkpoints, registry
 from refcore.checkpoints import EMBEDDED
 from refcore.config.run import RunConfig
 from refcore.config.terms import BaseTerm
@@ -172,7 +172,8 @@ def _loaded(plugin: Plugin, dtype: torch.dtype, size: tuple[int, int] | None) ->
         return None
     try:
         given: Any = (size,) if isinstance(plugin, Canvas) else ()
-        plugin.load(CPU, dtype, *given)  # type: ignore[attr-defined]
+        with checkpoints.keeping_nothing():
+            plugin.load(CPU, dtype, *given)  # type: ignore[attr-defined]
         reads = not isinstance(plugin, Canvas) or plugin.reads_prompts
         return (plugin.read(["a red circle"]) if reads else Conditioning(("",))), False  # type: ignore[attr-defined]
     except Exception:  # a plugin's own, or of what it needs: `problems` tells what is known of it

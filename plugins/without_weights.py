@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import open_clip
 import torch
-from diffusers.models import AutoencoderKL, UNet2DConditionModel, VQModel
+from diffusers.models import VQModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -27,8 +27,6 @@ from transformers import (
     BlipForQuestionAnswering,
     CLIPConfig,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
     PreTrainedModel,
 )
 
@@ -40,7 +38,15 @@ from refcore_plugins.canvases.noise import NEGATIVE, Noise
 from refcore_plugins.canvases.vq import Vq
 from refcore_plugins.models.attention import transformers_attention, write_out_attention
 from refcore_plugins.models.autoencoder import Autoencoder
-from refcore_plugins.models.generators.without_weights import VAE, generator_without_weights
+from refcore_plugins.models.generators.stable_diffusion import StableDiffusionGenerator
+from refcore_plugins.models.generators.without_weights import (
+    ARCHITECTURES,
+    FAMILIES,
+    KL,
+    VAE,
+    frozen,
+    generator_without_weights,
+)
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.preprocess import Normalise
@@ -66,22 +72,8 @@ HF_CLIPS = {
     "openai/clip-vit-base-patch32": "ViT-B-32",
 }
 """Hub id -> open_clip's name of the architecture."""
-TEXT_1 = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-TEXT_2 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
-UNET_1: Mapping[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
-UNET_2: Mapping[str, Any] = {
-    "sample_size": 64,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": (5, 10, 20, 20),
-    "use_linear_projection": True,
-}
-DIFFUSION = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": (UNET_1, TEXT_1),
-    "CompVis/stable-diffusion-v1-4": (UNET_1, TEXT_1),
-    "stabilityai/stable-diffusion-2-1-base": (UNET_2, TEXT_2),
-    "stabilityai/sd-turbo": (UNET_2, TEXT_2),
-}
-"""Hub id -> the settings of its UNet and of its text encoder."""
+DIFFUSION = [model for model, family in FAMILIES.items() if family is StableDiffusionGenerator]
+"""Hub ids that the latent canvas and its priors can have."""
 BLIP2 = "Salesforce/blip2-itm-vit-g"
 VQGAN = "vqgan-imagenet-f16-16384"
 """The name that the preset `vqgan-clip` gives to its folder."""
@@ -250,23 +242,17 @@ def _vqa(plugin: Vqa, device: torch.device, dtype: torch.dtype, size: Any) -> Co
 
 def _autoencoder(dtype: torch.dtype) -> Autoencoder:
     space = LatentSpace("without weights", 4, float(VAE["scaling_factor"]))
-    return Autoencoder(_frozen(AutoencoderKL(**VAE), dtype), space, (512, 512))
+    return Autoencoder(frozen(KL, dtype), space, (512, 512))
 
 
 def _diffusion(model: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
-    unet, text = DIFFUSION[model]
+    parts = ARCHITECTURES[model]
     made: Any = object.__new__(StableDiffusion)
     made.folder, made.device, made.dtype = SimpleNamespace(model=model), device, dtype
     made.prediction, made.has_signal = "epsilon", True
     made.alphas_cumprod = torch.ones(1000, device=device)
-    made.text_encoder = _frozen(CLIPTextModel(CLIPTextConfig(**text)), dtype)  # type: ignore[arg-type]
-    made.unet = _frozen(UNet2DConditionModel(**unet), dtype)
+    made.text_encoder, made.unet = frozen(parts["text_encoder"], dtype), frozen(parts["unet"], dtype)
     return made  # type: ignore[no-any-return]
-
-
-def _text(model: str, device: torch.device) -> Conditioning:
-    text = torch.zeros(1, 77, int(DIFFUSION[model][1]["hidden_size"]), device=device)
-    return Conditioning(("",), {"text": text, "negative": text})
 
 
 def _latent(plugin: Latent, device: torch.device, dtype: torch.dtype, size: Any) -> Conditioning | None:
@@ -323,7 +309,8 @@ def _distilled(
         return None
     plugin.diffusion, plugin.device, plugin.dtype = _diffusion(plugin.config.model, device, dtype), device, dtype
     plugin.compares_clean = False
-    return _text(plugin.config.model, device)
+    text = torch.zeros(1, 77, int(plugin.diffusion.unet.config.cross_attention_dim), device=device)
+    return Conditioning(("",), {"text": text, "negative": text})
 
 
 def _vq(plugin: Vq, device: torch.device, dtype: torch.dtype, size: Any) -> Conditioning | None:

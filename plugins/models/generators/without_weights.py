@@ -84,6 +84,22 @@ SDXL_UNET = _diffusers(
     projection_class_embeddings_input_dim=2816,
     use_linear_projection=True,
 )
+VERSION_1 = {
+    "text_encoder": CLIP_L,
+    "unet": _diffusers("UNet2DConditionModel", sample_size=64, cross_attention_dim=768),
+    "vae": KL,
+}
+VERSION_2 = {
+    "text_encoder": _clip(1024, 23, 16),
+    "unet": _diffusers(
+        "UNet2DConditionModel",
+        sample_size=64,
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+    ),
+    "vae": KL,
+}
 SDXL = {
     "text_encoder": CLIP_L,
     "text_encoder_2": _clip(1280, 32, 20, "CLIPTextModelWithProjection"),
@@ -93,38 +109,10 @@ SDXL = {
 PIXART = {"attention_head_dim": 72, "num_attention_heads": 16, "num_layers": 28, "caption_channels": 4096}
 BLOCKS, SCALES = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3, ((),) * 3 + ((5,),) * 3
 ARCHITECTURES: dict[str, dict[str, Make]] = {
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": {
-        "text_encoder": CLIP_L,
-        "unet": _diffusers("UNet2DConditionModel", cross_attention_dim=768),
-        "vae": KL,
-    },
-    "CompVis/stable-diffusion-v1-4": {
-        "text_encoder": CLIP_L,
-        "unet": _diffusers("UNet2DConditionModel", cross_attention_dim=768),
-        "vae": KL,
-    },
-    "stabilityai/stable-diffusion-2-1-base": {
-        "text_encoder": _clip(1024, 23, 16),
-        "unet": _diffusers(
-            "UNet2DConditionModel",
-            sample_size=64,
-            cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20),
-            use_linear_projection=True,
-        ),
-        "vae": KL,
-    },
-    "stabilityai/sd-turbo": {
-        "text_encoder": _clip(1024, 23, 16),
-        "unet": _diffusers(
-            "UNet2DConditionModel",
-            sample_size=64,
-            cross_attention_dim=1024,
-            attention_head_dim=(5, 10, 20, 20),
-            use_linear_projection=True,
-        ),
-        "vae": KL,
-    },
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": VERSION_1,
+    "CompVis/stable-diffusion-v1-4": VERSION_1,
+    "stabilityai/stable-diffusion-2-1-base": VERSION_2,
+    "stabilityai/sd-turbo": VERSION_2,
     "stabilityai/sdxl-turbo": SDXL,
     "stabilityai/stable-diffusion-xl-base-1.0": SDXL,
     "madebyollin/sdxl-vae-fp16-fix": {"vae": KL},
@@ -196,7 +184,7 @@ def generator_without_weights(
     made: Any = object.__new__(family)
     made.device, made.dtype, made.guidance, made.size = device, dtype, guidance, size
     make = parts[family.component] if family is not PixArt or denoiser is None else DMD
-    made.network, vae = _frozen(make, dtype), _frozen(parts["vae"], dtype)
+    made.network, vae = frozen(make, dtype), frozen(parts["vae"], dtype)
     space = LatentSpace("without weights", int(vae.config["latent_channels"]), 1.0)  # type: ignore[index]
     if family is SanaSprint:
         made.autoencoder = object.__new__(DeepCompressionAutoencoder)
@@ -207,7 +195,7 @@ def generator_without_weights(
     if family is StableDiffusionGenerator:
         made._diffusion = object.__new__(StableDiffusion)
         made._diffusion.unet, made._diffusion.dtype = made.network, dtype
-    made.readers = [_frozen(parts[name], dtype) for name in parts if name.startswith("text_encoder")]
+    made.readers = [frozen(parts[name], dtype) for name in parts if name.startswith("text_encoder")]
     made.finish_reading = made.readers.clear
     made._prepare()
     return made, Conditioning(("",), features(family, int(getattr(made.network.config, "cross_attention_dim", 0) or 0)))
@@ -225,7 +213,7 @@ def features(family: type[Generator], width: int) -> dict[str, Tensor]:
     return {name: torch.ones(1, *shape) for name, shape in known[family].items()}
 
 
-def _frozen(make: Make, dtype: torch.dtype) -> nn.Module:
+def frozen(make: Make, dtype: torch.dtype) -> nn.Module:
     """A network made in a dtype: fake tensors cannot be cast in place."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -54,11 +54,12 @@ class Sampler:
         from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 
+        from refcore_plugins.models.quiet_loading import quietly
         from refcore_plugins.models.untrusted_checkpoints import data_only, refuse_code
 
         folder = checkpoints.resolve(model)
         refuse_code(folder, model)
-        with data_only():
+        with quietly(), data_only():
             self.vae: Any = AutoencoderKL.from_pretrained(
                 folder, subfolder="vae", torch_dtype=torch.float32, use_safetensors=True
             ).eval()

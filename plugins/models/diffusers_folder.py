@@ -20,12 +20,12 @@ from diffusers.utils import is_accelerate_available, logging
 from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from refcore.checkpoints import Download, offline_error, resolve
 from refcore.errors import CheckpointError
 from refcore.text_files import read_json
 from refcore_plugins.models.loaded_weights import refuse_broken
+from refcore_plugins.models.quiet_loading import quietly
 from refcore_plugins.models.untrusted_checkpoints import (
     CONVERT,
     data_only,
@@ -286,13 +286,8 @@ class DiffusersFolder:
 
     def load_text_encoder(self, cls: type[ModelT], component: str, dtype: torch.dtype = torch.float32) -> ModelT:
         """`load` of a text encoder of transformers, without its library's progress bar, since a run has its own."""
-        shows_progress = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
-        try:
+        with quietly():
             return self.load(cls, component, dtype)
-        finally:
-            if shows_progress:
-                transformers_logging.enable_progress_bar()
 
     def load_tokenizer(self, tokenizer_class: Any, component: str = "tokenizer") -> Any:
         """The tokenizer in a folder.

@@ -157,9 +157,11 @@ class _Encoder:
     def __init__(self, folder: str) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        from refcore_plugins.models.quiet_loading import quietly
+
         refuse_code(folder, folder)
         refuse_pickled_folder(Path(folder), folder)
-        with data_only():
+        with quietly(), data_only():
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model: Any = AutoModel.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, use_safetensors=True

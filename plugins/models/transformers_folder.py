@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig
-from transformers.utils import logging
 
 from refcore.checkpoints import offline_error, resolve
 from refcore.errors import CheckpointError, article
 from refcore_plugins.models.loaded_weights import refuse_broken
+from refcore_plugins.models.quiet_loading import quietly
 from refcore_plugins.models.untrusted_checkpoints import (
     CONVERT,
     data_only,
@@ -99,7 +98,7 @@ class TransformersFolder:
         """
         options = {} if attention is None else {"attn_implementation": attention}
         try:
-            with _quiet(), data_only():
+            with quietly(), data_only():
                 model, info = architecture.from_pretrained(
                     self.source,
                     dtype=dtype,
@@ -160,21 +159,7 @@ class TransformersFolder:
 
     def _load(self, auto: Any, **options: Any) -> Any:
         try:
-            with data_only():
+            with quietly(), data_only():
                 return auto.from_pretrained(self.source, trust_remote_code=False, **options)
         except Exception as error:
             raise self.failure(error) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's progress bar and load report; `load_model` reports what matters of them."""
-    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -202,3 +202,9 @@ def test_a_wrong_checkpoint_is_refused(damage: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(files, "get_model_file_path", staticmethod(lambda: str(path)))
     with pytest.raises(CheckpointError, match=r"checkpoint of imagenet\(lite0\).*reinstall"):
         loaded(weights="lite0")
+
+
+def test_the_encoder_of_free_text_loads_without_a_word(capsys):
+    imagenet_classes._encoder.cache_clear()
+    imagenet_classes._encoder()
+    assert capsys.readouterr() == ("", "")

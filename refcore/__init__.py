@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from refcore.contracts.canvas import Canvas, LatentSpace, PromptedCanvas
     from refcore.contracts.conditioning import Conditioning
     from refcore.contracts.judge import Fact, Judge, Verdict
+    from refcore.contracts.metric import BenchmarkPrompt, Measurement, Metric
     from refcore.contracts.parser import ParsedPrompt, Parser, Phrase, Relation
     from refcore.contracts.prior import Prior
     from refcore.contracts.referee import Referee
@@ -52,6 +53,7 @@ _MODULES = {
     "contracts.canvas": ["Canvas", "LatentSpace", "PromptedCanvas"],
     "contracts.conditioning": ["Conditioning"],
     "contracts.judge": ["Fact", "Judge", "Verdict"],
+    "contracts.metric": ["BenchmarkPrompt", "Measurement", "Metric"],
     "contracts.parser": ["Parser", "Phrase", "ParsedPrompt", "Relation"],
     "contracts.prior": ["Prior"],
     "contracts.referee": ["Referee"],
@@ -88,6 +90,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AlreadyFinished",
     "Augmentation",
+    "BenchmarkPrompt",
     "Canvas",
     "CheckpointError",
     "Conditioning",
@@ -99,6 +102,8 @@ __all__ = [
     "Judge",
     "LatentSpace",
     "Live",
+    "Measurement",
+    "Metric",
     "Models",
     "Moment",
     "NonFiniteError",

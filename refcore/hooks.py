@@ -1,6 +1,6 @@
-"""The hooks of a plugin package: nine functions that register its classes and presets by name, without imports.
+"""The hooks of a plugin package: ten functions that register its classes and presets by name, without imports.
 
-A tenth, for counting memory, builds a plugin without weights.
+An eleventh, for counting memory, builds a plugin without weights.
 
 The module of a package's entry point declares the version of the hooks it was written for: `api_version = 2`.
 """
@@ -74,6 +74,10 @@ class HookSpecs:
     @hookspec
     def register_judges(self, register: Register) -> None:
         """Registers `refcore.contracts.judge.Judge` classes, each under the name of its world."""
+
+    @hookspec
+    def register_metrics(self, register: Register) -> None:
+        """Registers `refcore.contracts.metric.Metric` classes."""
 
     @hookspec
     def register_trackers(self, register: Register) -> None:

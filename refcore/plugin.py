@@ -16,7 +16,9 @@ from refcore.checkpoints import Download, hub_id, refuse_absent
 from refcore.errors import CheckpointError
 from refcore.nulls import without_nulls
 
-Kind = Literal["referees", "priors", "augmentations", "canvases", "transforms", "parsers", "judges", "trackers"]
+Kind = Literal[
+    "referees", "priors", "augmentations", "canvases", "transforms", "parsers", "judges", "metrics", "trackers"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SINGULAR: Mapping[str, str] = {
     "referees": "referee",
@@ -26,6 +28,7 @@ SINGULAR: Mapping[str, str] = {
     "transforms": "transform",
     "parsers": "parser",
     "judges": "judge",
+    "metrics": "metric",
     "trackers": "tracker",
 }
 
@@ -93,7 +96,8 @@ class PluginType(_Arithmetic, ABCMeta):
 
 
 class Plugin(_Arithmetic, metaclass=PluginType):
-    """Base of the contracts: referees, priors, augmentations, canvases, transforms, parsers, judges and trackers."""
+    """Base of the contracts: referees, priors, augmentations, canvases, transforms, parsers, judges, metrics and
+    trackers."""
 
     class Config(PluginConfig):
         pass

@@ -25,7 +25,7 @@ from refcore.config import presets
 
 SHIPPED = "refcore"
 """The distribution whose plugins get pages."""
-COMMANDS = ("judges", "trackers")
+COMMANDS = ("judges", "metrics", "trackers")
 """Kinds of plugins that are named on the command line, not in a config."""
 CHAPTERS = "Background"
 """The section of the navigation that a new page of docs/ joins."""

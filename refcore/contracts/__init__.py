@@ -1,1 +1,1 @@
-"""The contracts of the six kinds of plugins, one file each, and the conditioning of referees and priors."""
+"""The contracts of the kinds of plugins, one file each, and the conditioning of referees and priors."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from refcore import registry
 from refcore.contracts.canvas import Canvas, CanvasParams
+from refcore.contracts.metric import Metric
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
@@ -95,6 +96,10 @@ class Case:
     """Step of the run in which the plugin is called, unless a check is about others."""
     encode_error: float = 0.05
     """Canvases: maximum mean absolute error of an image that is encoded and decoded, colours in [0, 1]."""
+    category: str = ""
+    """Metrics: category of the prompts."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Metrics: what the benchmark says of each prompt; see `refcore.BenchmarkPrompt`."""
 
     def __post_init__(self) -> None:
         self._loaded: dict[torch.dtype, Any] = {}
@@ -116,7 +121,7 @@ class Case:
             plugin.load(self.device, dtype, self.size)
         elif isinstance(plugin, Parser):
             plugin.load()
-        elif isinstance(plugin, (Referee, Prior)):
+        elif isinstance(plugin, (Referee, Prior, Metric)):
             plugin.load(self.device, dtype)
         if isinstance(plugin, Prior):
             plugin.accept(self.on(dtype))

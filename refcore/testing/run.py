@@ -10,6 +10,7 @@ from refcore import registry
 from refcore.contracts.augmentation import Augmentation
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.judge import Judge
+from refcore.contracts.metric import Metric
 from refcore.contracts.parser import Parser
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
@@ -17,7 +18,18 @@ from refcore.contracts.tracker import Tracker
 from refcore.contracts.transform import Transform
 from refcore.errors import unknown
 from refcore.plugin import Plugin, PluginType
-from refcore.testing import augmentations, canvases, common, judges, parsers, priors, referees, trackers, transforms
+from refcore.testing import (
+    augmentations,
+    canvases,
+    common,
+    judges,
+    metrics,
+    parsers,
+    priors,
+    referees,
+    trackers,
+    transforms,
+)
 from refcore.testing.case import Case, Failed, NotApplicable
 
 Check = Callable[[Case], Any]
@@ -132,6 +144,14 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         judges.verdicts,
         judges.refuses_what_it_cannot_read,
         judges.no_global_randomness,
+    ),
+    Metric.kind: _named(
+        common.config_round_trip,
+        common.useful_errors,
+        metrics.measures,
+        metrics.no_dependence_on_batch_mates,
+        metrics.says_what_it_needs,
+        metrics.no_global_randomness,
     ),
     Tracker.kind: _named(
         common.config_round_trip,

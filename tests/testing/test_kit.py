@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -17,6 +18,7 @@ from refcore.contracts.augmentation import Augmentation, Params
 from refcore.contracts.canvas import Canvas, CanvasParams, LatentSpace
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.judge import Fact, Judge, Verdict
+from refcore.contracts.metric import BenchmarkPrompt, Measurement, Metric
 from refcore.contracts.parser import ParsedPrompt, Parser, Phrase
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
@@ -757,6 +759,47 @@ class Gambles(GoodJudge):
         return super().judge(levels, prompt)
 
 
+class GoodMetric(Metric):
+    """Brightness, which needs to know how bright the image should be."""
+
+    unit = "1 minus the difference in brightness, 0 to 1"
+    needs = ("brightness",)
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        pass
+
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        found = []
+        for image, prompt in zip(images, prompts, strict=True):
+            if "brightness" not in prompt.facts:
+                raise RefcoreError(f'"{prompt.text}" has no fact "brightness"')
+            seen = float(image.mean()) / 255
+            found.append(Measurement(1 - abs(seen - prompt.facts["brightness"]), {"seen": seen}))
+        return found
+
+
+class Undefined(GoodMetric):
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        return [Measurement(math.nan) for _ in super().measure(images, prompts)]
+
+
+class Ranks(GoodMetric):
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        found = super().measure(images, prompts)
+        return [Measurement(one.value - sum(other.value for other in found) / len(found)) for one in found]
+
+
+class TakesAnyPrompt(GoodMetric):
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        return [Measurement(float(image.mean()) / 255) for image in images]
+
+
+class Wavers(GoodMetric):
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        random.random()
+        return super().measure(images, prompts)
+
+
 class GoodTracker(Tracker):
     """Keeps what it is told."""
 
@@ -937,6 +980,12 @@ BROKEN: list[tuple[str, type[Plugin], str]] = [
     ("useful_errors", type("W", (GoodTransform,), {"Config": Loose.Config}), "unknown field"),
     ("shapes_and_dtypes", Flattens, r"returned a tensor \[3, 1024\]; expected a tensor \[3, 4, 16, 16\]"),
     ("no_dependence_on_batch_mates", DividesByAll, "with its batch mates"),
+    ("config_round_trip", type("W", (GoodMetric,), {"Config": Undescribed.Config}), "no description"),
+    ("useful_errors", type("W", (GoodMetric,), {"Config": Loose.Config}), "unknown field"),
+    ("measures", Undefined, "is not finite"),
+    ("no_dependence_on_batch_mates", Ranks, "alone and"),
+    ("says_what_it_needs", TakesAnyPrompt, 'without "brightness" is measured'),
+    ("no_global_randomness", Wavers, "random"),
     ("zero_gradients_stay", DividesByNothing, "is not finite for a gradient of 0"),
     ("zero_gradients_stay", AddsOne, "a gradient of 0 becomes 1"),
     ("inputs_unchanged", HalvesInPlace, 'changed "latent" in place'),
@@ -957,19 +1006,21 @@ GOOD: list[type[Plugin]] = [
     WritesText,
     GoodParser,
     GoodJudge,
+    GoodMetric,
     GoodTracker,
     GoodTransform,
 ]
 
 
 def case_of(plugin: type[Plugin], **options: Any) -> Case:
-    return Case(plugin(), size=None if issubclass(plugin, Canvas) else SIZE, **options)
+    facts = {"brightness": 0.5} if issubclass(plugin, Metric) else {}
+    return Case(plugin(), size=None if issubclass(plugin, Canvas) else SIZE, facts=facts, **options)
 
 
 @pytest.mark.parametrize("plugin", GOOD, ids=lambda plugin: plugin.__name__)
 def test_a_plugin_that_keeps_its_contract_passes_every_check(plugin: type[Plugin]) -> None:
     case = case_of(plugin)
-    results = check(plugin(), size=case.size)
+    results = check(plugin(), size=case.size, facts=case.facts)
     assert set(results) == set(CHECKS[case.kind])
     assert list(results.values()).count("ok") >= min(10, len(results))
 

@@ -1,0 +1,1 @@
+"""Metrics: how benchmarks measure finished images against their prompts, a file each."""

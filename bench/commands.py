@@ -16,7 +16,7 @@ from refcore.runs.rundir import refuse_existing, to_json
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
-    from refcore_bench.tables import Table
+    from refcore_bench.table import Table
     from refcore_bench.task import Task, TaskPrompt
 
 app = typer.Typer(help="Compare variants, or runs, paired by prompt and seed.", no_args_is_help=True)
@@ -227,9 +227,11 @@ def show(
     if json:
         output.echo_json(to_json(summary, indent=2))
     if markdown:
-        from refcore_bench import tables, witnesses
+        from refcore_bench import witnesses
+        from refcore_bench.table import markdown as as_markdown
+        from refcore_bench.tables import tables
 
-        output.echo(tables.markdown([*tables.tables(summary), *witnesses.tables(results, against)]).removesuffix("\n"))
+        output.echo(as_markdown([*tables(summary), *witnesses.tables(results, against)]).removesuffix("\n"))
 
 
 @app.command("compare")
@@ -250,13 +252,13 @@ def compare(
     With intervals over prompts. Pictures and curves side by side, on a page: refcore compare.
     """
     _refuse_both(markdown, json)
-    from refcore_bench import comparison_tables, run_comparison, tables
+    from refcore_bench import comparison_tables, run_comparison, table
 
     found = run_comparison.compare(run_comparison.read_runs(folders), evaluations)
     if json:
         output.echo_json(to_json(found, indent=2))
     elif markdown:
-        output.echo(tables.markdown(comparison_tables.comparison_tables(found)).removesuffix("\n"))
+        output.echo(table.markdown(comparison_tables.comparison_tables(found)).removesuffix("\n"))
     else:
         _print(comparison_tables.comparison_tables(found))
     if not json:

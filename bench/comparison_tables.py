@@ -6,18 +6,8 @@ import json
 from typing import Any
 
 from refcore.config.terms import UNWANTED
-from refcore_bench.tables import (
-    MOVES_NOTE,
-    NONE,
-    RELATIVE,
-    RELATIVE_NOTE,
-    Table,
-    move_columns,
-    moves,
-    points,
-    score_of,
-    share,
-)
+from refcore_bench.table import NONE, Table, points, share
+from refcore_bench.tables import MOVES_NOTE, RELATIVE, RELATIVE_NOTE, move_columns, moves, score_of
 
 MOST_ROWS = 40
 """Longest table of single images; all of them are in the JSON."""

@@ -70,6 +70,24 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(float(x.mean()), low, high, len(x))
 
 
+def mean_of_means(groups: Sequence[Sequence[float]]) -> Estimate:
+    """The mean of the groups' means, with the percentile bootstrap interval of values resampled within each group.
+
+    >>> mean_of_means([[1.0, 1.0, 1.0], [0.0]]).value
+    0.5
+    """
+    own = [np.asarray(group, float) for group in groups if len(group)]
+    if not own:
+        return NOTHING
+    value, n = float(np.mean([group.mean() for group in own])), sum(map(len, own))
+    if n == len(own):
+        return Estimate(value, math.nan, math.nan, n)
+    rng = np.random.default_rng(SEED)
+    means = np.mean([group[rng.integers(0, len(group), (RESAMPLES, len(group)))].mean(1) for group in own], axis=0)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(value, float(low), float(high), n)
+
+
 def difference_of_rates(first: Estimate, second: Estimate) -> Estimate:
     """first - second, two rates over different images, with Newcombe's interval from their Wilson intervals.
 

@@ -6,10 +6,9 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from refcore.errors import ConfigError, RefcoreError
 from refcore.explain import validated
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from refcore_bench.making import Made
 
 RESULTS = "results.parquet"
-KEY = ["variant", "split", "category", "prompt", "seed"]
+KEY: Final = ["variant", "split", "category", "prompt", "seed"]
 """The columns that identify an image; images of two variants that agree in all others are a pair."""
 
 
@@ -145,9 +144,9 @@ class Results:
         source: int | str | None = self._read_json(PROMPTS).get("source")
         return source
 
-    def prompts(self) -> list[dict[str, str]]:
-        """`{"prompt", "category", "split"}` of every prompt so far."""
-        prompts: list[dict[str, str]] = self._read_json(PROMPTS).get("prompts", [])
+    def prompts(self) -> list[dict[str, Any]]:
+        """`{"prompt", "category", "split"}`, and `"facts"` if there are any, of every prompt so far."""
+        prompts: list[dict[str, Any]] = self._read_json(PROMPTS).get("prompts", [])
         return prompts
 
     def panel(self) -> dict[str, str]:
@@ -213,7 +212,9 @@ class Results:
                     "image": png(levels),
                 }
             )
-        name = hashlib.sha256(json.dumps([seed, *[one.prompt for one in prompts]]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(
+            json.dumps([seed, *[(one.category, one.prompt) for one in prompts]]).encode()
+        ).hexdigest()[:16]
         folder = self.path / "parts" / variant.name
         folder.mkdir(parents=True, exist_ok=True)
         self._write_frame(folder / f"{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
@@ -232,23 +233,33 @@ class Results:
         columns = [column for column in schema() if images or column != "image"]
         frame = self._read(self._parts() if images else self._files(), columns)
         variants = {name: i for i, name in enumerate(self.variants())}
-        prompts = {(row["split"], row["prompt"]): i for i, row in enumerate(self.prompts())}
+        prompts = {(row["split"], row["category"], row["prompt"]): i for i, row in enumerate(self.prompts())}
         places = [
-            (variants.get(variant, len(variants)), seed, prompts.get((split, prompt), len(prompts)))
-            for variant, split, prompt, seed in frame.select("variant", "split", "prompt", "seed").iter_rows()
+            (variants.get(variant, len(variants)), seed, prompts.get((split, category, prompt), len(prompts)))
+            for variant, split, category, prompt, seed in frame.select(KEY).iter_rows()
         ]
         order = sorted(range(len(places)), key=places.__getitem__)
         return frame[order].unique(KEY, keep="first", maintain_order=True)
+
+    def pictures(self) -> Iterator[dict[str, Any]]:
+        """Every row with its picture, file by file, so that few pictures are in memory; each once, in no order."""
+        seen: set[tuple[Any, ...]] = set()
+        for file in self._parts():
+            for row in self._read([file], [*KEY, "image"]).iter_rows(named=True):
+                key = tuple(row[column] for column in KEY)
+                if key not in seen:
+                    seen.add(key)
+                    yield row
 
     @property
     def has_pictures(self) -> bool:
         return bool(self._parts())
 
-    def done(self, variant: Variant) -> set[tuple[str, str, int]]:
-        """(split, prompt, seed) of each image that a variant has, its picture kept or not."""
+    def done(self, variant: Variant) -> set[tuple[str, str, str, int]]:
+        """(split, category, prompt, seed) of each image that a variant has, its picture kept or not."""
         if not self._files():
             return set()
-        frame = self._read(self._files(), ["variant", "split", "prompt", "seed"])
+        frame = self._read(self._files(), ["variant", "split", "category", "prompt", "seed"])
         return set(frame.filter(need("polars").col("variant") == variant.name).drop("variant").rows())
 
     def _files(self) -> list[Path]:
@@ -284,7 +295,7 @@ class Results:
                 f'"{self.path}" holds results on {task.wording.source.format(self.source)}, and these are '
                 f"{task.wording.source.format(source)}; sets never share a folder: choose another --out"
             )
-        drawn = [asdict(one) for one in prompts]
+        drawn = [one.to_dict() for one in prompts]
         if (other := task.clash(drawn, before)) is not None:
             raise RefcoreError(
                 f'"{self.path}" holds results on other {task.wording.source.format(source)} (such as "{other}"), which '

@@ -90,7 +90,9 @@ def _missing(
     for variant in variants:
         done = results.done(variant)
         for turn, seed in enumerate(seeds):
-            missing = [(i, one) for i, one in enumerate(prompts) if (one.split, one.prompt, seed) not in done]
+            missing = [
+                (i, one) for i, one in enumerate(prompts) if (one.split, one.category, one.prompt, seed) not in done
+            ]
             for first in range(0, len(missing), size):
                 part = missing[first : first + size]
                 batches.append((turn, part[0][0], Batch(variant, tuple(one for _, one in part), seed)))

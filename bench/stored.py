@@ -22,6 +22,7 @@ class _Prompt(_Stored):
     prompt: str
     category: str
     split: str
+    facts: dict[str, Any] = {}
 
 
 class _Witness(_Stored):

@@ -13,6 +13,8 @@ from refcore_bench.hacks import hacked, moved
 from refcore_bench.intervals import Estimate, difference_of_rates, mean, rate, ratio
 from refcore_bench.pairing import Pair, difference, pairs_of, prompt_of
 from refcore_bench.panel_scores import compared, scores_of
+from refcore_bench.published.summary import Measured
+from refcore_bench.published.task import PublishedTask
 from refcore_bench.relatives import relatives
 from refcore_bench.results import Results
 from refcore_bench.task import Accepts, Measure, Row, Task
@@ -43,13 +45,19 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
         raise unknown("variant", against, by_variant, "--against")
     accepts, panel, definitions, source = results.accepts(), results.panel(), results.variants(), results.source
 
+    measured = Measured(results) if isinstance(task, PublishedTask) else None
+
     def numbers(name: str, own: Sequence[Row]) -> dict[str, Any]:
+        if measured is not None:
+            return {"measured": measured.means(own), "unmeasured": measured.missing(own)}
         if task.wording.judge is not None:
             return _judged(own, task, accepts)
         return {"relatives": _relatives(definitions.get(name), panel), "scores": scores_of(own, panel)}
 
     def differences(own: Sequence[Row]) -> dict[str, Any]:
         pairs = pairs_of(own, by_variant[against])
+        if measured is not None:
+            return {"pairs": len(pairs), "measured": measured.differences(pairs)}
         return compared(pairs, panel) if task.wording.judge is None else _compared(pairs, task, accepts)
 
     return {
@@ -58,6 +66,7 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
         "prompts": task.set_of(source),
         "against": against,
         "panel": list(panel),
+        **({"metrics": {k: m.model_dump(mode="json") for k, m in measured.metrics.items()}} if measured else {}),
         "variants": [
             {
                 "variant": name,

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from refcore_bench import tasks
+from refcore_bench.published import tables as published
 from refcore_bench.summary import ALL
-
-NONE = "-"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, columns, rows of text, and a note for the reader."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    note: str = ""
-
-    def markdown(self) -> str:
-        lines = [f"**{self.title}**", "", grid(self.columns, self.rows)]
-        return "\n".join([*lines, *(["", self.note] if self.note else [])]) + "\n"
-
-
-def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table's columns and rows in Markdown, without title and note."""
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
-        for row in [columns, ["---"] * len(columns), *rows]
-    )
-
-
-def markdown(found: Iterable[Table]) -> str:
-    """Tables in Markdown, one after the other."""
-    return "\n".join(table.markdown() for table in found)
+from refcore_bench.table import NONE, Table, number, percent, points, share
 
 
 def tables(summary: dict[str, Any]) -> list[Table]:
     """All tables of a summary, the most important first."""
     wording = tasks.get(summary["task"]).wording
+    if "metrics" in summary:
+        return [*published.tables(summary), _costs(summary), _checkpoints(summary)]
     if wording.judge is None:
         several = len(summary["variants"]) > 1
         return [_scores(summary), *([_moves(summary)] if several else []), _costs(summary), _checkpoints(summary)]
@@ -65,27 +38,6 @@ def prompt_set(summary: dict[str, Any]) -> str:
     """Name of the prompt set: `reporting prompts (seed 2028)`, `tuning classes`."""
     name = f"{summary['prompts']} {tasks.get(summary['task']).wording.prompts}"
     return name if summary["source"] == summary["prompts"] else f"{name} (seed {summary['source']})"
-
-
-def share(estimate: dict[str, float]) -> str:
-    """`83 % (61 to 94)`."""
-    if not estimate["n"]:
-        return NONE
-    return f"{_percent(estimate['value'])} %{_interval(estimate, _percent)}"
-
-
-def points(estimate: dict[str, float]) -> str:
-    """`+12 (3 to 21)`, in percentage points."""
-    if not estimate["n"]:
-        return NONE
-    return f"{_points(estimate['value'])}{_interval(estimate, _points)}"
-
-
-def number(estimate: dict[str, float], sign: str = "", digits: int = 2) -> str:
-    """`0.83 (0.61 to 0.94)`; with the sign "+", `+0.12 (+0.03 to +0.21)`."""
-    if not estimate["n"]:
-        return NONE
-    return f"{estimate['value']:{sign}.{digits}f}{_interval(estimate, lambda x: f'{x:{sign}.{digits}f}')}"
 
 
 def named(variant: dict[str, Any]) -> str:
@@ -256,8 +208,8 @@ def _thresholds(summary: dict[str, Any]) -> Table:
             row["referee"],
             row["identity"],
             f"{row['threshold']:.4f}",
-            f"{_percent(row['accepts_true'])} %",
-            f"{_percent(row['accepts_wrong'])} %",
+            f"{percent(row['accepts_true'])} %",
+            f"{percent(row['accepts_wrong'])} %",
         ]
         for row in summary["thresholds"]
     ]
@@ -268,17 +220,3 @@ def _thresholds(summary: dict[str, Any]) -> Table:
 def _checkpoints(summary: dict[str, Any]) -> Table:
     found = {model: digest for variant in summary["variants"] for model, digest in variant["checkpoints"].items()}
     return Table("Checkpoints", ["model", "hash"], [[model, digest] for model, digest in sorted(found.items())])
-
-
-def _interval(estimate: dict[str, float], form: Callable[[float], str]) -> str:
-    if math.isnan(estimate["low"]):
-        return ""
-    return f" ({form(estimate['low'])} to {form(estimate['high'])})"
-
-
-def _points(x: float) -> str:
-    return f"{round(100 * x):+d}"  # rounded first: no "-0"
-
-
-def _percent(x: float) -> str:
-    return f"{100 * x:.0f}"

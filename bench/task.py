@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from refcore.config import presets
@@ -41,6 +41,13 @@ class TaskPrompt:
     category: str
     split: str
     """The part of the prompt set it is reported with (seen or unseen); the set's name where there are no parts."""
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Plain data beside the prompt, for the metrics of published benchmarks; see `refcore.BenchmarkPrompt`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `facts` are left out where there are none."""
+        own = {"prompt": self.prompt, "category": self.category, "split": self.split}
+        return {**own, "facts": dict(self.facts)} if self.facts else own
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import Photograph, photographs
 from refcore_bench.results import KEY, Results
 from refcore_bench.scoring import Classifier, pixels
-from refcore_bench.tables import Table, number, share
+from refcore_bench.table import Table, number, share
 from refcore_bench.task import Progress
 from refcore_bench.variants import Variant
 

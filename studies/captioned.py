@@ -24,7 +24,7 @@ import refcore
 from refcore import images
 from refcore.engine.views import coarsen, resize
 from refcore.runs.rundir import write_text
-from refcore_bench.tables import grid
+from refcore_bench.table import grid
 from refcore_plugins.models.ctc import greedy
 from refcore_plugins.referees.imagenet import Imagenet
 

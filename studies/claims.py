@@ -30,7 +30,8 @@ from refcore.runs import rundir
 from refcore_bench import running, variants
 from refcore_bench.results import RESULTS, Results
 from refcore_bench.summary import summarise
-from refcore_bench.tables import markdown, tables
+from refcore_bench.table import markdown
+from refcore_bench.tables import tables
 from refcore_bench.task import Task
 from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 from refcore_bench.tasks.playground_prompts import draw

@@ -27,7 +27,7 @@ from refcore.runs.rundir import write_text
 from refcore_bench.contact_sheets import COLUMNS, FRAME, GAP, SIDE
 from refcore_bench.photographs import photographs
 from refcore_bench.scoring import pixels
-from refcore_bench.tables import grid
+from refcore_bench.table import grid
 from refcore_bench.tasks.natural import GROUPS, draw
 from refcore_plugins.referees.imagenet import Imagenet
 

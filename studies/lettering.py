@@ -32,7 +32,7 @@ import refcore
 from refcore import images
 from refcore.runs import rundir
 from refcore_bench.intervals import rate
-from refcore_bench.tables import grid
+from refcore_bench.table import grid
 from refcore_plugins.models.ctc import greedy
 from refcore_plugins.referees.ocr import Ocr
 

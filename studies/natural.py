@@ -22,7 +22,8 @@ from refcore_bench.contact_sheets import draw_sheet
 from refcore_bench.grid import write_grid
 from refcore_bench.results import Results
 from refcore_bench.summary import summarise
-from refcore_bench.tables import grid, markdown, tables
+from refcore_bench.table import grid, markdown
+from refcore_bench.tables import tables
 from refcore_bench.tasks.natural import NATURAL
 
 PAGE = DOCS / "natural.md"

@@ -202,7 +202,7 @@ def part() -> str:
     from refcore_bench import witnesses
     from refcore_bench.intervals import mean, rate
     from refcore_bench.results import Results
-    from refcore_bench.tables import Table, markdown, number, share
+    from refcore_bench.table import Table, markdown, number, share
 
     rows = json.loads(RESULT.read_text("utf-8"))
     found = Results.existing(strangers.KEPT)

@@ -23,7 +23,8 @@ from refcore_bench.contact_sheets import draw_sheet
 from refcore_bench.plot import write_plot
 from refcore_bench.results import Results
 from refcore_bench.summary import summarise
-from refcore_bench.tables import markdown, tables
+from refcore_bench.table import markdown
+from refcore_bench.tables import tables
 
 PAGES = ("playground", "blind")
 PARTS = {

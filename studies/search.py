@@ -24,7 +24,7 @@ from refcore.config.settings import override
 from refcore.engine.build import build, resolve
 from refcore.engine.start import start
 from refcore.runs import rundir
-from refcore_bench.tables import grid
+from refcore_bench.table import grid
 from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
 from refcore_playground.grammar import parse
 from refcore_playground.judge import judge

@@ -15,7 +15,7 @@ from typing import Any
 
 from page import DOCS, ROWS, fill
 
-from refcore_bench.tables import Table, markdown
+from refcore_bench.table import Table, markdown
 
 KEPT = ROWS / "soak"
 KILLS, INPUTS = "kills.json", "inputs.json"

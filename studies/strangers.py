@@ -30,7 +30,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
 from refcore.runs.rundir import write_text
-from refcore_bench import running, tables, witnesses
+from refcore_bench import running, table, witnesses
 from refcore_bench.results import Results
 from refcore_bench.task import TaskPrompt
 from refcore_bench.tasks.natural import NATURAL
@@ -159,7 +159,7 @@ def sheet(results: Results) -> None:
 
 def parts() -> dict[str, str]:
     """The generated parts of the page."""
-    return {"strangers": tables.markdown(witnesses.tables(Results.existing(KEPT), AGAINST))}
+    return {"strangers": table.markdown(witnesses.tables(Results.existing(KEPT), AGAINST))}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ TASKS = {
     "playground-blind": "refcore_bench.tasks.playground:BLIND",
     "natural": "refcore_bench.tasks.natural:NATURAL",
     "prompts": "refcore_bench.tasks.prompts:PROMPTS",
+    "t2i-compbench": "refcore_bench.published.t2i_compbench:T2I_COMPBENCH",
+    "geneval": "refcore_bench.published.geneval:GENEVAL",
+    "geneval2": "refcore_bench.published.geneval2:GENEVAL2",
+    "dpg-bench": "refcore_bench.published.dpg_bench:DPG_BENCH",
+    "genai-bench": "refcore_bench.published.genai_bench:GENAI_BENCH",
+    "genai-bench-527": "refcore_bench.published.genai_bench:GENAI_BENCH_527",
 }
 """Name -> where the task is defined; imported on use."""
 

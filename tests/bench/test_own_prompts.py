@@ -9,7 +9,7 @@ import pytest
 
 from refcore.cli import main
 from refcore.errors import RefcoreError
-from refcore_bench import making, running, tables
+from refcore_bench import making, running, table, tables
 from refcore_bench.evaluations import KINDS
 from refcore_bench.gallery import write_gallery
 from refcore_bench.grid import write_grid
@@ -65,7 +65,7 @@ def test_no_image_has_a_verdict_and_no_table_a_rate_of_them(said, tmp_path):
     summary = summarise(results)
     for one in summary["variants"]:
         assert not {"accuracy", "hack_rate", "panel_hack_rate", "measures"} & set(one)
-    text = tables.markdown(tables.tables(summary))
+    text = table.markdown(tables.tables(summary))
     assert not any(word in text for word in ("hack", "whole prompts", "Accuracy", "facts"))
 
 

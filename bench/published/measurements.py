@@ -1,0 +1,148 @@
+"""What metrics measured of the images in a results folder: a row for each image and metric, in Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from refcore.contracts.metric import Measurement
+from refcore.errors import ConfigError, RefcoreError
+from refcore.explain import validated
+from refcore.runs import rundir
+from refcore.text_files import read_json
+from refcore_bench.checkpoint_hashes import hashes
+from refcore_bench.extras import need
+from refcore_bench.results import KEY
+from refcore_bench.scorers import digest
+
+if TYPE_CHECKING:
+    import polars
+
+FOLDER: Final = "measurements"
+GATHERED: Final = "measurements.parquet"
+METRICS: Final = "metrics.json"
+"""File of the metrics: label -> name, settings, checkpoints and identity."""
+
+
+class StoredMetric(BaseModel):
+    """An entry of `metrics.json`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    config: dict[str, Any]
+    checkpoints: dict[str, str]
+    identity: str
+    remarks: list[str] = []
+
+
+def schema() -> dict[str, Any]:
+    """Column -> type."""
+    pl = need("polars")
+    return {
+        "variant": pl.String,
+        "split": pl.String,
+        "category": pl.String,
+        "prompt": pl.String,
+        "seed": pl.Int64,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "parts": pl.List(pl.Struct({"name": pl.String, "value": pl.Float64})),
+    }
+
+
+class Measurements:
+    """The measurements of a results folder. Each file is written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def metrics(self) -> dict[str, StoredMetric]:
+        """Label -> metric, as far as any were measured.
+
+        Raises:
+            RefcoreError: the file is broken.
+        """
+        path = self.path / METRICS
+        if not path.is_file():
+            return {}
+        try:
+            return dict(validated(RootModel[dict[str, StoredMetric]], read_json(path)).root)
+        except (OSError, ValueError, ConfigError) as error:
+            raise RefcoreError(f'"{path}" is broken ({error}); restore the file, or measure anew without it') from error
+
+    def claim(self, label: str, name: str, config: Mapping[str, Any], remarks: Sequence[str]) -> None:
+        """Takes a label for a metric with these resolved settings, or continues an earlier run of it.
+
+        Raises:
+            RefcoreError: the folder holds values of this metric with other settings or weights.
+        """
+        checkpoints = hashes(config)
+        identity = digest([name, config, checkpoints])
+        before = self.metrics()
+        if label in before and before[label].identity != identity:
+            raise RefcoreError(
+                f'"{self.path}" holds values of "{label}" with other settings or weights ({before[label].config}); '
+                f'choose another --out, or remove {METRICS} and "{FOLDER}" to measure all images anew'
+            )
+        entry = StoredMetric(
+            name=name, config=dict(config), checkpoints=checkpoints, identity=identity, remarks=list(remarks)
+        )
+        rows = {**before, label: entry}
+        text = json.dumps({key: one.model_dump(mode="json") for key, one in rows.items()}, indent=2, ensure_ascii=False)
+        self.path.mkdir(parents=True, exist_ok=True)
+        rundir.write_text(self.path / METRICS, text + "\n")
+
+    def done(self, label: str) -> set[tuple[Any, ...]]:
+        """Keys of the images that a metric has measured."""
+        frame = self.rows()
+        return set(frame.filter(need("polars").col("metric") == label).select(KEY).iter_rows())
+
+    def add(self, label: str, keys: Sequence[Mapping[str, Any]], found: Sequence[Measurement]) -> None:
+        """Writes the measurements of some images as one file."""
+        rows = [
+            {
+                **{column: key[column] for column in KEY},
+                "metric": label,
+                "value": one.value,
+                "parts": [{"name": name, "value": value} for name, value in one.parts.items()],
+            }
+            for key, one in zip(keys, found, strict=True)
+        ]
+        name = hashlib.sha256(json.dumps([[row[column] for column in KEY] for row in rows]).encode()).hexdigest()[:16]
+        folder = self.path / FOLDER / label
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write(folder / f"{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
+
+    def rows(self) -> polars.DataFrame:
+        """Every measurement once.
+
+        Raises:
+            RefcoreError: a file cannot be read.
+        """
+        pl = need("polars")
+        files = sorted((self.path / FOLDER).glob("*/*.parquet"))
+        files += [path for path in [self.path / GATHERED] if path.is_file()]
+        try:
+            frames = [pl.read_parquet(file) for file in files]
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise RefcoreError(f'the measurements in "{self.path}" cannot be read: {error}') from error
+        every: polars.DataFrame = pl.concat([pl.DataFrame(schema=schema()), *frames])
+        return every.unique([*KEY, "metric"], keep="first", maintain_order=True)
+
+    def gather(self) -> None:
+        """Writes all measurements to `measurements.parquet`."""
+        frame = self.rows().sort([*KEY, "metric"])
+        if len(frame):
+            self._write(self.path / GATHERED, frame)
+
+    def _write(self, path: Path, frame: polars.DataFrame) -> None:
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer)
+        rundir.write(path, buffer.getvalue())

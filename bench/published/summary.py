@@ -1,0 +1,95 @@
+"""What a published benchmark's table says of a variant: the mean of each group, and of all as it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from refcore_bench.intervals import NOTHING, Estimate, mean_of_means
+from refcore_bench.pairing import Pair, difference, image_of, over_prompts, prompt_of
+from refcore_bench.published.measurements import Measurements
+from refcore_bench.published.task import PublishedTask
+from refcore_bench.results import KEY, Results
+from refcore_bench.task import Row
+
+OVERALL = "overall"
+
+
+class Measured:
+    """The measurements of a results folder, by image."""
+
+    def __init__(self, results: Results) -> None:
+        assert isinstance(results.task, PublishedTask), "only published benchmarks have metrics"
+        self.task: PublishedTask = results.task
+        own = Measurements(results.path)
+        self.metrics = own.metrics()
+        self._facts = {prompt_of(row): row.get("facts", {}) for row in results.prompts()}
+        self._values: dict[tuple[Any, ...], float] = {
+            (*[row[column] for column in KEY], row["metric"]): row["value"] for row in own.rows().iter_rows(named=True)
+        }
+
+    def groups(self, rows: Sequence[Row]) -> list[str]:
+        """The columns in which any of these images counts."""
+        there = {group for row in rows for group in self._groups_of(row)}
+        return [group for group in self.task.groups() if group in there]
+
+    def missing(self, rows: Sequence[Row]) -> int:
+        """Number of these images that some metric has not measured."""
+        return sum(any(self._value(row, label) is None for label in self._labels(row)) for row in rows)
+
+    def means(self, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+        """Group, or "overall" -> mean of its images over prompts, with its interval."""
+        found = {group: over_prompts(self._of(rows, group), self._by(group)).to_dict() for group in self.groups(rows)}
+        return found | ({OVERALL: self._overall(rows).to_dict()} if self.task.overall else {})
+
+    def differences(self, pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
+        """Group -> mean difference within pairs, with its interval over prompts."""
+        both = [(ours, theirs) for ours, theirs in pairs if not self.missing([ours, theirs])]
+        return {
+            group: difference([pair for pair in both if group in self._groups_of(pair[0])], self._by(group)).to_dict()
+            for group in self.groups([ours for ours, _ in both])
+        }
+
+    def _overall(self, rows: Sequence[Row]) -> Estimate:
+        if self.task.overall == "images":
+            label = next(iter(self.task.metrics))
+            own = [row for row in rows if self._value(row, label) is not None]
+            return over_prompts(own, self._reader(label)) if own else NOTHING
+        return mean_of_means([self._by_prompt(self._of(rows, group), group) for group in self.groups(rows)])
+
+    def _by_prompt(self, rows: Sequence[Row], group: str) -> list[float]:
+        found: dict[tuple[Any, ...], list[float]] = {}
+        for row in rows:
+            found.setdefault(prompt_of(row), []).append(self._by(group)(row))
+        return [float(np.mean(values)) for values in found.values()]
+
+    def _of(self, rows: Sequence[Row], group: str) -> list[Row]:
+        """The images of a group that its metric has measured."""
+        label = self.task.metric_of(group)
+        return [row for row in rows if group in self._groups_of(row) and self._value(row, label) is not None]
+
+    def _by(self, group: str) -> Callable[[Row], float]:
+        return self._reader(self.task.metric_of(group))
+
+    def _reader(self, label: str) -> Callable[[Row], float]:
+        def value(row: Row) -> float:
+            found = self._value(row, label)
+            assert found is not None, "unmeasured images are left out"
+            return found
+
+        return value
+
+    def _value(self, row: Row, label: str) -> float | None:
+        split, category, prompt, seed = image_of(row)
+        return self._values.get((row["variant"], split, category, prompt, seed, label))
+
+    def _groups_of(self, row: Row) -> tuple[str, ...]:
+        return self.task.groups_of(self._prompted(row))
+
+    def _labels(self, row: Row) -> tuple[str, ...]:
+        return self.task.metrics_of(self._prompted(row))
+
+    def _prompted(self, row: Row) -> Mapping[str, Any]:
+        return {**row, "facts": self._facts.get(prompt_of(row), {})}

@@ -25,7 +25,7 @@ from refcore_bench.task import Task
 from refcore_bench.tasks.playground import PLAYGROUND
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-Method = Literal["inversion", "sampling"]
+Method = Literal["inversion", "sampling", "images"]
 
 
 @dataclass(frozen=True)

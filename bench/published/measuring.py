@@ -12,11 +12,10 @@ from refcore import images, registry
 from refcore.config.settings import override
 from refcore.contracts.metric import BenchmarkPrompt, Metric
 from refcore.engine.loading import pick_device
-from refcore.errors import RefcoreError
 from refcore.images import Levels
 from refcore_bench.option_text import split
 from refcore_bench.published.measurements import Measurements
-from refcore_bench.published.task import PublishedTask
+from refcore_bench.published.task import MetricUse, Prompted, PublishedTask
 from refcore_bench.results import KEY, Results
 from refcore_bench.task import Progress, Row
 
@@ -25,23 +24,20 @@ CHUNK = 32
 
 
 def resolved(task: PublishedTask, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
-    """Label -> metric of a benchmark, not loaded, checked as far as that takes no model.
+    """Label -> metric, not loaded: those of a benchmark, and further ones that measure every image.
 
     Args:
-        task: whose metrics they are.
-        overrides: label -> settings in place of the benchmark's.
+        task: the benchmark.
+        overrides: label of a metric of the benchmark -> settings in place of its own; or name of another -> settings.
 
     Raises:
-        RefcoreError: a label is unknown, a setting is wrong, a package or checkpoint is missing.
+        RefcoreError: there is no such metric, or a setting is wrong.
     """
-    for label in overrides:
-        if label not in task.metrics:
-            raise RefcoreError(f'--metric "{label}": expected one of {", ".join(task.metrics)}')
-    found: dict[str, Metric] = {}
-    for label, use in task.metrics.items():
-        settings = {**use.config, **overrides.get(label, {})}
-        found[label] = registry.create("metrics", use.name, settings, f"--metric {label}")
-    return found
+    uses = {**task.metrics, **{name: MetricUse(name) for name in overrides if name not in task.metrics}}
+    return {
+        label: registry.create("metrics", use.name, {**use.config, **overrides.get(label, {})}, f"--metric {label}")
+        for label, use in uses.items()
+    }
 
 
 def measure(
@@ -66,10 +62,11 @@ def measure(
     task = results.task
     assert isinstance(task, PublishedTask), "only published benchmarks have metrics"
     measurements, prompts = Measurements(results.path), _prompts(results)
-    used = {label for row in results.prompts() for label in task.metrics_of(row)}
-    metrics = {label: metric for label, metric in resolved(task, overrides).items() if label in used}
+    every = resolved(task, overrides)
+    asked = {label: [row for row in results.prompts() if wants(task, label, row)] for label in every}
+    metrics = {label: metric for label, metric in every.items() if asked[label]}
     for label, metric in metrics.items():
-        own = [prompt for key, prompt in prompts.items() if label in task.metrics_of(_prompted(key, prompt))]
+        own = [prompts[_key(row)] for row in asked[label]]
         metric.check([prompt.text for prompt in own])
         settings = metric.config.model_dump(mode="json")
         measurements.claim(label, metric.name, settings, metric.remarks(own))
@@ -108,7 +105,7 @@ def _chunks(results: Results, task: PublishedTask, label: str, done: set[tuple[A
     facts = {_key(row): row.get("facts", {}) for row in results.prompts()}
     for row in results.pictures():
         asked = {**{column: row[column] for column in KEY}, "facts": facts.get(_key(row), {})}
-        if tuple(row[column] for column in KEY) not in done and label in task.metrics_of(asked):
+        if tuple(row[column] for column in KEY) not in done and wants(task, label, asked):
             waiting.append(row)
             if len(waiting) == CHUNK:
                 yield waiting
@@ -124,8 +121,9 @@ def _prompts(results: Results) -> dict[tuple[str, ...], BenchmarkPrompt]:
     }
 
 
-def _prompted(key: tuple[str, ...], prompt: BenchmarkPrompt) -> dict[str, Any]:
-    return {"split": key[0], "category": key[1], "prompt": key[2], "facts": prompt.facts}
+def wants(task: PublishedTask, label: str, prompt: Prompted) -> bool:
+    """Whether a metric measures the images of a prompt: one that is not of the benchmark measures all."""
+    return label not in task.metrics or label in task.metrics_of(prompt)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

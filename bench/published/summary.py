@@ -25,6 +25,8 @@ class Measured:
         self.task: PublishedTask = results.task
         own = Measurements(results.path)
         self.metrics = own.metrics()
+        self.further = [label for label in self.metrics if label not in self.task.metrics]
+        """Labels of metrics that are not of the benchmark, each a column of its own."""
         self._facts = {prompt_of(row): row.get("facts", {}) for row in results.prompts()}
         self._values: dict[tuple[Any, ...], float] = {
             (*[row[column] for column in KEY], row["metric"]): row["value"] for row in own.rows().iter_rows(named=True)
@@ -33,7 +35,7 @@ class Measured:
     def groups(self, rows: Sequence[Row]) -> list[str]:
         """The columns in which any of these images counts."""
         there = {group for row in rows for group in self._groups_of(row)}
-        return [group for group in self.task.groups() if group in there]
+        return [group for group in (*self.task.groups(), *self.further) if group in there]
 
     def missing(self, rows: Sequence[Row]) -> int:
         """Number of these images that some metric has not measured."""
@@ -57,7 +59,9 @@ class Measured:
             label = next(iter(self.task.metrics))
             own = [row for row in rows if self._value(row, label) is not None]
             return over_prompts(own, self._reader(label)) if own else NOTHING
-        return mean_of_means([self._by_prompt(self._of(rows, group), group) for group in self.groups(rows)])
+        return mean_of_means(
+            [self._by_prompt(self._of(rows, group), group) for group in self.groups(rows) if group not in self.further]
+        )
 
     def _by_prompt(self, rows: Sequence[Row], group: str) -> list[float]:
         found: dict[tuple[Any, ...], list[float]] = {}
@@ -67,11 +71,11 @@ class Measured:
 
     def _of(self, rows: Sequence[Row], group: str) -> list[Row]:
         """The images of a group that its metric has measured."""
-        label = self.task.metric_of(group)
+        label = self._metric_of(group)
         return [row for row in rows if group in self._groups_of(row) and self._value(row, label) is not None]
 
     def _by(self, group: str) -> Callable[[Row], float]:
-        return self._reader(self.task.metric_of(group))
+        return self._reader(self._metric_of(group))
 
     def _reader(self, label: str) -> Callable[[Row], float]:
         def value(row: Row) -> float:
@@ -86,10 +90,13 @@ class Measured:
         return self._values.get((row["variant"], split, category, prompt, seed, label))
 
     def _groups_of(self, row: Row) -> tuple[str, ...]:
-        return self.task.groups_of(self._prompted(row))
+        return (*self.task.groups_of(self._prompted(row)), *self.further)
 
     def _labels(self, row: Row) -> tuple[str, ...]:
-        return self.task.metrics_of(self._prompted(row))
+        return (*self.task.metrics_of(self._prompted(row)), *self.further)
+
+    def _metric_of(self, group: str) -> str:
+        return group if group in self.further else self.task.metric_of(group)
 
     def _prompted(self, row: Row) -> Mapping[str, Any]:
         return {**row, "facts": self._facts.get(prompt_of(row), {})}

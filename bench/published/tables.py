@@ -31,7 +31,7 @@ def latex(summary: Mapping[str, Any]) -> str:
     """
     task = _task(summary)
     columns = _columns(summary)
-    head = ["", *(_escaped(_titled(task, group, summary)) for group in columns)]
+    head = ["", *(_escaped(_titled(task, group)) for group in columns)]
     rows = [
         [_escaped(one["variant"]), *(_plain(one["measured"].get(group, {}).get("value")) for group in columns)]
         for one in summary["variants"]
@@ -79,7 +79,7 @@ def _measured(summary: Mapping[str, Any], task: PublishedTask) -> Table:
         notes.append(f"Images that are not measured yet: {counts}; the same command continues.")
     for label, metric in summary["metrics"].items():
         notes += [f"{label}: {remark}" for remark in metric["remarks"]]
-    heads = ["variant", "images", *(_titled(task, group, summary) for group in columns), "s/image"]
+    heads = ["variant", "images", *(_titled(task, group) for group in columns), "s/image"]
     return Table(title(summary, task), heads, rows, " ".join(notes))
 
 
@@ -101,7 +101,7 @@ def _differences(summary: Mapping[str, Any], task: PublishedTask) -> list[Table]
     ]
     if not rows:
         return []
-    heads = ["variant", "pairs", *(_titled(task, group, summary) for group in columns)]
+    heads = ["variant", "pairs", *(_titled(task, group) for group in columns)]
     return [Table(f"Each variant minus {summary['against']}", heads, rows, "Paired by prompt and seed.")]
 
 
@@ -120,13 +120,13 @@ def _generations(summary: Mapping[str, Any], task: PublishedTask) -> list[Genera
 
 def _columns(summary: Mapping[str, Any]) -> list[str]:
     there = {group for variant in summary["variants"] for group in variant["measured"]}
-    task = _task(summary)
-    return [group for group in (*task.groups(), OVERALL) if group in there]
+    groups = _task(summary).groups()
+    return [group for group in (*groups, OVERALL, *sorted(there - {*groups, OVERALL})) if group in there]
 
 
-def _titled(task: PublishedTask, group: str, summary: Mapping[str, Any]) -> str:
+def _titled(task: PublishedTask, group: str) -> str:
     """A column's head: the group, and in brackets its metric, unless there is only one."""
-    if group == OVERALL or len(summary["metrics"]) < 2:
+    if group not in task.groups() or len(task.metrics) < 2:
         return group
     return f"{group} ({task.metric_of(group)})"
 

@@ -12,6 +12,7 @@ from refcore.errors import RefcoreError
 from refcore.runs import rundir
 from refcore_bench import tasks
 from refcore_bench.extras import need
+from refcore_bench.published import tables as published
 from refcore_bench.summary import ALL
 from refcore_bench.tables import named, prompt_set
 
@@ -35,7 +36,10 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
     task = tasks.get(summary["task"])
     title = f"{task.wording.title}: {prompt_set(summary)}, 95 % intervals"
     title += "; hollow: no witness, since the variant optimises for it" if task.wording.judge is None else ""
-    if task.wording.judge is None:
+    if "metrics" in summary:
+        title = f"{published.title(summary)}, 95 % intervals"
+        figure = _measured(pyplot, summary, names)
+    elif task.wording.judge is None:
         figure, axes = pyplot.subplots(
             1, len(summary["panel"]) + 1, figsize=(13, height), layout="constrained", sharey=True
         )
@@ -51,6 +55,24 @@ def write_plot(summary: dict[str, Any], path: Path) -> None:
     figure.savefig(buffer, format=path.suffix[1:], dpi=130)
     pyplot.close(figure)
     rundir.write(path, buffer.getvalue())
+
+
+def _measured(pyplot: Any, summary: dict[str, Any], names: list[str]) -> Any:
+    """Mean of each group, an axis for each, four in a row."""
+    groups = published.columns(summary)
+    wide = min(4, len(groups))
+    high = -(-len(groups) // wide)
+    size = (3.4 * wide + 1, high * (1.4 + 0.3 * len(names)) + 0.6)
+    figure, axes = pyplot.subplots(high, wide, figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for axis, group in zip(axes.flat, groups, strict=False):
+        for i, variant in enumerate(summary["variants"]):
+            if (mean := variant["measured"].get(group)) and mean["n"]:
+                error = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
+                axis.errorbar(mean["value"], i, xerr=error, fmt="o", color=COLOURS["all"], capsize=2)
+        _rows(axis, names, published.head(summary, group))
+    for axis in axes.flat[len(groups) :]:
+        axis.set_visible(False)
+    return figure
 
 
 def _panel(axes: Any, summary: dict[str, Any], names: list[str]) -> None:

@@ -24,6 +24,9 @@ def show(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json: Json = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Print a published benchmark's table as LaTeX, for booktabs.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a gallery of all images, as one file.")
     ] = None,
@@ -46,12 +49,12 @@ def show(
     """Show accuracy and hack rate, or a panel's scores, and cost with 95 % confidence intervals."""
     from refcore_bench.results import Results
 
-    _refuse_both(markdown, json)
+    _refuse_several(markdown=markdown, json=json, latex=latex)
     for option, path in (("--html", html), ("--plot", plot), ("--grid", grid)):
         if path is not None:
             refuse_existing(path, option)
     results = Results.existing(folder)
-    if html is None and plot is None and grid is None and not markdown and not json:
+    if not any((html, plot, grid, markdown, json, latex)):
         print_tables(results, against, everything=True)
         return
     from refcore_bench.summary import summarise
@@ -71,6 +74,12 @@ def show(
         write_grid(results, grid)
     if json:
         output.echo_json(to_json(summary, indent=2))
+    if latex:
+        from refcore_bench.published.tables import latex as as_latex
+
+        if "metrics" not in summary:
+            raise RefcoreError(f'--latex: "{folder}" is of no published benchmark; use --markdown')
+        output.echo(as_latex(summary).removesuffix("\n"))
     if markdown:
         from refcore_bench import witnesses
         from refcore_bench.table import markdown as as_markdown
@@ -95,7 +104,7 @@ def compare(
 
     With intervals over prompts. Pictures and curves side by side, on a page: refcore compare.
     """
-    _refuse_both(markdown, json)
+    _refuse_several(markdown=markdown, json=json)
     from refcore_bench import comparison_tables, run_comparison, table
 
     found = run_comparison.compare(run_comparison.read_runs(folders), evaluations)
@@ -110,6 +119,7 @@ def compare(
             output.echo(line)
 
 
-def _refuse_both(markdown: bool, json: bool) -> None:
-    if markdown and json:
-        raise RefcoreError("both --markdown and --json were given; expected one of them")
+def _refuse_several(**given: bool) -> None:
+    named = [f"--{name}" for name, wanted in given.items() if wanted]
+    if len(named) > 1:
+        raise RefcoreError(f"{' and '.join(named)} were given; expected one of them")

@@ -65,6 +65,7 @@ class T2ICompBench(PublishedTask):
             "3-in-1": MetricUse("3-in-1"),
         }
     )
+    as_published = frozenset({"color", "shape", "texture", "non_spatial"})
     seeds = "42-51"
     quick_prompts = tuple(
         TaskPrompt(prompt, category, SMALL, facts)

@@ -56,6 +56,8 @@ class PublishedTask(WithBaselines):
     """Label -> metric; the first is that of an image whose group names no other."""
     seeds: ClassVar[str]
     """Seeds of the images of a prompt, as in the publication, in the notation of `--seeds`."""
+    as_published: ClassVar[frozenset[str]] = frozenset()
+    """Groups whose metric is the published one, weights included, so that their columns are comparable."""
     overall: ClassVar[Literal["groups", "images"] | None] = None
     """What the one number of the benchmark is a mean of; None: it has none."""
     quick_prompts: ClassVar[tuple[TaskPrompt, ...]]

@@ -23,14 +23,27 @@ the early layers of its network and counts as a full evaluation."""
 class Tally(Counter[str]):
     """Evaluations by kind (`KINDS`). Use `counting`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._watched: dict[tuple[int, str], tuple[Any, Any]] = {}
+        """(id of a plugin, name of a method whose calls are counted) -> the plugin, its own attribute of that name."""
+
     def watch(self, engine: Engine) -> None:
         """Counts, from now on, the views its referees judge and the crops its statistics priors see, both ways."""
         for referee in {id(use.referee): use.referee for use in engine.panel.referees}.values():
             for way in ("judge", "judge_beside"):
-                setattr(referee, way, self._counted("referee", getattr(referee, way)))
+                self._count_calls(referee, way, "referee")
         for use in engine.priors:
             if isinstance(use.prior, Statistics):
-                use.prior.distance = self._counted("statistics", use.prior.distance)  # type: ignore[method-assign]
+                self._count_calls(use.prior, "distance", "statistics")
+
+    def unwatch(self) -> None:
+        """Gives watched plugins their methods back: loaded ones may serve other runs."""
+        for (_, method), (plugin, own) in self._watched.items():
+            delattr(plugin, method)
+            if own is not None:
+                setattr(plugin, method, own)
+        self._watched.clear()
 
     def passed(self, network: str, output: Tensor) -> None:
         """Counts a network's `output` [N, ...] for N pictures, and its backward pass if there is one."""
@@ -43,6 +56,11 @@ class Tally(Counter[str]):
         """Evaluations per image, by kind."""
         return {kind: self[kind] / images for kind in KINDS}
 
+    def _count_calls(self, plugin: Any, method: str, network: str) -> None:
+        if (id(plugin), method) not in self._watched:
+            self._watched[id(plugin), method] = plugin, vars(plugin).get(method)
+            setattr(plugin, method, self._counted(network, getattr(plugin, method)))
+
     def _counted(self, network: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def counted(*args: Any, **kwargs: Any) -> Tensor:
             output = function(*args, **kwargs)
@@ -54,7 +72,7 @@ class Tally(Counter[str]):
 
 @contextmanager
 def counting() -> Iterator[Tally]:
-    """Counts the passes of UNets, autoencoders and denoisers inside the `with`, and those of watched engines.
+    """Counts the passes of UNets, autoencoders and denoisers, and those of watched engines, inside the `with`.
 
     Example:
         >>> with counting() as tally:                                       # doctest: +SKIP
@@ -82,3 +100,4 @@ def counting() -> Iterator[Tally]:
         yield tally
     finally:
         handle.remove()
+        tally.unwatch()

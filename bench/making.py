@@ -16,6 +16,7 @@ from refcore import images
 from refcore.config.run import RunConfig
 from refcore.config.schedule import LARGEST
 from refcore.engine.candidates import best_first, lowest_first, spread
+from refcore.engine.models import Models
 from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
 from refcore.runs.observers import Observer
@@ -49,7 +50,14 @@ class Made:
     """Label of a scorer that is a classifier -> what it sees in each image, as it is saved."""
 
 
-def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | None = None) -> Made:
+def make(
+    variant: Variant,
+    prompts: Sequence[str],
+    seed: int,
+    budget: float | None = None,
+    models: Models | None = None,
+    observers: Sequence[Observer] = (),
+) -> Made:
     """One image a prompt.
 
     Args:
@@ -57,6 +65,8 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
         prompts: distinct prompts.
         seed: random seed of every image.
         budget: model evaluations an image, for a variant that chooses among as many samples as they allow.
+        models: where loaded models are looked for first, and kept for later batches.
+        observers: what else watches the run of a variant that inverts.
 
     Raises:
         RefcoreError: whatever the run raises: a missing checkpoint, NaN from a referee.
@@ -64,12 +74,12 @@ def make(variant: Variant, prompts: Sequence[str], seed: int, budget: float | No
     began = time.perf_counter()
     with counting() as tally:
         if variant.method == "inversion":
-            made, steps, loaded = _invert(variant.settings, prompts, seed, tally)
+            made, steps, loaded = _invert(variant.settings, prompts, seed, tally, models, observers)
         else:
-            made, steps, loaded = _sample(variant, prompts, seed, budget, tally)
+            made, steps, loaded = _sample(variant, prompts, seed, budget, tally, models)
     took = time.perf_counter() - loaded
     levels = [images.levels(image) for image in made]
-    scoring, saved = scoring_panel(variant.scorers, prompts), pixels(levels)
+    scoring, saved = scoring_panel(variant.scorers, prompts, models), pixels(levels)
     n, scores, ranked = len(prompts), score(scoring, saved), ranks(scoring, saved)
     return Made(levels, scores, steps, took / n, (loaded - began) / n, tally.per_image(n), ranked)
 
@@ -133,10 +143,17 @@ def _each(sampling: Sampling, ranked_by: int) -> int:
     return sampling.steps * halves + 1 + ranked_by
 
 
-def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: Tally) -> tuple[Tensor, int, float]:
+def _invert(
+    settings: dict[str, Any],
+    prompts: Sequence[str],
+    seed: int,
+    tally: Tally,
+    models: Models | None = None,
+    observers: Sequence[Observer] = (),
+) -> tuple[Tensor, int, float]:
     config = RunConfig.from_settings({**settings, "prompts": list(prompts), "seeds": [seed]})
     counter = _Counter(tally)
-    run = Run(config, observers=[counter])
+    run = Run(config, observers=[counter, *observers], models=models)
     inversion = run.loop()
     if run.error is not None:
         raise run.error
@@ -157,7 +174,12 @@ class _Counter(Observer):
 
 
 def _sample(
-    variant: Variant, prompts: Sequence[str], seed: int, budget: float | None, tally: Tally
+    variant: Variant,
+    prompts: Sequence[str],
+    seed: int,
+    budget: float | None,
+    tally: Tally,
+    models: Models | None = None,
 ) -> tuple[Tensor, int, float]:
     sampling = _settings(variant)
     sampler = Sampler(sampling.model)
@@ -167,7 +189,7 @@ def _sample(
         assert sampling.count or budget, "a variant that chooses needs a budget"
         count = sampling.count or choices(sampling, len(ranking), budget or 0)
     repeated = [prompt for prompt in prompts for _ in range(count)]
-    referees = ranking_panel(ranking, repeated) if ranking else None
+    referees = ranking_panel(ranking, repeated, models) if ranking else None
     loaded = time.perf_counter()
     noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
     drawn = sampler.sample(repeated, noise, sampling)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from refcore import registry
+from refcore.engine.models import Models
 from refcore.errors import RefcoreError
 from refcore_bench import contact_sheets, making
+from refcore_bench.executors.job import Executor, Job
+from refcore_bench.executors.local import Local
 from refcore_bench.results import Results
 from refcore_bench.task import Progress, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
@@ -31,6 +28,10 @@ class Batch:
     prompts: tuple[TaskPrompt, ...]
     seed: int
 
+    @property
+    def name(self) -> str:
+        return f"a batch of {self.variant.name} (seed {self.seed}, {len(self.prompts)} images)"
+
 
 def run(
     out: str | Path,
@@ -43,6 +44,7 @@ def run(
     plugin_folders: Sequence[Path] = (),
     progress: Progress = lambda line: None,
     task: Task = PLAYGROUND,
+    executor: Executor | None = None,
 ) -> Results:
     """Makes every image that `out` lacks, then writes `results.parquet` and a contact sheet per variant.
 
@@ -59,10 +61,13 @@ def run(
         plugin_folders: folders of plugin files for the workers; this process has read them already.
         progress: progress callback; receives one line per batch.
         task: the task the prompts belong to.
+        executor: where the batches are made, in place of `workers`.
 
     Raises:
-        RefcoreError: the folder belongs to other variants or prompts; a run failed (the rest is kept); a worker died.
+        RefcoreError: the folder belongs to other variants or prompts; a run failed (the rest is kept); workers died
+            again and again of a batch.
     """
+    executor = executor or Local(workers, plugin_folders, progress)
     names = [variant.name for variant in variants]
     if twice := {name for name in names if names.count(name) > 1}:
         raise RefcoreError(f'two variants are called "{min(twice)}"; rename one with NAME={min(twice)}')
@@ -73,10 +78,25 @@ def run(
     batches = _missing(results, variants, prompts, seeds, batch)
     total = {v.name: len(prompts) * len(seeds) for v in variants}
     have = {v.name: total[v.name] - sum(len(b.prompts) for b in batches if b.variant.name == v.name) for v in variants}
-    for done, seconds in _make_all(results, batches, workers, plugin_folders):
-        name = done.variant.name
-        have[name] += len(done.prompts)
-        progress(f"{name}: {have[name]} of {total[name]} images, {seconds:.1f} s an image")
+    lost: list[str] = []
+    jobs = _jobs(results, batches)
+    with closing(executor.run(list(jobs))) as outcomes:
+        for job, outcome in outcomes:
+            done = jobs[job]
+            name = done.variant.name
+            if outcome.lost:
+                lost.append(str(outcome.error))
+                progress(lost[-1])
+                continue
+            if outcome.error is not None:
+                raise outcome.error
+            have[name] += len(done.prompts)
+            progress(f"{name}: {have[name]} of {total[name]} images, {outcome.value:.1f} s an image")
+    if lost:
+        raise RefcoreError(
+            f'{lost[0]}, perhaps for lack of memory; the finished images are in "{results.path}", '
+            "and the same command continues: try fewer --workers or a smaller --batch"
+        )
     results.gather()
     contact_sheets.write_sheets(results)
     return results
@@ -99,56 +119,23 @@ def _missing(
     return [batch for *_, batch in sorted(batches, key=lambda each: each[:2])]
 
 
-def _make_all(
-    results: Results, batches: Sequence[Batch], workers: int, plugin_folders: Sequence[Path]
-) -> Iterator[tuple[Batch, float]]:
-    """(batch, seconds per image) of each batch as it finishes."""
-    budgets = results.budgets()
-    if workers == 1 or len(batches) < 2:
-        for batch in batches:
-            yield batch, _make(results.path, batch, budgets.get(batch.variant.hash))
-        return
-    # Forked processes would inherit torch's thread pools in an unknown state.
-    pool = ProcessPoolExecutor(
-        min(workers, len(batches)), get_context("spawn"), initializer=_start_worker, initargs=(list(plugin_folders),)
-    )
-    try:
-        waiting: dict[Any, Batch] = {
-            pool.submit(_make, results.path, batch, budgets.get(batch.variant.hash)): batch for batch in batches
-        }
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    except BrokenProcessPool as error:
-        raise RefcoreError(
-            f'a worker process was killed, perhaps for lack of memory; the finished images are in "{results.path}", '
-            "and the same command continues: try fewer --workers or a smaller --batch"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _jobs(results: Results, batches: Sequence[Batch]) -> dict[Job, Batch]:
+    """A job for each batch, in their order."""
+    budgets, where = results.budgets(), results.path.absolute()
+    return {
+        Job(batch.name, _make, (where, batch, budgets.get(batch.variant.hash)), batch.variant.hash): batch
+        for batch in batches
+    }
 
 
-def _make(path: Path, batch: Batch, budget: float | None) -> float:
+def _make(models: Models, path: Path, batch: Batch, budget: float | None) -> float:
+    """Makes a batch and writes it where it is made: what is finished survives the worker and the benchmark."""
     try:
-        made = making.make(batch.variant, [one.prompt for one in batch.prompts], batch.seed, budget)
+        made = making.make(batch.variant, [one.prompt for one in batch.prompts], batch.seed, budget, models)
     except RefcoreError as error:
         raise RefcoreError(f'variant "{batch.variant.name}": {error}') from error
     Results(path).add(batch.variant, batch.prompts, batch.seed, made, torch.get_num_threads())
     return made.seconds
-
-
-def _start_worker(plugin_folders: Sequence[Path]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    for folder in plugin_folders:
-        registry.add_folder(folder)
-
-
-def _end_with_parent() -> None:
-    """Ends a worker whose benchmark was killed; it would finish its batch with nobody to take the result."""
-    parent = parent_process()
-    assert parent is not None, "a worker is started by the benchmark"
-    parent.join()
-    os._exit(1)
 
 
 def _measure_thresholds(results: Results, variants: Sequence[Variant], progress: Progress) -> None:

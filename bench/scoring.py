@@ -13,6 +13,7 @@ from refcore.config.panel import Labelled, PanelConfig
 from refcore.config.terms import RefereeTerm, Witness
 from refcore.contracts.conditioning import Conditioning
 from refcore.engine.loading import load_panel
+from refcore.engine.models import Models
 from refcore.engine.panel import Panel
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
@@ -21,17 +22,17 @@ CHUNK = 50
 """Images that a referee looks at side by side."""
 
 
-def scoring_panel(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Panel:
-    """The scorers as witnesses, loaded, each image's prompt read.
+def scoring_panel(scorers: Sequence[Scorer], prompts: Sequence[str], models: Models | None = None) -> Panel:
+    """The scorers as witnesses, loaded (or found in `models`), each image's prompt read.
 
     Raises:
         RefcoreError: as `refcore.engine.loading.load_panel`.
     """
     witnesses = [Labelled(scorer.label, Witness.model_validate(scorer.term), scorer.label) for scorer in scorers]
-    return load_panel(PanelConfig(_samples(prompts), witnesses=witnesses, chunk=CHUNK))
+    return load_panel(PanelConfig(_samples(prompts), witnesses=witnesses, chunk=CHUNK), models)
 
 
-def ranking_panel(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Panel:
+def ranking_panel(scorers: Sequence[Scorer], prompts: Sequence[str], models: Models | None = None) -> Panel:
     """The scorers as referees, loaded, each image's prompt read: for `score` and `losses_of`.
 
     Raises:
@@ -42,7 +43,7 @@ def ranking_panel(scorers: Sequence[Scorer], prompts: Sequence[str]) -> Panel:
         Labelled(scorer.label, RefereeTerm.model_validate(term), scorer.label)
         for scorer, term in zip(scorers, terms, strict=True)
     ]
-    return load_panel(PanelConfig(_samples(prompts), referees, chunk=CHUNK))
+    return load_panel(PanelConfig(_samples(prompts), referees, chunk=CHUNK), models)
 
 
 def _samples(prompts: Sequence[str]) -> list[tuple[str, int]]:

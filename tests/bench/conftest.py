@@ -29,7 +29,7 @@ def renders(monkeypatch):
     """Every batch is rendered, every referee's threshold is 0.4; the list of (variant, prompts, seed) made."""
     made = []
 
-    def make(variant, prompts, seed, budget=None):
+    def make(variant, prompts, seed, budget=None, models=None):
         made.append((variant.name, list(prompts), seed))
         return rendered(variant, prompts, seed, budget)
 

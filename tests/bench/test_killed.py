@@ -11,10 +11,10 @@ SCRIPT = """
 import sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from refcore_bench import running
+from refcore_bench.executors import local
 
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=running._start_worker, initargs=([],))
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=local._start_worker, initargs=([],))
     pool.submit(int).result()
     pool.submit(time.sleep, 600)
     print("busy", flush=True)

@@ -197,7 +197,7 @@ def seen(monkeypatch):
     """Every batch is a grey picture, of which everybody says what `SEEN` has; the list of (variant, class) made."""
     made = []
 
-    def make(variant, prompts, seed, budget=None):
+    def make(variant, prompts, seed, budget=None, models=None):
         made.extend((variant.name, prompt) for prompt in prompts)
         said = [
             dict(zip(("witness", "lite0", "squeezenet"), SEEN[variant.name][prompt], strict=True)) for prompt in prompts

@@ -41,7 +41,7 @@ def said(monkeypatch):
     """Every batch is a grey picture, of which the panel says what `SAID` has; the list of (variant, prompt) made."""
     made = []
 
-    def make(variant, prompts, seed, budget=None):
+    def make(variant, prompts, seed, budget=None, models=None):
         made.extend((variant.name, prompt) for prompt in prompts)
         scores = {}
         for scorer in variant.scorers:

@@ -46,10 +46,10 @@ def test_one_row_an_image_with_all_that_is_said_of_it(renders, tmp_path):
 def test_a_run_that_was_killed_goes_on_where_it_was(renders, tmp_path, monkeypatch):
     make = running.making.make
 
-    def killed(variant, prompts, seed, budget=None):
+    def killed(variant, prompts, seed, budget=None, models=None):
         if len(renders) == 2:
             raise KeyboardInterrupt
-        return make(variant, prompts, seed, budget)
+        return make(variant, prompts, seed, budget, models)
 
     monkeypatch.setattr(running.making, "make", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -53,7 +53,7 @@ class Dummy:
 def results(monkeypatch, tmp_path):
     """Two classes by two variants, bright and dark, without any network run."""
 
-    def make(variant, prompts, seed, budget=None):
+    def make(variant, prompts, seed, budget=None, models=None):
         return making.Made(
             [np.full((8, 8, 3), GREY[variant.name], np.uint8)] * len(prompts),
             {s.label: [0.5] * len(prompts) for s in variant.scorers},

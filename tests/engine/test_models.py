@@ -203,3 +203,11 @@ def test_the_engine_of_another_config_is_refused_as_a_foreign_state_is(other: di
         Inversion(config(**other), engine=engine)
     Inversion(config(chunk=4), engine=engine)
     Inversion(config(referees=[{"name": "counted", "config": {"seed": 0}}]), engine=engine)
+
+
+def test_a_panel_alone_fills_models_that_are_still_empty() -> None:
+    """An empty `Models` is false, and is a place to keep models nevertheless."""
+    config = toy_config()
+    with Models() as models:
+        load_panel(config.panel, models)
+        assert len(models) > 0

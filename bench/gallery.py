@@ -10,6 +10,8 @@ from refcore.runs import rundir
 from refcore_bench.contact_sheets import side_of
 from refcore_bench.extras import need
 from refcore_bench.hacks import accepted
+from refcore_bench.published.summary import Measured
+from refcore_bench.published.task import PublishedTask
 from refcore_bench.results import Results
 from refcore_bench.tables import prompt_set, tables
 from refcore_bench.task import Accepts, Score
@@ -50,6 +52,7 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
 def _groups(results: Results) -> list[dict[str, Any]]:
     """One group per prompt and seed, with the image of every variant that has one."""
     accepts = results.accepts()
+    measured = Measured(results) if isinstance(results.task, PublishedTask) else None
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results.rows(images=True).to_dicts():
         head = {field: row[field] for field in ("prompt", "category", "split", "seed")}
@@ -62,6 +65,7 @@ def _groups(results: Results) -> list[dict[str, Any]]:
                 "hacked": believed and row["verdict"] is False,
                 "facts": row["facts"],
                 "found": f", {row['facts_found']} of {row['facts_asked']} facts" if row["facts_asked"] > 1 else "",
+                "measurements": measured.of(row) if measured is not None else [],
                 "scores": [{**score, "answer": _answer(score, accepts)} for score in row["scores"]],
                 "png": row["image"],
                 "source": "data:image/png;base64," + base64.b64encode(row["image"]).decode(),

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -241,15 +241,20 @@ class Results:
         order = sorted(range(len(places)), key=places.__getitem__)
         return frame[order].unique(KEY, keep="first", maintain_order=True)
 
-    def pictures(self) -> Iterator[dict[str, Any]]:
-        """Every row with its picture, file by file, so that few pictures are in memory; each once, in no order."""
+    def keys(self) -> dict[str, list[tuple[Any, ...]]]:
+        """File of pictures -> the columns `KEY` of its rows; a row that two files have is that of the first."""
         seen: set[tuple[Any, ...]] = set()
+        found: dict[str, list[tuple[Any, ...]]] = {}
         for file in self._parts():
-            for row in self._read([file], [*KEY, "image"]).iter_rows(named=True):
-                key = tuple(row[column] for column in KEY)
-                if key not in seen:
-                    seen.add(key)
-                    yield row
+            own = [key for key in self._read([file], KEY).iter_rows() if key not in seen]
+            seen.update(own)
+            found[file.relative_to(self.path).as_posix()] = own
+        return found
+
+    def pictures(self, name: str) -> dict[tuple[Any, ...], bytes]:
+        """Columns `KEY` -> PNG, of a file of pictures that `keys` names."""
+        frame = self._read([self.path / name], [*KEY, "image"])
+        return {tuple(key): png for *key, png in frame.iter_rows()}
 
     @property
     def has_pictures(self) -> bool:

@@ -109,7 +109,7 @@ def _command(name: str) -> Callable[..., None]:
         numbers = parse_seeds(seeds or task.seeds)
         results = run(task, out, named, chosen, source, numbers, batch, workers, quick, plugins_dir or [], show=False)
         if measure:
-            _measure(results, overrides, device)
+            _measure(results, overrides, device, workers, plugins_dir or [])
 
     command.__doc__ = BENCHMARKS[name]
     return command
@@ -136,6 +136,7 @@ def score(
     per_category: PerCategory = None,
     metric: Metrics = None,
     device: Device = "auto",
+    workers: Workers = 1,
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Measure images made elsewhere, by a published benchmark. If interrupted, the same command continues."""
@@ -151,13 +152,20 @@ def score(
     found, overrides = _task(task), uses(metric or [])
     chosen = only(found.prompts(prompts), category or [], per_category)
     results = take_in(out, folder, csv, name or folder.resolve().name, found, chosen, print_progress)
-    _measure(results, overrides, device)
+    _measure(results, overrides, device, workers, plugins_dir or [])
 
 
-def _measure(results: Results, overrides: Mapping[str, Mapping[str, Any]], device: str) -> None:
+def _measure(
+    results: Results,
+    overrides: Mapping[str, Mapping[str, Any]],
+    device: str,
+    workers: int,
+    plugin_folders: Sequence[Path],
+) -> None:
+    from refcore_bench.executors.local import Local
     from refcore_bench.published import measuring
 
-    measuring.measure(results, overrides, print_progress, device)
+    measuring.measure(results, overrides, print_progress, device, Local(workers, plugin_folders, print_progress))
     print_first(results)
 
 

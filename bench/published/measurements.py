@@ -104,11 +104,11 @@ class Measurements:
         frame = self.rows()
         return set(frame.filter(need("polars").col("metric") == label).select(KEY).iter_rows())
 
-    def add(self, label: str, keys: Sequence[Mapping[str, Any]], found: Sequence[Measurement]) -> None:
-        """Writes the measurements of some images as one file."""
+    def add(self, label: str, keys: Sequence[tuple[Any, ...]], found: Sequence[Measurement]) -> None:
+        """Writes the measurements of some images, each by its columns `KEY`, as one file."""
         rows = [
             {
-                **{column: key[column] for column in KEY},
+                **dict(zip(KEY, key, strict=True)),
                 "metric": label,
                 "value": one.value,
                 "parts": [{"name": name, "value": value} for name, value in one.parts.items()],

@@ -1,8 +1,11 @@
-"""Measures the images of a results folder, metric by metric, so that the models of one are in memory at a time."""
+"""Measures the images of a results folder, metric by metric, in jobs of an executor."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,47 @@ from refcore import images, registry
 from refcore.config.settings import override
 from refcore.contracts.metric import BenchmarkPrompt, Metric
 from refcore.engine.loading import pick_device
-from refcore.images import Levels
+from refcore.engine.models import Models
+from refcore.errors import RefcoreError
+from refcore_bench.executors.job import Executor, Job
+from refcore_bench.executors.local import Local
 from refcore_bench.option_text import split
 from refcore_bench.published.measurements import Measurements
 from refcore_bench.published.task import MetricUse, Prompted, PublishedTask
 from refcore_bench.results import KEY, Results
-from refcore_bench.task import Progress, Row
+from refcore_bench.task import Progress
 
 CHUNK = 32
 """Images that a metric is given at a time; a kill loses those in progress."""
+Key = tuple[Any, ...]
+"""The columns `KEY` of an image."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that one metric measures at a time."""
+
+    label: str
+    files: Mapping[str, Sequence[Key]]
+    """File of pictures -> its images that are measured."""
+    prompts: Mapping[Key, BenchmarkPrompt]
+
+    @property
+    def keys(self) -> list[Key]:
+        return [key for own in self.files.values() for key in own]
+
+
+def uses(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Label -> settings of every `--metric LABEL,field=value`.
+
+    >>> uses(["blip-vqa,model=/models/blip,batch=8"])
+    {'blip-vqa': {'model': '/models/blip', 'batch': 8}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        label, *assignments = split(text)
+        found[label.strip()] = override({}, assignments)
+    return found
 
 
 def resolved(task: PublishedTask, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
@@ -45,80 +80,43 @@ def measure(
     overrides: Mapping[str, Mapping[str, Any]],
     progress: Progress,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    executor: Executor | None = None,
 ) -> None:
     """Measures every image that lacks a value, then writes `measurements.parquet`.
 
     Args:
         results: of a published benchmark, with pictures.
-        overrides: label -> settings in place of the benchmark's.
+        overrides: settings of metrics; see `resolved`.
         progress: progress callback; receives one line per chunk.
         device: torch device of the metrics, as in a run's config.
-        dtype: of their weights.
+        executor: where they run; by default in this process.
 
     Raises:
-        RefcoreError: a checkpoint is missing, a prompt cannot be measured, or the folder holds other values.
+        RefcoreError: a checkpoint is missing, a prompt cannot be measured, or the folder holds other values; what is
+            measured is kept.
     """
     task = results.task
     assert isinstance(task, PublishedTask), "only published benchmarks have metrics"
-    measurements, prompts = Measurements(results.path), _prompts(results)
+    pick_device(device)
+    measurements = Measurements(results.path)
+    prompts = {_prompt_of(row): row for row in results.prompts()}
     every = resolved(task, overrides)
-    asked = {label: [row for row in results.prompts() if wants(task, label, row)] for label in every}
+    asked = {label: [row for row in prompts.values() if wants(task, label, row)] for label in every}
     metrics = {label: metric for label, metric in every.items() if asked[label]}
     for label, metric in metrics.items():
-        own = [prompts[_key(row)] for row in asked[label]]
+        own = [_benchmark_prompt(row) for row in asked[label]]
         metric.check([prompt.text for prompt in own])
         settings = metric.config.model_dump(mode="json")
         measurements.claim(label, metric.name, settings, metric.remarks(own))
+    keys = results.keys()
+    jobs: dict[Job, Chunk] = {}
     for label, metric in metrics.items():
-        _measure(results, measurements, task, label, metric, prompts, progress, device, dtype)
+        for chunk in _chunks(task, label, keys, prompts, measurements.done(label)):
+            settings = metric.config.model_dump(mode="json")
+            name = f"{len(chunk.keys)} images of {label}"
+            jobs[Job(name, _measure, (results.path, chunk, metric.name, settings, device), label)] = chunk
+    _run(jobs, executor or Local(), progress)
     measurements.gather()
-
-
-def _measure(
-    results: Results,
-    measurements: Measurements,
-    task: PublishedTask,
-    label: str,
-    metric: Metric,
-    prompts: Mapping[tuple[str, ...], BenchmarkPrompt],
-    progress: Progress,
-    device: str,
-    dtype: torch.dtype,
-) -> None:
-    done, loaded, count = measurements.done(label), False, 0
-    for rows in _chunks(results, task, label, done):
-        if not loaded:
-            progress(f"{label}: loading")
-            metric.load(pick_device(device), dtype)
-            loaded = True
-        pictures = [_levels(row["image"]) for row in rows]
-        found = metric.measure(pictures, [prompts[_key(row)] for row in rows])
-        measurements.add(label, rows, found)
-        count += len(rows)
-        progress(f"{label}: {count + len(done)} images")
-
-
-def _chunks(results: Results, task: PublishedTask, label: str, done: set[tuple[Any, ...]]) -> Iterator[Sequence[Row]]:
-    """The images that a metric measures and has not measured yet, so many at a time."""
-    waiting: list[Row] = []
-    facts = {_key(row): row.get("facts", {}) for row in results.prompts()}
-    for row in results.pictures():
-        asked = {**{column: row[column] for column in KEY}, "facts": facts.get(_key(row), {})}
-        if tuple(row[column] for column in KEY) not in done and wants(task, label, asked):
-            waiting.append(row)
-            if len(waiting) == CHUNK:
-                yield waiting
-                waiting = []
-    if waiting:
-        yield waiting
-
-
-def _prompts(results: Results) -> dict[tuple[str, ...], BenchmarkPrompt]:
-    """(split, category, prompt) -> the prompt with its facts."""
-    return {
-        _key(row): BenchmarkPrompt(row["prompt"], row["category"], row.get("facts", {})) for row in results.prompts()
-    }
 
 
 def wants(task: PublishedTask, label: str, prompt: Prompted) -> bool:
@@ -126,24 +124,76 @@ def wants(task: PublishedTask, label: str, prompt: Prompted) -> bool:
     return label not in task.metrics or label in task.metrics_of(prompt)
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _run(jobs: Mapping[Job, Chunk], executor: Executor, progress: Progress) -> None:
+    total = {chunk.label: 0 for chunk in jobs.values()}
+    for chunk in jobs.values():
+        total[chunk.label] += len(chunk.keys)
+    have, lost = dict.fromkeys(total, 0), []
+    with closing(executor.run(list(jobs))) as outcomes:
+        for job, outcome in outcomes:
+            label = jobs[job].label
+            if outcome.lost:
+                lost.append(str(outcome.error))
+                progress(lost[-1])
+                continue
+            if outcome.error is not None:
+                raise outcome.error
+            have[label] += len(jobs[job].keys)
+            progress(f"{label}: {have[label]} of {total[label]} images")
+    if lost:
+        raise RefcoreError(
+            f"{lost[0]}, perhaps for lack of memory; what is measured is kept, and the same command continues: try "
+            f"fewer --workers, or a smaller batch of the metric"
+        )
+
+
+def _measure(models: Models, path: Path, chunk: Chunk, name: str, settings: Mapping[str, Any], device: str) -> None:
+    """Measures a chunk and writes it where it is measured: what is finished survives the worker and the benchmark."""
+    where = pick_device(device)
+    made = registry.create("metrics", name, settings, f"--metric {chunk.label}")
+    metric: Metric = models.loaded(made, lambda fresh: fresh.load(where, torch.float32), where)
+    results, pictures = Results(path), []
+    for file, own in chunk.files.items():
+        every = results.pictures(file)
+        pictures += [np.asarray(images.picture(every[key])) for key in own]
+    found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
+    Measurements(path).add(chunk.label, chunk.keys, found)
+
+
+def _chunks(
+    task: PublishedTask,
+    label: str,
+    keys: Mapping[str, Sequence[Key]],
+    prompts: Mapping[Key, Prompted],
+    done: set[Key],
+) -> Iterator[Chunk]:
+    """The images that a metric measures and has not measured yet, so many at a time."""
+    files: dict[str, list[Key]] = {}
+    for file, own in keys.items():
+        for key in own:
+            if key not in done and wants(task, label, _of(prompts, key)):
+                files.setdefault(file, []).append(key)
+                if sum(map(len, files.values())) == CHUNK:
+                    yield _chunk(label, files, prompts)
+                    files = {}
+    if files:
+        yield _chunk(label, files, prompts)
+
+
+def _chunk(label: str, files: Mapping[str, Sequence[Key]], prompts: Mapping[Key, Prompted]) -> Chunk:
+    keys = [key for own in files.values() for key in own]
+    return Chunk(label, files, {key: _benchmark_prompt(_of(prompts, key)) for key in keys})
+
+
+def _of(prompts: Mapping[Key, Prompted], key: Key) -> Prompted:
+    """The prompt of an image."""
+    row = dict(zip(KEY, key, strict=True))
+    return prompts.get(_prompt_of(row), {**row, "facts": {}})
+
+
+def _prompt_of(row: Mapping[str, Any]) -> Key:
     return row["split"], row["category"], row["prompt"]
 
 
-def _levels(png: bytes) -> Levels:
-    return np.asarray(images.picture(png))
-
-
-def use_of(text: str) -> tuple[str, dict[str, Any]]:
-    """(label, settings) of `--metric LABEL,field=value`.
-
-    >>> use_of("blip-vqa,model=/models/blip,batch=8")
-    ('blip-vqa', {'model': '/models/blip', 'batch': 8})
-    """
-    label, *assignments = split(text)
-    return label.strip(), override({}, assignments)
-
-
-def uses(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Label -> settings of every `--metric`."""
-    return dict(use_of(text) for text in texts)
+def _benchmark_prompt(row: Prompted) -> BenchmarkPrompt:
+    return BenchmarkPrompt(row["prompt"], row["category"], row.get("facts", {}))

@@ -28,8 +28,8 @@ class Measured:
         self.further = [label for label in self.metrics if label not in self.task.metrics]
         """Labels of metrics that are not of the benchmark, each a column of its own."""
         self._facts = {prompt_of(row): row.get("facts", {}) for row in results.prompts()}
-        self._values: dict[tuple[Any, ...], float] = {
-            (*[row[column] for column in KEY], row["metric"]): row["value"] for row in own.rows().iter_rows(named=True)
+        self._rows: dict[tuple[Any, ...], dict[str, Any]] = {
+            (*[row[column] for column in KEY], row["metric"]): row for row in own.rows().iter_rows(named=True)
         }
 
     def groups(self, rows: Sequence[Row]) -> list[str]:
@@ -40,6 +40,11 @@ class Measured:
     def missing(self, rows: Sequence[Row]) -> int:
         """Number of these images that some metric has not measured."""
         return sum(any(self._value(row, label) is None for label in self._labels(row)) for row in rows)
+
+    def of(self, row: Row) -> list[dict[str, Any]]:
+        """`{"metric", "value", "parts": [{"name", "value"}]}` of an image, by every metric that has measured it."""
+        every = (self._rows.get((row["variant"], *image_of(row), label)) for label in self.metrics)
+        return [{field: found[field] for field in ("metric", "value", "parts")} for found in every if found is not None]
 
     def means(self, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         """Group, or "overall" -> mean of its images over prompts, with its interval."""
@@ -86,8 +91,8 @@ class Measured:
         return value
 
     def _value(self, row: Row, label: str) -> float | None:
-        split, category, prompt, seed = image_of(row)
-        return self._values.get((row["variant"], split, category, prompt, seed, label))
+        found = self._rows.get((row["variant"], *image_of(row), label))
+        return None if found is None else float(found["value"])
 
     def _groups_of(self, row: Row) -> tuple[str, ...]:
         return (*self.task.groups_of(self._prompted(row)), *self.further)

@@ -1,0 +1,297 @@
+"""Published benchmarks as tasks: prompts, groups and their metrics, resuming, tables, and images made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+
+from refcore.cli import main
+from refcore.errors import RefcoreError
+from refcore_bench import running, tables, tasks
+from refcore_bench.gallery import write_gallery
+from refcore_bench.plot import write_plot
+from refcore_bench.published import measuring
+from refcore_bench.published import tables as published_tables
+from refcore_bench.published.made_elsewhere import take_in
+from refcore_bench.published.measurements import Measurements
+from refcore_bench.published.task import Elsewhere, MetricUse, PublishedTask, only
+from refcore_bench.results import KEY, Results
+from refcore_bench.summary import summarise
+from refcore_bench.task import TaskPrompt, Wording
+from refcore_bench.variants import variant_from_text
+
+
+class Levels(PublishedTask):
+    """Three prompts in two groups, one of which has a metric with a gain."""
+
+    name = "levels"
+    wording = Wording(title="Levels", prompts="prompts", source="the prompts {}")
+    licence = "of the tests"
+    files = ()
+    metrics: ClassVar = {"plain": MetricUse("brightness"), "double": MetricUse("brightness", {"gain": 2.0})}
+    seeds = "0"
+    overall = "groups"
+    as_published = frozenset({"low"})
+    quick_prompts = ()
+
+    def read(self, folder):
+        return []
+
+    def groups(self):
+        return ("low", "high")
+
+    def groups_of(self, prompt):
+        return (prompt["category"],)
+
+    def metric_of(self, group):
+        return "double" if group == "high" else "plain"
+
+    def made_elsewhere(self, folder, prompts):
+        return [Elsewhere(path, one, 0) for one in prompts for path in folder.glob(f"{one.prompt}.*")]
+
+
+TASK = Levels()
+PROMPTS = [
+    TaskPrompt("a", "low", "val"),
+    TaskPrompt("b", "low", "val", {"known": True}),
+    TaskPrompt("a", "high", "val"),
+]
+
+
+@pytest.fixture(autouse=True)
+def task(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "levels", f"{__name__}:TASK")
+    monkeypatch.setattr(tasks, "get", lambda name: TASK if name == "levels" else pytest.fail(name))
+
+
+def variant(name):
+    return variant_from_text(f"{name}=sampling-7.5", TASK)
+
+
+def run(path, names=("dark", "bright"), prompts=PROMPTS, seeds=(0,), **options):
+    results = running.run(path, [variant(name) for name in names], prompts, "val", seeds, batch=2, task=TASK)
+    told = []
+    measuring.measure(results, options.pop("overrides", {}), told.append, "cpu", **options)
+    return results, told
+
+
+def test_each_group_is_measured_by_its_own_metric(grey, tmp_path):
+    results, _ = run(tmp_path)
+    rows = Measurements(results.path).rows()
+    by_metric = {(row["variant"], row["category"], row["metric"]): row["value"] for row in rows.iter_rows(named=True)}
+    assert by_metric == {
+        ("dark", "low", "plain"): pytest.approx(0.2),
+        ("dark", "high", "double"): pytest.approx(0.4),
+        ("bright", "low", "plain"): pytest.approx(0.8),
+        ("bright", "high", "double"): pytest.approx(1.6),
+    }
+    assert rows["parts"][0].to_list() == [{"name": "red", "value": pytest.approx(rows["value"][0], abs=0.9)}]
+
+
+def test_one_prompt_in_two_groups_is_two_images(grey, tmp_path):
+    results, _ = run(tmp_path)
+    assert len(results.rows()) == 6
+    assert len(set(results.rows().select(KEY).iter_rows())) == 6
+
+
+def test_the_same_command_measures_only_what_is_missing(grey, tmp_path):
+    _, first = run(tmp_path, prompts=PROMPTS[:1])
+    assert first == ["plain: 2 of 2 images"]
+    _, again = run(tmp_path, prompts=PROMPTS[:1])
+    assert again == []
+    _, more = run(tmp_path)
+    assert sorted(more) == ["double: 2 of 2 images", "plain: 2 of 2 images"]
+
+
+def test_other_settings_of_a_metric_are_refused_in_the_same_folder(grey, tmp_path):
+    run(tmp_path)
+    with pytest.raises(RefcoreError, match=r'values of "plain" with other settings or weights .*gain.*another --out'):
+        run(tmp_path, overrides={"plain": {"gain": 3.0}})
+
+
+def test_a_wrong_metric_or_setting_is_named(grey, tmp_path):
+    with pytest.raises(RefcoreError, match=r'unknown metric "brigthness" .*did you mean "brightness"'):
+        run(tmp_path, overrides={"brigthness": {}})
+    with pytest.raises(RefcoreError, match=r"--metric plain.*gian"):
+        run(tmp_path, overrides={"plain": {"gian": 3.0}})
+
+
+def test_a_further_metric_measures_every_image_and_has_a_column_of_its_own(grey, tmp_path):
+    results, _ = run(tmp_path, overrides={"brightness": {"gain": 0.5}})
+    measured = Measurements(results.path).rows().filter(polars.col("metric") == "brightness")
+    assert len(measured) == 6
+    shown = tables.tables(summarise(results))[0]
+    assert shown.columns[2:6] == ["low (plain)", "high (double)", "overall", "brightness"]
+    assert shown.rows[0][shown.columns.index("brightness")].startswith("0.1000")
+
+
+def test_means_are_over_prompts_and_the_overall_one_over_groups(grey, tmp_path):
+    results, _ = run(tmp_path, seeds=(0, 51))
+    dark, bright = summarise(results)["variants"]
+    assert dark["measured"]["low"]["value"] == pytest.approx(0.3)  # 51 and 102 of 255
+    assert dark["measured"]["low"]["n"] == 2
+    assert dark["measured"]["overall"]["value"] == pytest.approx((0.3 + 0.6) / 2)
+    assert bright["difference"]["measured"]["low"]["value"] == pytest.approx(0.6)
+    assert bright["difference"]["pairs"] == 6
+
+
+def test_images_that_are_not_measured_are_counted_and_left_out(grey, tmp_path):
+    run(tmp_path, prompts=PROMPTS[:2])
+    results = running.run(tmp_path, [variant("dark")], PROMPTS, "val", batch=2, task=TASK)
+    summary = summarise(results)
+    assert [one["unmeasured"] for one in summary["variants"]] == [1, 0]
+    shown = tables.tables(summary)[0]
+    assert "not measured yet: 1 of dark" in shown.note
+    assert "2 prompts were asked." in shown.note
+
+
+def test_published_numbers_stand_apart_and_say_which_are_comparable(grey, tmp_path, monkeypatch):
+    generation = published_tables.Generation(
+        generation="code of 2024",
+        source="a paper",
+        note="As printed.",
+        columns=["low", "high"],
+        rows={"Somebody's & Co.": [0.25, None]},
+    )
+    monkeypatch.setattr(published_tables, "published", lambda name: [generation])
+    results, _ = run(tmp_path)
+    measured, _, other, *_ = tables.tables(summarise(results))
+    assert "Somebody" not in str(measured)
+    assert (other.columns, other.rows) == (["system", "low", "high *"], [["Somebody's & Co.", "0.25", "-"]])
+    assert "not comparable" in other.note
+    text = published_tables.latex(summarise(results))
+    assert r"dark & 0.2000 & 0.4000 & 0.3000 \\" in text
+    assert r"Somebody's \& Co. & 0.2500 & - & - \\" in text
+    assert text.index(r"\midrule") < text.index("dark") < text.rindex(r"\midrule") < text.index("Somebody")
+
+
+def test_workers_measure_as_this_process_does(grey, tmp_path):
+    from refcore_bench.executors.local import Local
+
+    class Counted(Local):
+        jobs = 0
+
+        def run(self, jobs):
+            Counted.jobs += len(jobs)
+            return super().run(jobs)
+
+    results, _ = run(tmp_path, executor=Counted(1))
+    assert Counted.jobs == 2
+    assert len(Measurements(results.path).rows()) == 6
+
+
+def test_gallery_and_figure_have_the_measurements(grey, tmp_path):
+    results, _ = run(tmp_path)
+    summary = summarise(results)
+    write_gallery(results, summary, tmp_path / "gallery.html")
+    page = (tmp_path / "gallery.html").read_text()
+    assert "double 1.600" in page
+    assert "red 0.800" in page
+    write_plot(summary, tmp_path / "figure.png")
+    assert Image.open(tmp_path / "figure.png").size[0] > 500
+
+
+def test_committed_rows_without_pictures_still_make_the_table(grey, tmp_path):
+    import shutil
+
+    results, _ = run(tmp_path)
+    before = summarise(results)
+    for folder in ("parts", "measurements"):
+        shutil.rmtree(tmp_path / folder)
+    assert summarise(Results.existing(tmp_path)) == before
+
+
+def test_categories_and_a_number_of_each_are_chosen():
+    assert [one.prompt for one in only(PROMPTS, ["low"], 1)] == ["a"]
+    assert len(only(PROMPTS, [], None)) == 3
+    with pytest.raises(RefcoreError, match=r'--category "lo": .*low, high'):
+        only(PROMPTS, ["lo"], None)
+
+
+class TestMadeElsewhere:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        made = tmp_path / "made"
+        made.mkdir()
+        for name, level in (("a", 51), ("b", 102)):
+            Image.fromarray(np.full((8, 12, 3), level, np.uint8)).save(made / f"{name}.png")
+        return made
+
+    def taken(self, tmp_path, folder, **options):
+        told = []
+        arguments = {"table": None, "name": "theirs", "task": TASK, "prompts": PROMPTS} | options
+        return take_in(tmp_path / "out", folder, progress=told.append, **arguments), told
+
+    def test_they_are_a_variant_that_is_measured(self, tmp_path, folder):
+        results, told = self.taken(tmp_path, folder)
+        measuring.measure(results, {}, told.append, "cpu")
+        assert told[0] == "theirs: 3 images of 3 of 3 prompts"
+        (theirs,) = summarise(results)["variants"]
+        assert theirs["measured"]["low"]["value"] == pytest.approx(0.3)
+        assert theirs["measured"]["high"]["value"] == pytest.approx(0.4)
+
+    def test_they_stand_beside_images_of_ours(self, tmp_path, folder, grey):
+        run(tmp_path / "out", ("dark",))
+        results, told = self.taken(tmp_path, folder)
+        measuring.measure(results, {}, told.append, "cpu")
+        dark, theirs = summarise(results)["variants"]
+        assert (dark["variant"], theirs["variant"]) == ("dark", "theirs")
+        assert theirs["difference"]["measured"]["low"]["value"] == pytest.approx(0.1)
+
+    def test_again_nothing_is_done_and_other_files_are_another_variant(self, tmp_path, folder):
+        self.taken(tmp_path, folder)
+        results, _ = self.taken(tmp_path, folder)
+        assert len(results.rows()) == 3
+        Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(folder / "a.png")
+        with pytest.raises(RefcoreError, match=r'another variant "theirs": settings.digest'):
+            self.taken(tmp_path, folder)
+
+    def test_a_table_names_file_prompt_category_and_seed(self, tmp_path, folder):
+        table = tmp_path / "list.csv"
+        table.write_text("file,prompt,category,seed\na.png,a,high,7\nb.png,b,,\n")
+        results, _ = self.taken(tmp_path, folder, table=table)
+        assert [(row["category"], row["prompt"], row["seed"]) for row in results.rows().to_dicts()] == [
+            ("low", "b", 0),
+            ("high", "a", 7),
+        ]
+
+    @pytest.mark.parametrize(
+        ("lines", "message"),
+        [
+            ("file,prompt\nno.png,a\n", r'line 2: there is no file "no.png"'),
+            ("file,prompt\n../secret.png,a\n", r'line 2: there is no file "../secret.png"'),
+            ("file,prompt\na.png,zebra\n", r'line 2: "zebra" is no prompt'),
+            ("path,prompt\na.png,a\n", "line 2 has no file or no prompt"),
+            ("file,prompt,seed\na.png,a,-1\n", 'seed is "-1"'),
+        ],
+    )
+    def test_a_wrong_line_is_named(self, tmp_path, folder, lines, message):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "secret.png")
+        table = tmp_path / "list.csv"
+        table.write_text(lines)
+        with pytest.raises(RefcoreError, match=message):
+            self.taken(tmp_path, folder, table=table)
+
+    def test_a_folder_without_images_of_prompts_says_how_to_name_them(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(RefcoreError, match=r"no image of a prompt of Levels.*--csv"):
+            self.taken(tmp_path, tmp_path / "empty")
+
+
+def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        main(["bench", "geneval", "--out", str(tmp_path / "out")])
+    assert "--variant is missing; name at least one, such as --variant vlminv" in capsys.readouterr().err
+
+
+def test_facts_are_kept_with_the_prompts(grey, tmp_path):
+    results, _ = run(tmp_path)
+    stored = json.loads((results.path / "prompts.json").read_text())["prompts"]
+    assert stored[0] == {"prompt": "a", "category": "low", "split": "val"}
+    assert stored[1]["facts"] == {"known": True}

@@ -56,8 +56,16 @@ def run(
     chosen = [variants.variant_from_text(text, task) for text in texts]
     results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, print_progress, task)
     if show:
-        print_first(results)
+        finish(results)
     return results
+
+
+def finish(results: Results) -> None:
+    """Writes the folder's card, and prints the first table."""
+    from refcore_bench.card import write_card
+
+    write_card(results)
+    print_first(results)
 
 
 def print_first(results: Results) -> None:

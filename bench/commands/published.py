@@ -12,7 +12,7 @@ import typer
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
 from refcore.prompts import parse_seeds
-from refcore_bench.commands.parts import Batch, Named, Out, Workers, print_first, print_progress, run
+from refcore_bench.commands.parts import Batch, Named, Out, Workers, finish, print_progress, run
 
 if TYPE_CHECKING:
     from refcore_bench.published.task import PublishedTask
@@ -166,7 +166,7 @@ def _measure(
     from refcore_bench.published import measuring
 
     measuring.measure(results, overrides, print_progress, device, Local(workers, plugin_folders, print_progress))
-    print_first(results)
+    finish(results)
 
 
 def _task(name: str) -> PublishedTask:

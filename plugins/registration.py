@@ -48,7 +48,7 @@ def register_referees(register: Register) -> None:
         summary="LAION's aesthetic rating; ignores the prompt",
         conversions=("head",),
     )
-    register("vqa", f"{at}.vqa.referee:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
+    register("vqa", f"{at}.vqa:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
     register("image", f"{at}.image.referee:ImageSimilarity", summary="Similarity to a reference image; CLIP or DINOv2")
     register(
         "image-layers", f"{at}.image.layers:ImageLayers", summary="A CLIP's layers, near those of a reference image"

@@ -136,6 +136,16 @@ def register_trackers(register: Register) -> None:
 
 
 @hookimpl
+def register_metrics(register: Register) -> None:
+    at = "refcore_plugins.metrics"
+    register("blip-vqa", f"{at}.blip_vqa:BlipVqa", summary="T2I-CompBench's BLIP-VQA; a question for each noun phrase")
+    register("clip-score", f"{at}.clip_score:ClipScore", summary="Cosine of CLIP ViT-B/32, or CLIPScore")
+    register("dpg", f"{at}.dpg:Dpg", summary="DPG-Bench's share of questions answered with yes, by any VQA model")
+    register("soft-tifa", f"{at}.soft_tifa:SoftTifa", summary="GenEval 2's mean probability of the right answers")
+    register("vqa-score", f"{at}.vqa_score:VqaScore", summary="VQAScore of GenAI-Bench, by any VQA model")
+
+
+@hookimpl
 def load_without_weights(plugin: Any, device: Any, dtype: Any, size: tuple[int, int] | None) -> Any:
     from refcore_plugins import without_weights  # the model libraries, when something is counted
 

@@ -48,7 +48,7 @@ def register_referees(register: Register) -> None:
         summary="LAION's aesthetic rating; ignores the prompt",
         conversions=("head",),
     )
-    register("vqa", f"{at}.vqa.referee:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
+    register("vqa", f"{at}.vqa:Vqa", summary="VQAScore; probability that a model answers yes to the prompt")
     register("image", f"{at}.image.referee:ImageSimilarity", summary="Similarity to a reference image; CLIP or DINOv2")
     register(
         "image-layers", f"{at}.image.layers:ImageLayers", summary="A CLIP's layers, near those of a reference image"
@@ -133,6 +133,16 @@ def register_trackers(register: Register) -> None:
     register("tensorboard", f"{at}.tensorboard:TensorBoard", summary="Event files of TensorBoard")
     register("wandb", f"{at}.wandb:WeightsAndBiases", summary="A run of Weights & Biases, offline by default")
     register("mlflow", f"{at}.mlflow:MLflow", summary="A run of MLflow, in a local store by default")
+
+
+@hookimpl
+def register_metrics(register: Register) -> None:
+    at = "refcore_plugins.metrics"
+    register("blip-vqa", f"{at}.blip_vqa:BlipVqa", summary="T2I-CompBench's BLIP-VQA; a question for each noun phrase")
+    register("clip-score", f"{at}.clip_score:ClipScore", summary="Cosine of CLIP ViT-B/32, or CLIPScore")
+    register("dpg", f"{at}.dpg:Dpg", summary="DPG-Bench's share of questions answered with yes, by any VQA model")
+    register("soft-tifa", f"{at}.soft_tifa:SoftTifa", summary="GenEval 2's mean probability of the right answers")
+    register("vqa-score", f"{at}.vqa_score:VqaScore", summary="VQAScore of GenAI-Bench, by any VQA model")
 
 
 @hookimpl

@@ -50,6 +50,7 @@ from refcore_plugins.models.generators.without_weights import (
 from refcore_plugins.models.latent_diffusion_prior import LatentDiffusionPrior
 from refcore_plugins.models.open_clip_towers import OpenClipTowers
 from refcore_plugins.models.preprocess import Normalise
+from refcore_plugins.models.question_answering.blip import BlipAnswering
 from refcore_plugins.models.rating_head import RatingHead
 from refcore_plugins.models.stable_diffusion import StableDiffusion
 from refcore_plugins.models.transformers_towers import TransformersTowers
@@ -60,8 +61,7 @@ from refcore_plugins.referees.hf_clip import HfClip
 from refcore_plugins.referees.hpsv2 import ARCHITECTURE, Hpsv2
 from refcore_plugins.referees.image.layers import ImageLayers
 from refcore_plugins.referees.image_reward import Blip, ImageReward
-from refcore_plugins.referees.vqa.question_answering import BlipAnswering
-from refcore_plugins.referees.vqa.referee import Vqa
+from refcore_plugins.referees.vqa import Vqa
 
 WORDS = 16
 """Tokens of a prompt that a referee reads beside the image."""

@@ -1,4 +1,4 @@
-"""Prompts cleaned as the makers of BLIP and BLIP-2 clean captions, before a tokenizer reads them."""
+"""Captions and questions cleaned as the makers of BLIP and BLIP-2 clean them, before a tokenizer reads them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ def blip_caption(caption: str, words: int = WORDS) -> tuple[str, str]:
     text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
     parts = text.split(" ")
     return " ".join(parts[:words]), " ".join(parts[words:])
+
+
+def blip_question(question: str, words: int = WORDS) -> str:
+    """A question as BLIP's code cleans it (`pre_question`): as a caption, but nothing takes the place of a mark.
+
+    >>> blip_question("A (red) circle: 3.5 pt?")
+    'a red circle 35 pt?'
+    """
+    text = re.sub(r'[.!"()*#:;~]', "", question.lower()).rstrip(" ")
+    return " ".join(text.split(" ")[:words])

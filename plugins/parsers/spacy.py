@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from os.path import exists, expanduser
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from refcore.contracts.parser import ARTICLES, NUMBERS, ParsedPrompt, Parser, Phrase, Relation
-from refcore.errors import CheckpointError, ParseError, RefcoreError
+from refcore.errors import ParseError
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.spacy_pipeline import ENGLISH, REQUIRES, load_pipeline, refuse_missing
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
@@ -98,7 +96,6 @@ PLACES = _words("back background bottom center centre corner distance foreground
 """Nouns that name a part of the picture, "on the left", and no thing."""
 SKIPPED = frozenset({"between"})
 """Prepositions that relate more than two things."""
-REMEDY = "python -m spacy download en_core_web_sm, or set `model` to the folder of an English pipeline"
 PLURAL_TAGS = frozenset({"NNS", "NNPS"})
 
 
@@ -112,34 +109,23 @@ class Spacy(Parser):
 
     class Config(PluginConfig):
         model: str = Field(
-            "en_core_web_sm", description="An installed spaCy pipeline with a tagger and a parser, or its folder."
+            ENGLISH, description="An installed spaCy pipeline with a tagger and a parser, or its folder."
         )
 
     name = "spacy"
-    requires = MappingProxyType({"spacy": 'pip install "refcore[spacy]"'})
+    requires = REQUIRES
     config: Config
 
     def check(self, prompts: Sequence[str] = ()) -> None:
         """See `Plugin.check`: the model is looked for, too, and not loaded."""
         super().check(prompts)
-        model = self.config.model
-        if not exists(expanduser(model)) and (not model.isidentifier() or find_spec(model) is None):
-            raise CheckpointError(f'the spaCy model "{model}" is not installed: {REMEDY}')
+        refuse_missing(self.config.model)
 
     def load(self) -> None:
         """See `Parser.load`."""
-        try:
-            import spacy
-        except ImportError as error:
-            raise RefcoreError(f'the parser "spacy" needs spaCy ({error}): pip install "refcore[spacy]"') from error
-        model = self.config.model
-        try:
-            self._nlp = spacy.load(model, exclude=["ner", "senter"])
-        except Exception as error:  # a folder that is not a pipeline fails in many ways: OSError, KeyError, msgpack's
-            raise CheckpointError(f'spaCy cannot load the model "{model}" ({_line(error)}): {REMEDY}') from error
-        missing = [need for need in ("tagger", "parser", "lemmatizer") if need not in self._nlp.pipe_names]
-        if missing:
-            raise CheckpointError(f'the spaCy model "{model}" has no {", ".join(missing)}; use en_core_web_sm')
+        self._nlp = load_pipeline(
+            'the parser "spacy"', self.config.model, ("tagger", "parser", "lemmatizer"), exclude=("ner", "senter")
+        )
 
     def parse(self, prompt: str) -> ParsedPrompt:
         """See `Parser.parse`."""
@@ -350,7 +336,3 @@ def with_article(phrase: str) -> str:
     low = phrase.lower()
     sounds_open = low.startswith(("a", "e", "i", "o", "u", "hour", "honest", "heir", "8"))
     return f"{'an' if sounds_open and not low.startswith(('uni', 'use', 'eu', 'one')) else 'a'} {phrase}"
-
-
-def _line(error: Any) -> str:
-    return " ".join(str(error).split())[:120]

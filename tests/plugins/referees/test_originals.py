@@ -88,7 +88,7 @@ from refcore_plugins.referees.image_reward import ImageReward, convert_checkpoin
 from refcore_plugins.referees.owlv2.counts_and_relations import log_number, log_other_number, numbers
 from refcore_plugins.referees.owlv2.referee import Owlv2
 from refcore_plugins.referees.siglip import Siglip
-from refcore_plugins.referees.vqa.referee import Vqa
+from refcore_plugins.referees.vqa import Vqa
 
 PROMPTS = ["A Red Circle, left of a BLUE square!", "two small   blue squares \N{CAT FACE}", "a green star (striped)."]
 LONG = "a red circle left of a blue square and a green star " * 12

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from refcore_playground.training.tokens import bert_tokenizer
-from refcore_plugins.referees.vqa.referee import Vqa
+from refcore_plugins.referees.vqa import Vqa
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two small blue squares"]

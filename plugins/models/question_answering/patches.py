@@ -11,8 +11,8 @@ from torch import Tensor
 
 from refcore.errors import CheckpointError, RefcoreError
 from refcore_plugins.models.preprocess import MultipleFit, Normalise
+from refcore_plugins.models.question_answering.chat import ChatAnswering
 from refcore_plugins.models.transformers_folder import TransformersFolder
-from refcore_plugins.referees.vqa.question_answering import ChatAnswering
 
 KINDS = (
     "Qwen2VLForConditionalGeneration",
@@ -46,7 +46,7 @@ class PatchAnswering(ChatAnswering):
         side = self.fit.size_of(size or SIDE, size or SIDE)[0]
         if size is not None and side != size:
             raise RefcoreError(
-                f'vqa: size {size} is none that model "{folder.model}" takes; expected a multiple of '
+                f'{folder.plugin}: size {size} is none that model "{folder.model}" takes; expected a multiple of '
                 f"{self.fit.factor} with {self.fit.least:,} to {self.fit.most:,} pixels in the square: "
                 f"the nearest is {side}"
             )

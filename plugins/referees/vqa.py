@@ -13,17 +13,10 @@ from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import WHAT_BLIP_CAPTION_DOES, WORDS, Cleaning, clean
-from refcore_plugins.models.transformers_folder import TransformersFolder
+from refcore_plugins.models.question_answering.answering import log_probabilities
+from refcore_plugins.models.question_answering.blip import BLIP
+from refcore_plugins.models.question_answering.opening import MODELS, folder_of, open_answering
 from refcore_plugins.models.truncated_text import truncated_text
-from refcore_plugins.referees.vqa.patches import KINDS as PATCHED
-from refcore_plugins.referees.vqa.patches import PatchAnswering
-from refcore_plugins.referees.vqa.question_answering import (
-    BLIP,
-    Answering,
-    BlipAnswering,
-    ChatAnswering,
-    log_probabilities,
-)
 
 
 class Vqa(Referee):
@@ -39,8 +32,7 @@ class Vqa(Referee):
     class Config(PluginConfig):
         model: str = Field(
             "Salesforce/blip-vqa-base",
-            description=f"Hub id or folder of transformers: a {BLIP}, a Qwen2-VL, Qwen2.5-VL or Qwen3-VL, or another "
-            "image-text-to-text model whose processor makes one square image (LLaVA 1.5, PaliGemma).",
+            description=f"Hub id or folder of transformers: {MODELS}.",
         )
         question: str = Field(
             'Does this figure show "{}"? Please answer yes or no.',
@@ -81,16 +73,10 @@ class Vqa(Referee):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`. The model is in `dtype`; probabilities are float32 (float64 with float64)."""
-        folder = TransformersFolder(
-            self.name,
-            self.config.model,
-            f"expected a {BLIP} or an image-text-to-text model, such as llava-hf/llava-1.5-7b-hf",
-        )
-        is_blip = folder.kind == BLIP
-        answering = BlipAnswering if is_blip else PatchAnswering if folder.kind in PATCHED else ChatAnswering
         config = self.config
-        self._cleaning: Cleaning = config.text or ("blip_caption" if is_blip else "as_given")
-        self.towers: Answering = answering(folder, config.answer, config.against, config.size, device, dtype)
+        folder = folder_of(self.name, config.model)
+        self._cleaning: Cleaning = config.text or ("blip_caption" if folder.kind == BLIP else "as_given")
+        self.towers = open_answering(folder, config.answer, config.against, config.size, device, dtype)
         self.input_size, self.device, self.dtype = self.towers.input_size, device, dtype
         self.fit = self.towers.fit
 

@@ -1,0 +1,72 @@
+"""The `vqa-score` metric: VQAScore, with which GenAI-Bench compares generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from refcore.contracts.metric import BenchmarkPrompt, Measurement
+from refcore.images import Levels
+from refcore_plugins.metrics.question_answering_metric import QuestionAnsweringMetric
+from refcore_plugins.models.question_answering.answering import log_probabilities
+
+QUESTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "vqascore": 'Does this figure show "{}"? Please answer yes or no.',
+        "capitalised": 'Does this figure show "{}"? Please answer Yes or No.',
+        "geneval2": 'Does this image show "{}"? Answer the question with Yes or No.',
+    }
+)
+"""Name -> question: that of the paper and of t2v_metrics, that of its GPT and Gemini, and that of GenEval 2."""
+
+
+class VqaScore(QuestionAnsweringMetric):
+    """VQAScore (arXiv 2404.01291, eq. 2): p("Yes") when a model is asked if the figure shows the prompt.
+
+    p is over the whole vocabulary, of the first token that the model writes. The paper's numbers are of CLIP-FlanT5,
+    which transformers lacks; a value can be compared with others of the same model and question alone.
+    """
+
+    class Config(QuestionAnsweringMetric.Config):
+        question: str = Field(
+            "vqascore",
+            description="vqascore: that of the paper and of t2v_metrics. capitalised: that of its GPT and Gemini. "
+            "geneval2: that of GenEval 2. Or a question, in which {} stands for the prompt.",
+        )
+        answer: str | None = Field(None, description='The answer; null: "yes" for BLIP, "Yes" for other models.')
+        against: str | None = Field(
+            None,
+            description='Other answer, such as "No": p is p(answer) / (p(answer) + p(against)); null: as published.',
+        )
+
+        @field_validator("question")
+        @classmethod
+        def _has_a_place(cls, question: str) -> str:
+            if question not in QUESTIONS and question.count("{}") != 1:
+                raise ValueError(
+                    f"expected one of {', '.join(QUESTIONS)}, or a question with one {{}} for the prompt; "
+                    f"got {question!r}"
+                )
+            return question
+
+    name = "vqa-score"
+    unit: ClassVar[str] = "probability, 0 to 1"
+    config: Config
+
+    def _wanted(self) -> str | None:
+        return self.config.answer
+
+    def _other(self) -> str | None:
+        return self.config.against
+
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        """See `Metric.measure`. Parts: the question -> p."""
+        template = QUESTIONS.get(self.config.question, self.config.question)
+        asked = [[template.replace("{}", prompt.text)] for prompt in prompts]
+        found: dict[int, float] = {}
+        for (i, _), log_p in self._ask(images, asked, lambda *inputs: log_probabilities(*inputs)[0]):
+            found[i] = float(log_p.exp())
+        return [Measurement(found[i], {question: found[i]}) for i, (question,) in enumerate(asked)]

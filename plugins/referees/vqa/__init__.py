@@ -1,1 +1,0 @@
-"""The `vqa` referee, and the question-answering models that it uses."""

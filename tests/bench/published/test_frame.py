@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -288,6 +290,19 @@ def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         main(["bench", "geneval", "--out", str(tmp_path / "out")])
     assert "--variant is missing; name at least one, such as --variant vlminv" in capsys.readouterr().err
+
+
+def test_the_queries_of_the_docs_answer(grey, tmp_path, monkeypatch):
+    duckdb = pytest.importorskip("duckdb")
+    page = (Path(__file__).parents[3] / "docs" / "published-benchmarks.md").read_text()
+    queries = re.findall(r'duckdb -c "(.*?)"', page)
+    assert len(queries) == 3
+    run(tmp_path / "runs" / "t2i")
+    monkeypatch.chdir(tmp_path)
+    means, worst, joined = (duckdb.sql(query).fetchall() for query in queries)
+    assert ("bright", "high", "double", pytest.approx(1.6)) in means
+    assert worst == []
+    assert len(joined) == 6
 
 
 def test_facts_are_kept_with_the_prompts(grey, tmp_path):

@@ -26,7 +26,8 @@ from refcore_playground.training.data import (
 from refcore_playground.training.lessons import PatchHead
 from refcore_playground.training.tokens import clip_tokenizer, save_clip_tokenizer
 from refcore_playground.world import COLOURS, RADII, SHAPES, SIZE, TEXTURES, Scene, Thing
-from refcore_plugins.referees.owlv2.referee import Owlv2, patch_features, query_features
+from refcore_plugins.models.owlv2 import patch_features, query_features
+from refcore_plugins.referees.owlv2.referee import Owlv2
 
 PATCH = 8
 WIDTH = 128

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import Owlv2ForObjectDetection
 
 from refcore import registry
 from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.parser import ParsedPrompt, Phrase, load_parser
 from refcore.contracts.referee import Referee
 from refcore.plugin import PluginConfig
-from refcore_plugins.models.attention import transformers_attention
-from refcore_plugins.models.feature_similarity import unit
 from refcore_plugins.models.log_complement import IMPOSSIBLE, log_complement, log_complement_of_product
-from refcore_plugins.models.preprocess import Fit, Normalise
+from refcore_plugins.models.owlv2 import EXPECTED, OWLV2, Owlv2Network
 from refcore_plugins.models.transformers_folder import TransformersFolder
 from refcore_plugins.models.truncated_text import truncated_text
 from refcore_plugins.referees.owlv2.counts_and_relations import (
@@ -29,9 +26,6 @@ from refcore_plugins.referees.owlv2.counts_and_relations import (
     log_other_number,
     numbers,
 )
-
-ARCHITECTURE = "Owlv2ForObjectDetection"
-EXPECTED = f"expected an {ARCHITECTURE}, such as google/owlv2-base-patch16-ensemble"
 
 
 class Owlv2(Referee):
@@ -55,7 +49,7 @@ class Owlv2(Referee):
 
     class Config(PluginConfig):
         model: str = Field(
-            "playground:owlv2", description=f"An {ARCHITECTURE} of transformers: hub id, folder or playground:owlv2."
+            "playground:owlv2", description=f"An {OWLV2} of transformers: hub id, folder or playground:owlv2."
         )
         parser: str | None = Field(
             None, description="Parser plugin that splits prompts, such as spacy; null: the prompt is one phrase."
@@ -79,16 +73,10 @@ class Owlv2(Referee):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Referee.load`."""
-        folder = TransformersFolder(self.name, self.config.model, EXPECTED)
-        folder.require([ARCHITECTURE])
-        model = folder.load_model(Owlv2ForObjectDetection, dtype, transformers_attention(device, dtype))
-        self.model: Any = model.to(device)
-        self.tokenizer: Any = folder.load_tokenizer(padding_side="right")
-        self.normalise = Normalise.of_processor(folder.load_image_processor(), device)
+        self.network = Owlv2Network(TransformersFolder(self.name, self.config.model, EXPECTED), device, dtype)
+        self.tokenizer, self.normalise = self.network.tokenizer, self.network.normalise
         self.device, self.dtype = device, dtype
-        self.input_size = (int(model.config.vision_config.image_size),) * 2
-        self.fit = Fit(self.input_size, "corner")
-        self.context = int(model.config.text_config.max_position_embeddings)
+        self.input_size, self.fit, self.context = self.network.input_size, self.network.fit, self.network.context
         self.parser = load_parser(self.config.parser, where="parser") if self.config.parser else None
 
     @torch.no_grad()
@@ -104,7 +92,7 @@ class Owlv2(Referee):
         """
         parsed = [self._parse(prompt) for prompt in prompts]
         texts = sorted({thing.text for parts in parsed for thing in parts.things})
-        features = self._features(texts)
+        features = self.network.queries(texts)
         most = max(len(parts.things) for parts in parsed)
         placed = [[r for r in parts.relations if r.name in DIRECTIONS] for parts in parsed]
         counts = [[thing.count or 0 for thing in parts.things] for parts in parsed]
@@ -172,18 +160,17 @@ class Owlv2(Referee):
 
     def _detect(self, views: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """[N, P, W] features of the patches of views [N, 3, H, W], and [N, T, P] logits of the things."""
-        features = patch_features(self.model, self.normalise(views).to(self.dtype))
-        logits = self.model.class_head(features, text["query"].to(features.dtype), None)[0]
-        return features, self._wide(logits.transpose(1, 2))
+        features = self.network.patches(views)
+        return features, self._wide(self.network.logits(features, text["query"]).transpose(1, 2))
 
     def _objectness(self, features: Tensor) -> Tensor:
         """[N, P] logits of any object."""
-        return self._wide(self.model.objectness_head(features)[..., 0])
+        return self._wide(self.network.model.objectness_head(features)[..., 0])
 
     def _directions(self, features: Tensor, logits: Tensor, text: dict[str, Tensor]) -> Tensor:
         """[N, R, 4] log-probabilities of `DIRECTIONS` for the two things of each relation."""
         subject, _, other = text["relation"].unbind(-1)
-        boxes = self._wide((self.model.box_head(features) + self.model.box_bias.to(features.dtype)).sigmoid())
+        boxes = self._wide(self.network.boxes(features))
         middle = centre(logits, boxes[:, None, :, :2])
         start, end = (middle.gather(1, of.unsqueeze(-1).expand(-1, -1, 2)) for of in (subject, other))
         return log_direction(start, end, self.config.softness)
@@ -200,24 +187,3 @@ class Owlv2(Referee):
         if other and self.config.relation:
             return f"relations that are not judged: {', '.join(other)} (known: {', '.join(DIRECTIONS)})"
         return ""
-
-    def _features(self, texts: Sequence[str]) -> Tensor:
-        encoded = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-        ).to(self.device)
-        return query_features(self.model, encoded.input_ids, encoded.attention_mask)
-
-
-def patch_features(model: Any, pixels: Tensor) -> Tensor:
-    """[N, 3, H, W] normalised pixels -> [N, P, W] features of the patches, the input of the detection heads.
-
-    Differentiable up to the objectness, before which the library's own forward stops the gradient.
-    """
-    vision = model.owlv2.vision_model
-    tokens = vision.post_layernorm(vision(pixel_values=pixels).last_hidden_state)
-    return model.layer_norm(tokens[:, 1:] * tokens[:, :1])  # type: ignore[no-any-return]
-
-
-def query_features(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """[Q, L] tokens -> [Q, D] unit features of the phrases."""
-    return unit(model.owlv2.get_text_features(input_ids=ids, attention_mask=mask).pooler_output)

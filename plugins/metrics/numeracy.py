@@ -1,0 +1,81 @@
+"""The `numeracy-owlv2` metric: T2I-CompBench++'s numbers of things, with an open-vocabulary detector."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+
+from refcore.contracts.metric import BenchmarkPrompt, Measurement
+from refcore.images import Levels
+from refcore_plugins.metrics.box_metric import BoxMetric
+from refcore_plugins.metrics.box_scores import merged, numeracy
+from refcore_plugins.metrics.counted_things import counted_by_parse, counted_by_vocabulary, read_vocabulary
+from refcore_plugins.metrics.nouns import RENAMED
+
+
+class Numeracy(BoxMetric):
+    """Whether things are as many as a prompt says: T2I-CompBench++'s numeracy (arXiv 2307.06350), by another detector.
+
+    Each of the prompt's n things gives 0.5 / n if it is there at all, and as much again if their number is right.
+    Things come from the parse of the prompt, or from a vocabulary like that of the public repository.
+    """
+
+    class Config(BoxMetric.Config):
+        local_fields: ClassVar[Mapping[str, str]] = MappingProxyType(
+            {"vocabulary": "the public repository has one, examples/dataset/new_objects.txt; null: the prompt's parse"}
+        )
+        vocabulary: str | None = Field(
+            None, description='File of lines "singular - plural"; null: things come from the parse of the prompt.'
+        )
+
+    name = "numeracy-owlv2"
+    unit = "share of things there, and in number, 0 to 1"
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """See `Metric.load`."""
+        super().load(device, dtype)
+        self._words()
+
+    def one(self, image: Levels, prompt: BenchmarkPrompt) -> Measurement:
+        """See `BoxMetric.one`."""
+        wanted = {self.name_of(noun): number for noun, number in self.read(prompt).items()}
+        counts = Counter(one.label for one in merged(self.look_for(image, wanted)))
+        shares = numeracy(counts, wanted)
+        parts: dict[str, float] = {}
+        for name, number in wanted.items():
+            parts |= {f"{number} {name}": shares[name], f"{name} found": float(counts[name])}
+        return Measurement(sum(shares.values()), parts)
+
+    def read(self, prompt: BenchmarkPrompt) -> dict[str, int]:
+        """Thing in the singular -> number.
+
+        Raises:
+            RefcoreError: the prompt counts nothing.
+        """
+        words = self._words()
+        things = (
+            counted_by_parse(self.parse(prompt.text)) if words is None else counted_by_vocabulary(prompt.text, words)
+        )
+        if not things:
+            raise self.cannot(prompt, "expected a number, a, an or one to eight, and a thing that it counts")
+        return things
+
+    def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
+        """Where the things come from."""
+        if not prompts or self.config.vocabulary is not None:
+            return []
+        return ["things and numbers come from the parse of the prompt, not from the published vocabulary of 100 nouns"]
+
+    def _words(self) -> dict[str, str] | None:
+        if self.config.vocabulary is None:
+            return None
+        if not hasattr(self, "_vocabulary"):
+            self._vocabulary = read_vocabulary(Path(self.config.vocabulary).expanduser())
+        return self._vocabulary

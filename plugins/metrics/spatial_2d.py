@@ -1,0 +1,113 @@
+"""The `2d-owlv2` metric: T2I-CompBench's spatial relations in the picture, with an open-vocabulary detector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from refcore.contracts.metric import BenchmarkPrompt, Measurement
+from refcore.images import Levels
+from refcore_plugins.metrics.box_scores import (
+    COMPLEX_WORDS,
+    CUT,
+    MENDED,
+    SPATIAL_WORDS,
+    Relation,
+    highest,
+    position,
+    relation_of,
+    spatial_2d,
+)
+from refcore_plugins.metrics.nouns import PEOPLE, UNLISTED_2D, scorable
+from refcore_plugins.metrics.two_things import TwoThings
+
+
+class Spatial2d(TwoThings):
+    """Whether two things are where a prompt says: T2I-CompBench's 2-D score (arXiv 2307.06350), by another detector.
+
+    The things are the first and the last noun of the prompt. Score = 0.25 s1 + 0.25 s2 + 0.5 position, with the scores
+    of the best box of each; below 0.5 it is 0. See `box_scores.position` and `box_scores.spatial_2d`.
+    """
+
+    class Config(TwoThings.Config):
+        cut: float = Field(CUT, ge=0.0, le=1.0, description="Score below which an image counts 0; 0 cuts nothing.")
+        near: Literal["either", "both"] = Field(
+            "either",
+            description="Axes along which things near each other are less than 150 pixels apart; either, as published, "
+            "also has things at opposite ends of a row.",
+        )
+        on_top_of: bool = Field(
+            False, description='Whether "on top of" is scored as "on the top of"; the published code scores it 0.'
+        )
+        distinct: bool = Field(
+            False,
+            description="Whether two things of one name need two boxes: a girl and a boy, both persons; as published, "
+            "both are the same box.",
+        )
+        form: Literal["2d", "complex"] = Field(
+            "2d",
+            description="2d: first and last noun of the prompt. complex: the nouns before and after a preposition, as "
+            "in the 3-in-1 score; a prompt without one counts 0.",
+        )
+
+    name = "2d-owlv2"
+    unit = "share of boxes and position, 0 to 1"
+    renamed: ClassVar[Mapping[str, str]] = PEOPLE
+    unlisted: ClassVar[Mapping[str, int]] = UNLISTED_2D
+
+    def one(self, image: Levels, prompt: BenchmarkPrompt) -> Measurement:
+        """See `BoxMetric.one`."""
+        first, second, relation = self.read(prompt)
+        if relation is None:
+            return Measurement(0.0, {"preposition": 0.0})
+        found = self.look_for(image, (first, second))
+        labels = self.name_of(first), self.name_of(second)
+        a = highest(found, labels[0])
+        b = highest(found, labels[1], rank=int(self.config.distinct and labels[0] == labels[1]))
+        meant = MENDED.get(relation, relation) if self.config.on_top_of else relation
+        value = spatial_2d(a, b, meant, cut=self.config.cut, near=self.config.near)
+        holds = position(a.box, b.box, meant, self.config.near) if a is not None and b is not None else 0.0
+        scores = {f"{first} (first)": a.score if a else 0.0, f"{second} (last)": b.score if b else 0.0}
+        return Measurement(value, {**scores, relation: holds})
+
+    def read(self, prompt: BenchmarkPrompt) -> tuple[str, str, Relation | None]:
+        """The two nouns of a prompt, and the relation of the first to the second.
+
+        Raises:
+            RefcoreError: it has no noun, or in the 2-D form no relation.
+        """
+        if self.config.form == "complex":
+            return self._read_complex(prompt)
+        named = relation_of(prompt.text)
+        if named is None:
+            raise self.cannot(prompt, f"expected one of {', '.join(word for word, _ in SPATIAL_WORDS)}")
+        return *self.first_and_last(prompt), named[1]
+
+    def _read_complex(self, prompt: BenchmarkPrompt) -> tuple[str, str, Relation | None]:
+        """The nearest nouns before and after the preposition; no relation where one of the three is missing."""
+        named = relation_of(prompt.text, COMPLEX_WORDS)
+        if named is None:
+            return "", "", None
+        doc, start = self.parse(prompt.text), prompt.text.index(named[0])
+        end = start + len(named[0])
+        before = [token.text for token in doc if token.pos_ == "NOUN" and token.idx < start]
+        after = [token.text for token in doc if token.pos_ == "NOUN" and token.idx >= end]
+        return (before[-1], after[0], named[1]) if before and after else ("", "", None)
+
+    def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
+        """How many of the prompts the published detector's list of labels could score."""
+        if not prompts or self.config.form == "complex":
+            return []
+        can = scorable([self.read(prompt)[:2] for prompt in prompts], self.unlisted)
+        return [
+            f"the label list of the published detector can score {can:,} of these {len(prompts):,} prompts at all: it "
+            f"has no label that equals {', '.join(self.unlisted)}, and a missing thing leaves at most 0.25, which is "
+            "cut to 0; "
+            + (
+                "these are not looked for here, either"
+                if self.config.label_list == "official"
+                else "the detector used here looks for every noun, so values are not comparable with published ones"
+            )
+        ]

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement, Metric
-from refcore.errors import RefcoreError, shortened
+from refcore.errors import CheckpointError, RefcoreError, shortened
 from refcore.images import Levels
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import blip_question
@@ -44,8 +44,8 @@ class BlipVqa(Metric):
         size: int = Field(
             SIDE,
             ge=32,
-            description="Side in pixels of what the model sees. The positions of patches of a checkpoint of another size "
-            "are interpolated: the hub's has the authors' table of 480, resampled to 384, and here back to 480.",
+            description="Side in pixels of what the model sees. The positions of patches are interpolated where the "
+            "checkpoint has another size: the hub's has the authors' table of 480, resampled to 384, and here back.",
         )
         phrases: int = Field(
             MOST,
@@ -77,6 +77,11 @@ class BlipVqa(Metric):
         folder = TransformersFolder(self.name, config.model, f"expected a {BLIP}, such as {type(config)().model}")
         folder.require([BLIP])
         self._answering = BlipAnswering(folder, "yes", "no", config.size, device, dtype)
+        if self._answering.encoder_token is None:
+            raise CheckpointError(
+                f'{self.name}: the vocabulary of model "{config.model}" has no [ENC], with which a published question '
+                f"begins; expected a {BLIP} as the hub has it, whose text_config has 2 tokens more than its tokenizer"
+            )
         self._answering.context = min(TOKENS, self._answering.context)
         self._device = device
         assert self.phrases.pipeline is not None  # a missing one is told before anything is measured

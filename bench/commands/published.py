@@ -88,10 +88,11 @@ def _command(name: str) -> Callable[..., None]:
         ] = False,
         plugins_dir: PluginsDir = None,
     ) -> None:
-        from refcore_bench.published.measuring import uses
+        from refcore import registry
+        from refcore_bench.published import measuring
         from refcore_bench.published.task import SMALL, only
 
-        task, overrides = _task(name), uses(metric or [])
+        task, overrides = _task(name), measuring.uses(metric or [])
         if quick:
             from refcore_bench.published.small_checkpoints import overrides as small
 
@@ -107,6 +108,10 @@ def _command(name: str) -> Callable[..., None]:
             named, chosen = variant, only(task.prompts(prompts), category or [], per_category)
             source = chosen[0].split
         numbers = parse_seeds(seeds or task.seeds)
+        for own in plugins_dir or []:
+            registry.add_folder(own)
+        if measure:  # refused before hours of work
+            measuring.prepared(task, [one.to_dict() | {"facts": one.facts} for one in chosen], overrides)
         results = run(task, out, named, chosen, source, numbers, batch, workers, quick, plugins_dir or [], show=False)
         if measure:
             _measure(results, overrides, device, workers, plugins_dir or [])

@@ -75,6 +75,22 @@ def resolved(task: PublishedTask, overrides: Mapping[str, Mapping[str, Any]]) ->
     }
 
 
+def prepared(
+    task: PublishedTask, prompts: Sequence[Prompted], overrides: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Metric]:
+    """The metrics of `resolved` that measure any of the prompts, checked as far as that takes no model.
+
+    Raises:
+        RefcoreError: as `resolved`; a package or a local checkpoint is missing, or a prompt cannot be measured.
+    """
+    found = {}
+    for label, metric in resolved(task, overrides).items():
+        if own := [row for row in prompts if wants(task, label, row)]:
+            metric.check([row["prompt"] for row in own])
+            found[label] = metric
+    return found
+
+
 def measure(
     results: Results,
     overrides: Mapping[str, Mapping[str, Any]],
@@ -100,12 +116,9 @@ def measure(
     pick_device(device)
     measurements = Measurements(results.path)
     prompts = {_prompt_of(row): row for row in results.prompts()}
-    every = resolved(task, overrides)
-    asked = {label: [row for row in prompts.values() if wants(task, label, row)] for label in every}
-    metrics = {label: metric for label, metric in every.items() if asked[label]}
+    metrics = prepared(task, list(prompts.values()), overrides)
     for label, metric in metrics.items():
-        own = [_benchmark_prompt(row) for row in asked[label]]
-        metric.check([prompt.text for prompt in own])
+        own = [_benchmark_prompt(row) for row in prompts.values() if wants(task, label, row)]
         settings = metric.config.model_dump(mode="json")
         measurements.claim(label, metric.name, settings, metric.remarks(own))
     keys = results.keys()

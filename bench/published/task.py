@@ -18,6 +18,8 @@ from refcore_bench.thresholds import Threshold
 
 SMALL = "small"
 """Source of the prompts of `--quick`: a few of our own, for checkpoints whose numbers mean nothing."""
+QUICK = ("inversion=clip-alone,steps=10,init=null,candidates={count: 1}", "sampling=sampling-7.5,steps=10")
+"""Variants of `--quick`: a short inversion and a short sampling of the embedded models."""
 Prompted = Mapping[str, Any]
 """A row of results, or an entry of `Results.prompts`: prompt, category and split."""
 
@@ -100,7 +102,7 @@ class PublishedTask(WithBaselines):
         return tuple(dict.fromkeys(self.metric_of(group) for group in self.groups_of(prompt)))
 
     def quick(self) -> list[str]:
-        return [self.preset, "sampling-7.5"]
+        return [*QUICK]
 
     def set_of(self, source: int | str | None) -> str:
         return str(source)

@@ -88,7 +88,6 @@ def _command(name: str) -> Callable[..., None]:
         ] = False,
         plugins_dir: PluginsDir = None,
     ) -> None:
-        from refcore import registry
         from refcore_bench.published import measuring
         from refcore_bench.published.task import SMALL, only
 
@@ -108,8 +107,6 @@ def _command(name: str) -> Callable[..., None]:
             named, chosen = variant, only(task.prompts(prompts), category or [], per_category)
             source = chosen[0].split
         numbers = parse_seeds(seeds or task.seeds)
-        for own in plugins_dir or []:
-            registry.add_folder(own)
         if measure:  # refused before hours of work
             measuring.prepared(task, [one.to_dict() | {"facts": one.facts} for one in chosen], overrides)
         results = run(task, out, named, chosen, source, numbers, batch, workers, quick, plugins_dir or [], show=False)
@@ -145,15 +142,12 @@ def score(
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Measure images made elsewhere, by a published benchmark. If interrupted, the same command continues."""
-    from refcore import registry
     from refcore_bench.extras import need
     from refcore_bench.published.made_elsewhere import take_in
     from refcore_bench.published.measuring import uses
     from refcore_bench.published.task import only
 
     need("polars")
-    for own in plugins_dir or []:
-        registry.add_folder(own)
     found, overrides = _task(task), uses(metric or [])
     chosen = only(found.prompts(prompts), category or [], per_category)
     results = take_in(out, folder, csv, name or folder.resolve().name, found, chosen, print_progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import torch
 from pydantic import Field
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement, Metric
-from refcore.errors import RefcoreError, shortened
+from refcore.errors import CheckpointError, RefcoreError, shortened
 from refcore.images import Levels
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.caption_text import blip_question
@@ -33,7 +34,7 @@ class BlipVqa(Metric):
     """Disentangled BLIP-VQA (T2I-CompBench, arXiv 2307.06350, section 4.1): product over noun phrases of p(yes).
 
     A BLIP is asked "a green bench?" for every noun phrase of the prompt. p is p("yes") / (p("yes") + p("no")) of the
-    first token that it writes, rounded to 4 digits. The value of an image is the product.
+    first token that it writes. The value of an image is the product. Both are rounded to 4 digits.
     """
 
     class Config(PluginConfig):
@@ -44,8 +45,8 @@ class BlipVqa(Metric):
         size: int = Field(
             SIDE,
             ge=32,
-            description="Side in pixels of what the model sees. The positions of patches of a checkpoint of another size "
-            "are interpolated: the hub's has the authors' table of 480, resampled to 384, and here back to 480.",
+            description="Side in pixels of what the model sees. The positions of patches are interpolated where the "
+            "checkpoint has another size: the hub's has the authors' table of 480, resampled to 384, and here back.",
         )
         phrases: int = Field(
             MOST,
@@ -54,7 +55,7 @@ class BlipVqa(Metric):
             "December 2023, with higher values. Never compare the two.",
         )
         rounding: bool = Field(
-            True, description="Whether each probability is rounded to 4 digits before the product, as published."
+            True, description="Whether each probability, and the product, is rounded to 4 digits, as published."
         )
         parser: str = Field(
             ENGLISH, description="An English pipeline of spaCy, or its folder; published numbers are of en_core_web_sm."
@@ -77,6 +78,11 @@ class BlipVqa(Metric):
         folder = TransformersFolder(self.name, config.model, f"expected a {BLIP}, such as {type(config)().model}")
         folder.require([BLIP])
         self._answering = BlipAnswering(folder, "yes", "no", config.size, device, dtype)
+        if self._answering.encoder_token is None:
+            raise CheckpointError(
+                f'{self.name}: the vocabulary of model "{config.model}" has no [ENC], with which a published question '
+                f"begins; expected a {BLIP} as the hub has it, whose text_config has 2 tokens more than its tokenizer"
+            )
         self._answering.context = min(TOKENS, self._answering.context)
         self._device = device
         assert self.phrases.pipeline is not None  # a missing one is told before anything is measured
@@ -117,7 +123,10 @@ class BlipVqa(Metric):
         ):
             p = float(log_p.exp())
             found[i][j] = round(p, DIGITS) if self.config.rounding else p
-        return [product(questions, each) for questions, each in zip(asked, found, strict=True)]
+        measured = [product(questions, each) for questions, each in zip(asked, found, strict=True)]
+        if not self.config.rounding:
+            return measured
+        return [replace(one, value=round(one.value, DIGITS)) for one in measured]
 
     def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
         """See `Metric.remarks`."""

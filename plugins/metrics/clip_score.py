@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from refcore.images import Levels
 from refcore.plugin import PluginConfig
 from refcore_plugins.models.finished_images import covering
 from refcore_plugins.models.noun_phrases import NounPhrases
-from refcore_plugins.models.spacy_pipeline import ENGLISH, REQUIRES, refuse_missing
+from refcore_plugins.models.spacy_pipeline import ENGLISH, refuse_missing
 from refcore_plugins.models.transformers_towers import CLIP, TransformersTowers
 
 WEIGHT = 2.5
@@ -50,13 +49,8 @@ class ClipScore(Metric):
     unit: ClassVar[str] = "cosine, -1 to 1, or with scale: clipscore, 0 to 2.5"
     config: Config
 
-    @property
-    def requires(self) -> Mapping[str, str]:  # type: ignore[override]
-        """See `Plugin.requires`: spaCy, where adjectives are left out."""
-        return REQUIRES if self.config.without_adjectives else MappingProxyType({})
-
     def check(self, prompts: Sequence[str] = ()) -> None:
-        """See `Plugin.check`: the spaCy model is looked for, too, and not loaded."""
+        """See `Plugin.check`: the spaCy model is looked for, too, where adjectives are left out."""
         super().check(prompts)
         if self.config.without_adjectives:
             refuse_missing(self.config.parser)
@@ -102,6 +96,6 @@ class ClipScore(Metric):
         if not (long := [text for text in texts if self.towers.truncated(self.text_of(text))]):
             return []
         return [
-            f"{len(long)} of {len(texts)} prompts exceed CLIP's {self.towers.context} tokens and are read without their "
-            f'ends (OpenAI\'s code refuses them): "{shortened(long[0])}"'
+            f"{len(long)} of {len(texts)} prompts exceed CLIP's {self.towers.context} tokens and are read without "
+            f'their ends (OpenAI\'s code refuses them): "{shortened(long[0])}"'
         ]

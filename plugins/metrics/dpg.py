@@ -13,7 +13,7 @@ from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.errors import RefcoreError, shortened
 from refcore.images import Levels
 from refcore_plugins.metrics.question_answering_metric import QuestionAnsweringMetric, fact_of
-from refcore_plugins.models.question_answering.answering import first_log_probabilities, first_tokens
+from refcore_plugins.models.question_answering.answering import first_log_probabilities, first_tokens, spellings
 
 NO_PARENT = 0
 """Number that stands for no parent in the public file."""
@@ -47,8 +47,8 @@ class Dpg(QuestionAnsweringMetric):
         )
         decision: Literal["written", "likelier"] = Field(
             "written",
-            description="written: yes is the likeliest beginning of an answer, as the public code compares what the model "
-            "writes with yes. likelier: yes is likelier than no.",
+            description="written: yes is the likeliest beginning of an answer, as the public code compares what the "
+            "model writes with yes. likelier: yes is likelier than no.",
         )
         gated_categories: bool = Field(
             False,
@@ -77,8 +77,7 @@ class Dpg(QuestionAnsweringMetric):
         super().load(device, dtype)
         tokenizer = self._answering.tokenizer
         self._yes, self._no = (
-            sorted(set(first_tokens(tokenizer, [word, word.capitalize(), f" {word}", f" {word.capitalize()}"])))
-            for word in ("yes", "no")
+            sorted(set(first_tokens(tokenizer, spellings(word), whole=True))) for word in ("yes", "no")
         )
         self._template = self.config.question or (BARE if self._is_blip else WITH_YES_OR_NO)
 

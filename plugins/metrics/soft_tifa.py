@@ -13,9 +13,9 @@ from refcore.contracts.parser import NUMBERS
 from refcore.errors import RefcoreError, shortened
 from refcore.images import Levels
 from refcore_plugins.metrics.question_answering_metric import QuestionAnsweringMetric, fact_of
-from refcore_plugins.models.question_answering.answering import first_log_probabilities, first_tokens
+from refcore_plugins.models.question_answering.answering import first_log_probabilities, first_tokens, spellings
 
-COUNTING = "how many"
+COUNTING = "How many"
 """Beginning of questions whose answer is a number."""
 AM, GM = "AM", "GM"
 
@@ -38,8 +38,9 @@ class SoftTifa(QuestionAnsweringMetric):
         mean: Literal["gm", "am"] = Field("gm", description="The mean that is the value; the parts have both.")
         spellings: Literal["published", "mended"] = Field(
             "published",
-            description="published: the probability of a token is counted once for each spelling that begins with it, so "
-            "that p can exceed 1. mended: once.",
+            description="published: the probability of a token is counted once for each spelling that begins with it, "
+            "so that p can exceed 1, and is that of all words that begin with it. mended: once, and only of spellings "
+            "that are one token, if the answer has any.",
         )
 
         @field_validator("question")
@@ -77,11 +78,12 @@ class SoftTifa(QuestionAnsweringMetric):
         return Measurement(geometric if self.config.mean == "gm" else mean, parts)
 
     def _tokens(self, question: str, answer: str) -> list[int]:
-        """First tokens of an answer's spellings: all of them, or each once."""
-        ids = first_tokens(self._answering.tokenizer, spellings(question, answer))
+        """First tokens of an answer's spellings."""
+        mended = self.config.spellings == "mended"
+        ids = first_tokens(self._answering.tokenizer, answers_of(question, answer), whole=mended)
         if not ids:
             raise RefcoreError(f'{self.name}: the model\'s tokenizer has no token for the answer "{answer}"')
-        return ids if self.config.spellings == "published" else list(dict.fromkeys(ids))
+        return list(dict.fromkeys(ids)) if mended else ids
 
     def _pairs(self, prompt: BenchmarkPrompt) -> list[tuple[str, str]]:
         expected = "a list of [question, answer]"
@@ -95,19 +97,17 @@ class SoftTifa(QuestionAnsweringMetric):
         return found
 
 
-def spellings(question: str, answer: str) -> list[str]:
-    """Spellings of an answer whose probabilities are summed: both cases, with a space before them; a number in digits.
+def answers_of(question: str, answer: str) -> list[str]:
+    """Spellings of an answer whose probabilities are summed; a number has its digits, too.
 
-    >>> spellings("Is the dog red?", "Yes")
+    >>> answers_of("Is the dog red?", "Yes")
     ['Yes', 'yes', ' yes', ' Yes']
-    >>> spellings("How many dogs are there?", "two")
-    ['two', 'Two', ' two', '2']
+    >>> answers_of("How many dogs are there?", "two")
+    ['Two', 'two', ' two', ' Two', '2', ' 2']
     """
-    low = answer[:1].lower() + answer[1:]
-    capitalised = answer[:1].upper() + answer[1:]
-    if not question.lower().startswith(COUNTING):
-        return [capitalised, low, f" {low}", f" {capitalised}"]
-    if low.isdecimal() and int(low) < len(NUMBERS):
-        return spellings(question, NUMBERS[int(low)])
-    digits = str(NUMBERS.index(low)) if low in NUMBERS else low
-    return [low, capitalised, f" {low}", digits]
+    if not question.startswith(COUNTING):
+        return spellings(answer)
+    if answer.isdecimal() and int(answer) < len(NUMBERS):
+        answer = NUMBERS[int(answer)]
+    digits = str(NUMBERS.index(answer.lower())) if answer.lower() in NUMBERS else answer
+    return [*spellings(answer), digits, f" {digits}"]

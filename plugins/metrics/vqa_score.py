@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
 from refcore_plugins.metrics.question_answering_metric import QuestionAnsweringMetric
-from refcore_plugins.models.question_answering.answering import log_probabilities
+from refcore_plugins.models.question_answering.answering import (
+    first_log_probabilities,
+    first_tokens,
+    log_probabilities,
+    spellings,
+)
 
 QUESTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -21,6 +27,8 @@ QUESTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name -> question: that of the paper and of t2v_metrics, that of its GPT and Gemini, and that of GenEval 2."""
+SUMMED = "geneval2"
+"""The one whose answer is read in four spellings."""
 
 
 class VqaScore(QuestionAnsweringMetric):
@@ -34,7 +42,8 @@ class VqaScore(QuestionAnsweringMetric):
         question: str = Field(
             "vqascore",
             description="vqascore: that of the paper and of t2v_metrics. capitalised: that of its GPT and Gemini. "
-            "geneval2: that of GenEval 2. Or a question, in which {} stands for the prompt.",
+            "geneval2: that of GenEval 2, which sums the probabilities of four spellings of yes. Or a question, in "
+            "which {} stands for the prompt.",
         )
         answer: str | None = Field(None, description='The answer; null: "yes" for BLIP, "Yes" for other models.')
         against: str | None = Field(
@@ -64,9 +73,18 @@ class VqaScore(QuestionAnsweringMetric):
 
     def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
         """See `Metric.measure`. Parts: the question -> p."""
-        template = QUESTIONS.get(self.config.question, self.config.question)
+        config = self.config
+        template = QUESTIONS.get(config.question, config.question)
+        summed = config.question == SUMMED and config.answer is None and config.against is None
+        yes = first_tokens(self._answering.tokenizer, spellings("yes")) if summed else []
+
+        def probability(*inputs: Any) -> Tensor:
+            if summed:
+                return first_log_probabilities(*inputs)[:, yes].exp().sum(1)
+            return log_probabilities(*inputs)[0].exp()
+
         asked = [[template.replace("{}", prompt.text)] for prompt in prompts]
         found: dict[int, float] = {}
-        for (i, _), log_p in self._ask(images, asked, lambda *inputs: log_probabilities(*inputs)[0]):
-            found[i] = float(log_p.exp())
+        for (i, _), p in self._ask(images, asked, probability):
+            found[i] = float(p)
         return [Measurement(found[i], {question: found[i]}) for i, (question,) in enumerate(asked)]

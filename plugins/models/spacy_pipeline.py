@@ -30,7 +30,9 @@ def installed(model: str) -> str | None:
 
 
 def refuse_missing(model: str) -> None:
-    """Raises CheckpointError unless the pipeline is installed, which is not loaded."""
+    """Raises CheckpointError unless spaCy and the pipeline are installed; neither is loaded."""
+    if find_spec("spacy") is None:
+        raise CheckpointError(f'the spaCy model "{model}" needs the package spacy: {REQUIRES["spacy"]}')
     if installed(model) is None:
         raise CheckpointError(f'the spaCy model "{model}" is not installed: {REMEDY}')
 

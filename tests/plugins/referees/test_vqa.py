@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from question_answering import blip_vqa_folder
 from tiny import MEAN, SIZE, STD, loaded, refusal_of, scramble
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    BlipConfig,
     BlipForQuestionAnswering,
-    BlipImageProcessor,
     BlipProcessor,
     CLIPImageProcessor,
     LlavaConfig,
@@ -24,7 +23,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from refcore_playground.training.tokens import bert_tokenizer
 from refcore_plugins.referees.vqa import Vqa
 
 CPU = torch.device("cpu")
@@ -43,26 +41,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("blip_vqa")
-    tokenizer = bert_tokenizer()
-    tokenizer.add_tokens(["yes"])
-    config = BlipConfig(
-        text_config={
-            **TOWER,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 60,
-            "encoder_hidden_size": 16,
-            "bos_token_id": tokenizer.convert_tokens_to_ids("[DEC]"),
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
-    )
-    model = BlipForQuestionAnswering(config)
-    scramble(model, 11)
-    model.save_pretrained(folder)
-    images = BlipImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD)
-    BlipProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
+    return blip_vqa_folder(tmp_path_factory.mktemp("blip_vqa"))
 
 
 @pytest.fixture(scope="module")

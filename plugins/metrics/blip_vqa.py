@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -33,7 +34,7 @@ class BlipVqa(Metric):
     """Disentangled BLIP-VQA (T2I-CompBench, arXiv 2307.06350, section 4.1): product over noun phrases of p(yes).
 
     A BLIP is asked "a green bench?" for every noun phrase of the prompt. p is p("yes") / (p("yes") + p("no")) of the
-    first token that it writes, rounded to 4 digits. The value of an image is the product.
+    first token that it writes. The value of an image is the product. Both are rounded to 4 digits.
     """
 
     class Config(PluginConfig):
@@ -54,7 +55,7 @@ class BlipVqa(Metric):
             "December 2023, with higher values. Never compare the two.",
         )
         rounding: bool = Field(
-            True, description="Whether each probability is rounded to 4 digits before the product, as published."
+            True, description="Whether each probability, and the product, is rounded to 4 digits, as published."
         )
         parser: str = Field(
             ENGLISH, description="An English pipeline of spaCy, or its folder; published numbers are of en_core_web_sm."
@@ -122,7 +123,10 @@ class BlipVqa(Metric):
         ):
             p = float(log_p.exp())
             found[i][j] = round(p, DIGITS) if self.config.rounding else p
-        return [product(questions, each) for questions, each in zip(asked, found, strict=True)]
+        measured = [product(questions, each) for questions, each in zip(asked, found, strict=True)]
+        if not self.config.rounding:
+            return measured
+        return [replace(one, value=round(one.value, DIGITS)) for one in measured]
 
     def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
         """See `Metric.remarks`."""

@@ -15,8 +15,8 @@ from refcore.images import Levels
 from refcore.plugin import PluginConfig
 from refcore_plugins.metrics.nouns import names_of
 from refcore_plugins.models.detections import Detection, resized_to
-from refcore_plugins.models.english_pipeline import MODEL, REQUIRES, load_pipeline, refuse_absent_pipeline
 from refcore_plugins.models.open_vocabulary_detector import load_detector
+from refcore_plugins.models.spacy_pipeline import ENGLISH, REQUIRES, load_pipeline, refuse_missing
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc
@@ -52,7 +52,7 @@ class BoxMetric(Metric):
         synonyms: bool = Field(
             False, description="Whether a thing is looked for by its other names, too: a sofa as a couch."
         )
-        spacy: str = Field(MODEL, description="An installed English pipeline of spaCy with a tagger, or its folder.")
+        parser: str = Field(ENGLISH, description="An English pipeline of spaCy, or its folder.")
 
         @field_validator("query")
         @classmethod
@@ -68,7 +68,7 @@ class BoxMetric(Metric):
     def check(self, prompts: Sequence[str] = ()) -> None:
         """See `Plugin.check`, for the pipeline of spaCy, too."""
         super().check(prompts)
-        refuse_absent_pipeline(self.config.spacy, "spacy")
+        refuse_missing(self.config.parser)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
         """See `Metric.load`."""
@@ -107,5 +107,7 @@ class BoxMetric(Metric):
     def _parser(self) -> Any:
         if not hasattr(self, "_pipeline"):
             who = f'the metric "{self.name}"'
-            self._pipeline = load_pipeline(self.config.spacy, who, ("tagger", "parser"), "spacy")
+            self._pipeline = load_pipeline(
+                who, self.config.parser, ("tagger", "parser", "lemmatizer"), ("ner", "senter")
+            )
         return self._pipeline

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 PEOPLE: Final[Mapping[str, str]] = MappingProxyType(dict.fromkeys(("girl", "boy", "man", "woman"), "person"))
-"""Nouns of 2-D prompts that the published code renames."""
+"""Nouns of prompts of space that the published code renames."""
 RENAMED: Final[Mapping[str, str]] = MappingProxyType(
     {"ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv", "people": "person"}
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -23,7 +23,7 @@ from refcore_plugins.metrics.box_scores import (
     order_of,
     spatial_3d,
 )
-from refcore_plugins.metrics.nouns import UNLISTED_3D, scorable
+from refcore_plugins.metrics.nouns import PEOPLE, UNLISTED_3D, scorable
 from refcore_plugins.metrics.two_things import TwoThings
 from refcore_plugins.models.depth import Nearness
 from refcore_plugins.models.detections import iou, resized_to
@@ -59,6 +59,7 @@ class Spatial3d(TwoThings):
 
     name = "3d-owlv2"
     unit = "share of boxes and order, 0 to 1"
+    renamed: ClassVar[Mapping[str, str]] = PEOPLE
     unlisted: ClassVar[Sequence[str]] = UNLISTED_3D
 
     def load(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -69,11 +70,11 @@ class Spatial3d(TwoThings):
     def one(self, image: Levels, prompt: BenchmarkPrompt) -> Measurement:
         """See `BoxMetric.one`."""
         first, second, order = self.read(prompt)
-        found = self.look_for(image, (first, second))
+        found, names = self.look_for(image, (first, second)), (self.name_of(first), self.name_of(second))
         a, b = (
-            last_before_both(found, first, second)
+            last_before_both(found, *names)
             if self.config.matching == "last"
-            else (highest(found, first), highest(found, second))
+            else (highest(found, names[0]), highest(found, names[1]))
         )
         parts = {f"{first} (first)": a.score if a else 0.0, f"{second} (last)": b.score if b else 0.0}
         holds = 0.0

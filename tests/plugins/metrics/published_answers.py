@@ -76,8 +76,8 @@ def blip_yes(
 
 
 def blip_vqa(model: Any, tokenizer: Any, image: Image.Image, phrases: Sequence[str], **ids: Any) -> float:
-    """BLIP-VQA of T2I-CompBench: product over the phrases of probabilities rounded to 4 digits."""
-    return math.prod(round(blip_yes(model, tokenizer, image, phrase, **ids), 4) for phrase in phrases)
+    """BLIP-VQA of T2I-CompBench: product over the phrases of probabilities, each of them and it rounded to 4 digits."""
+    return round(math.prod(round(blip_yes(model, tokenizer, image, phrase, **ids), 4) for phrase in phrases), 4)
 
 
 def clip_pixels(image: Image.Image, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -1,8 +1,9 @@
 """The box formulas of T2I-CompBench and GenEval once more, in plain Python, for comparison with the detector metrics.
 
-Written from the description of the two benchmarks alone. Detections are (label, score, box) with the box as (left, top,
-right, bottom) in pixels, in any order; every function goes through them from the highest score to the lowest, and
-keeps the order of equal scores. Each quirk of the public code is a keyword whose default is what is published.
+Written from descriptions of the two benchmarks and from what their public code does, apart from the metrics. Detections
+are (label, score, box) with the box as (left, top, right, bottom) in pixels, in any order; every function goes through
+them from the highest score to the lowest, and keeps the order of equal scores. Each quirk of the public code is a
+keyword whose default is what is published.
 """
 
 from __future__ import annotations
@@ -19,20 +20,22 @@ Detection = tuple[str, float, Box]
 
 PEOPLE = ("girl", "boy", "man", "woman")
 KEYS_2D = (
-    "on side",
+    "on side of",
     "next to",
     "near",
-    "on the left",
-    "on the right",
-    "on the bottom",
-    "on the top",
+    "on the left of",
+    "on the right of",
+    "on the bottom of",
+    "on the top of",
     "on top of",
 )
 """Key words of the 2-D relations, in the order in which a prompt is searched."""
-BESIDE = ("on side", "next to", "near")
+BESIDE = ("on side of", "next to", "near")
+PREPOSITIONS = ("on top of", "on bottom of", "on the left", "on the right", "next to", "on side of", "near")
+"""Between whose neighbours a complex prompt names its relation; which one it is, KEYS_2D says."""
 KEYS_3D = ("in front of", "behind", "hidden")
-RENAMED = {"ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv", "people": "person"}
-"""Objects of numeracy prompts -> the detector's names; the third key is spelt as in the public file."""
+RENAMED = {"ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv"}
+"""Objects of numeracy prompts, beside PEOPLE -> the detector's names; one is spelt as in the public file."""
 NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 
 
@@ -88,7 +91,7 @@ def position_2d(relation: str | None, first: Box, second: Box, *, on_top_of_scor
         relation: one of KEYS_2D, or None.
         first: box of the first noun, in pixels of the picture of 480.
         second: box of the second.
-        on_top_of_scores: "on top of" counts as "on the top"; as published it has no branch, and scores 0.
+        on_top_of_scores: "on top of" counts as "on the top of"; as published it has no branch, and scores 0.
     """
     (x1, y1), (x2, y2) = centre(first), centre(second)
     dx, dy = x2 - x1, y2 - y1
@@ -97,12 +100,12 @@ def position_2d(relation: str | None, first: Box, second: Box, *, on_top_of_scor
             return 1.0
         return 150 / max(abs(dx), abs(dy))
     if relation == "on top of" and on_top_of_scores:
-        relation = "on the top"
+        relation = "on the top of"
     right_way = {
-        "on the left": dx > 0 and abs(dx) > abs(dy),  # the second lies to the right of the first
-        "on the right": dx < 0 and abs(dx) > abs(dy),
-        "on the top": dy > 0 and abs(dy) > abs(dx),  # y grows downwards
-        "on the bottom": dy < 0 and abs(dy) > abs(dx),
+        "on the left of": dx > 0 and abs(dx) > abs(dy),  # the second lies to the right of the first
+        "on the right of": dx < 0 and abs(dx) > abs(dy),
+        "on the top of": dy > 0 and abs(dy) > abs(dx),  # y grows downwards
+        "on the bottom of": dy < 0 and abs(dy) > abs(dx),
     }.get(relation or "", False)
     if not right_way:
         return 0.0
@@ -225,21 +228,26 @@ def spatial_3d(
         depth: [H, W], larger is nearer.
         threshold: score that a detection must reach.
         substring: a label that contains the noun is one of it; otherwise it must be equal.
-        last_match: of each noun, the last box before both nouns are found; otherwise the first.
+        last_match: of each noun, the last box before both nouns are found, or the first where one of them is not
+            found; otherwise the first.
         transposed: see `mean_depth`.
         eight_bits: the depth map goes through `as_png`.
         half_scores: see `position_3d`.
     """
     seen = [found for found in sorted_by_score(detections) if found[1] >= threshold]
     wanted = [named(noun) for noun in nouns]
-    chosen: list[Detection | None] = [None, None]
-    for found in seen:
-        for i in (0, 1):
-            matches = wanted[i] in found[0] if substring else wanted[i] == found[0]
-            if matches and (last_match or chosen[i] is None):
-                chosen[i] = found
-        if chosen[0] is not None and chosen[1] is not None:
-            break
+    of_each = [
+        [i for i, (label, _, _) in enumerate(seen) if (noun in label if substring else noun == label)]
+        for noun in wanted
+    ]
+    both = all(of_each)
+    chosen: list[Detection | None] = []
+    for places, others in (of_each, of_each[::-1]):
+        if both and last_match:
+            end = max(places[0], others[0])  # where the second of the two is found
+            chosen.append(seen[max(place for place in places if place <= end)])
+        else:
+            chosen.append(seen[places[0]] if places else None)
     score = sum(0.25 * found[1] for found in chosen if found is not None)
     if chosen[0] is not None and chosen[1] is not None:
         seen_depth = as_png(depth) if eight_bits else depth
@@ -249,24 +257,36 @@ def spatial_3d(
     return score
 
 
-def covers(first: Box, second: Box, limit: float = 0.9) -> bool:
-    """Whether two boxes are one thing: their IoU, or the share of either that lies in the other, exceeds `limit`."""
-    both = intersection(first, second)
-    shares = [both / size for size in (area(first), area(second)) if size]
-    return iou(first, second) > limit or any(share > limit for share in shares)
+def covers(first: Box, second: Box, *, whole_pixels: bool = True, limit: float = 0.9) -> bool:
+    """Whether two boxes are one thing: their IoU, or the share of either that lies in the other, exceeds `limit`.
+
+    `whole_pixels`: sides are a pixel longer than the difference of their edges.
+    """
+    more = 1.0 if whole_pixels else 0.0
+    sides = [max(0.0, min(first[i + 2], second[i + 2]) - max(first[i], second[i]) + more) for i in (0, 1)]
+    both = sides[0] * sides[1]
+    sizes = [(box[2] - box[0] + more) * (box[3] - box[1] + more) for box in (first, second)]
+    union = sizes[0] + sizes[1] - both
+    return any(size and both / size > limit for size in (union, *sizes))
 
 
-def distinct(detections: Sequence[Detection]) -> list[Detection]:
+def distinct(detections: Sequence[Detection], *, whole_pixels: bool = True) -> list[Detection]:
     """The detections without those that are one thing with a higher-scoring one of the same label that is kept."""
     kept: list[Detection] = []
     for found in sorted_by_score(detections):
-        if not any(found[0] == other[0] and covers(found[2], other[2]) for other in kept):
+        if not any(found[0] == other[0] and covers(found[2], other[2], whole_pixels=whole_pixels) for other in kept):
             kept.append(found)
     return kept
 
 
 def numeracy(
-    wanted: Sequence[tuple[str, int]], detections: Sequence[Detection], *, threshold: float = 0.5, merge: bool = True
+    wanted: Sequence[tuple[str, int]],
+    detections: Sequence[Detection],
+    *,
+    threshold: float = 0.5,
+    merge: bool = True,
+    whole_pixels: bool = True,
+    substring: bool = True,
 ) -> float:
     """Score of the category "numeracy", in [0, 1]: of each object, half its share for being there, half for its number.
 
@@ -275,20 +295,49 @@ def numeracy(
         detections: of the picture.
         threshold: score that a detection must reach.
         merge: boxes of one thing count once, see `distinct`.
+        whole_pixels: see `covers`.
+        substring: where no label equals the object, those that contain it are taken for it, also for the objects after
+            it.
     """
     seen = [found for found in sorted_by_score(detections) if found[1] >= threshold]
     if merge:
-        seen = distinct(seen)
+        seen = distinct(seen, whole_pixels=whole_pixels)
+    labels = [found[0] for found in seen]
     score = 0.0
     for name, count in wanted:
-        label = RENAMED.get(name, name)
-        number = sum(found[0] == label for found in seen)
+        label = RENAMED.get(name, named(name))
+        if substring and label not in labels:
+            labels = [label if label in other else other for other in labels]
+        number = labels.count(label)
         share = 1 / len(wanted)
         if number:
             score += share * 0.5
         if number == count:
             score += share * 0.5
     return score
+
+
+def objects_of_complex(tokens: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    """The two objects of a complex prompt's 2-D relation; None, for a score of 0, if there are not exactly two.
+
+    For every preposition, the object is the nearest common or proper noun before it, and the first common noun after
+    it; without a common one, the end of the first run of proper nouns, unless it ends the prompt.
+
+    Args:
+        tokens: (text, spaCy's coarse part of speech) of each token of the prompt, set apart by spaces.
+    """
+    words, tags = [word for word, _ in tokens], [tag for _, tag in tokens]
+    found = []
+    for i in range(len(tokens)):
+        length = next((n for n in (3, 2, 1) if " ".join(words[i : i + n]) in PREPOSITIONS), 0)
+        if not length:
+            continue
+        found += [words[j] for j in range(i) if tags[j] in ("NOUN", "PROPN")][-1:]
+        after = range(min(i + length, len(tokens)), len(tokens))
+        common = [words[j] for j in after if tags[j] == "NOUN"]
+        proper = [words[j] for j in after[:-1] if tags[j] == "PROPN" != tags[j + 1]]
+        found += (common or proper)[:1]
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def three_in_one(attribute: float, spatial: float, clip: float, kind: str) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import detectors
 import numpy as np
 import pytest
 import torch
@@ -14,19 +15,12 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_images
-from tiny import MEAN, SIZE, STD, TOWER, scramble, text_config
+from tiny import MEAN, SIZE, STD, TOWER, scramble
 from torch import Tensor
 from transformers import (
     Blip2Config,
     Blip2ForImageTextRetrieval,
     BlipImageProcessor,
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    Owlv2Config,
-    Owlv2ForObjectDetection,
-    Owlv2ImageProcessor,
-    Owlv2Processor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -139,21 +133,7 @@ def blip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def hf_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers `CLIPModel` folder of a few thousand parameters, with its tokenizer and processor."""
-    folder = tmp_path_factory.mktemp("hf_clip")
-    tokenizer = clip_tokenizer()
-    tokenizer.save_pretrained(folder)
-    config = CLIPConfig(
-        text_config=text_config(tokenizer, 12),
-        vision_config={**TOWER, "image_size": SIZE, "patch_size": 8},
-        projection_dim=12,
-    )
-    model = CLIPModel(config)
-    scramble(model, 5)
-    model.save_pretrained(folder)
-    CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD
-    ).save_pretrained(folder)
-    return folder
+    return detectors.clip(tmp_path_factory.mktemp("hf_clip"))
 
 
 @pytest.fixture(scope="session")
@@ -178,24 +158,7 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def owlv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A transformers `Owlv2ForObjectDetection` folder of a few thousand parameters, with its processor."""
-    folder = tmp_path_factory.mktemp("owlv2")
-    tokenizer = clip_tokenizer()
-    tokenizer.model_max_length = 10
-    config = Owlv2Config(
-        text_config=text_config(tokenizer, 10),
-        vision_config={**TOWER, "image_size": SIZE, "patch_size": 4},
-        projection_dim=16,
-    )
-    model = Owlv2ForObjectDetection(config)
-    scramble(model, 7)
-    with torch.no_grad():  # proposals that are neither certain nor impossible
-        model.class_head.logit_scale.weight.mul_(0.1)
-        model.class_head.logit_shift.weight.mul_(0.1)
-        model.class_head.logit_shift.bias.fill_(-1.2)
-    model.save_pretrained(folder)
-    images = Owlv2ImageProcessor(size={"height": SIZE, "width": SIZE}, image_mean=MEAN, image_std=STD)
-    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
-    return folder
+    return detectors.owlv2(tmp_path_factory.mktemp("owlv2"))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 from transformers import (
+    BertTokenizer,
     BlipConfig,
     BlipForQuestionAnswering,
     BlipImageProcessor,
@@ -80,14 +81,15 @@ def _made(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def blip_vqa(folder: Path) -> None:
     """A `BlipForQuestionAnswering`, in the place of Salesforce/blip-vqa-capfilt-large."""
-    tokenizer = bert_tokenizer()
-    tokenizer.add_tokens([word for word in ("yes", "no") if word not in tokenizer.get_vocab()])
+    pieces = [piece for piece in bert_tokenizer().get_vocab() if piece != "[DEC]"]
+    pieces += [word for word in ("yes", "no") if word not in pieces]
+    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)})
     text = {
         **TOWER,
-        "vocab_size": len(tokenizer),
+        "vocab_size": len(pieces) + 2,  # [DEC] and [ENC] are beyond the tokenizer's vocabulary, as in the hub's
         "max_position_embeddings": LONGEST,
         "encoder_hidden_size": TOWER["hidden_size"],
-        "bos_token_id": tokenizer.convert_tokens_to_ids("[DEC]"),
+        "bos_token_id": len(pieces),
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = BlipConfig(text_config=text, vision_config={**TOWER, "image_size": SIDE, "patch_size": PATCH})

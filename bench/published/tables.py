@@ -86,7 +86,7 @@ def _measured(summary: Mapping[str, Any]) -> Table:
         counts = ", ".join(f"{count} of {name}" for name, count in waiting.items())
         notes.append(f"Images that are not measured yet: {counts}; the same command continues.")
     for label, metric in summary["metrics"].items():
-        notes += [f"{label}: {remark}" for remark in metric["remarks"]]
+        notes += [f"{label}: {remark.removesuffix('.')}." for remark in metric["remarks"]]
     heads = ["variant", "images", *(head(summary, group) for group in shown), "s/image"]
     return Table(title(summary), heads, rows, " ".join(notes))
 

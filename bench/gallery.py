@@ -10,6 +10,7 @@ from refcore.runs import rundir
 from refcore_bench.contact_sheets import side_of
 from refcore_bench.extras import need
 from refcore_bench.hacks import accepted
+from refcore_bench.published import tables as published
 from refcore_bench.published.summary import Measured
 from refcore_bench.published.task import PublishedTask
 from refcore_bench.results import Results
@@ -35,7 +36,7 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
     every = [image for group in groups for image in group["images"]]
     side = side_of(every[0]["png"])
     page = environment.get_template(TEMPLATE).render(
-        title=f"{results.task.wording.title}: {prompt_set(summary)}",
+        title=_title(results, summary),
         width=min(max(NARROWEST, side), WIDEST),
         pixelated=side < NARROWEST,
         tables=tables(summary),
@@ -47,6 +48,12 @@ def write_gallery(results: Results, summary: dict[str, Any], path: Path) -> None
         verdicts=["yes", "no", "hacked"] if results.task.wording.judge is not None else [],
     )
     rundir.write_text(path, page)
+
+
+def _title(results: Results, summary: dict[str, Any]) -> str:
+    if "metrics" in summary:
+        return published.title(summary)
+    return f"{results.task.wording.title}: {prompt_set(summary)}"
 
 
 def _groups(results: Results) -> list[dict[str, Any]]:

@@ -70,6 +70,7 @@ def _measured(pyplot: Any, summary: dict[str, Any], names: list[str]) -> Any:
                 error = [[mean["value"] - mean["low"]], [mean["high"] - mean["value"]]]
                 axis.errorbar(mean["value"], i, xerr=error, fmt="o", color=COLOURS["all"], capsize=2)
         _rows(axis, names, published.head(summary, group))
+        axis.locator_params(axis="x", nbins=4)
     for axis in axes.flat[len(groups) :]:
         axis.set_visible(False)
     return figure

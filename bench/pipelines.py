@@ -236,6 +236,11 @@ class Drawn:
         except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             from refcore_plugins.models.untrusted_checkpoints import reason_of
 
+            if isinstance(error, torch.OutOfMemoryError):
+                raise RefcoreError(
+                    f'{cls.__name__} of "{settings.model}" needs more memory to draw {len(texts)} images at once; '
+                    "try a smaller --batch, or dtype=bfloat16"
+                ) from error
             raise RefcoreError(
                 f'{cls.__name__} of "{settings.model}" cannot draw with these settings: {type(error).__name__}: '
                 f"{reason_of(error)}"

@@ -60,9 +60,10 @@ def table() -> str:
     for name in names():
         own, said = settings_of(name), about(name)
         steps = own.get("steps") or len(own["timesteps"])
+        of_steps, of_licence = (" (unverified)" if field in said.unverified else "" for field in ("steps", "licence"))
         lines.append(
-            f"| `{name}` | {said.title}: `{own['model']}` | {said.pixels} | {steps} | {own['guidance']:g} | "
-            f"{own.get('dtype', 'float32')} | {said.licence}{' (unverified)' if 'licence' in said.unverified else ''} |"
+            f"| `{name}` | {said.title}: `{own['model']}` | {said.pixels} | {steps}{of_steps} | "
+            f"{own['guidance']:g}{of_steps} | {own.get('dtype', 'float32')} | {said.licence}{of_licence} |"
         )
     return "\n".join(lines)
 

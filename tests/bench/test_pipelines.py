@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return saved
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _nothing_warm():
     yield
     pipelines.release()
@@ -74,8 +75,13 @@ def variant(folders, name: str, more: str = "", task=PLAYGROUND) -> Variant:
     return variant_from_text(f"{name}=diffusers:{folders[name]},{KINDS[name][1]}{more}", task)
 
 
+def made_of(one: Variant, prompts=PROMPTS, seed: int = 3, budget: float | None = None) -> making.Made:
+    """A batch, scored by nobody but those who choose."""
+    return making.make(replace(one, scorers=tuple(one.optimised)), prompts, seed, budget)
+
+
 def drawn(one: Variant, prompts=PROMPTS, seed: int = 3) -> list[np.ndarray]:
-    return making.make(one, prompts, seed).levels
+    return made_of(one, prompts, seed).levels
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> int:
@@ -131,7 +137,7 @@ def test_attend_and_excite_is_that_of_the_pipeline_called_by_hand(folders):
 
 def test_what_attend_and_excite_costs_is_counted_through_the_attention(folders):
     """Of 3 steps: 2 guided passes and one for the attention; where a threshold is missed, 20 tries and a last one."""
-    counted = making.make(variant(folders, "sd", f",{EXCITED}"), PROMPTS[1:], 3).evaluations
+    counted = made_of(variant(folders, "sd", f",{EXCITED}"), PROMPTS[1:]).evaluations
     assert counted["unet_forward"] == 3 * 3 + 2 * 21
     assert counted["unet_backward"] == 2 * (20 + 1)
     assert counted["decoder_forward"] == 1
@@ -150,7 +156,7 @@ def test_what_attend_and_excite_costs_is_counted_through_the_attention(folders):
     ],
 )
 def test_every_pass_of_a_denoiser_is_counted(folders, name, network, passes):
-    made = making.make(variant(folders, name), PROMPTS, 0)
+    made = made_of(variant(folders, name))
     counted = {kind: value for kind, value in made.evaluations.items() if value}
     assert counted == {f"{network}_forward": passes, "decoder_forward": 1}
     assert made.steps == 2
@@ -193,7 +199,7 @@ def test_as_many_samples_as_cost_the_budgets_evaluations(folders):
     samples = making.budget(one)
     each = 2 * 2 + 1 + len(one.optimised)  # guided steps, a decode, the referees
     assert samples == pytest.approx(spent / each)
-    made = making.make(one, PROMPTS[:1], 0, samples)
+    made = made_of(one, PROMPTS[:1], 0, samples)
     assert spent <= sum(made.evaluations.values()) < spent + each
 
 
@@ -201,7 +207,7 @@ def test_as_many_samples_as_cost_the_budgets_evaluations(folders):
 def test_as_many_samples_as_take_the_budgets_seconds(folders):
     one = variant(folders, "sd", f",choose=true,equal=seconds,{BUDGET}")
     samples = making.budget(one)
-    took = making.make(one, PROMPTS[:1], 0, samples).seconds
+    took = made_of(one, PROMPTS[:1], 0, samples).seconds
     budget = making.make(Variant("b", "inversion", one.settings["budget"], (), {}), PROMPTS[:1], 0).seconds
     assert 0.2 < took / budget < 5
 
@@ -215,16 +221,17 @@ def test_a_process_loads_a_pipeline_once_and_holds_one(folders, monkeypatch):
         return load(folder, *args)
 
     monkeypatch.setattr(diffusers_pipeline, "load_pipeline", counted)
+    pipelines.release()
     one, other = variant(folders, "sd"), variant(folders, "pixart")
-    made = [making.make(one, [prompt], seed) for prompt in PROMPTS for seed in range(5)]
+    made = [made_of(one, [prompt], seed) for prompt in PROMPTS for seed in range(5)]
     assert loads == ["sd"]
     assert max(batch.load_seconds for batch in made[1:]) < made[0].load_seconds
-    making.make(variant(folders, "sd", ",steps=1"), PROMPTS, 0)  # other settings of the call
+    made_of(variant(folders, "sd", ",steps=1"))  # other settings of the call
     assert loads == ["sd"]
-    making.make(other, PROMPTS, 0)
-    making.make(one, PROMPTS, 0)
+    made_of(other)
+    made_of(one)
     assert loads == ["sd", "pixart", "sd"]
-    making.cost(variant_from_text("p=playground,steps=1,init=null,candidates={count: 1}").settings)
+    making.cost(variant_from_text("p=sds-alone,steps=1,init=null,candidates={count: 1}").settings)
     assert pipelines._WARM.drawn is None  # an inversion has the whole memory
 
 
@@ -322,7 +329,7 @@ def test_one_step_of_a_dmd_is_its_clean_prediction(folders, tmp_path):
     ):
         file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     one = variant_from_text(f"x=diffusers:{old},timesteps=[400],guidance=1,{UNBINNED}")
-    made = making.make(one, PROMPTS, 3)
+    made = made_of(one)
     assert (made.steps, made.evaluations["transformer_forward"]) == (1, 1)
     pipeline = diffusers.PixArtAlphaPipeline.from_pretrained(folders["pixart"])
     (picture,) = pipeline(

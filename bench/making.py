@@ -20,7 +20,7 @@ from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
 from refcore.runs.observers import Observer
 from refcore.runs.run import Run
-from refcore_bench import pipelines
+from refcore_bench import pipeline_samples
 from refcore_bench.evaluations import Tally, counting
 from refcore_bench.pipelines import Pipeline
 from refcore_bench.sampling import Sampler, Sampling
@@ -100,7 +100,7 @@ def budget(variant: Variant) -> float:
             _sample(_few(variant, 1), [BUDGET_PROMPT], 0, None, tally)
         return spent / tally.total()
     finally:
-        pipelines.release()  # a worker that makes the images loads its own
+        pipeline_samples.release()  # a worker that makes the images loads its own
 
 
 def worth(variant: Variant) -> float:
@@ -150,7 +150,7 @@ def _drawer(settings: Sampling | Pipeline, chunk: int) -> tuple[Draw, int]:
         chunk: number of images that a pipeline draws side by side.
     """
     if isinstance(settings, Pipeline):
-        drawn = pipelines.loaded(settings)
+        drawn = pipeline_samples.loaded(settings)
         return lambda samples, seed: drawn.draw(samples, seed, settings, chunk), drawn.steps(settings)
     sampler = Sampler(settings.model)
     return lambda samples, seed: sampler.draw(samples, seed, settings), settings.steps
@@ -172,7 +172,7 @@ def _each(sampling: Sampling, ranked_by: int) -> int:
 
 
 def _invert(settings: dict[str, Any], prompts: Sequence[str], seed: int, tally: Tally) -> tuple[Tensor, int, float]:
-    pipelines.release()  # a run takes the whole memory
+    pipeline_samples.release()  # a run takes the whole memory
     config = RunConfig.from_settings({**settings, "prompts": list(prompts), "seeds": [seed]})
     counter = _Counter(tally)
     run = Run(config, observers=[counter])

@@ -16,7 +16,7 @@ import torch
 
 from refcore import registry
 from refcore.errors import RefcoreError
-from refcore_bench import contact_sheets, making, pipelines
+from refcore_bench import contact_sheets, making, pipeline_samples, pipelines
 from refcore_bench.results import Results
 from refcore_bench.task import Progress, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
@@ -91,7 +91,7 @@ def _missing(
 ) -> list[Batch]:
     """The batches still to be made, ordered by pipeline, seed, prompt, then variant."""
     batches: list[tuple[int, int, int, Batch]] = []
-    keys = [pipelines.loading_key(v.settings) if v.method == "pipeline" else "" for v in variants]
+    keys = [pipeline_samples.loading_key(v.settings) if v.method == "pipeline" else "" for v in variants]
     loads = ["", *dict.fromkeys(filter(None, keys))]
     for key, variant in zip(keys, variants, strict=True):
         done = results.done(variant)

@@ -22,9 +22,14 @@ SKIPPED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
 """Components that are never loaded: a safety checker blackens pictures, and the others read pictures."""
 UNMARKED = {"requires_safety_checker": False, "add_watermarker": False}
 """Options of pipelines -> what they are here: otherwise a picture would depend on which packages are installed."""
-PICTURES = frozenset({"image", "mask_image", "control_image", "conditioning_image", "source_prompt", "video", "audio"})
-"""Arguments of pipelines that change a picture, a film or a sound."""
-OPTIONAL_PICTURES = frozenset({"Flux2Pipeline", "Flux2KleinPipeline"})
+OTHERS = frozenset(
+    {
+        *("image", "mask_image", "control_image", "conditioning_image", "source_prompt", "video", "audio"),
+        *("num_frames", "video_length", "audio_length_in_s", "audio_end_in_s", "audio_duration", "frame_size"),
+    }
+)
+"""Arguments of pipelines that change a picture, or make a film, a sound or a solid."""
+OPTIONAL_PICTURES = frozenset({"Flux2Pipeline", "Flux2KleinPipeline", "GlmImagePipeline", "QwenImage21Pipeline"})
 """Pipelines that may be given pictures, and need none."""
 
 
@@ -42,9 +47,9 @@ def pipeline_class(name: str) -> Any:
         hint = f'; did you mean "{guess}"?' if guess else ""
         raise CheckpointError(f'"{name}" is no pipeline of diffusers {diffusers.__version__}{hint}')
     taken = call_parameters(found)
-    pictures = sorted(PICTURES & set(taken)) if name not in OPTIONAL_PICTURES else []
-    if pictures or not {"prompt", "generator", "output_type"} <= set(taken):
-        why = f"takes {pictures[0]}" if pictures else "makes no pictures of prompts"
+    others = sorted(OTHERS & set(taken)) if name not in OPTIONAL_PICTURES else []
+    if others or not {"prompt", "generator", "output_type"} <= set(taken):
+        why = f"takes {others[0]}" if others else "makes no pictures of prompts"
         raise CheckpointError(f"{name} {why}; expected a text-to-image pipeline of diffusers")
     return found
 

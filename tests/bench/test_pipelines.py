@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from refcore import images
 from refcore.errors import RefcoreError
-from refcore_bench import making, pipelines, running
-from refcore_bench.pipelines import Pipeline, generator
+from refcore_bench import making, pipeline_samples, running
+from refcore_bench.pipeline_samples import generator
+from refcore_bench.pipelines import Pipeline
 from refcore_bench.scoring import losses_of, ranking_panel
 from refcore_bench.subjects import Subjects, token_indices
 from refcore_bench.tasks import playground
@@ -68,7 +69,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_warm():
     yield
-    pipelines.release()
+    pipeline_samples.release()
 
 
 def variant(folders, name: str, more: str = "", task=PLAYGROUND) -> Variant:
@@ -162,6 +163,15 @@ def test_every_pass_of_a_denoiser_is_counted(folders, name, network, passes):
     assert made.steps == 2
 
 
+def test_an_inversion_through_a_transformer_counts_it_both_ways(folders):
+    generated = f"canvas.config.model={folders['pixart']},canvas.config.sampler=own,canvas.config.timesteps=[400]"
+    one = variant_from_text(f"r=playground-reno,{generated},size=16,steps=2")
+    counted = making.make(replace(one, scorers=()), PROMPTS[:1], 0).evaluations
+    assert counted["unet_forward"] == 0
+    assert counted["transformer_forward"] == counted["decoder_forward"] >= 2
+    assert counted["transformer_backward"] == counted["decoder_backward"] == 2
+
+
 def test_the_first_sample_has_the_seed_itself_and_others_have_their_own():
     assert torch.equal(generator(7).get_state(), torch.Generator().manual_seed(7).get_state())
     states = [generator(7), generator(7, 1), generator(7, 2), generator(8), generator(8, 1)]
@@ -174,7 +184,7 @@ def test_best_of_n_keeps_the_sample_that_its_referees_prefer(folders, by):
     assert [scorer.label for scorer in one.optimised] == ["clip", "blip2", "owlv2"]
     (kept,) = drawn(one, PROMPTS[:1])
     settings = Pipeline(**{name: value for name, value in one.settings.items() if name != "budget"})
-    samples = pipelines.loaded(settings).draw([(PROMPTS[0], n) for n in range(4)], 3, settings, chunk=2)
+    samples = pipeline_samples.loaded(settings).draw([(PROMPTS[0], n) for n in range(4)], 3, settings, chunk=2)
     losses = torch.tensor(list(losses_of(ranking_panel(one.optimised, PROMPTS[:1] * 4), samples).values()))
     i = min(range(4), key=lambda i: apart(images.levels(samples[i]), kept))
     assert apart(images.levels(samples[i]), kept) <= 1
@@ -221,7 +231,7 @@ def test_a_process_loads_a_pipeline_once_and_holds_one(folders, monkeypatch):
         return load(folder, *args)
 
     monkeypatch.setattr(diffusers_pipeline, "load_pipeline", counted)
-    pipelines.release()
+    pipeline_samples.release()
     one, other = variant(folders, "sd"), variant(folders, "pixart")
     made = [made_of(one, [prompt], seed) for prompt in PROMPTS for seed in range(5)]
     assert loads == ["sd"]
@@ -232,7 +242,7 @@ def test_a_process_loads_a_pipeline_once_and_holds_one(folders, monkeypatch):
     made_of(one)
     assert loads == ["sd", "pixart", "sd"]
     making.cost(variant_from_text("p=sds-alone,steps=1,init=null,candidates={count: 1}").settings)
-    assert pipelines._WARM.drawn is None  # an inversion has the whole memory
+    assert pipeline_samples._WARM.drawn is None  # an inversion has the whole memory
 
 
 def test_pipelines_are_made_one_after_another_and_the_others_take_turns(folders, tmp_path):
@@ -290,7 +300,7 @@ def test_the_task_on_classes_takes_a_pipeline_with_words_around_the_class(folder
     assert one.settings["prompt"] == "a photo of a {prompt}"
     settings = Pipeline(**one.settings)
     plain = settings.model_copy(update={"prompt": "{prompt}"})
-    loaded = pipelines.loaded(settings)
+    loaded = pipeline_samples.loaded(settings)
     assert torch.equal(
         loaded.draw([("volcano", 0)], 0, settings, 1), loaded.draw([("a photo of a volcano", 0)], 0, plain, 1)
     )
@@ -351,9 +361,9 @@ def test_weights_in_half_precision_stay_close(folders):
 
 def test_no_safety_checker_is_loaded_and_nothing_is_drawn_into_a_picture(folders):
     settings = Pipeline(**variant(folders, "sdxl").settings)
-    assert pipelines.loaded(settings).pipeline.watermark is None
+    assert pipeline_samples.loaded(settings).pipeline.watermark is None
     settings = Pipeline(**variant(folders, "sd").settings)
-    assert pipelines.loaded(settings).pipeline.safety_checker is None
+    assert pipeline_samples.loaded(settings).pipeline.safety_checker is None
 
 
 @pytest.mark.parametrize(
@@ -366,6 +376,8 @@ def test_no_safety_checker_is_loaded_and_nothing_is_drawn_into_a_picture(folders
         (",pipeline=StableDiffusionImg2ImgPipeline", "takes image; expected a text-to-image pipeline"),
         (",pipeline=StableDifusionPipeline", 'is no pipeline of diffusers .*did you mean "StableDiffusionPipeline"'),
         (",pipeline=UNet2DConditionModel", "is no pipeline of diffusers"),
+        (",pipeline=WanPipeline", "takes num_frames; expected a text-to-image pipeline"),
+        (",pipeline=DDPMPipeline", "makes no pictures of prompts; expected a text-to-image pipeline"),
         (",stepz=2", "stepz: unknown field"),
         (",by_preset=playground", "only a variant that chooses among samples has a field by_preset"),
         (",choose=true,by_preset=dreamfusion-2d", 'preset "dreamfusion-2d" has no referee that looks for the prompt'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +14,22 @@ from refcore.engine.step import Engine
 from refcore_plugins.models.ffdnet import FFDNet
 from refcore_plugins.priors.statistics import Statistics
 
-NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics", "denoiser")
+NETWORKS = ("referee", "unet", "decoder", "encoder", "statistics", "denoiser", "transformer")
 KINDS = tuple(f"{network}_{way}" for network in NETWORKS for way in ("forward", "backward"))
 """Kinds of evaluation: one network, one picture (a view or a latent), one direction. The prior `statistics` runs only
-the early layers of its network and counts as a full evaluation."""
+the early layers of its network and counts as a full evaluation. A `transformer` stands where others have a `unet`; a
+`denoiser` is FFDNet, which works on pixels."""
+TRANSFORMERS = "diffusers.models.transformers."
+"""Package of the transformers that predict noise or velocity."""
+LAYERS = frozenset({"Transformer2DModel", "DualTransformer2DModel", "TransformerTemporalModel", "PriorTransformer"})
+"""Classes of that package which are layers of UNets, or no denoiser."""
 
 
 class Tally(Counter[str]):
     """Evaluations by kind (`KINDS`). Use `counting`."""
+
+    by_input = False
+    """Whether a backward pass also counts where a loss is of a UNet's layers, not of its output, as attention is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,12 +53,32 @@ class Tally(Counter[str]):
                 setattr(plugin, method, own)
         self._watched.clear()
 
-    def passed(self, network: str, output: Tensor) -> None:
-        """Counts a network's `output` [N, ...] for N pictures, and its backward pass if there is one."""
-        n = len(output)
+    def passed(self, network: str, output: Tensor | Sequence[Tensor], given: Tensor | None = None) -> None:
+        """Counts a network's `output` [N, ...] for N pictures, and its backward pass if there is one.
+
+        Args:
+            network: One of `NETWORKS`.
+            output: What it returned.
+            given: What it was given, where a gradient that arrives there is a backward pass, too.
+        """
+        n, backward = len(output), 0
+
+        def arrived(gradient: Tensor) -> None:
+            nonlocal backward
+            backward += 1
+            self[f"{network}_backward"] += n
+
+        def passed_through(gradient: Tensor) -> None:
+            nonlocal backward
+            if not backward:  # not by way of the output, whose gradient comes before
+                self[f"{network}_backward"] += n
+            backward = 0
+
         self[f"{network}_forward"] += n
-        if output.requires_grad:
-            output.register_hook(lambda gradient: self.update({f"{network}_backward": n}))  # type: ignore[no-untyped-call]
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(arrived)  # type: ignore[no-untyped-call]
+        if given is not None and given.requires_grad:
+            given.register_hook(passed_through)  # type: ignore[no-untyped-call]
 
     def per_image(self, images: int) -> dict[str, float]:
         """Evaluations per image, by kind."""
@@ -71,8 +99,12 @@ class Tally(Counter[str]):
 
 
 @contextmanager
-def counting() -> Iterator[Tally]:
-    """Counts the passes of UNets, autoencoders and denoisers, and those of watched engines, inside the `with`.
+def counting(by_input: bool = False) -> Iterator[Tally]:
+    """Counts the passes of UNets, transformers, autoencoders and denoisers, and those of watched engines, inside the
+    `with`.
+
+    Args:
+        by_input: See `Tally.by_input`.
 
     Example:
         >>> with counting() as tally:                                       # doctest: +SKIP
@@ -81,17 +113,20 @@ def counting() -> Iterator[Tally]:
         >>> tally["referee_backward"]                                       # doctest: +SKIP
     """
     from diffusers.models import UNet2DConditionModel
-    from diffusers.models.autoencoders.vae import Decoder, Encoder
+    from diffusers.models.autoencoders import autoencoder_dc, vae
 
     tally = Tally()
+    tally.by_input = by_input
 
     def passed(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(module, Decoder):
+        if isinstance(module, vae.Decoder | autoencoder_dc.Decoder):
             tally.passed("decoder", output)
-        elif isinstance(module, Encoder):
+        elif isinstance(module, vae.Encoder | autoencoder_dc.Encoder):
             tally.passed("encoder", output)
         elif isinstance(module, UNet2DConditionModel):
-            tally.passed("unet", output[0])
+            tally.passed("unet", output[0], args[0] if by_input and args else None)
+        elif _predicts(module):
+            tally.passed("transformer", output[0])
         elif isinstance(module, FFDNet):
             tally.passed("denoiser", output)
 
@@ -101,3 +136,13 @@ def counting() -> Iterator[Tally]:
     finally:
         handle.remove()
         tally.unwatch()
+
+
+def _predicts(module: nn.Module) -> bool:
+    """Whether a module is a whole transformer that predicts noise or velocity, and no layer of one."""
+    cls = type(module)
+    if not cls.__module__.startswith(TRANSFORMERS):
+        return False
+    from diffusers.models import ModelMixin
+
+    return isinstance(module, ModelMixin) and cls.__name__ not in LAYERS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -21,15 +21,19 @@ from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
 from refcore.runs.observers import Observer
 from refcore.runs.run import Run
+from refcore_bench import pipeline_samples
 from refcore_bench.evaluations import Tally, counting
+from refcore_bench.pipelines import Pipeline
 from refcore_bench.sampling import Sampler, Sampling
 from refcore_bench.scoring import Rank, losses_of, pixels, ranking_panel, ranks, score, scoring_panel
 from refcore_bench.variants import Variant
 
 BUDGET_PROMPT = "a red circle"
 """Prompt with which the cost of an inversion is counted; the cost of a try hardly depends on it."""
-TURNS, TIMED = 3, 64
+TURNS, TIMED, TIMED_OF_PIPELINE = 3, 64, 1
 """Number of times that inversion and samples are timed in turns, and the number of samples each time."""
+Draw = Callable[[Sequence[tuple[str, int]], int], Tensor]
+"""(prompt and number of each of N samples, seed) -> their images [N, 3, H, W] in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def make(
         variant: the method.
         prompts: distinct prompts.
         seed: random seed of every image.
-        budget: model evaluations an image, for a variant that chooses among as many samples as they allow.
+        budget: for a variant that chooses among samples, what it may spend on an image; see `budget`.
         models: where loaded models are looked for first, and kept for later batches.
         observers: what else watches the run of a variant that inverts.
 
@@ -72,7 +76,7 @@ def make(
         RefcoreError: whatever the run raises: a missing checkpoint, NaN from a referee.
     """
     began = time.perf_counter()
-    with counting() as tally:
+    with counting(by_input=variant.method == "pipeline") as tally:
         if variant.method == "inversion":
             made, steps, loaded = _invert(variant.settings, prompts, seed, tally, models, observers)
         else:
@@ -92,19 +96,32 @@ def cost(settings: dict[str, Any], prompt: str = BUDGET_PROMPT, seed: int = 0) -
 
 
 def budget(variant: Variant) -> float:
-    """Model evaluations an image that a variant which chooses among samples may spend, by its `Sampling.equal`."""
-    if variant.settings["equal"] == "seconds":
-        return worth(variant)
-    return cost(_to_the_last_try(variant.settings["budget"]))
+    """What a variant that chooses among samples may spend on an image, by its `equal`: model evaluations.
+
+    Of a pipeline: samples. What one costs is counted, since no formula holds for all of them.
+    """
+    try:
+        if variant.settings["equal"] == "seconds":
+            return worth(variant)
+        spent = cost(_to_the_last_try(variant.settings["budget"]))
+        if variant.method != "pipeline":
+            return spent
+        with counting(by_input=True) as tally:
+            _sample(_few(variant, 1), [BUDGET_PROMPT], 0, None, tally)
+        return spent / tally.total()
+    finally:
+        pipeline_samples.release()  # a worker that makes the images loads its own
 
 
 def worth(variant: Variant) -> float:
-    """Model evaluations of the samples that take as long as an image of the inversion that is a variant's budget.
+    """Model evaluations, or of a pipeline samples, that take as long as an image of the inversion that is a variant's
+    budget.
 
     The two are timed in turns, `TURNS` times, and the median of the ratios counts.
     """
     settings, ratios = _to_the_last_try(variant.settings["budget"]), []
-    few = replace(variant, settings={**variant.settings, "count": TIMED})
+    timed = TIMED_OF_PIPELINE if variant.method == "pipeline" else TIMED
+    few = _few(variant, timed)
     with counting() as tally:
         for turn in range(TURNS):
             *_, began = _invert(settings, [BUDGET_PROMPT], turn, tally)
@@ -112,7 +129,13 @@ def worth(variant: Variant) -> float:
             *_, loaded = _sample(few, [BUDGET_PROMPT], turn, None, tally)
             ratios.append((inverted - began) / (time.perf_counter() - loaded))
     sampling = _settings(variant)
-    return median(ratios) * TIMED * _each(sampling, len(variant.optimised))
+    each = _each(sampling, len(variant.optimised)) if isinstance(sampling, Sampling) else 1
+    return median(ratios) * timed * each
+
+
+def _few(variant: Variant, count: int) -> Variant:
+    """The variant with this many samples to choose from."""
+    return replace(variant, settings={**variant.settings, "count": count})
 
 
 def _to_the_last_try(settings: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +146,24 @@ def _to_the_last_try(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "candidates": {**candidates, "until": -LARGEST}}
 
 
-def _settings(variant: Variant) -> Sampling:
+def _settings(variant: Variant) -> Sampling | Pipeline:
     """How a variant samples, without its budget."""
-    return Sampling(**{name: value for name, value in variant.settings.items() if name != "budget"})
+    kind: type[Sampling | Pipeline] = Pipeline if variant.method == "pipeline" else Sampling
+    return kind(**{name: value for name, value in variant.settings.items() if name != "budget"})
+
+
+def _drawer(settings: Sampling | Pipeline, chunk: int) -> tuple[Draw, int]:
+    """How samples are drawn, the models loaded, and the number of steps of each.
+
+    Args:
+        settings: of the samples.
+        chunk: number of images that a pipeline draws side by side.
+    """
+    if isinstance(settings, Pipeline):
+        drawn = pipeline_samples.loaded(settings)
+        return lambda samples, seed: drawn.draw(samples, seed, settings, chunk), drawn.steps(settings)
+    sampler = Sampler(settings.model)
+    return lambda samples, seed: sampler.draw(samples, seed, settings), settings.steps
 
 
 def choices(sampling: Sampling, ranked_by: int, budget: float) -> int:
@@ -151,6 +189,7 @@ def _invert(
     models: Models | None = None,
     observers: Sequence[Observer] = (),
 ) -> tuple[Tensor, int, float]:
+    pipeline_samples.release()  # a run takes the whole memory
     config = RunConfig.from_settings({**settings, "prompts": list(prompts), "seeds": [seed]})
     counter = _Counter(tally)
     run = Run(config, observers=[counter, *observers], models=models)
@@ -182,20 +221,26 @@ def _sample(
     models: Models | None = None,
 ) -> tuple[Tensor, int, float]:
     sampling = _settings(variant)
-    sampler = Sampler(sampling.model)
+    draw, steps = _drawer(sampling, len(prompts))
     ranking = variant.optimised if sampling.choose else []
-    count = 1
-    if sampling.choose:
-        assert sampling.count or budget, "a variant that chooses needs a budget"
-        count = sampling.count or choices(sampling, len(ranking), budget or 0)
-    repeated = [prompt for prompt in prompts for _ in range(count)]
-    referees = ranking_panel(ranking, repeated, models) if ranking else None
+    count = _count(sampling, len(ranking), budget)
+    samples = [(prompt, number) for prompt in prompts for number in range(count)]
+    referees = ranking_panel(ranking, [prompt for prompt, _ in samples], models) if ranking else None
     loaded = time.perf_counter()
-    noise = torch.stack([sampler.noise(prompt, seed, number) for prompt in prompts for number in range(count)])
-    drawn = sampler.sample(repeated, noise, sampling)
+    drawn = draw(samples, seed)
     if referees is not None:
         drawn = drawn[_best(referees, drawn, count, sampling.by, tally)]
-    return drawn, sampling.steps, loaded
+    return drawn, steps, loaded
+
+
+def _count(sampling: Sampling | Pipeline, ranked_by: int, budget: float | None) -> int:
+    """Number of samples of a prompt."""
+    if not sampling.choose:
+        return 1
+    assert sampling.count or budget, "a variant that chooses needs a budget"
+    if isinstance(sampling, Pipeline):
+        return sampling.count or max(1, math.ceil(budget or 0))
+    return sampling.count or choices(sampling, ranked_by, budget or 0)
 
 
 def _best(referees: Panel, drawn: Tensor, count: int, by: str, tally: Tally) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 
 from refcore.engine.models import Models
 from refcore.errors import RefcoreError
-from refcore_bench import contact_sheets, making
+from refcore_bench import contact_sheets, making, pipeline_samples, pipelines
 from refcore_bench.executors.job import Executor, Job
 from refcore_bench.executors.local import Local
 from refcore_bench.results import Results
@@ -48,7 +48,8 @@ def run(
 ) -> Results:
     """Makes every image that `out` lacks, then writes `results.parquet` and a contact sheet per variant.
 
-    The variants take turns, so a killed run has the same images of all of them, except for the last batches.
+    The variants take turns, so a killed run has the same images of all of them, except for the last batches. Pipelines
+    of diffusers follow the others, one after another, so that each is loaded once in every process.
 
     Args:
         out: results folder; an earlier run with the same definitions, of more or fewer of them, is continued.
@@ -73,6 +74,9 @@ def run(
         raise RefcoreError(f'two variants are called "{min(twice)}"; rename one with NAME={min(twice)}')
     results = Results(out)
     results.claim(variants, source, prompts, task)
+    for variant in variants:
+        if variant.method == "pipeline" and (remark := pipelines.remark(variant.settings)) is not None:
+            progress(f"{variant.name}: {remark}")
     _measure_thresholds(results, variants, progress)
     _count_budgets(results, variants, progress)
     batches = _missing(results, variants, prompts, seeds, batch)
@@ -105,9 +109,11 @@ def run(
 def _missing(
     results: Results, variants: Sequence[Variant], prompts: Sequence[TaskPrompt], seeds: Sequence[int], size: int
 ) -> list[Batch]:
-    """The batches still to be made, ordered by seed, prompt, then variant."""
-    batches: list[tuple[int, int, Batch]] = []
-    for variant in variants:
+    """The batches still to be made, ordered by pipeline, seed, prompt, then variant."""
+    batches: list[tuple[int, int, int, Batch]] = []
+    keys = [pipeline_samples.loading_key(v.settings) if v.method == "pipeline" else "" for v in variants]
+    loads = ["", *dict.fromkeys(filter(None, keys))]
+    for key, variant in zip(keys, variants, strict=True):
         done = results.done(variant)
         for turn, seed in enumerate(seeds):
             missing = [
@@ -115,8 +121,9 @@ def _missing(
             ]
             for first in range(0, len(missing), size):
                 part = missing[first : first + size]
-                batches.append((turn, part[0][0], Batch(variant, tuple(one for _, one in part), seed)))
-    return [batch for *_, batch in sorted(batches, key=lambda each: each[:2])]
+                made = Batch(variant, tuple(one for _, one in part), seed)
+                batches.append((loads.index(key), turn, part[0][0], made))
+    return [batch for *_, batch in sorted(batches, key=lambda each: each[:3])]
 
 
 def _jobs(results: Results, batches: Sequence[Batch]) -> dict[Job, Batch]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from refcore import checkpoints
-from refcore.config.section import Section
 from refcore.rng import keyed_generator
+from refcore_bench.choice import Choice
 
 CHUNK = 64
 """Samples per batch; affects memory, not results."""
 
 
-class Sampling(Section):
+class Sampling(Choice):
     """Settings of a variant that samples."""
 
     model: str = Field(
@@ -26,20 +26,6 @@ class Sampling(Section):
     guidance: float = Field(7.5, ge=0, description="Classifier-free guidance scale; 1 is none.")
     steps: int = Field(
         50, ge=1, description="Steps, deterministic: Euler's where the folder has that scheduler, else DDIM's."
-    )
-    choose: bool = Field(
-        False, description="Draw several samples and keep the one that the default preset's referees choose."
-    )
-    by: Literal["consensus", "loss"] = Field(
-        "consensus", description="Criterion of the choice, as `candidates.by` of a run; loss: the sum of their losses."
-    )
-    count: int | None = Field(
-        None, ge=1, description="Number of samples to choose from; null: as many as the `budget` allows."
-    )
-    equal: Literal["evaluations", "seconds"] = Field(
-        "evaluations",
-        description="What the number of samples makes equal to the budget's: model evaluations an image, or seconds, "
-        "timed once in turns. Where the budget's config has `candidates.tries`, those of all tries.",
     )
 
 
@@ -80,6 +66,11 @@ class Sampler:
         stream = f"sampling/{prompt}" + (f"/{number}" if number else "")
         side = self.unet.config.sample_size
         return torch.randn(self.unet.config.in_channels, side, side, generator=keyed_generator(seed, 0, stream))
+
+    def draw(self, samples: Sequence[tuple[str, int]], seed: int, settings: Sampling) -> Tensor:
+        """Images [N, 3, H, W] in [0, 1] of N samples: (prompt, number of the sample)."""
+        noise = torch.stack([self.noise(prompt, seed, number) for prompt, number in samples])
+        return self.sample([prompt for prompt, _ in samples], noise, settings)
 
     @torch.inference_mode()
     def sample(self, prompts: Sequence[str], noise: Tensor, settings: Sampling) -> Tensor:

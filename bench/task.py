@@ -143,7 +143,8 @@ class Task(ABC):
     def refusal(self, settings: Settings) -> str | None:
         """Why resolved settings are no variant of this task; None: they are.
 
-        An inversion's settings are those of a config, a sampling's those of `refcore_bench.sampling.Sampling`.
+        An inversion's settings are those of a config, a sampling's those of `refcore_bench.sampling.Sampling`, a
+        pipeline's those of `refcore_bench.pipelines.Pipeline`.
         """
         return None
 

@@ -16,16 +16,21 @@ from refcore.config.settings import override
 from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
+from refcore_bench import baselines
 from refcore_bench.checkpoint_hashes import hashes
+from refcore_bench.choice import Choice
 from refcore_bench.labels import labels
 from refcore_bench.option_text import split
+from refcore_bench.pipelines import Pipeline, checked
 from refcore_bench.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
 from refcore_bench.task import Task
 from refcore_bench.tasks.playground import PLAYGROUND
 
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
-Method = Literal["inversion", "sampling", "images"]
+DIFFUSERS = "diffusers:"
+"""Prefix of a source that is a pipeline of diffusers: its folder or hub id, or a YAML file of settings."""
+Method = Literal["inversion", "sampling", "pipeline", "images"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Variant:
     name: str
     method: Method
     settings: dict[str, Any]
-    """Resolved settings: a RunConfig's without prompts and seeds, or a Sampling's."""
+    """Resolved settings: a RunConfig's without prompts and seeds, a Sampling's or a Pipeline's."""
     scorers: tuple[Scorer, ...]
     checkpoints: dict[str, str]
     """Checkpoint -> hash of its files."""
@@ -54,7 +59,8 @@ class Variant:
     @property
     def labels(self) -> list[str]:
         """Labels of what makes or chooses its images, for the tables; the panel only scores and may use any parser."""
-        return labels([self.settings, *(scorer.term for scorer in self.optimised)])
+        own = {field: value for field, value in self.settings.items() if field != "budget"}  # it only says how much
+        return labels([own, *(scorer.term for scorer in self.optimised)])
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "scorers": [asdict(scorer) for scorer in self.scorers]}
@@ -71,7 +77,8 @@ class Variant:
 
 
 def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
-    """The variant of `NAME` or `NAME=SOURCE[,field=value...]`; SOURCE is a baseline, a preset or a YAML config's path.
+    """The variant of `NAME` or `NAME=SOURCE[,field=value...]`; SOURCE is a baseline, a preset, a YAML config's path, or
+    `diffusers:` and the folder, hub id or YAML file of a pipeline.
 
     Overrides are those of `--set`. A baseline is derived from the overridden preset: `quick-sds=sds-alone,steps=50` is
     SDS alone with 50 steps. Commas inside brackets and quotes do not separate.
@@ -98,18 +105,24 @@ def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -
     base = presets.get(task.preset).settings
     samplings = task.samplings()
     if source in samplings:
-        return _sampling(name, samplings[source], overrides, task)
+        return _drawing(name, "sampling", samplings[source], overrides, task)
     if source in task.inversions(base):
         changed = override(base, overrides)
         recipes = task.inversions(changed)
         if source not in recipes:
             raise unknown("baseline", source, recipes)
         return _inversion(name, recipes[source](changed), task)
+    if source.startswith(DIFFUSERS):
+        model = source.removeprefix(DIFFUSERS)
+        own = baselines.read(model) if Path(model).suffix in (".yaml", ".yml") else {"model": model}
+        return _drawing(name, "pipeline", own, overrides, task)
+    if source in baselines.names():
+        return _drawing(name, "pipeline", baselines.settings_of(source), overrides, task)
     if source in presets.names():
         return _inversion(name, override(presets.get(source).settings, overrides), task)
     if Path(source).suffix in (".yaml", ".yml") or Path(source).is_file():
         return _inversion(name, override(presets.load(source), overrides), task)
-    raise unknown("variant", source, {*task.names(), *presets.names()})
+    raise unknown("variant", source, {*task.names(), *presets.names(), *baselines.names()})
 
 
 def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
@@ -121,21 +134,34 @@ def _inversion(name: str, settings: dict[str, Any], task: Task) -> Variant:
     return _variant(name, "inversion", kept, own, task)
 
 
-def _sampling(name: str, settings: dict[str, Any], overrides: Sequence[str], task: Task) -> Variant:
+def _drawing(name: str, method: Method, settings: dict[str, Any], overrides: Sequence[str], task: Task) -> Variant:
+    """A variant that draws samples, of an embedded model or of a pipeline, and perhaps chooses among them."""
     own = [assignment for assignment in overrides if not assignment.startswith("budget.")]
-    sampling = validated(Sampling, override(settings, own))
-    kept = sampling.model_dump(mode="json")
+    given = override(settings, own)
+    drawing: Choice = checked(validated(Pipeline, given)) if method == "pipeline" else validated(Sampling, given)
+    kept = drawing.model_dump(mode="json")
     if (why := task.refusal(kept)) is not None:
         raise RefcoreError(why)
-    if sampling.choose:  # among as many samples as the preset's evaluations pay for
-        reference = presets.get(task.preset).settings
+    if drawing.choose:  # among as many samples as the preset's evaluations pay for
+        reference = presets.get(drawing.budget_preset or task.preset).settings
         reference = override(reference, [a.removeprefix("budget.") for a in overrides if a not in own])
         config = resolve(RunConfig.from_settings(task.prepared(reference)))
         kept["budget"] = {f: value for f, value in config.settings().items() if f not in ("prompts", "seeds")}
-    elif len(own) < len(overrides):
-        raise RefcoreError("only a variant that chooses among samples has a field budget")
-    choosers = [(term, True) for term in task.referees()] if sampling.choose else []
-    return _variant(name, "sampling", kept, choosers, task)
+    elif len(own) < len(overrides) or drawing.budget_preset or drawing.by_preset:
+        field = "budget" if len(own) < len(overrides) else "budget_preset" if drawing.budget_preset else "by_preset"
+        raise RefcoreError(f"only a variant that chooses among samples has a field {field}")
+    choosers = _choosers(drawing.by_preset or drawing.budget_preset, task) if drawing.choose else []
+    return _variant(name, method, kept, [(term, True) for term in choosers], task)
+
+
+def _choosers(preset: str | None, task: Task) -> list[dict[str, Any]]:
+    """Labelled `witnesses` entries of the referees that choose: those of a preset, or of the task's."""
+    if preset is None:
+        return task.referees()
+    found = judged(resolve(RunConfig.from_settings(presets.get(preset).settings)))
+    if not found:
+        raise RefcoreError(f'preset "{preset}" has no referee that looks for the prompt, so none that could choose')
+    return found
 
 
 def _variant(
@@ -151,7 +177,7 @@ def _variant(
 
     Args:
         name: the variant's name.
-        method: inversion or sampling.
+        method: how its images are made.
         settings: resolved settings.
         own: (`witnesses` entry, whether the variant optimises for it) of its referees and witnesses.
         task: the benchmark's task.

@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 from diffusers import (
+    DDIMScheduler,
     DDPMScheduler,
     DiffusionPipeline,
     EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     PixArtAlphaPipeline,
+    SanaPipeline,
     SanaSprintPipeline,
     SCMScheduler,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
 from diffusers.models import (
@@ -24,6 +28,7 @@ from diffusers.models import (
     FluxTransformer2DModel,
     PixArtTransformer2DModel,
     SanaTransformer2DModel,
+    SD3Transformer2DModel,
     UNet2DConditionModel,
 )
 from tiny import text_config
@@ -66,9 +71,9 @@ def clip_text(kind: Callable[..., Any] = CLIPTextModel) -> Any:
     return kind(CLIPTextConfig(**{**text_config(clip_tokenizer(), CONTEXT_LENGTH), **width}))
 
 
-def t5(tokenizer: T5Tokenizer) -> T5EncoderModel:
+def t5(tokenizer: T5Tokenizer, width: int = WIDTH) -> T5EncoderModel:
     return T5EncoderModel(
-        T5Config(vocab_size=len(tokenizer), d_model=WIDTH, d_ff=48, d_kv=8, num_heads=4, num_layers=2)
+        T5Config(vocab_size=len(tokenizer), d_model=width, d_ff=48, d_kv=8, num_heads=4, num_layers=2)
     )
 
 
@@ -84,6 +89,58 @@ def autoencoder(**fields: Any) -> AutoencoderKL:
             "sample_size": 32,
             **fields,
         }
+    )
+
+
+def stable_diffusion() -> StableDiffusionPipeline:
+    """Of latents of 16 pixels, whose attention maps have 4 x 4 places in the middle."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=8,
+        cross_attention_dim=WIDTH,
+    )
+    return StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(),
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def sd3() -> StableDiffusion3Pipeline:
+    tokenizer = t5_tokenizer()
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        caption_projection_dim=32,
+        joint_attention_dim=2 * WIDTH,
+        pooled_projection_dim=2 * WIDTH,
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.0609, scaling_factor=1.5305),
+        text_encoder=clip_text(CLIPTextModelWithProjection),
+        tokenizer=clip_tokenizer(),
+        text_encoder_2=clip_text(CLIPTextModelWithProjection),
+        tokenizer_2=clip_tokenizer(),
+        text_encoder_3=t5(tokenizer, 2 * WIDTH),
+        tokenizer_3=tokenizer,
     )
 
 
@@ -137,7 +194,8 @@ def pixart(side: int = 8) -> PixArtAlphaPipeline:
     )
 
 
-def sana() -> SanaSprintPipeline:
+def sana(sprint: bool = True) -> SanaSprintPipeline | SanaPipeline:
+    """`sprint`: the consistency model, which is told the guidance scale."""
     tokenizer = gemma_tokenizer()
     encoder = Gemma2Model(
         Gemma2Config(
@@ -163,7 +221,7 @@ def sana() -> SanaSprintPipeline:
         caption_channels=WIDTH,
         sample_size=8,
         qk_norm="rms_norm_across_heads",
-        guidance_embeds=True,
+        guidance_embeds=sprint,
     )
     blocks, channels, scales = ("ResBlock", "EfficientViTBlock"), (8, 8), ((), (5,))
     vae = AutoencoderDC(
@@ -181,6 +239,8 @@ def sana() -> SanaSprintPipeline:
         upsample_block_type="interpolate",
         scaling_factor=0.41407,
     )
+    if not sprint:
+        return SanaPipeline(tokenizer, encoder, vae, transformer, FlowMatchEulerDiscreteScheduler(shift=3.0))
     return SanaSprintPipeline(tokenizer, encoder, vae, transformer, SCMScheduler())
 
 

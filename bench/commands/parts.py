@@ -25,8 +25,8 @@ Named = Annotated[
     typer.Option(
         "--variant",
         metavar="NAME|NAME=SOURCE,field=value",
-        help="A baseline or preset, or a name for one (or for a YAML config) with overrides. Repeatable; by default "
-        "the benchmark's preset and all its baselines.",
+        help="A baseline or preset, or a name for one (or for a YAML config, or diffusers:MODEL) with overrides. "
+        "Repeatable; by default the benchmark's preset and all its baselines.",
     ),
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]

@@ -122,4 +122,4 @@ def compare(
 def _refuse_several(**given: bool) -> None:
     named = [f"--{name}" for name, wanted in given.items() if wanted]
     if len(named) > 1:
-        raise RefcoreError(f"{' and '.join(named)} were given; expected one of them")
+        raise RefcoreError(f"both {' and '.join(named)} were given; expected one of them")

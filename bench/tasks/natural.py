@@ -102,7 +102,7 @@ class Natural(Task):
     def refusal(self, settings: Settings) -> str | None:
         weights = {entry["config"].get("weights") for entry in self.witnesses()}
         for field in ("referees", "priors"):
-            for i, term in enumerate(settings[field]):
+            for i, term in enumerate(settings.get(field) or []):
                 if term["config"].get("weights") in weights:
                     return (
                         f"{field}.{i}.config.weights is {term['config']['weights']}, the witness that gives the "

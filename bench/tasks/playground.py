@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from refcore.config import presets
+from refcore.config.terms import PROMPT
 from refcore.contracts.judge import Verdict
 from refcore.images import Levels
 from refcore_bench.scorers import Scorer
@@ -101,6 +102,13 @@ class Blind(Playground):
         return {**settings, "canvas": told_nothing, "priors": priors}
 
     def refusal(self, settings: Settings) -> str | None:
+        if "pipeline" in settings:
+            if PROMPT not in settings["prompt"]:
+                return None
+            return (
+                f'the pipeline is told the prompt: prompt is "{settings["prompt"]}"; in the task of the blind prior it '
+                'has prompt=""'
+            )
         if settings.get("guidance", 0) != 0:
             return (
                 f"guidance is {settings['guidance']:g}, which tells the prior the prompt; in the task of the blind "

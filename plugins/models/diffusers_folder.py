@@ -251,7 +251,7 @@ class DiffusersFolder:
         half = dtype.itemsize < 4
         name = "torch_dtype" if cls.__module__.partition(".")[0] == "diffusers" else "dtype"
         try:
-            with data_only(), _silent():
+            with data_only(), silently():
                 model, report = cls.from_pretrained(  # type: ignore[attr-defined]
                     source,
                     subfolder=component,
@@ -315,8 +315,8 @@ class DiffusersFolder:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Without what diffusers logs of a broken folder, which is raised in any case."""
+def silently() -> Iterator[None]:
+    """Without what diffusers logs of a broken folder, which is raised in any case, or of a pipeline that is made."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(CRITICAL)
     try:

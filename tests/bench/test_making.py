@@ -40,6 +40,8 @@ def test_an_inversion_costs_its_passes():
         "statistics_backward": 0,
         "denoiser_forward": 0,
         "denoiser_backward": 0,
+        "transformer_forward": 0,
+        "transformer_backward": 0,
     }
     assert made.steps == 2
     assert set(made.scores) == {scorer.label for scorer in variant.scorers}

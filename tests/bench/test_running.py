@@ -185,6 +185,23 @@ def test_committed_rows_are_continued_without_their_pictures(renders, tmp_path):
     assert polars.read_parquet(tmp_path / "results.parquet").equals(results.rows())
 
 
+def test_rows_from_before_a_kind_of_evaluation_was_counted_are_read_beside_new_ones(renders, tmp_path):
+    running.run(tmp_path, [PLAIN], PROMPTS[:2], TUNING_SEED, batch=1)
+    old, _ = sorted((tmp_path / "parts" / "plain").glob("*.parquet"))
+    rows = polars.read_parquet(old)
+    earlier = [field for field in rows["evaluations"].struct.fields if not field.startswith("transformer")]
+    assert len(earlier) == len(KINDS) - 2
+    kept = polars.struct([polars.col("evaluations").struct.field(field) for field in earlier])
+    rows.with_columns(kept.alias("evaluations")).write_parquet(old)
+    (tmp_path / "results.parquet").unlink()
+    results = running.run(tmp_path, [PLAIN, OTHER], PROMPTS[:2], TUNING_SEED)
+    found = results.rows().filter(polars.col("variant") == "plain")["evaluations"].to_list()
+    assert sorted(one["transformer_forward"] or 0 for one in found) == [0, 1]
+    assert {one["unet_forward"] for one in found} == {1}
+    summary = {one["variant"]: one["evaluations"] for one in summarise(results)["variants"]}
+    assert (summary["plain"]["transformer_forward"], summary["other"]["transformer_forward"]) == (0.5, 1.0)
+
+
 def test_complete_rows_without_pictures_need_no_sheet(renders, tmp_path):
     import shutil
 

@@ -141,7 +141,12 @@ def register_metrics(register: Register) -> None:
     register("2d-owlv2", f"{at}.spatial_2d:Spatial2d", summary="T2I-CompBench's 2-D relations, by OWLv2's boxes")
     register("3d-owlv2", f"{at}.spatial_3d:Spatial3d", summary="T2I-CompBench's order in depth, by OWLv2 and MiDaS")
     register("3-in-1", f"{at}.three_in_one:ThreeInOne", summary="T2I-CompBench's score of complex prompts")
-    register("blip-vqa", f"{at}.blip_vqa:BlipVqa", summary="T2I-CompBench's BLIP-VQA; a question for each noun phrase")
+    register(
+        "blip-vqa",
+        f"{at}.blip_vqa:BlipVqa",
+        summary="T2I-CompBench's BLIP-VQA; a question for each noun phrase",
+        conversions=("checkpoint",),
+    )
     register("clip-score", f"{at}.clip_score:ClipScore", summary="Cosine of CLIP ViT-B/32, or CLIPScore")
     register("dpg", f"{at}.dpg:Dpg", summary="DPG-Bench's share of questions answered with yes, by any VQA model")
     register("geneval", f"{at}.geneval:GenEval", summary="GenEval's things, numbers, colours and places")

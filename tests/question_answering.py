@@ -45,24 +45,25 @@ def blip_vqa_folder(folder: Path, side: int = SIZE, *words: str) -> Path:
     return folder
 
 
-def capfilt_folder(folder: Path, side: int = SIZE, **constants: Any) -> Path:
+def capfilt_folder(folder: Path, side: int = SIZE, wide: bool = False, **constants: Any) -> Path:
     """A BLIP-VQA as the hub has it: [DEC] and [ENC] are beyond the tokenizer's vocabulary, at its end.
 
-    `constants` replace those of the image processor.
+    `wide`: attention heads of 64, as in every BLIP. `constants` replace those of the image processor.
     """
+    tower = {**TOWER, "hidden_size": 128} if wide else TOWER
     pieces = [piece for piece in bert_tokenizer().get_vocab() if piece != "[DEC]"]
     pieces += [word for word in ("yes", "no") if word not in pieces]
     tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=512)
     config = BlipConfig(
         text_config={
-            **TOWER,
+            **tower,
             "vocab_size": len(pieces) + 2,
             "max_position_embeddings": 64,
-            "encoder_hidden_size": 16,
+            "encoder_hidden_size": tower["hidden_size"],
             "bos_token_id": len(pieces),
             "pad_token_id": tokenizer.pad_token_id,
         },
-        vision_config={**TOWER, "image_size": side, "patch_size": 8},
+        vision_config={**tower, "image_size": side, "patch_size": 8},
     )
     model = BlipForQuestionAnswering(config)
     scramble(model, 15)

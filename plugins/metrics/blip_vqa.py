@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from refcore.contracts.metric import BenchmarkPrompt, Measurement, Metric
 from refcore.errors import CheckpointError, RefcoreError, shortened
 from refcore.images import Levels
 from refcore.plugin import PluginConfig
+from refcore_plugins.models.blip_checkpoint import convert_vqa
 from refcore_plugins.models.caption_text import blip_question
 from refcore_plugins.models.finished_images import stretched
 from refcore_plugins.models.noun_phrases import MOST, NounPhrases
@@ -46,7 +48,8 @@ class BlipVqa(Metric):
             SIDE,
             ge=32,
             description="Side in pixels of what the model sees. The positions of patches are interpolated where the "
-            "checkpoint has another size: the hub's has the authors' table of 480, resampled to 384, and here back.",
+            "checkpoint has another size: the hub's has the authors' table of 480, resampled to 384, and here back. "
+            "`refcore convert blip-vqa-checkpoint` makes one of 480.",
         )
         phrases: int = Field(
             MOST,
@@ -65,6 +68,7 @@ class BlipVqa(Metric):
     name = "blip-vqa"
     unit: ClassVar[str] = "product of probabilities, 0 to 1"
     requires = REQUIRES
+    conversions = MappingProxyType({"checkpoint": convert_vqa})
     config: Config
 
     def check(self, prompts: Sequence[str] = ()) -> None:
@@ -150,7 +154,7 @@ class BlipVqa(Metric):
         if hasattr(self, "_answering") and self._answering.interpolates:
             found.append(
                 f"the checkpoint's positions of patches are interpolated to {self.config.size} pixels; published "
-                f"numbers are of a checkpoint of {SIDE}"
+                f"numbers are of a checkpoint of {SIDE}: refcore convert blip-vqa-checkpoint makes one"
             )
         return found
 

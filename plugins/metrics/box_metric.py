@@ -49,6 +49,9 @@ class BoxMetric(Metric):
             description="IoU with a better box of the same name above which a box is dropped; 1 keeps all.",
         )
         query: str = Field("a photo of a {}", description="What an OWLv2 is asked, with {} for the name.")
+        rename: bool = Field(
+            True, description="Whether nouns are renamed as in the published code: a girl or a man is a person."
+        )
         synonyms: bool = Field(
             False, description="Whether a thing is looked for by its other names, too: a sofa as a couch."
         )
@@ -97,8 +100,8 @@ class BoxMetric(Metric):
         return [Detection(names[one.label], one.score, one.box).scaled(factor) for one in found]
 
     def name_of(self, noun: str) -> str:
-        """The name by which the published code looks for a noun."""
-        return str(self.renamed.get(noun, noun))
+        """The name by which a noun is looked for."""
+        return str(self.renamed.get(noun, noun)) if self.config.rename else noun
 
     def cannot(self, prompt: BenchmarkPrompt, why: str) -> RefcoreError:
         """The error on a prompt that cannot be measured."""

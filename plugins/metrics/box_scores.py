@@ -8,7 +8,7 @@ The defaults are what that code does; an argument mends what it does against its
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,30 +16,18 @@ from numpy.typing import NDArray
 
 from refcore_plugins.models.detections import Box, Detection, covered, iou
 
-Relation = Literal["near", "left", "right", "bottom", "top", "on top of", "on bottom of"]
+Relation = Literal["near", "left", "right", "bottom", "top", "on top of"]
 SPATIAL_WORDS: tuple[tuple[str, Relation], ...] = (
-    ("on side", "near"),
-    ("next to", "near"),
-    ("near", "near"),
-    ("on the left", "left"),
-    ("on the right", "right"),
-    ("on the bottom", "bottom"),
-    ("on the top", "top"),
-    ("on top of", "on top of"),
-)
-"""Words of a 2-D prompt in the order in which they are looked for -> relation."""
-COMPLEX_WORDS: tuple[tuple[str, Relation], ...] = (
-    ("on top of", "on top of"),
-    ("on bottom of", "on bottom of"),
-    ("on the left", "left"),
-    ("on the right", "right"),
-    ("next to", "near"),
     ("on side of", "near"),
+    ("next to", "near"),
     ("near", "near"),
+    ("on the left of", "left"),
+    ("on the right of", "right"),
+    ("on the bottom of", "bottom"),
+    ("on the top of", "top"),
+    ("on top of", "on top of"),
 )
-"""The same in complex prompts."""
-MENDED: Mapping[Relation, Relation] = {"on top of": "top", "on bottom of": "bottom"}
-"""Relations that the published code finds, and has no branch to score -> the one that is meant."""
+"""Words of a prompt in the order in which they are looked for -> relation."""
 Order = Literal["in front of", "behind"]
 DEPTH_WORDS: tuple[tuple[str, Order], ...] = (
     ("in front of", "in front of"),
@@ -59,9 +47,9 @@ SAME_THING = 0.9
 """IoU, or part of the smaller box, above which two boxes of a label are one thing."""
 
 
-def relation_of(text: str, words: Sequence[tuple[str, Relation]] = SPATIAL_WORDS) -> tuple[str, Relation] | None:
-    """The first of `words` that the text contains, with its relation."""
-    return next(((word, relation) for word, relation in words if word in text), None)
+def relation_of(text: str) -> Relation | None:
+    """The relation of the first of `SPATIAL_WORDS` that the text contains."""
+    return next((relation for word, relation in SPATIAL_WORDS if word in text), None)
 
 
 def order_of(text: str) -> Order | None:
@@ -74,7 +62,7 @@ def position(first: Box, second: Box, relation: Relation, near: Literal["either"
 
     Near: 1 where the centres are less than `NEAR` pixels apart, else NEAR over the larger offset. A direction: the sign
     is right and its axis has the larger offset, and the boxes overlap little; with more overlap, `SMALL_OVERLAP` / IoU.
-    "on top of" and "on bottom of" have no branch: 0.
+    "on top of" has no branch: 0.
 
     Args:
         first: of the prompt's first thing, in pixels of an image resized to 480.
@@ -128,17 +116,17 @@ def spatial_2d(
 def last_before_both(found: Sequence[Detection], first: str, second: str) -> tuple[Detection | None, Detection | None]:
     """Boxes of two things as T2I-CompBench's 3D_spatial_eval finds them.
 
-    The boxes are walked by falling score. A box is of a thing whose name is part of its label, so that "car" is also
-    found in "carpet"; a later one replaces an earlier one until both things have been found.
+    A box is of a thing whose name is part of its label, so that "car" is also found in "carpet". Boxes are walked by
+    falling score until both things have been found, and of each the last one met counts. Of a thing that is found
+    alone, the first one counts.
     """
-    a: Detection | None = None
-    b: Detection | None = None
-    for one in sorted(found, key=lambda detection: -detection.score):
-        a = one if first in one.label else a
-        b = one if second in one.label else b
-        if a is not None and b is not None:
-            break
-    return a, b
+    walked = sorted(found, key=lambda detection: -detection.score)
+    of_first = [i for i, one in enumerate(walked) if first in one.label]
+    of_second = [i for i, one in enumerate(walked) if second in one.label]
+    if not of_first or not of_second:
+        return (walked[of_first[0]] if of_first else None), (walked[of_second[0]] if of_second else None)
+    end = max(of_first[0], of_second[0])
+    return walked[max(i for i in of_first if i <= end)], walked[max(i for i in of_second if i <= end)]
 
 
 def mean_depth(depth: NDArray[np.float32], box: Box, transposed: bool = True) -> float:
@@ -182,30 +170,52 @@ def spatial_3d(first: Detection | None, second: Detection | None, position: floa
     return score + (0.5 * position if first is not None and second is not None else 0.0)
 
 
-def merged(found: Sequence[Detection]) -> list[Detection]:
-    """Detections by falling score, without those that repeat one of the same label: IoU or cover above `SAME_THING`."""
+def same_thing(a: Box, b: Box, whole_pixels: bool = True) -> bool:
+    """Whether two boxes show one thing: their IoU, or the part of either in the other, is above `SAME_THING`.
+
+    `whole_pixels`: a side is one pixel longer than the difference of its edges, as in the published code.
+    """
+    more = 1.0 if whole_pixels else 0.0
+    a, b = (a[0], a[1], a[2] + more, a[3] + more), (b[0], b[1], b[2] + more, b[3] + more)
+    return covered(a, b) > SAME_THING  # the part of the smaller one, which is never below the IoU
+
+
+def merged(found: Sequence[Detection], whole_pixels: bool = True) -> list[Detection]:
+    """Detections by falling score, without those that show the same thing as a kept one of the same label."""
     kept: list[Detection] = []
     for one in sorted(found, key=lambda detection: -detection.score):
-        same = (other.box for other in kept if other.label == one.label)
-        if not any(iou(one.box, box) > SAME_THING or covered(one.box, box) > SAME_THING for box in same):
+        if not any(other.label == one.label and same_thing(one.box, other.box, whole_pixels) for other in kept):
             kept.append(one)
     return kept
 
 
-def numeracy(counts: Mapping[str, int], wanted: Mapping[str, int]) -> dict[str, float]:
-    """Thing -> its share of the score: half of 1 / number of things if present, and the other half if as many as asked.
+def numbers_of(found: Sequence[Detection], names: Sequence[str], exact: bool = False) -> list[int]:
+    """Number of detections of each name (T2I-CompBench++, numeracy_eval).
+
+    Where no label equals a name, labels that contain it count as it, for this name and for those after it; `exact` asks
+    for equality.
+    """
+    labels, numbers = [one.label for one in found], []
+    for name in names:
+        if name not in labels and not exact:
+            labels = [name if name in label else label for label in labels]
+        numbers.append(labels.count(name))
+    return numbers
+
+
+def numeracy(numbers: Sequence[int], wanted: Sequence[int]) -> list[float]:
+    """Each thing's share of the score: half of 1 / number of things if it is there, and half if as often as asked.
 
     T2I-CompBench++, numeracy_eval. The score of an image is the sum.
 
     Args:
-        counts: thing -> number found, after `merged`.
-        wanted: thing -> number asked for.
+        numbers: of each thing, after `merged`.
+        wanted: of each thing, in the prompt.
     """
     share = 1 / len(wanted)
-    return {
-        name: share * (0.5 * (counts.get(name, 0) > 0) + 0.5 * (counts.get(name, 0) == number))
-        for name, number in wanted.items()
-    }
+    return [
+        share * (0.5 * (number > 0) + 0.5 * (number == asked)) for number, asked in zip(numbers, wanted, strict=True)
+    ]
 
 
 def directions(a: Detection, b: Detection) -> set[str]:

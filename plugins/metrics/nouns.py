@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PEOPLE: Final[Mapping[str, str]] = MappingProxyType(dict.fromkeys(("girl", "boy", "man", "woman"), "person"))
 """Nouns of prompts of space that the published code renames."""
 RENAMED: Final[Mapping[str, str]] = MappingProxyType(
-    {"ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv", "people": "person"}
+    {**PEOPLE, "people": "person", "ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv"}
 )
 """Nouns of numeracy prompts that the published code renames; one is spelt as there."""
 UNLISTED_2D: Final[Mapping[str, int]] = MappingProxyType(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +13,7 @@ from pydantic import Field
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
 from refcore_plugins.metrics.box_metric import BoxMetric
-from refcore_plugins.metrics.box_scores import merged, numeracy
+from refcore_plugins.metrics.box_scores import merged, numbers_of, numeracy
 from refcore_plugins.metrics.counted_things import counted_by_parse, counted_by_vocabulary, read_vocabulary
 from refcore_plugins.metrics.nouns import RENAMED
 
@@ -33,6 +32,15 @@ class Numeracy(BoxMetric):
         vocabulary: str | None = Field(
             None, description='File of lines "singular - plural"; null: things come from the parse of the prompt.'
         )
+        matching: Literal["contains", "equal"] = Field(
+            "contains",
+            description="contains: where no label equals a thing, labels that contain it are counted, as published. "
+            "equal: none are.",
+        )
+        whole_pixels: bool = Field(
+            True,
+            description="Whether sides of boxes are a pixel longer where repeats are merged, as in the published code.",
+        )
 
     name = "numeracy-owlv2"
     unit = "share of things there, and in number, 0 to 1"
@@ -45,13 +53,15 @@ class Numeracy(BoxMetric):
 
     def one(self, image: Levels, prompt: BenchmarkPrompt) -> Measurement:
         """See `BoxMetric.one`."""
-        wanted = {self.name_of(noun): number for noun, number in self.read(prompt).items()}
-        counts = Counter(one.label for one in merged(self.look_for(image, wanted)))
-        shares = numeracy(counts, wanted)
+        wanted = self.read(prompt)
+        names = [self.name_of(noun) for noun in wanted]
+        found = merged(self.look_for(image, wanted), self.config.whole_pixels)
+        numbers = numbers_of(found, names, exact=self.config.matching == "equal")
+        shares = numeracy(numbers, list(wanted.values()))
         parts: dict[str, float] = {}
-        for name, number in wanted.items():
-            parts |= {f"{number} {name}": shares[name], f"{name} found": float(counts[name])}
-        return Measurement(sum(shares.values()), parts)
+        for (noun, asked), number, share in zip(wanted.items(), numbers, shares, strict=True):
+            parts |= {f"{asked} {noun}": share, f"{noun} found": float(number)}
+        return Measurement(sum(shares), parts)
 
     def read(self, prompt: BenchmarkPrompt) -> dict[str, int]:
         """Thing in the singular -> number.

@@ -10,9 +10,7 @@ from pydantic import Field
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
 from refcore_plugins.metrics.box_scores import (
-    COMPLEX_WORDS,
     CUT,
-    MENDED,
     SPATIAL_WORDS,
     Relation,
     highest,
@@ -20,6 +18,7 @@ from refcore_plugins.metrics.box_scores import (
     relation_of,
     spatial_2d,
 )
+from refcore_plugins.metrics.complex_prompts import things_around
 from refcore_plugins.metrics.nouns import PEOPLE, UNLISTED_2D, scorable
 from refcore_plugins.metrics.two_things import TwoThings
 
@@ -39,7 +38,8 @@ class Spatial2d(TwoThings):
             "also has things at opposite ends of a row.",
         )
         on_top_of: bool = Field(
-            False, description='Whether "on top of" is scored as "on the top of"; the published code scores it 0.'
+            False,
+            description='Whether "on top of" is scored as "on the top of"; the published code has no branch for it: 0.',
         )
         distinct: bool = Field(
             False,
@@ -49,7 +49,7 @@ class Spatial2d(TwoThings):
         form: Literal["2d", "complex"] = Field(
             "2d",
             description="2d: first and last noun of the prompt. complex: the nouns before and after a preposition, as "
-            "in the 3-in-1 score; a prompt without one counts 0.",
+            "in the 3-in-1 score; a prompt without exactly two counts 0.",
         )
 
     name = "2d-owlv2"
@@ -59,48 +59,39 @@ class Spatial2d(TwoThings):
 
     def one(self, image: Levels, prompt: BenchmarkPrompt) -> Measurement:
         """See `BoxMetric.one`."""
-        first, second, relation = self.read(prompt)
-        if relation is None:
-            return Measurement(0.0, {"preposition": 0.0})
-        found = self.look_for(image, (first, second))
-        labels = self.name_of(first), self.name_of(second)
+        things, relation = self.read(prompt)
+        if things is None:
+            return Measurement(0.0, {"things around a preposition": 0.0})
+        found = self.look_for(image, things)
+        labels = [self.name_of(noun) for noun in things]
         a = highest(found, labels[0])
         b = highest(found, labels[1], rank=int(self.config.distinct and labels[0] == labels[1]))
-        meant = MENDED.get(relation, relation) if self.config.on_top_of else relation
+        meant: Relation | None = "top" if relation == "on top of" and self.config.on_top_of else relation
         value = spatial_2d(a, b, meant, cut=self.config.cut, near=self.config.near)
-        holds = position(a.box, b.box, meant, self.config.near) if a is not None and b is not None else 0.0
-        scores = {f"{first} (first)": a.score if a else 0.0, f"{second} (last)": b.score if b else 0.0}
-        return Measurement(value, {**scores, relation: holds})
+        parts = {f"{things[0]} (first)": a.score if a else 0.0, f"{things[1]} (last)": b.score if b else 0.0}
+        if relation is not None:
+            both = a is not None and b is not None
+            parts[relation] = position(a.box, b.box, meant, self.config.near) if both else 0.0  # type: ignore[union-attr, arg-type]
+        return Measurement(value, parts)
 
-    def read(self, prompt: BenchmarkPrompt) -> tuple[str, str, Relation | None]:
-        """The two nouns of a prompt, and the relation of the first to the second.
+    def read(self, prompt: BenchmarkPrompt) -> tuple[tuple[str, str] | None, Relation | None]:
+        """The two things of a prompt, and the relation of the first to the second; in the complex form perhaps None.
 
         Raises:
-            RefcoreError: it has no noun, or in the 2-D form no relation.
+            RefcoreError: in the 2-D form, where it has no noun or no relation.
         """
+        relation = relation_of(prompt.text)
         if self.config.form == "complex":
-            return self._read_complex(prompt)
-        named = relation_of(prompt.text)
-        if named is None:
+            return things_around(self.parse(prompt.text)), relation
+        if relation is None:
             raise self.cannot(prompt, f"expected one of {', '.join(word for word, _ in SPATIAL_WORDS)}")
-        return *self.first_and_last(prompt), named[1]
-
-    def _read_complex(self, prompt: BenchmarkPrompt) -> tuple[str, str, Relation | None]:
-        """The nearest nouns before and after the preposition; no relation where one of the three is missing."""
-        named = relation_of(prompt.text, COMPLEX_WORDS)
-        if named is None:
-            return "", "", None
-        doc, start = self.parse(prompt.text), prompt.text.index(named[0])
-        end = start + len(named[0])
-        before = [token.text for token in doc if token.pos_ == "NOUN" and token.idx < start]
-        after = [token.text for token in doc if token.pos_ == "NOUN" and token.idx >= end]
-        return (before[-1], after[0], named[1]) if before and after else ("", "", None)
+        return self.first_and_last(prompt), relation
 
     def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
         """How many of the prompts the published detector's list of labels could score."""
         if not prompts or self.config.form == "complex":
             return []
-        can = scorable([self.read(prompt)[:2] for prompt in prompts], self.unlisted)
+        can = scorable([self.first_and_last(prompt) for prompt in prompts], self.unlisted)
         return [
             f"the label list of the published detector can score {can:,} of these {len(prompts):,} prompts at all: it "
             f"has no label that equals {', '.join(self.unlisted)}, and a missing thing leaves at most 0.25, which is "

@@ -105,7 +105,7 @@ class Spatial3d(TwoThings):
         """How many of the prompts the published detector's list of labels could score."""
         if not prompts:
             return []
-        can = scorable([self.read(prompt)[:2] for prompt in prompts], self.unlisted)
+        can = scorable([self.first_and_last(prompt) for prompt in prompts], self.unlisted)
         return [
             f"the label list of the published detector can score {can:,} of these {len(prompts):,} prompts in full: "
             f"no label of it contains {' or '.join(self.unlisted)}"

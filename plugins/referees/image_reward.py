@@ -25,6 +25,7 @@ from refcore.contracts.referee import Referee
 from refcore.errors import CheckpointError
 from refcore.plugin import PluginConfig
 from refcore.text_files import read_json
+from refcore_plugins.models.blip_checkpoint import renamed, text_sizes, vision_sizes
 from refcore_plugins.models.checkpoint_conversion import (
     make_folder,
     matched,
@@ -44,25 +45,10 @@ CONTEXT_LENGTH = 35
 """Tokens of a prompt, first and last included (max_length in the original)."""
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Mean and std of the head's output over the authors' data; a reward is (output - MEAN) / STD."""
-HEAD_WIDTH = 64
-"""Width of an attention head, in the image transformer (base and large) and in BERT."""
 WEIGHTS, CONFIG, HEAD = "model.safetensors", "config.json", "reward_head.safetensors"
 TOKENIZER = "google-bert/bert-base-uncased"
 ORIGINAL = "the checkpoint of ImageReward (ImageReward.pt)"
 REMEDY = f"refcore convert image-reward-checkpoint SOURCE FOLDER makes one from {ORIGINAL}"
-
-_VISION_NAMES = (
-    (r"^visual_encoder\.cls_token$", "vision.embeddings.class_embedding"),
-    (r"^visual_encoder\.pos_embed$", "vision.embeddings.position_embedding"),
-    (r"^visual_encoder\.patch_embed\.proj\.", "vision.embeddings.patch_embedding."),
-    (r"^visual_encoder\.norm\.", "vision.post_layernorm."),
-    (r"^visual_encoder\.blocks\.(\d+)\.norm([12])\.", r"vision.encoder.layers.\1.layer_norm\2."),
-    (r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\.", r"vision.encoder.layers.\1.self_attn.qkv."),
-    (r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision.encoder.layers.\1.self_attn.projection."),
-    (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision.encoder.layers.\1.mlp."),
-    (r"^text_encoder\.", "text."),
-)
-"""Names of tensors in the original BLIP -> names in transformers; those of the text encoder are the same."""
 
 
 class Blip(nn.Module):
@@ -91,14 +77,17 @@ def convert_checkpoint(source: str | Path, out: str | Path) -> Path:
     refuse_written(out / HEAD, out / WEIGHTS, out / CONFIG)
     state = read_pickled(source, ORIGINAL)
     prefix = "blip." if any(name.startswith("blip.") for name in state) else ""
-    renamed = {_renamed(name.removeprefix(prefix)): value for name, value in state.items()}
+    blip = {
+        re.sub(r"^text_encoder\.", "text.", renamed(name.removeprefix(prefix), "vision")): value
+        for name, value in state.items()
+    }
     try:
-        config = _config_of(renamed)
+        config = _config_of(blip)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{source} is not ImageReward: {error} is missing; expected {ORIGINAL}") from error
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in Blip(config).state_dict().items()}
-    weights = matched(renamed, shapes, source, ORIGINAL)
+    weights = matched(blip, shapes, source, ORIGINAL)
     head = {name.removeprefix("mlp."): value for name, value in state.items() if name.startswith("mlp.")}
     RatingHead.from_original(head, source, ORIGINAL).save(make_folder(out) / HEAD)
     write_safetensors(weights, out / WEIGHTS)
@@ -208,43 +197,8 @@ class ImageReward(Referee):
             raise offline_error(source, error, remedy) from error
 
 
-def _renamed(name: str) -> str:
-    for pattern, replacement in _VISION_NAMES:
-        name, found = re.subn(pattern, replacement, name)
-        if found:
-            break
-    return name
-
-
 def _config_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Configs of both transformers: sizes from the tensors, the rest as in the original code."""
-    patches = state["vision.embeddings.patch_embedding.weight"]
-    words = state["text.embeddings.word_embeddings.weight"]
-    patch = patches.shape[-1]
-    side = round((state["vision.embeddings.position_embedding"].shape[1] - 1) ** 0.5)
-    return {
-        "vision": {
-            "hidden_size": patches.shape[0],
-            "intermediate_size": state["vision.encoder.layers.0.mlp.fc1.weight"].shape[0],
-            "num_hidden_layers": _count(state, r"vision\.encoder\.layers\.(\d+)\."),
-            "num_attention_heads": patches.shape[0] // HEAD_WIDTH,
-            "image_size": side * patch,
-            "patch_size": patch,
-            "layer_norm_eps": 1e-6,  # timm's; transformers has another default
-        },
-        "text": {
-            "vocab_size": words.shape[0],
-            "hidden_size": words.shape[1],
-            "encoder_hidden_size": patches.shape[0],
-            "intermediate_size": state["text.encoder.layer.0.intermediate.dense.weight"].shape[0],
-            "num_hidden_layers": _count(state, r"text\.encoder\.layer\.(\d+)\."),
-            "num_attention_heads": words.shape[1] // HEAD_WIDTH,
-            "max_position_embeddings": state["text.embeddings.position_embeddings.weight"].shape[0],
-            "layer_norm_eps": 1e-12,
-            "bos_token_id": None,  # no text is generated
-        },
-    }
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for name in state if (found := re.match(pattern, name)))
+    """Configs of both transformers."""
+    vision, text = vision_sizes(state, "vision"), text_sizes(state, "text")
+    text |= {"encoder_hidden_size": vision["hidden_size"], "bos_token_id": None}  # no text is generated
+    return {"vision": vision, "text": text}

@@ -173,6 +173,49 @@ def test_a_checkpoint_of_another_kind_or_without_enc_is_refused(clip_constants, 
         metric_of(other)
 
 
+def original_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of transformers under the names that BLIP's code has, with the buffers that it saves."""
+    words = [
+        ("vision_model.encoder.layers.", "visual_encoder.blocks."),
+        ("vision_model.post_layernorm", "visual_encoder.norm"),
+        ("vision_model.embeddings.class_embedding", "visual_encoder.cls_token"),
+        ("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed"),
+        ("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj"),
+        (".self_attn.qkv.", ".attn.qkv."), (".self_attn.projection.", ".attn.proj."), (".layer_norm", ".norm"),
+    ]  # fmt: skip
+    found = {"text_encoder.embeddings.position_ids": torch.arange(64)[None]}
+    for name, value in state.items():
+        for ours, theirs in words if name.startswith("vision_model") else ():
+            name = name.replace(ours, theirs)
+        found[name] = value
+    return found
+
+
+def test_the_authors_file_becomes_a_folder_of_its_own_size(tmp_path, images):
+    """The same tensors, and with BERT's tokenizer beside them the same probabilities; heads are 64 wide, as BLIP's."""
+    source = capfilt_folder(
+        tmp_path / "source", 48, wide=True, image_mean=published.CLIP_MEAN, image_std=published.CLIP_STD
+    )
+    model = BlipForQuestionAnswering.from_pretrained(source)
+    torch.save({"model": original_names(model.state_dict())}, tmp_path / "model_base_vqa_capfilt_large.pth")
+    folder = BlipVqa.conversions["checkpoint"](tmp_path / "model_base_vqa_capfilt_large.pth", tmp_path / "folder")
+    BertTokenizer.from_pretrained(source).save_pretrained(folder)
+    converted = BlipForQuestionAnswering.from_pretrained(folder)
+    assert converted.config.vision_config.image_size == 48
+    assert converted.config.vision_config.layer_norm_eps == 1e-6
+    for name, value in model.state_dict().items():
+        assert torch.equal(converted.state_dict()[name], value), name
+    metric = metric_of(folder, size=48)
+    assert not metric._answering.interpolates
+    (found,) = metric.measure(images[:1], [BenchmarkPrompt("a red circle")])
+    assert found.value == pytest.approx(expected(folder, images[0], ["a red circle"], side=48)[0], abs=1e-4)
+    with pytest.raises(CheckpointError, match="exists"):
+        BlipVqa.conversions["checkpoint"](tmp_path / "model_base_vqa_capfilt_large.pth", folder)
+    torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not BLIP-VQA"):
+        BlipVqa.conversions["checkpoint"](tmp_path / "other.pth", tmp_path / "none")
+
+
 @pytest.fixture(scope="class")
 def _folder(request, clip_constants):
     request.cls.case.plugin = BlipVqa(model=str(clip_constants), size=32, parser=str(english_folder()))

@@ -13,6 +13,7 @@ from refcore.cli.options import Json, PluginsDir
 from refcore.errors import RefcoreError, printable, unknown
 from refcore.prompts import parse_seeds, read_prompts
 from refcore.runs.rundir import refuse_existing, to_json
+from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
     from refcore_bench.results import Results
@@ -25,7 +26,14 @@ QUICK_CLASSES = 3
 WIDE = 220
 """Characters per line of a table that is not printed on a terminal: nothing is truncated or wrapped."""
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Results folder; an earlier run is continued.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        metavar="DIR|URL",
+        help="Results folder, a path or such as s3://bucket/folder; an earlier run is continued.",
+    ),
+]
 Named = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,7 +45,6 @@ Named = Annotated[
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images made side by side.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than one run one thread each.")]
 
 
 @app.command("playground")
@@ -68,6 +75,7 @@ def playground(
     seeds: Seeds = "0",
     batch: Batch = 20,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_COUNT} seen prompts.")
     ] = False,
@@ -86,7 +94,7 @@ def playground(
     count = count or (QUICK_COUNT if quick else COUNT)
     split = split or ("seen" if quick else playground_prompts.BOTH)
     prompts = playground_prompts.draw(count, prompts_seed, split, category or [])
-    _run(task, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
+    _run(task, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [], ray)
 
 
 @app.command("natural")
@@ -114,6 +122,7 @@ def natural(
     seeds: Seeds = "0",
     batch: Batch = 1,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_CLASSES} classes.")
     ] = False,
@@ -133,7 +142,7 @@ def natural(
     from refcore_bench import witnesses as several
 
     several.entries(witnesses)  # refused before hours of work
-    results = _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    results = _run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [], ray)
     several.measure(results, witnesses, _print_progress)
     _print(several.tables(results))
 
@@ -162,6 +171,7 @@ def prompts(
     seeds: Seeds = "0",
     batch: Batch = 1,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[bool, typer.Option("--quick", help="By default three variants.")] = False,
     plugins_dir: PluginsDir = None,
 ) -> None:
@@ -171,12 +181,12 @@ def prompts(
     from refcore_bench.witness_panel import read_panel
 
     task = Prompts(read_panel(panel, texts))
-    _run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [])
+    _run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [], ray)
 
 
 @app.command("show")
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR|URL", help="Results of a benchmark.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json: Json = False,
     html: Annotated[
@@ -271,7 +281,7 @@ def _refuse_both(markdown: bool, json: bool) -> None:
 
 def _run(
     task: Task,
-    out: Path,
+    out: str,
     named: Sequence[str] | None,
     prompts: Sequence[TaskPrompt],
     source: int | str,
@@ -280,16 +290,22 @@ def _run(
     workers: int,
     quick: bool,
     plugin_folders: Sequence[Path],
+    ray: str | None = None,
 ) -> Results:
     from refcore_bench import running, variants
+    from refcore_bench.executors.choice import chosen as executor_of
     from refcore_bench.extras import need
 
     need("polars")
     texts = named or (task.quick() if quick else task.names())
     chosen = [variants.variant_from_text(text, task) for text in texts]
-    results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, _print_progress, task)
+    runs = [variant.settings if variant.method == "inversion" else None for variant in chosen]
+    executor = executor_of(workers, ray, runs, min(batch, len(prompts)), plugin_folders, _print_progress)
+    results = running.run(
+        out, chosen, prompts, source, seeds, batch, progress=_print_progress, task=task, executor=executor
+    )
     _print_tables(results, None, everything=False)
-    output.echo(f"more: refcore bench show {out}; contact sheets in {results.path / 'sheets'}")
+    output.echo(f"more: refcore bench show {out}; contact sheets in {results.storage}/sheets")
     return results
 
 

@@ -15,6 +15,8 @@ from refcore_bench import contact_sheets, making
 from refcore_bench.executors.job import Executor, Job
 from refcore_bench.executors.local import Local
 from refcore_bench.results import Results
+from refcore_bench.scorers import digest
+from refcore_bench.stored import PROMPTS
 from refcore_bench.task import Progress, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.variants import Variant
@@ -51,7 +53,8 @@ def run(
     The variants take turns, so a killed run has the same images of all of them, except for the last batches.
 
     Args:
-        out: results folder; an earlier run with the same definitions, of more or fewer of them, is continued.
+        out: results folder, a path or a URL (`s3://bucket/folder`); an earlier run with the same definitions, of more
+            or fewer of them, is continued.
         variants: variants with distinct names.
         prompts: prompts of the task.
         source: source of the prompts: the seed that drew them, or the name of a list.
@@ -72,6 +75,11 @@ def run(
     if twice := {name for name in names if names.count(name) > 1}:
         raise RefcoreError(f'two variants are called "{min(twice)}"; rename one with NAME={min(twice)}')
     results = Results(out)
+    if not results.storage.shared and not (isinstance(executor, Local) and executor.workers == 1):
+        raise RefcoreError(
+            f'"{results.storage}" is the memory of one process, which no worker sees; choose a folder, or leave out '
+            "--workers and --ray"
+        )
     results.claim(variants, source, prompts, task)
     _measure_thresholds(results, variants, progress)
     _count_budgets(results, variants, progress)
@@ -80,7 +88,7 @@ def run(
     have = {v.name: total[v.name] - sum(len(b.prompts) for b in batches if b.variant.name == v.name) for v in variants}
     lost: list[str] = []
     jobs = _jobs(results, batches)
-    with closing(executor.run(list(jobs))) as outcomes:
+    with closing(executor.run(list(jobs), sight_of(results))) as outcomes:
         for job, outcome in outcomes:
             done = jobs[job]
             name = done.variant.name
@@ -94,7 +102,7 @@ def run(
             progress(f"{name}: {have[name]} of {total[name]} images, {outcome.value:.1f} s an image")
     if lost:
         raise RefcoreError(
-            f'{lost[0]}, perhaps for lack of memory; the finished images are in "{results.path}", '
+            f'{lost[0]}, perhaps for lack of memory; the finished images are in "{results.storage}", '
             "and the same command continues: try fewer --workers or a smaller --batch"
         )
     results.gather()
@@ -107,8 +115,9 @@ def _missing(
 ) -> list[Batch]:
     """The batches still to be made, ordered by seed, prompt, then variant."""
     batches: list[tuple[int, int, Batch]] = []
+    everything = results.done()
     for variant in variants:
-        done = results.done(variant)
+        done = everything.get(variant.name, set())
         for turn, seed in enumerate(seeds):
             missing = [(i, one) for i, one in enumerate(prompts) if (one.split, one.prompt, seed) not in done]
             for first in range(0, len(missing), size):
@@ -119,20 +128,34 @@ def _missing(
 
 def _jobs(results: Results, batches: Sequence[Batch]) -> dict[Job, Batch]:
     """A job for each batch, in their order."""
-    budgets, where = results.budgets(), results.path.absolute()
+    budgets, task = results.budgets(), results.task.name
     return {
-        Job(batch.name, _make, (where, batch, budgets.get(batch.variant.hash)), batch.variant.hash): batch
+        Job(batch.name, _make, (results.place, task, batch, budgets.get(batch.variant.hash)), batch.variant.hash): batch
         for batch in batches
     }
 
 
-def _make(models: Models, path: Path, batch: Batch, budget: float | None) -> float:
+def sight_of(results: Results) -> Job:
+    """The check that a worker on another machine sees the folder, and not another one by the same path."""
+    return Job("the check of the results folder", _see, (results.place, digest(results.storage.read_text(PROMPTS))))
+
+
+def _see(models: Models, place: str, expected: str) -> None:
+    results = Results(place)
+    if not results.storage.exists(PROMPTS) or digest(results.storage.read_text(PROMPTS)) != expected:
+        raise RefcoreError(
+            f'the results folder "{place}" is not there; choose a folder that all machines share, or storage such as '
+            "s3://bucket/folder"
+        )
+
+
+def _make(models: Models, place: str, task: str, batch: Batch, budget: float | None) -> float:
     """Makes a batch and writes it where it is made: what is finished survives the worker and the benchmark."""
     try:
         made = making.make(batch.variant, [one.prompt for one in batch.prompts], batch.seed, budget, models)
     except RefcoreError as error:
         raise RefcoreError(f'variant "{batch.variant.name}": {error}') from error
-    Results(path).add(batch.variant, batch.prompts, batch.seed, made, torch.get_num_threads())
+    Results(place).add(batch.variant, batch.prompts, batch.seed, made, torch.get_num_threads(), task)
     return made.seconds
 
 

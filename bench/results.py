@@ -260,7 +260,8 @@ class Results:
 
     def drop(self, variant: Variant) -> None:
         """Removes the parts and the definition of a variant that is not wanted any more."""
-        self.storage.remove([*self.storage.listed(f"parts/{variant.name}/*.parquet"), f"variants/{variant.name}.json"])
+        own = [*self.storage.listed(f"parts/{variant.name}/*.parquet"), f"variants/{variant.name}.json"]
+        self.storage.remove(own)
 
     def rows(self, images: bool = False) -> polars.DataFrame:
         """Every row once, in the order of variants, seeds and prompts; `images` adds the column of PNG files.
@@ -293,6 +294,10 @@ class Results:
     @property
     def has_pictures(self) -> bool:
         return bool(self._parts())
+
+    def has(self, variant: Variant, prompts: Sequence[TaskPrompt], seed: int) -> bool:
+        """Whether the part of a batch is there."""
+        return self.storage.exists(f"parts/{variant.name}/{part_name(prompts, seed)}.parquet")
 
     def done(self) -> dict[str, set[tuple[str, str, int]]]:
         """Name of each variant -> (split, prompt, seed) of each image that it has, its picture kept or not."""

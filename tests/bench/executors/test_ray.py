@@ -108,7 +108,7 @@ def _workers():
 
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed")
-    with pytest.raises(RefcoreError, match="no cluster answers .*ray start --head"):
+    with pytest.raises(RefcoreError, match=r"no cluster answers .*ray start --head"):
         list(chosen(1, "127.0.0.1:1", [], 1, [], print).run([]))
 
 

@@ -30,13 +30,13 @@ def write_card(results: Results) -> None:
     """
     summary = summarise(results)
     data = card(results, summary)
-    rundir.write_text(results.path / DATA, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    rundir.write_text(results.path / MARKDOWN, _page(results, summary, data))
+    results.storage.write(DATA, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    results.storage.write(MARKDOWN, _page(results, summary, data).encode())
 
 
 def card(results: Results, summary: Mapping[str, Any]) -> dict[str, Any]:
     """The card, ready for JSON."""
-    task, metrics = results.task, Measurements(results.path).metrics()
+    task, metrics = results.task, Measurements(results.place).metrics()
     models = {name: digest for variant in results.variants().values() for name, digest in variant.checkpoints.items()}
     models |= {name: digest for metric in metrics.values() for name, digest in metric.checkpoints.items()}
     named = {*models, *(model for variant in results.variants().values() for model in _models(variant.settings))}
@@ -87,7 +87,7 @@ def _is_embedded(model: str) -> bool:
 
 
 def _page(results: Results, summary: dict[str, Any], data: Mapping[str, Any]) -> str:
-    files = [name for name in (RESULTS, GATHERED) if (results.path / name).is_file()]
+    files = [name for name in (RESULTS, GATHERED) if results.storage.exists(name)]
     head = {
         "pretty_name": data["title"],
         "tags": ["refcore", "text-to-image", data["task"]],

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from refcore import images
-from refcore.runs import rundir
 
 if TYPE_CHECKING:
     import polars
@@ -24,23 +22,21 @@ FRAME = 4
 GAP = 4
 
 
-def write_sheets(results: Results) -> list[Path]:
-    """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the paths.
+def write_sheets(results: Results) -> list[str]:
+    """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the names.
 
     A picture that was not kept has no place on a sheet.
     """
     if not results.has_pictures:
         return []
     rows = results.rows(images=True)
-    folder = results.path / "sheets"
-    folder.mkdir(exist_ok=True)
-    paths = []
+    names = []
     for (name,), own in rows.group_by(["variant"], maintain_order=True):
         buffer = io.BytesIO()
         draw_sheet(own).save(buffer, format="PNG")
-        paths.append(folder / f"{name}.png")
-        rundir.write(paths[-1], buffer.getvalue())
-    return paths
+        names.append(f"sheets/{name}.png")
+        results.storage.write(names[-1], buffer.getvalue())
+    return names
 
 
 def draw_sheet(rows: polars.DataFrame) -> Image.Image:

@@ -1,4 +1,8 @@
-"""The folder of a benchmark: definitions, prompts, thresholds, and a row per image in Parquet, batch by batch."""
+"""The folder of a benchmark: definitions, prompts, thresholds, and a row per image in Parquet, batch by batch.
+
+A batch is a file, a part, written by whoever made it. `results.parquet` has the rows of all parts without pictures;
+`parts/gathered.json` says which parts those were, so that they are not read again.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,20 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from refcore.errors import ConfigError, RefcoreError
 from refcore.explain import validated
 from refcore.images import png
-from refcore.runs import rundir
-from refcore.text_files import read_json
+from refcore.text_files import parse_json
 from refcore_bench import tasks
 from refcore_bench.evaluations import KINDS
 from refcore_bench.extras import need
 from refcore_bench.scorers import identity
-from refcore_bench.stored import BUDGETS, PROMPTS, STORED, THRESHOLDS, StoredVariant
+from refcore_bench.storage import Folder, Stamp, open_storage
+from refcore_bench.stored import BUDGETS, GATHERED, PROMPTS, STORED, THRESHOLDS, StoredVariant
 from refcore_bench.task import Accepts, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.thresholds import Threshold
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
     from refcore_bench.making import Made
 
 RESULTS = "results.parquet"
+PARTS = "parts/*/*.parquet"
 KEY: Final = ["variant", "split", "category", "prompt", "seed"]
 """The columns that identify an image; images of two variants that agree in all others are a pair."""
 
@@ -78,10 +83,36 @@ def _natural_key(name: str) -> list[str | int]:
 
 
 class Results:
-    """A folder of results. Each file is written whole or not at all, so a killed run loses only its last batches."""
+    """A folder of results, by path or URL.
+
+    Each file is written whole or not at all, so a killed run loses only its last batches.
+
+    Example:
+        >>> Results("s3://bucket/first").rows()                             # doctest: +SKIP
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        """
+        Raises:
+            RefcoreError: a URL of an unknown protocol, or one whose package is not installed.
+        """
+        self.storage = open_storage(path)
+
+    @property
+    def path(self) -> Path:
+        """The folder on this machine.
+
+        Raises:
+            RefcoreError: it is not on this machine.
+        """
+        if not isinstance(self.storage, Folder):
+            raise RefcoreError(f'"{self.storage}" is not a folder of this machine; copy it to one first')
+        return self.storage.path
+
+    @property
+    def place(self) -> str:
+        """The path or URL by which any process on this machine, or any machine, finds the folder."""
+        return str(self.path.absolute()) if isinstance(self.storage, Folder) else self.storage.place
 
     @classmethod
     def existing(cls, path: str | Path) -> Results:
@@ -91,7 +122,7 @@ class Results:
             RefcoreError: the folder has none.
         """
         results = cls(path)
-        if not results._parts() and not (results.path / RESULTS).is_file():
+        if not results.storage.exists(RESULTS) and not results._parts():
             raise RefcoreError(
                 f'"{path}" holds no results; make some with `refcore bench playground --out {path}`, `refcore bench '
                 "natural` or `refcore bench prompts`"
@@ -108,15 +139,17 @@ class Results:
                 other witnesses, or variants that ran on other weights.
         """
         self._claim_prompts(task, source, prompts, [variant.name for variant in variants])
+        known = self.variants()
         for variant in variants:
-            self._check_checkpoints(variant)
-            before = self.variants().get(variant.name)
-            if before is None:
+            self._check_checkpoints(variant, known)
+            before = known.setdefault(variant.name, variant)
+            if before is variant:
                 self._write_json(f"variants/{variant.name}.json", {**variant.to_dict(), "hash": variant.hash})
             elif before.hash != variant.hash:
                 raise RefcoreError(
-                    f'"{self.path}" holds results of another variant "{variant.name}": {variant.difference(before)}; '
-                    f"give the new one another name (--variant NAME={variant.name}), or choose another --out"
+                    f'"{self.storage}" holds results of another variant "{variant.name}": '
+                    f"{variant.difference(before)}; give the new one another name (--variant NAME={variant.name}), or "
+                    "choose another --out"
                 )
 
     def variants(self) -> dict[str, Variant]:
@@ -125,11 +158,12 @@ class Results:
         Numbers in names are compared as numbers: `views-4` comes before `views-16`.
         """
         found = {}
-        for file in (self.path / "variants").glob("*.json"):
-            definition = self._read_json(f"variants/{file.name}")
+        for file in self.storage.listed("variants/*.json"):
+            definition = self._read_json(file)
             definition.pop("hash")
             found[definition["name"]] = Variant.from_dict(definition)
-        order = self._read_json(PROMPTS).get("variants", []) if self.task.in_given_order else self.task.names()
+        task, told = self.task, self._read_json(PROMPTS)
+        order = told.get("variants", []) if task.in_given_order else task.names()
         places = {name: order.index(name) if name in order else len(order) for name in found}
         return {name: found[name] for name in sorted(found, key=lambda name: (places[name], _natural_key(name)))}
 
@@ -173,9 +207,17 @@ class Results:
     def add_budget(self, variant: Variant, budget: float) -> None:
         self._write_json(BUDGETS, {**self.budgets(), variant.hash: budget})
 
-    def add(self, variant: Variant, prompts: Sequence[TaskPrompt], seed: int, made: Made, threads: int) -> None:
-        """Judges one batch and writes it as one file."""
-        task, rows = self.task, []
+    def add(
+        self,
+        variant: Variant,
+        prompts: Sequence[TaskPrompt],
+        seed: int,
+        made: Made,
+        threads: int,
+        task: str | None = None,
+    ) -> None:
+        """Judges one batch and writes it as one file; `task` is the name of the folder's, where that is known."""
+        judging, rows = self.task if task is None else tasks.get(task), []
         for i, (one, levels) in enumerate(zip(prompts, made.levels, strict=True)):
             scores = [
                 {
@@ -188,7 +230,7 @@ class Results:
                 }
                 for scorer in variant.scorers
             ]
-            verdict = task.judge(levels, one.prompt, scores)
+            verdict = judging.judge(levels, one.prompt, scores)
             facts = verdict.facts if verdict is not None else []
             rows.append(
                 {
@@ -212,12 +254,13 @@ class Results:
                     "image": png(levels),
                 }
             )
-        name = hashlib.sha256(
-            json.dumps([seed, *[(one.category, one.prompt) for one in prompts]]).encode()
-        ).hexdigest()[:16]
-        folder = self.path / "parts" / variant.name
-        folder.mkdir(parents=True, exist_ok=True)
-        self._write_frame(folder / f"{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
+        name = f"parts/{variant.name}/{part_name(prompts, seed)}.parquet"
+        self._write_frame(name, need("polars").DataFrame(rows, schema=schema()))
+
+    def drop(self, variant: Variant) -> None:
+        """Removes the parts and the definition of a variant that is not wanted any more."""
+        own = [*self.storage.listed(f"parts/{variant.name}/*.parquet"), f"variants/{variant.name}.json"]
+        self.storage.remove(own)
 
     def rows(self, images: bool = False) -> polars.DataFrame:
         """Every row once, in the order of variants, seeds and prompts; `images` adds the column of PNG files.
@@ -229,9 +272,9 @@ class Results:
             RefcoreError: `images` of a folder without parts; a broken file.
         """
         if images and not self.has_pictures:
-            raise RefcoreError(f'"{self.path}" holds no pictures, only rows: its folder "parts" is missing')
+            raise RefcoreError(f'"{self.storage}" holds no pictures, only rows: its folder "parts" is missing')
         columns = [column for column in schema() if images or column != "image"]
-        frame = self._read(self._parts() if images else self._files(), columns)
+        frame = self._read([*self._parts()], columns) if images else self._all(columns)
         variants = {name: i for i, name in enumerate(self.variants())}
         prompts = {(row["split"], row["category"], row["prompt"]): i for i, row in enumerate(self.prompts())}
         places = [
@@ -248,43 +291,69 @@ class Results:
         for file in self._parts():
             own = [key for key in self._read([file], KEY).iter_rows() if key not in seen]
             seen.update(own)
-            found[file.relative_to(self.path).as_posix()] = own
+            found[file] = own
         return found
 
     def pictures(self, name: str) -> dict[tuple[Any, ...], bytes]:
         """Columns `KEY` -> PNG, of a file of pictures that `keys` names."""
-        frame = self._read([self.path / name], [*KEY, "image"])
+        frame = self._read([name], [*KEY, "image"])
         return {tuple(key): png for *key, png in frame.iter_rows()}
+
+    def rows_of(self, variant: Variant) -> polars.DataFrame:
+        """The rows of one variant whose pictures are kept, without them, in no order; nothing else is read."""
+        columns = [column for column in schema() if column != "image"]
+        parts = [*self.storage.listed(f"parts/{variant.name}/*.parquet")]
+        return self._read(parts, columns) if parts else need("polars").DataFrame(schema=schema()).select(columns)
 
     @property
     def has_pictures(self) -> bool:
         return bool(self._parts())
 
-    def done(self, variant: Variant) -> set[tuple[str, str, str, int]]:
-        """(split, category, prompt, seed) of each image that a variant has, its picture kept or not."""
-        if not self._files():
-            return set()
-        frame = self._read(self._files(), ["variant", "split", "category", "prompt", "seed"])
-        return set(frame.filter(need("polars").col("variant") == variant.name).drop("variant").rows())
+    def has(self, variant: Variant, prompts: Sequence[TaskPrompt], seed: int) -> bool:
+        """Whether the part of a batch is there."""
+        return self.storage.exists(f"parts/{variant.name}/{part_name(prompts, seed)}.parquet")
 
-    def _files(self) -> list[Path]:
-        """The files that hold rows, the parts first."""
-        gathered = self.path / RESULTS
-        return [*self._parts(), *([gathered] if gathered.is_file() else [])]
+    def done(self) -> dict[str, set[tuple[str, str, str, int]]]:
+        """Name of each variant -> (split, category, prompt, seed) of each image that it has, its picture kept or not."""
+        found: dict[str, set[tuple[str, str, str, int]]] = {}
+        for variant, *image in self._all(KEY).iter_rows():
+            found.setdefault(variant, set()).add(tuple(image))
+        return found
 
-    def _read(self, files: Sequence[Path], columns: list[str]) -> polars.DataFrame:
+    def _all(self, columns: list[str]) -> polars.DataFrame:
+        """All rows: of the parts that were written since the last gathering, then of `results.parquet`.
+
+        The first of several rows of an image counts, so a part that was gathered and written again is read again.
+        """
+        gathered = self.storage.listed(RESULTS)
+        known: dict[str, Stamp] = self._read_json(GATHERED) if gathered else {}
+        if known.get(RESULTS) != gathered.get(RESULTS):  # another one has taken its place
+            known = {}
+        fresh = [name for name, stamp in self._parts().items() if known.get(name) != stamp]
+        files = [*fresh, *([RESULTS] if gathered else [])]
+        return self._read(files, columns) if files else need("polars").DataFrame(schema=schema()).select(columns)
+
+    def _read(self, files: Sequence[str], columns: list[str]) -> polars.DataFrame:
         pl = need("polars")
+        storage = self.storage
+        if isinstance(storage, Folder):
+            sources: Iterable[Any] = (storage.path / file for file in files)
+        else:
+            sources = map(io.BytesIO, storage.read_all(files))
         try:
             # Relaxed: older files lack ranks, and kinds of evaluation that were added later.
-            frames = [pl.read_parquet(file, columns=columns) for file in files]
+            frames = [pl.read_parquet(source, columns=columns) for source in sources]
             frame: polars.DataFrame = pl.concat(frames, how="vertical_relaxed")
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise RefcoreError(f'the results in "{self.path}" cannot be read: {error}') from error
+            raise RefcoreError(f'the results in "{storage}" cannot be read: {error}') from error
         return frame
 
     def gather(self) -> None:
         """Writes all rows, without pictures, to `results.parquet`."""
-        self._write_frame(self.path / RESULTS, self.rows())
+        parts = self._parts()  # listed before they are read: what is written meanwhile is fresh the next time
+        self._write_frame(RESULTS, self.rows())
+        if parts:
+            self._write_json(GATHERED, {**self.storage.listed(RESULTS), **parts}, indent=None)
 
     def _claim_prompts(
         self, task: Task, source: int | str, prompts: Sequence[TaskPrompt], names: Sequence[str]
@@ -292,21 +361,22 @@ class Results:
         before = self.prompts()
         if self.source is not None and self.task.name != task.name:
             raise RefcoreError(
-                f'"{self.path}" holds results of `refcore bench {self.task.name}`, which cannot be compared with those '
-                f"of `refcore bench {task.name}`; choose another --out"
+                f'"{self.storage}" holds results of `refcore bench {self.task.name}`, which cannot be compared with '
+                f"those of `refcore bench {task.name}`; choose another --out"
             )
         if self.source not in (None, source):
             raise RefcoreError(
-                f'"{self.path}" holds results on {task.wording.source.format(self.source)}, and these are '
+                f'"{self.storage}" holds results on {task.wording.source.format(self.source)}, and these are '
                 f"{task.wording.source.format(source)}; sets never share a folder: choose another --out"
             )
         drawn = [one.to_dict() for one in prompts]
         if (other := task.clash(drawn, before)) is not None:
             raise RefcoreError(
-                f'"{self.path}" holds results on other {task.wording.source.format(source)} (such as "{other}"), which '
-                "the grammar no longer draws; choose another --out"
+                f'"{self.storage}" holds results on other {task.wording.source.format(source)} (such as "{other}"), '
+                "which the grammar no longer draws; choose another --out"
             )
-        fresh = [row for row in drawn if row not in before]
+        known = {json.dumps(row, sort_keys=True) for row in before}
+        fresh = [row for row in drawn if json.dumps(row, sort_keys=True) not in known]
         kept: dict[str, Any] = {"task": task.name, "source": source, "prompts": [*before, *fresh]}
         if task.in_given_order:
             kept["variants"] = list(dict.fromkeys([*self.variants(), *names])) if before else list(names)
@@ -321,41 +391,46 @@ class Results:
         if theirs and set(ours.values()) != set(theirs.values()):
             same = ", with other settings or weights" if set(ours) == set(theirs) else ""
             raise RefcoreError(
-                f'"{self.path}" holds scores by the panel {", ".join(theirs)}, and this one is {", ".join(ours)}'
+                f'"{self.storage}" holds scores by the panel {", ".join(theirs)}, and this one is {", ".join(ours)}'
                 f"{same}; choose another --out, or the same --panel"
             )
         return self._read_json(PROMPTS)["panel"] if theirs else panel
 
-    def _check_checkpoints(self, variant: Variant) -> None:
+    def _check_checkpoints(self, variant: Variant, known: Mapping[str, Variant]) -> None:
         """Refuses a variant on other weights: variants are compared on the same frozen checkpoints."""
-        for other in self.variants().values():
+        for other in known.values():
             for model, digest in variant.checkpoints.items():
                 if other.name != variant.name and other.checkpoints.get(model, digest) != digest:
                     raise RefcoreError(
-                        f'"{self.path}" holds results of variant "{other.name}" on other weights of "{model}" '
+                        f'"{self.storage}" holds results of variant "{other.name}" on other weights of "{model}" '
                         f"({other.checkpoints[model]}, now {digest}), which cannot be compared; choose another --out"
                     )
 
-    def _parts(self) -> list[Path]:
-        return sorted((self.path / "parts").glob("*/*.parquet"))
+    def _parts(self) -> dict[str, Stamp]:
+        return self.storage.listed(PARTS)
 
     def _read_json(self, name: str) -> Any:
-        path = self.path / name
-        if not path.is_file():
+        if not self.storage.exists(name):
             return {}
         try:
-            found = read_json(path)
+            found = parse_json(self.storage.read_text(name))
             validated(STORED.get(name, StoredVariant), found)
         except (OSError, ValueError, ConfigError) as error:
-            raise RefcoreError(f'"{path}" is broken ({error}); restore the file, or remove the folder') from error
+            raise RefcoreError(
+                f'"{self.storage}/{name}" is broken ({error}); restore the file, or remove the folder'
+            ) from error
         return found
 
-    def _write_json(self, name: str, value: Any) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rundir.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    def _write_json(self, name: str, value: Any, indent: int | None = 2) -> None:
+        self.storage.write(name, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
 
-    def _write_frame(self, path: Path, frame: polars.DataFrame) -> None:
+    def _write_frame(self, name: str, frame: polars.DataFrame) -> None:
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
-        rundir.write(path, buffer.getvalue())
+        self.storage.write(name, buffer.getvalue())
+
+
+def part_name(prompts: Sequence[TaskPrompt], seed: int) -> str:
+    """Name of the part of a batch, the same for the same prompts and seed: a batch made again replaces its part."""
+    keys = [seed, *[(one.category, one.prompt) for one in prompts]]
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,12 @@ import torch
 
 from refcore.engine.models import Models
 from refcore.errors import RefcoreError
+from refcore.runs.observers import Observer
 from refcore_bench import contact_sheets, making, pipeline_samples, pipelines
 from refcore_bench.executors.job import Executor, Job
 from refcore_bench.executors.local import Local
 from refcore_bench.results import Results
+from refcore_bench.scorers import digest
 from refcore_bench.task import Progress, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.variants import Variant
@@ -45,6 +47,7 @@ def run(
     progress: Progress = lambda line: None,
     task: Task = PLAYGROUND,
     executor: Executor | None = None,
+    make: Callable[..., float] | None = None,
 ) -> Results:
     """Makes every image that `out` lacks, then writes `results.parquet` and a contact sheet per variant.
 
@@ -52,7 +55,8 @@ def run(
     of diffusers follow the others, one after another, so that each is loaded once in every process.
 
     Args:
-        out: results folder; an earlier run with the same definitions, of more or fewer of them, is continued.
+        out: results folder, a path or a URL (`s3://bucket/folder`); an earlier run with the same definitions, of more
+            or fewer of them, is continued.
         variants: variants with distinct names.
         prompts: prompts of the task.
         source: source of the prompts: the seed that drew them, or the name of a list.
@@ -63,6 +67,7 @@ def run(
         progress: progress callback; receives one line per batch.
         task: the task the prompts belong to.
         executor: where the batches are made, in place of `workers`.
+        make: a function of a module's top level in place of `make_batch`, with its arguments.
 
     Raises:
         RefcoreError: the folder belongs to other variants or prompts; a run failed (the rest is kept); workers died
@@ -73,18 +78,22 @@ def run(
     if twice := {name for name in names if names.count(name) > 1}:
         raise RefcoreError(f'two variants are called "{min(twice)}"; rename one with NAME={min(twice)}')
     results = Results(out)
+    if not results.storage.shared and not (isinstance(executor, Local) and executor.workers == 1):
+        raise RefcoreError(
+            f'"{results.storage}" is the memory of one process, which no worker sees; choose a folder, or leave out '
+            "--workers and --ray"
+        )
     results.claim(variants, source, prompts, task)
     for variant in variants:
         if variant.method == "pipeline" and (remark := pipelines.remark(variant.settings)) is not None:
             progress(f"{variant.name}: {remark}")
-    _measure_thresholds(results, variants, progress)
-    _count_budgets(results, variants, progress)
+    prepare(results, variants, progress)
     batches = _missing(results, variants, prompts, seeds, batch)
     total = {v.name: len(prompts) * len(seeds) for v in variants}
     have = {v.name: total[v.name] - sum(len(b.prompts) for b in batches if b.variant.name == v.name) for v in variants}
     lost: list[str] = []
-    jobs = _jobs(results, batches)
-    with closing(executor.run(list(jobs))) as outcomes:
+    jobs = _jobs(results, batches, make)
+    with closing(executor.run(list(jobs), sight_of(results))) as outcomes:
         for job, outcome in outcomes:
             done = jobs[job]
             name = done.variant.name
@@ -98,7 +107,7 @@ def run(
             progress(f"{name}: {have[name]} of {total[name]} images, {outcome.value:.1f} s an image")
     if lost:
         raise RefcoreError(
-            f'{lost[0]}, perhaps for lack of memory; the finished images are in "{results.path}", '
+            f'{lost[0]}, perhaps for lack of memory; the finished images are in "{results.storage}", '
             "and the same command continues: try fewer --workers or a smaller --batch"
         )
     results.gather()
@@ -113,8 +122,9 @@ def _missing(
     batches: list[tuple[int, int, int, Batch]] = []
     keys = [pipeline_samples.loading_key(v.settings) if v.method == "pipeline" else "" for v in variants]
     loads = ["", *dict.fromkeys(filter(None, keys))]
+    everything = results.done()
     for key, variant in zip(keys, variants, strict=True):
-        done = results.done(variant)
+        done = everything.get(variant.name, set())
         for turn, seed in enumerate(seeds):
             missing = [
                 (i, one) for i, one in enumerate(prompts) if (one.split, one.category, one.prompt, seed) not in done
@@ -126,22 +136,75 @@ def _missing(
     return [batch for *_, batch in sorted(batches, key=lambda each: each[:3])]
 
 
-def _jobs(results: Results, batches: Sequence[Batch]) -> dict[Job, Batch]:
+def prepare(results: Results, variants: Sequence[Variant], progress: Progress) -> None:
+    """Measures what the batches of claimed variants need: thresholds of referees, and budgets."""
+    _measure_thresholds(results, variants, progress)
+    _count_budgets(results, variants, progress)
+
+
+def _jobs(results: Results, batches: Sequence[Batch], make: Callable[..., float] | None) -> dict[Job, Batch]:
     """A job for each batch, in their order."""
-    budgets, where = results.budgets(), results.path.absolute()
+    budgets, task, function = results.budgets(), results.task.name, make or make_batch
     return {
-        Job(batch.name, _make, (where, batch, budgets.get(batch.variant.hash)), batch.variant.hash): batch
+        Job(
+            batch.name,
+            function,
+            (results.place, task, batch, budgets.get(batch.variant.hash)),
+            _models_of(batch.variant),
+        ): batch
         for batch in batches
     }
 
 
-def _make(models: Models, path: Path, batch: Batch, budget: float | None) -> float:
-    """Makes a batch and writes it where it is made: what is finished survives the worker and the benchmark."""
+def _models_of(variant: Variant) -> str:
+    """Tells variants of the same models from others."""
+    return digest(variant.checkpoints)
+
+
+def sight_of(results: Results) -> Job:
+    """The check that a worker on another machine sees the folder, and not another one by the same path."""
+    return Job("the check of the results folder", _see, (results.place, digest(results.prompts())))
+
+
+def _see(models: Models, place: str, expected: str) -> None:
+    results = Results(place)
+    if digest(results.prompts()) != expected:
+        raise RefcoreError(
+            f'the results folder "{place}" is not there; choose a folder that all machines share, or storage such as '
+            "s3://bucket/folder"
+        )
+
+
+def make_batch(
+    models: Models,
+    place: str,
+    task: str,
+    batch: Batch,
+    budget: float | None,
+    observers: Sequence[Observer] = (),
+    made_it: Callable[[], None] = lambda: None,
+) -> float:
+    """Makes a batch and writes it where it is made: what is finished survives the worker and the benchmark.
+
+    Args:
+        models: that stay loaded.
+        place: the results folder.
+        task: name of the folder's task.
+        batch: the images to make.
+        budget: model evaluations an image, as for `refcore_bench.making.make`.
+        observers: what else watches its run.
+        made_it: called before the part is written.
+
+    Returns:
+        Seconds an image.
+    """
+    prompts, more = [one.prompt for one in batch.prompts], {"observers": observers} if observers else {}
     try:
-        made = making.make(batch.variant, [one.prompt for one in batch.prompts], batch.seed, budget, models)
+        made = making.make(batch.variant, prompts, batch.seed, budget, models, **more)
     except RefcoreError as error:
         raise RefcoreError(f'variant "{batch.variant.name}": {error}') from error
-    Results(path).add(batch.variant, batch.prompts, batch.seed, made, torch.get_num_threads())
+    made_it()
+    Results(place).add(batch.variant, batch.prompts, batch.seed, made, torch.get_num_threads(), task)
     return made.seconds
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 PROMPTS: Final = "prompts.json"
 THRESHOLDS: Final = "thresholds.json"
 BUDGETS: Final = "budgets.json"
+GATHERED: Final = "parts/gathered.json"
 
 
 class _Stored(BaseModel):
@@ -76,5 +77,6 @@ STORED: Final[Mapping[str, type[BaseModel]]] = {
     PROMPTS: _Prompts,
     THRESHOLDS: RootModel[dict[str, _Threshold]],
     BUDGETS: RootModel[dict[str, float]],
+    GATHERED: RootModel[dict[str, list[int | str | None]]],
 }
 """File -> what it holds; every other file is a `StoredVariant`."""

@@ -100,6 +100,15 @@ def variant_from_text(text: str, task: Task = PLAYGROUND) -> Variant:
         raise RefcoreError(f'--variant "{text}": {error}') from error
 
 
+def variant_from_settings(name: str, settings: dict[str, Any], task: Task = PLAYGROUND) -> Variant:
+    """The variant that inverts by the settings of a config.
+
+    Raises:
+        RefcoreError: invalid settings (a ConfigError), or such as the task refuses.
+    """
+    return _inversion(name, settings, task)
+
+
 def _from_source(name: str, source: str, overrides: Sequence[str], task: Task) -> Variant:
     """A baseline, preset or YAML config with overrides; see `variant_from_text`."""
     base = presets.get(task.preset).settings

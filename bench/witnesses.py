@@ -26,8 +26,7 @@ from refcore.contracts.referee import Referee
 from refcore.engine.views import coarsen, resize
 from refcore.errors import CheckpointError, RefcoreError
 from refcore.explain import validated
-from refcore.runs import rundir
-from refcore.text_files import read_json, read_text
+from refcore.text_files import parse_json, read_text
 from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import Photograph, photographs
 from refcore_bench.results import KEY, Results
@@ -131,13 +130,13 @@ def measure(results: Results, extra: Path | None = None, progress: Progress = la
             "ranks": ranks,
         }
         progress(f"witness {label}: {len(missing)} pictures")
-    rundir.write_text(results.path / FILE, json.dumps(kept, indent=1) + "\n")
+    results.storage.write(FILE, (json.dumps(kept, indent=1) + "\n").encode())
 
 
 def read(results: Results) -> dict[str, Any]:
     """Label of each witness -> its `entry`, `side` in pixels, answers on `photographs`, and `ranks` of pictures."""
-    path = results.path / FILE
-    return cast(dict[str, Any], read_json(path)) if path.is_file() else {}
+    storage = results.storage
+    return cast(dict[str, Any], parse_json(storage.read_text(FILE))) if storage.exists(FILE) else {}
 
 
 def tables(results: Results, against: str | None = None) -> list[Table]:

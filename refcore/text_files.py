@@ -81,7 +81,15 @@ def read_json(path: str | Path, most: int = MOST_BYTES) -> Any:
         OSError: it cannot be read.
         ValueError: as for `read_text`, and what is no JSON, or nested too deeply.
     """
-    text = read_text(path, most)
+    return parse_json(read_text(path, most))
+
+
+def parse_json(text: str) -> Any:
+    """The value of JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply; the message is the end of a sentence about it.
+    """
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 WIDE = 220
 """Characters per line of a table that is not printed on a terminal: nothing is truncated or wrapped."""
 
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Results folder; an earlier run is continued.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        "--out",
+        metavar="DIR|URL",
+        help="Results folder, a path or such as s3://bucket/folder; an earlier run is continued.",
+    ),
+]
 Named = Annotated[
     list[str] | None,
     typer.Option(
@@ -31,12 +38,11 @@ Named = Annotated[
 ]
 Seeds = Annotated[str, typer.Option("--seeds", metavar="0,1", help="Random seeds; one image per prompt and seed.")]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Images made side by side.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes; more than one run one thread each.")]
 
 
 def run(
     task: Task,
-    out: Path,
+    out: str,
     named: Sequence[str] | None,
     prompts: Sequence[TaskPrompt],
     source: int | str,
@@ -45,16 +51,22 @@ def run(
     workers: int,
     quick: bool,
     plugin_folders: Sequence[Path],
+    ray: str | None = None,
     show: bool = True,
 ) -> Results:
     """Runs variants of a task; prints the first table unless `show` is false."""
     from refcore_bench import running, variants
+    from refcore_bench.executors.choice import chosen as executor_of
     from refcore_bench.extras import need
 
     need("polars")
     texts = named or (task.quick() if quick else task.names())
     chosen = [variants.variant_from_text(text, task) for text in texts]
-    results = running.run(out, chosen, prompts, source, seeds, batch, workers, plugin_folders, print_progress, task)
+    runs = [variant.settings if variant.method == "inversion" else None for variant in chosen]
+    executor = executor_of(workers, ray, runs, min(batch, len(prompts)), plugin_folders, print_progress)
+    results = running.run(
+        out, chosen, prompts, source, seeds, batch, progress=print_progress, task=task, executor=executor
+    )
     if show:
         finish(results)
     return results
@@ -71,7 +83,7 @@ def finish(results: Results) -> None:
 def print_first(results: Results) -> None:
     """The most important table, and where the others are."""
     print_tables(results, None, everything=False)
-    output.echo(f"more: refcore bench show {results.path}; contact sheets in {results.path / 'sheets'}")
+    output.echo(f"more: refcore bench show {results.storage}; contact sheets in {results.storage}/sheets")
 
 
 def print_tables(results: Results, against: str | None, everything: bool) -> None:

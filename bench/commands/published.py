@@ -12,7 +12,8 @@ import typer
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
 from refcore.prompts import parse_seeds
-from refcore_bench.commands.parts import Batch, Named, Out, Workers, finish, print_progress, run
+from refcore_bench.commands.parts import Batch, Named, Out, finish, print_progress, run
+from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
     from refcore_bench.published.task import PublishedTask
@@ -80,6 +81,7 @@ def _command(name: str) -> Callable[..., None]:
         device: Device = "auto",
         batch: Batch = 1,
         workers: Workers = 1,
+        ray: RayAddress = None,
         quick: Annotated[
             bool,
             typer.Option(
@@ -94,8 +96,9 @@ def _command(name: str) -> Callable[..., None]:
         task, overrides = _task(name), measuring.uses(metric or [])
         if quick:
             from refcore_bench.published.small_checkpoints import overrides as small
+            from refcore_bench.results import Results
 
-            overrides = {**small(task, out), **overrides}
+            overrides = {**small(task, Results(out).path), **overrides}
             chosen, source, seeds = list(task.quick_prompts), SMALL, seeds or "0"
             named: Sequence[str] = variant or task.quick()
         else:
@@ -109,9 +112,10 @@ def _command(name: str) -> Callable[..., None]:
         numbers = parse_seeds(seeds or task.seeds)
         if measure:  # refused before hours of work
             measuring.prepared(task, [one.to_dict() | {"facts": one.facts} for one in chosen], overrides)
-        results = run(task, out, named, chosen, source, numbers, batch, workers, quick, plugins_dir or [], show=False)
+        folders = plugins_dir or []
+        results = run(task, out, named, chosen, source, numbers, batch, workers, quick, folders, ray, show=False)
         if measure:
-            _measure(results, overrides, device, workers, plugins_dir or [])
+            _measure(results, overrides, device, workers, ray, plugins_dir or [])
 
     command.__doc__ = BENCHMARKS[name]
     return command
@@ -139,6 +143,7 @@ def score(
     metric: Metrics = None,
     device: Device = "auto",
     workers: Workers = 1,
+    ray: RayAddress = None,
     plugins_dir: PluginsDir = None,
 ) -> None:
     """Measure images made elsewhere, by a published benchmark. If interrupted, the same command continues."""
@@ -151,7 +156,7 @@ def score(
     found, overrides = _task(task), uses(metric or [])
     chosen = only(found.prompts(prompts), category or [], per_category)
     results = take_in(out, folder, csv, name or folder.resolve().name, found, chosen, print_progress)
-    _measure(results, overrides, device, workers, plugins_dir or [])
+    _measure(results, overrides, device, workers, ray, plugins_dir or [])
 
 
 def _measure(
@@ -159,12 +164,14 @@ def _measure(
     overrides: Mapping[str, Mapping[str, Any]],
     device: str,
     workers: int,
+    ray: str | None,
     plugin_folders: Sequence[Path],
 ) -> None:
-    from refcore_bench.executors.local import Local
+    from refcore_bench.executors.choice import chosen
     from refcore_bench.published import measuring
 
-    measuring.measure(results, overrides, print_progress, device, Local(workers, plugin_folders, print_progress))
+    executor = chosen(workers, ray, [None], measuring.CHUNK, plugin_folders, print_progress)
+    measuring.measure(results, overrides, print_progress, device, executor)
     finish(results)
 
 

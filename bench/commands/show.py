@@ -21,7 +21,7 @@ def add(app: typer.Typer) -> None:
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR|URL", help="Results of a benchmark.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json: Json = False,
     latex: Annotated[

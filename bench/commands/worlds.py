@@ -10,7 +10,8 @@ import typer
 from refcore.cli.options import PluginsDir
 from refcore.errors import unknown
 from refcore.prompts import parse_seeds, read_prompts
-from refcore_bench.commands.parts import Batch, Named, Out, Seeds, Workers, print_all, print_progress, run
+from refcore_bench.commands.parts import Batch, Named, Out, Seeds, print_all, print_progress, run
+from refcore_bench.executors.options import RayAddress, Workers
 
 COUNT, QUICK_COUNT = 60, 6
 QUICK_CLASSES = 3
@@ -50,6 +51,7 @@ def playground(
     seeds: Seeds = "0",
     batch: Batch = 20,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_COUNT} seen prompts.")
     ] = False,
@@ -68,7 +70,7 @@ def playground(
     count = count or (QUICK_COUNT if quick else COUNT)
     split = split or ("seen" if quick else playground_prompts.BOTH)
     prompts = playground_prompts.draw(count, prompts_seed, split, category or [])
-    run(task, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [])
+    run(task, out, variant, prompts, prompts_seed, numbers, batch, workers, quick, plugins_dir or [], ray)
 
 
 def natural(
@@ -95,6 +97,7 @@ def natural(
     seeds: Seeds = "0",
     batch: Batch = 1,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[
         bool, typer.Option("--quick", help=f"By default three variants on {QUICK_CLASSES} classes.")
     ] = False,
@@ -114,7 +117,7 @@ def natural(
     from refcore_bench import witnesses as several
 
     several.entries(witnesses)  # refused before hours of work
-    results = run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [])
+    results = run(NATURAL, out, variant, prompts, classes, numbers, batch, workers, quick, plugins_dir or [], ray)
     several.measure(results, witnesses, print_progress)
     print_all(several.tables(results))
 
@@ -142,6 +145,7 @@ def prompts(
     seeds: Seeds = "0",
     batch: Batch = 1,
     workers: Workers = 1,
+    ray: RayAddress = None,
     quick: Annotated[bool, typer.Option("--quick", help="By default three variants.")] = False,
     plugins_dir: PluginsDir = None,
 ) -> None:
@@ -151,4 +155,4 @@ def prompts(
     from refcore_bench.witness_panel import read_panel
 
     task = Prompts(read_panel(panel, texts))
-    run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [])
+    run(task, out, variant, listed(texts), OWN, numbers, batch, workers, quick, plugins_dir or [], ray)

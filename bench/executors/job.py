@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import traceback
 from collections.abc import Callable, Generator, Iterable
@@ -59,15 +60,19 @@ Outcomes = Generator[tuple[Job, Outcome], None, None]
 class Executor(Protocol):
     """Runs jobs, each in one of several workers, which keep models loaded between them."""
 
-    def run(self, jobs: Iterable[Job]) -> Outcomes:
+    def run(self, jobs: Iterable[Job], check: Job | None = None) -> Outcomes:
         """(job, outcome) of every job, as they finish.
 
         A job is taken from `jobs` when a worker is free for it, so an iterable may decide late what comes next. A
         worker that dies costs the job that it had in hand: another worker begins it anew, up to `TRIES` times, and the
         other jobs go on. When the generator is closed, or Ctrl-C ends it, jobs that have not begun never do.
 
+        Args:
+            jobs: any number of them.
+            check: done by each worker on another machine before its first job; its error ends all.
+
         Raises:
-            RefcoreError: no worker can be had.
+            RefcoreError: no worker can be had; one fails the check.
         """
 
 
@@ -86,7 +91,8 @@ def portable(outcome: Outcome) -> Outcome:
         return outcome
     try:
         kept: BaseException = type(error)(*error.args)
-        pickle.loads(pickle.dumps(kept))
+        pickle.dumps(kept)
+        copy.deepcopy(kept)  # made anew in the same way as from a pickle
     except Exception:  # an exception whose arguments are not those of its constructor
         kept = RefcoreError(described(error))
     kept.add_note("".join(traceback.format_exception(error)))

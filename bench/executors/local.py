@@ -37,7 +37,7 @@ class Local:
         self._plugin_folders = list(plugin_folders)
         self._progress = progress
 
-    def run(self, jobs: Iterable[Job]) -> Outcomes:
+    def run(self, jobs: Iterable[Job], check: Job | None = None) -> Outcomes:
         """(job, outcome) of each job as it finishes; see `Executor.run`."""
         if self.workers == 1 or (isinstance(jobs, Sequence) and len(jobs) < 2):
             warm = Warm()

@@ -25,7 +25,7 @@ BATCH: Final = 20
 
 
 def take_in(
-    out: Path,
+    out: str | Path,
     folder: Path,
     table: Path | None,
     name: str,
@@ -62,7 +62,7 @@ def take_in(
     variant = Variant(name, "images", settings, (), {})
     results = Results(out)
     results.claim([variant], found[0].prompt.split, prompts, task)
-    done = results.done(variant)
+    done = results.done().get(variant.name, set())
     missing = [one for one in found if (*_key(one.prompt), one.number) not in done]
     by_number: dict[int, list[Elsewhere]] = {}
     for one in missing:

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, RootModel
 from refcore.contracts.metric import Measurement
 from refcore.errors import ConfigError, RefcoreError
 from refcore.explain import validated
-from refcore.runs import rundir
-from refcore.text_files import read_json
+from refcore.text_files import parse_json
 from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.extras import need
 from refcore_bench.results import KEY
 from refcore_bench.scorers import digest
+from refcore_bench.storage import open_storage
 
 if TYPE_CHECKING:
     import polars
@@ -58,10 +58,10 @@ def schema() -> dict[str, Any]:
 
 
 class Measurements:
-    """The measurements of a results folder. Each file is written whole or not at all."""
+    """The measurements of a results folder, by path or URL. Each file is written whole or not at all."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: str | Path) -> None:
+        self.storage = open_storage(place)
 
     def metrics(self) -> dict[str, StoredMetric]:
         """Label -> metric, as far as any were measured.
@@ -69,13 +69,15 @@ class Measurements:
         Raises:
             RefcoreError: the file is broken.
         """
-        path = self.path / METRICS
-        if not path.is_file():
+        if not self.storage.exists(METRICS):
             return {}
         try:
-            return dict(validated(RootModel[dict[str, StoredMetric]], read_json(path)).root)
+            stored = parse_json(self.storage.read_text(METRICS))
+            return dict(validated(RootModel[dict[str, StoredMetric]], stored).root)
         except (OSError, ValueError, ConfigError) as error:
-            raise RefcoreError(f'"{path}" is broken ({error}); restore the file, or measure anew without it') from error
+            raise RefcoreError(
+                f'"{self.storage}/{METRICS}" is broken ({error}); restore the file, or measure anew without it'
+            ) from error
 
     def claim(self, label: str, name: str, config: Mapping[str, Any], remarks: Sequence[str]) -> None:
         """Takes a label for a metric with these resolved settings, or continues an earlier run of it.
@@ -88,7 +90,7 @@ class Measurements:
         before = self.metrics()
         if label in before and before[label].identity != identity:
             raise RefcoreError(
-                f'"{self.path}" holds values of "{label}" with other settings or weights ({before[label].config}); '
+                f'"{self.storage}" holds values of "{label}" with other settings or weights ({before[label].config}); '
                 f'choose another --out, or remove {METRICS} and "{FOLDER}" to measure all images anew'
             )
         entry = StoredMetric(
@@ -96,8 +98,7 @@ class Measurements:
         )
         rows = {**before, label: entry}
         text = json.dumps({key: one.model_dump(mode="json") for key, one in rows.items()}, indent=2, ensure_ascii=False)
-        self.path.mkdir(parents=True, exist_ok=True)
-        rundir.write_text(self.path / METRICS, text + "\n")
+        self.storage.write(METRICS, (text + "\n").encode())
 
     def done(self, label: str) -> set[tuple[Any, ...]]:
         """Keys of the images that a metric has measured."""
@@ -116,9 +117,7 @@ class Measurements:
             for key, one in zip(keys, found, strict=True)
         ]
         name = hashlib.sha256(json.dumps([[row[column] for column in KEY] for row in rows]).encode()).hexdigest()[:16]
-        folder = self.path / FOLDER / label
-        folder.mkdir(parents=True, exist_ok=True)
-        self._write(folder / f"{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
+        self._write(f"{FOLDER}/{label}/{name}.parquet", need("polars").DataFrame(rows, schema=schema()))
 
     def rows(self) -> polars.DataFrame:
         """Every measurement once.
@@ -127,12 +126,11 @@ class Measurements:
             RefcoreError: a file cannot be read.
         """
         pl = need("polars")
-        files = sorted((self.path / FOLDER).glob("*/*.parquet"))
-        files += [path for path in [self.path / GATHERED] if path.is_file()]
+        names = [*self.storage.listed(f"{FOLDER}/*/*.parquet"), *self.storage.listed(GATHERED)]
         try:
-            frames = [pl.read_parquet(file) for file in files]
+            frames = [pl.read_parquet(io.BytesIO(data)) for data in self.storage.read_all(names)]
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise RefcoreError(f'the measurements in "{self.path}" cannot be read: {error}') from error
+            raise RefcoreError(f'the measurements in "{self.storage}" cannot be read: {error}') from error
         every: polars.DataFrame = pl.concat([pl.DataFrame(schema=schema()), *frames])
         return every.unique([*KEY, "metric"], keep="first", maintain_order=True)
 
@@ -140,9 +138,9 @@ class Measurements:
         """Writes all measurements to `measurements.parquet`."""
         frame = self.rows().sort([*KEY, "metric"])
         if len(frame):
-            self._write(self.path / GATHERED, frame)
+            self._write(GATHERED, frame)
 
-    def _write(self, path: Path, frame: polars.DataFrame) -> None:
+    def _write(self, name: str, frame: polars.DataFrame) -> None:
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
-        rundir.write(path, buffer.getvalue())
+        self.storage.write(name, buffer.getvalue())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +113,7 @@ def measure(
     task = results.task
     assert isinstance(task, PublishedTask), "only published benchmarks have metrics"
     pick_device(device)
-    measurements = Measurements(results.path)
+    measurements = Measurements(results.place)
     prompts = {_prompt_of(row): row for row in results.prompts()}
     metrics = prepared(task, list(prompts.values()), overrides)
     for label, metric in metrics.items():
@@ -127,7 +126,7 @@ def measure(
         for chunk in _chunks(task, label, keys, prompts, measurements.done(label)):
             settings = metric.config.model_dump(mode="json")
             name = f"{len(chunk.keys)} images of {label}"
-            jobs[Job(name, _measure, (results.path, chunk, metric.name, settings, device), label)] = chunk
+            jobs[Job(name, _measure, (results.place, chunk, metric.name, settings, device), label)] = chunk
     _run(jobs, executor or Local(), progress)
     measurements.gather()
 
@@ -160,17 +159,17 @@ def _run(jobs: Mapping[Job, Chunk], executor: Executor, progress: Progress) -> N
         )
 
 
-def _measure(models: Models, path: Path, chunk: Chunk, name: str, settings: Mapping[str, Any], device: str) -> None:
+def _measure(models: Models, place: str, chunk: Chunk, name: str, settings: Mapping[str, Any], device: str) -> None:
     """Measures a chunk and writes it where it is measured: what is finished survives the worker and the benchmark."""
     where = pick_device(device)
     made = registry.create("metrics", name, settings, f"--metric {chunk.label}")
     metric: Metric = models.loaded(made, lambda fresh: fresh.load(where, torch.float32), where)
-    results, pictures = Results(path), []
+    results, pictures = Results(place), []
     for file, own in chunk.files.items():
         every = results.pictures(file)
         pictures += [np.asarray(images.picture(every[key])) for key in own]
     found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
-    Measurements(path).add(chunk.label, chunk.keys, found)
+    Measurements(place).add(chunk.label, chunk.keys, found)
 
 
 def _chunks(

@@ -23,7 +23,7 @@ class Measured:
     def __init__(self, results: Results) -> None:
         assert isinstance(results.task, PublishedTask), "only published benchmarks have metrics"
         self.task: PublishedTask = results.task
-        own = Measurements(results.path)
+        own = Measurements(results.place)
         self.metrics = own.metrics()
         self.further = [label for label in self.metrics if label not in self.task.metrics]
         """Labels of metrics that are not of the benchmark, each a column of its own."""

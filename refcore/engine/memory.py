@@ -44,7 +44,7 @@ def free_memory(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + held
+        return min(int(torch.cuda.mem_get_info(device)[0]) + held, _of_own_part(device))
     if device.type == "mps":
         return max(0, int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory()))
     if device.type != "cpu":
@@ -64,6 +64,13 @@ def total_memory(device: torch.device) -> int | None:
     pages = _sysconf("SC_PHYS_PAGES")
     installed = None if pages is None else pages * (_sysconf("SC_PAGE_SIZE") or 4096)
     return min((found for found in (installed, limit) if found is not None), default=None)
+
+
+def _of_own_part(device: torch.device) -> int:
+    """Bytes that a process which shares its GPU with others may still allocate; by default the whole GPU's are its."""
+    fraction = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)(device)  # from torch 2.7 on
+    whole = torch.cuda.get_device_properties(device).total_memory
+    return max(0, int(fraction * whole) - torch.cuda.memory_allocated(device))
 
 
 def graph_bytes(forward: Callable[[], Any]) -> int:

@@ -1,0 +1,202 @@
+"""`refcore sweep` on the embedded playground: grid, search, pruning, resuming, and the best config."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import polars
+import pytest
+import yaml
+from typer import Typer
+from typer.testing import CliRunner
+
+import refcore
+from refcore import images
+from refcore.errors import RefcoreError
+from refcore_bench.executors.local import Local
+from refcore_bench.results import Results
+from refcore_bench.summary import summarise
+from refcore_bench.sweep import losses, search
+from refcore_bench.sweep.axes import Range
+from refcore_bench.sweep.plan import Sweep, base_settings
+from refcore_bench.sweep.towards import Towards, towards
+from refcore_bench.sweep_command import sweep as command
+from refcore_bench.tasks.prompts import OWN, Prompts, listed
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed")
+TINY = ["--set", "steps=4", "--set", "init=null", "--set", "candidates={count: 1}"]
+PROMPTS = ["a red circle", "two blue squares"]
+
+
+@pytest.fixture
+def app():
+    """The command alone: an entry point would take an installation."""
+    found = Typer()
+    found.command("sweep")(command)
+    return found
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("\n".join(PROMPTS))
+    return tmp_path
+
+
+def swept(app, *words):
+    """What the command printed."""
+    ended = CliRunner().invoke(app, [str(word) for word in words])
+    if ended.exception is not None and not isinstance(ended.exception, SystemExit):
+        raise ended.exception
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+@pytest.mark.slow
+def test_a_grid_is_a_benchmark_of_its_points_and_its_best_config_makes_the_same_images(app, here):
+    words = ["playground", "--grid", "referees.clip.weight=0.5,2", "--grid", "optimizer.lr=0.02,0.1", "--batch", 2]
+    words += ["--prompts-file", "mine.txt", "--panel", "owlv2", "--towards", "owlv2", "--out", "first", "--json", *TINY]
+    told = swept(app, *words)
+    found = json.loads(told[told.index("{") :])
+    assert [trial["state"] for trial in found["trials"]] == ["complete"] * 4
+    values = [trial["value"] for trial in found["trials"]]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+    results = Results.existing("first")
+    rows = results.rows(images=True)
+    assert len(rows) == 4 * 2
+    best = found["trials"][0]
+    own = rows.filter(polars.col("variant") == best["name"])
+    scored = [score["score"] for scores in own["scores"] for score in scores if score["referee"] == "owlv2"]
+    assert best["value"] == pytest.approx(np.mean(scored))
+    assert summarise(results)["variants"][0]["variant"] == "weight-0.5+lr-0.02"
+
+    before = {path: path.stat().st_mtime_ns for path in here.glob("first/parts/*/*.parquet")}
+    swept(app, *words)
+    assert {path: path.stat().st_mtime_ns for path in here.glob("first/parts/*/*.parquet")} == before
+
+    assert yaml.safe_load((here / "first/best.yaml").read_text())["optimizer"]["lr"] == float(
+        best["point"]["optimizer.lr"]
+    )
+    made = refcore.invert(PROMPTS, config="first/best.yaml", seeds=0)
+    for image, png in zip(made.images, own["image"], strict=True):
+        assert (images.levels(image) == np.asarray(images.picture(png))).all()
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was_and_is_that_of_an_uninterrupted_one(app, here):
+    words = [
+        "playground",
+        "--search",
+        "optuna",
+        "--range",
+        "optimizer.lr=0.001..0.3,log",
+        "--grid",
+        "ema.decay=0.5,0.9",
+    ]
+    words += ["--task", "playground", "--count", 1, "--towards", "loss", "--no-prune", *TINY]
+    swept(app, *words, "--trials", 4, "--out", "whole")
+    told = swept(app, *words, "--trials", 2, "--out", "parted")
+    assert re.search(r"trial-000\d", told)
+    _forget_the_end(here / "parted/study.journal")
+    swept(app, *words, "--trials", 4, "--out", "parted")
+    whole, parted = (json.loads((here / name / "sweep.json").read_text()) for name in ("whole", "parted"))
+    assert whole == parted
+    assert len(whole["trials"]) == 4
+    assert len({trial["point"]["optimizer.lr"] for trial in whole["trials"]}) == 4
+    assert whole["trials"][0]["value"] == min(trial["value"] for trial in whole["trials"])
+    rows = [Results.existing(name).rows().drop("seconds", "load_seconds") for name in ("whole", "parted")]
+    assert rows[0].equals(rows[1])
+    assert set(rows[0]["verdict"]) <= {True, False}
+    with pytest.raises(RefcoreError, match="another axes"):
+        swept(app, *words, "--trials", 5, "--out", "parted", "--grid", "optimizer.name=adam,sgd")
+
+
+def _forget_the_end(journal):
+    """As if the sweep had been killed before it heard of the last trial."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    ended = max(i for i, line in enumerate(lines) if b'"state"' in line and b'"values"' in line)
+    journal.write_bytes(b"".join(lines[:ended]))
+
+
+@pytest.mark.slow
+def test_a_trial_that_is_worse_than_most_stops_early_and_leaves_no_images(here):
+    """Learning rates of almost nothing: after good ones, they are pruned before their end."""
+    settings = {**base_settings("playground"), "steps": 10, "init": None, "candidates": {"count": 1}}
+    told = []
+    task = Prompts([])
+    planned = Sweep(
+        out="pruned", settings=settings, axes=[Range("optimizer.lr", 0.0001, 0.3)], task=task,
+        prompts=listed(PROMPTS[:1]), source=OWN, seeds=[0, 1], towards=Towards("loss"),
+        executor=Local(1), progress=told.append,
+    )  # fmt: skip
+    study = optuna.create_study(
+        study_name="sweep",
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend("study.journal")),
+    )
+    for rate in (0.05, 0.06, 0.07, 0.08, 0.09, 0.0001):
+        study.enqueue_trial({"optimizer.lr": rate})
+    (here / "pruned").mkdir()
+    (here / "study.journal").rename(here / "pruned/study.journal")
+    (here / "study.journal.lock").unlink(missing_ok=True)
+    trials = search.run(planned, 6)
+    assert [trial.state for trial in trials] == ["complete"] * 5 + ["pruned"]
+    assert [len(trial.losses) for trial in trials[:5]] == [2 * losses.MARKS] * 5
+    assert 0 < len(trials[5].losses) < 2 * losses.MARKS
+    assert trials[5].value is None
+    assert any("trial-0005 is pruned after" in line for line in told)
+    rows = Results("pruned").rows()
+    assert set(rows["variant"]) == {trial.name for trial in trials[:5]}
+    best = min(trials[:5], key=lambda trial: trial.value)
+    assert f"{best.name}: mean loss" in (here / "pruned/best.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["playground"], "nothing varies"),
+        (["playground", "--grid", "steps=1,2"], "either --prompts-file FILE or --task playground"),
+        (["playground", "--grid", "steps=1,2", "--task", "playground", "--prompts-file", "mine.txt"], "either"),
+        (["playground", "--range", "steps=1..2", "--task", "playground"], "--range was given without --search optuna"),
+        (["playground", "--grid", "steps=1,2", "--trials", 3, "--task", "playground"], "--trials was given without"),
+        (["playgruond", "--grid", "steps=1,2", "--task", "playground"], 'did you mean "playground"'),
+        (["playground", "--grid", "steps=1,2", "--task", "playgruond"], 'did you mean "playground"'),
+        (["playground", "--grid", "steps=1,2", "--search", "optun", "--task", "playground"], 'did you mean "optuna"'),
+        (["playground", "--grid", "steps=1,2", "--task", "playground", "--towards", "lost"], 'did you mean "loss"'),
+        (["playground", "--grid", "steps=1,2", "--prompts-file", "mine.txt", "--towards", "verdict"], "verdict"),
+        (["playground", "--grid", "steps=1,0", "--task", "playground"], "steps=0: "),
+        (["playground", "--grid", "stpes=1,2", "--task", "playground"], 'did you mean "steps"'),
+        (["playground", "--grid", "steps=1,2", "--task", "playground", "--panel", "clip"], "a panel of its own"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_swept_is_refused_before_anything_is_made(app, here, words, told):
+    with pytest.raises(RefcoreError, match=re.escape(told)):
+        swept(app, *words, "--out", "none")
+    assert not (here / "none/parts").exists()
+
+
+def test_losses_are_noted_evenly_and_the_last_one_stands_for_what_was_not_run():
+    noted = []
+    watching = losses.Losses(lambda mark, loss: noted.append((mark, loss)))
+    watching._referees, watching._steps = ["a", "b"], 4
+    for step, loss in enumerate((4.0, 3.0, 2.0)):
+        watching.on_step(None, {"step": step, "losses": {"a": [loss], "b": [0.0], "tv": [100.0]}, "active": [True]})
+    assert watching.marks == [2.0] * 2 + [1.5] * 3 + [1.0] * 2
+    found = watching.of(3)
+    assert found.marks == [*watching.marks[:7], 1.0, 1.0, 1.0]
+    assert [mark for mark, _ in noted] == list(range(losses.MARKS))
+    other = losses.BatchLosses(1, [], 5.0)
+    assert losses.mean([found, other]) == 2.0
+
+
+def test_a_verdict_is_what_is_best_where_a_judge_gives_one():
+    from refcore_bench.tasks.playground import PLAYGROUND
+
+    assert towards(None, PLAYGROUND) == Towards("verdict")
+    assert towards(None, Prompts([])) == Towards("loss")
+    assert towards("clip", PLAYGROUND).upwards
+    assert not towards("loss", PLAYGROUND).upwards
+    with pytest.raises(RefcoreError, match="verdict"):
+        towards("verdict", Prompts([]))

@@ -314,7 +314,7 @@ class Results:
         return self.storage.exists(f"parts/{variant.name}/{part_name(prompts, seed)}.parquet")
 
     def done(self) -> dict[str, set[tuple[str, str, str, int]]]:
-        """Name of each variant -> (split, category, prompt, seed) of each image that it has, its picture kept or not."""
+        """Variant's name -> (split, category, prompt, seed) of each image that it has, its picture kept or not."""
         found: dict[str, set[tuple[str, str, str, int]]] = {}
         for variant, *image in self._all(KEY).iter_rows():
             found.setdefault(variant, set()).add(tuple(image))

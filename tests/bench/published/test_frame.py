@@ -15,6 +15,7 @@ from PIL import Image
 from refcore.cli import main
 from refcore.errors import RefcoreError
 from refcore_bench import running, tables, tasks
+from refcore_bench.card import write_card
 from refcore_bench.gallery import write_gallery
 from refcore_bench.plot import write_plot
 from refcore_bench.published import measuring
@@ -84,7 +85,7 @@ def run(path, names=("dark", "bright"), prompts=PROMPTS, seeds=(0,), **options):
 
 def test_each_group_is_measured_by_its_own_metric(grey, tmp_path):
     results, _ = run(tmp_path)
-    rows = Measurements(results.path).rows()
+    rows = Measurements(results.place).rows()
     by_metric = {(row["variant"], row["category"], row["metric"]): row["value"] for row in rows.iter_rows(named=True)}
     assert by_metric == {
         ("dark", "low", "plain"): pytest.approx(0.2),
@@ -290,6 +291,16 @@ def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         main(["bench", "geneval", "--out", str(tmp_path / "out")])
     assert "--variant is missing; name at least one, such as --variant vlminv" in capsys.readouterr().err
+
+
+def test_a_folder_in_other_storage_is_measured_shown_and_has_its_card(grey):
+    place = "memory://tests/published"
+    results, _ = run(place)
+    write_card(results)
+    shown = tables.tables(summarise(Results.existing(place)))[0]
+    assert shown.rows[1][2].startswith("0.8000")
+    assert results.storage.exists("README.md")
+    assert results.storage.exists("measurements.parquet")
 
 
 def test_the_queries_of_the_docs_answer(grey, tmp_path, monkeypatch):

@@ -380,7 +380,7 @@ def ui(
 @app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas, parser or tracker.")
+        str, typer.Argument(metavar="KIND", help="referee, prior, augmentation, canvas, parser, metric or tracker.")
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Registered name of the plugin.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Parent folder of the new package.")] = Path(),

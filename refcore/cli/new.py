@@ -39,7 +39,7 @@ def write(kind: str, name: str, out: Path) -> list[Path]:
     """Writes the package `OUT/refcore-NAME` and returns the paths of its files.
 
     Args:
-        kind: referee, prior, augmentation, canvas, parser or tracker.
+        kind: referee, prior, augmentation, canvas, parser, metric or tracker.
         name: registered name of the plugin.
         out: parent folder of the package.
 

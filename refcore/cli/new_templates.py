@@ -61,10 +61,13 @@ refcore probe $name
     "augmentations": "",
     "canvases": "",
     "parsers": "",
+    "metrics": "",
     "trackers": "",
 }
 
-WHERE = dict.fromkeys(MORE, ("In a run's config", "yaml")) | {"trackers": ("On the command line", "sh")}
+WHERE = dict.fromkeys(MORE, ("In a run's config", "yaml")) | dict.fromkeys(
+    ("metrics", "trackers"), ("On the command line", "sh")
+)
 """Where a plugin is named, and the language of that."""
 
 INIT = '''\
@@ -93,6 +96,7 @@ SUMMARY = {
     "augmentations": "A random exposure of each view",
     "canvases": "A mosaic of square tiles",
     "parsers": "Prompts as lists, split at commas",
+    "metrics": "Contrast of the picture, whatever the prompt",
     "trackers": "A table of every step's numbers, as CSV",
 }
 
@@ -299,6 +303,42 @@ class $cls(Parser):
         return ParsedPrompt(prompt, tuple(Phrase(piece, None, piece) for piece in pieces))
 '''
 
+MODULE["metrics"] = '''\
+"""The metric `$name`: $lower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import Field
+from refcore import BenchmarkPrompt, Measurement, Metric, PluginConfig
+from refcore.images import Levels
+
+
+class $cls(Metric):
+    """Standard deviation of the grey levels, of at most `cap`."""
+
+    class Config(PluginConfig):
+        cap: float = Field(0.5, gt=0, le=0.5, description="Largest value, in units of the range from black to white.")
+
+    name = "$name"
+    unit = "standard deviation of the levels, 0 to 0.5"
+    config: Config
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Loads nothing: there is no model."""
+
+    def measure(self, images: Sequence[Levels], prompts: Sequence[BenchmarkPrompt]) -> list[Measurement]:
+        """See `Metric.measure`. The part is the mean level."""
+        found = []
+        for image in images:
+            grey = np.asarray(image, np.float64).mean(2) / 255
+            found.append(Measurement(min(float(grey.std()), self.config.cap), {"mean level": float(grey.mean())}))
+        return found
+'''
+
 MODULE["trackers"] = '''\
 """The tracker `$name`: $lower."""
 
@@ -414,6 +454,13 @@ def test_a_list_is_taken_apart() -> None:
     with pytest.raises(RefcoreError, match="empty piece"):
         $cls().parse("a red hat,")
 """,
+    "metrics": """\
+def test_a_flat_picture_has_no_contrast_and_a_board_the_most() -> None:
+    metric, prompt = $cls(), BenchmarkPrompt("any")
+    flat, board = np.full((4, 4, 3), 90, np.uint8), np.zeros((4, 4, 3), np.uint8)
+    board[:, ::2] = 255
+    assert [one.value for one in metric.measure([flat, board], [prompt, prompt])] == [0.0, 0.5]
+""",
     "trackers": """\
 def test_a_run_that_goes_on_appends_to_its_table(tmp_path: Path) -> None:
     for first in (0, 1):
@@ -430,6 +477,7 @@ IMPORTS = {
     "referees": "import torch\nfrom refcore import registry",
     **dict.fromkeys(("priors", "augmentations", "canvases"), "import torch\nfrom refcore import Moment, Rng, registry"),
     "parsers": "import pytest\nfrom refcore import RefcoreError, registry",
+    "metrics": "import numpy as np\nfrom refcore import BenchmarkPrompt, registry",
     "trackers": (
         "from pathlib import Path\n\nfrom refcore import registry\nfrom refcore.contracts.tracker import TrackedRun"
     ),
@@ -441,6 +489,7 @@ OPTIONS = {
     "augmentations": "",
     "canvases": ", size=(24, 32)",
     "parsers": "",
+    "metrics": "",
     "trackers": "",
 }
 """Arguments of `suite` after the plugin."""

@@ -46,7 +46,7 @@ class Metric(Plugin):
     """
 
     kind: ClassVar[Kind] = "metrics"
-    usage: ClassVar[str] = "refcore bench score FOLDER --metric NAME"
+    usage: ClassVar[str] = "refcore bench score FOLDER --task t2i-compbench --out DIR --metric NAME"
     facts: ClassVar[tuple[str, ...]] = ("unit", "needs")
     unit: ClassVar[str] = ""
     """What a value is, and its range: "product of probabilities, 0 to 1". Higher is better."""

@@ -227,9 +227,7 @@ def _section(rows: Sequence[Row], group: str, attribute: str) -> Section:
     measures.append(Measure("largest minus smallest, in a sample", mean(list(table.max(0) - table.min(0)))))
     neutral = next((row["value"] for row in rows if row["neutral"]), None)
     against = "the mean of the values" if neutral is None else f'"{neutral}"'
-    note = (
-        f"Score minus that of {against}. Standard deviation of scores between samples: {_deviation(rows):.3g}."
-    )
+    note = f"Score minus that of {against}. Standard deviation of scores between samples: {_deviation(rows):.3g}."
     return Section(_title(group, attribute), measures, "samples", share=False, note=note)
 
 

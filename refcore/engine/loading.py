@@ -109,8 +109,8 @@ class Loader:
         self.device = pick_device(config.device)
         self.warnings: list[str] = []
         self.notes: list[str] = []
-        self._own = Models()
-        """Where equal uses within this run are found, unless `models` are given."""
+        self._shared = Models() if models is None else models
+        """Where equal uses are found: within this run, or among `models`."""
         self._uses: Counter[Hashable] = Counter()
         """Equal uses of a prior so far, each of which is a prior of its own."""
 
@@ -231,7 +231,7 @@ class Loader:
             checks.load_referee(referee, device, dtype, label)
             self._store(referee, use)
 
-        found = (self.models or self._own).loaded(made, load, device, dtype, *self._storage(use))
+        found = self._shared.loaded(made, load, device, dtype, *self._storage(use))
         remarks = [f'"{use.name}": {remark}' for remark in found.remarks]
         self.warnings += [remark for remark in remarks if remark not in self.warnings]
         return found
@@ -264,7 +264,7 @@ class Loader:
                 parser.load()
 
         made: Parser = create("parsers", use, field)
-        return (self.models or self._own).loaded(made, load)
+        return self._shared.loaded(made, load)
 
     def _sentences(self, parser: Parser, label: str) -> list[tuple[str, ...]]:
         """[B] phrases of each sample's prompt, and a note of what they are."""

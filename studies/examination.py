@@ -1,20 +1,21 @@
 """The study of docs/results/examination.md: what each shipped referee was examined on here, and what came of it.
 
     python studies/examination.py              # the page, from studies/rows/examination
-    python studies/examination.py --measure    # first examines every referee that has a checkpoint here
+    python studies/examination.py --measure    # first examines what the rows lack
 
 The referees of the embedded world are asked about scenes drawn from seed 2041: pairs of captions of the same words,
-hard negatives, and captions that leave an attribute open. ImageNet's networks see photographs of installed packages, and the
-readers words in three fonts. All others have no weights here: the page says so, and which command examines them.
+hard negatives, and captions that leave an attribute open. ImageNet's networks see photographs of installed packages,
+and the readers words in three fonts. All others have no weights here: the page says so, and how they are examined.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,32 +55,44 @@ SCENES = {"winoground": 48, "hard-negatives": 48, "bias": 64}
 """Scenes of each kind; of the bias task in all: each of 8 shapes in each of 8 colours."""
 EMBEDDED = ("clip", "blip2", "owlv2")
 """Referees with a checkpoint of the embedded world, `playground:NAME`."""
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "clip": {"clip": {}},
+    "blip2": {"blip2": {}},
+    "owlv2": {"owlv2, as in the presets": {"parser": "grammar", "total": 1.0}, "owlv2, the caption whole": {}},
+}
+"""Referee -> name -> what is set beside the checkpoint. The grammar reads no caption that leaves an attribute open."""
 IMAGENET, OCR = "imagenet", "ocr"
 FONTS = ("DejaVuSans", "DejaVuSerif", "DejaVuSansMono")
 """Fonts that matplotlib brings."""
-HEIGHT, MARGIN, POINTS = 48, 8, 30
-"""Height of a picture of a word, its margin at either side, and the font's size, in pixels."""
+HEIGHT, WIDTH, MARGIN, POINTS = 48, 336, 8, 30
+"""Size of a picture of a word that fills a reader's view, margin at either side of one that is as wide as its word, and
+the font's size, in pixels."""
+VIEWS = {"ppocr": 336, "easyocr": 448}
+"""Width of the views, which are 48 and 64 pixels high: the shape of HEIGHT x WIDTH."""
+SHOWN = ("filled", "padded")
+"""The picture has the shape of the view, or is as wide as its word, so that grey bars fill the view."""
 CHANGES = ("replaced", "swapped", "dropped", "added")
 """What happens to a letter, or two, of the wrong word."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PICKS, PAIRS, NEGATIVES = "--task pick-a-pic", "--task winoground", "--task hard-negatives"
 ABSENT: dict[str, tuple[str, str]] = {
-    "siglip": ("--task winoground --data FOLDER", "google/siglip2-base-patch16-224"),
-    "hf-clip": ("--task pick-a-pic --data FOLDER", "yuvalkirstain/PickScore_v1"),
-    "hpsv2": ("--task hpdv2 --data FOLDER", "the converted checkpoint of HPS v2"),
-    "image-reward": ("--task pick-a-pic --data FOLDER", "the converted checkpoint of ImageReward"),
-    "aesthetic": ("--task pick-a-pic --data FOLDER", "the converted head of the aesthetic predictor"),
-    "vqa": ("--task winoground --data FOLDER", "a model that answers questions, such as CLIP-FlanT5"),
-    "classifier": ("--task bias --data FOLDER --words FILE", "a classifier of timm"),
-    "onnx": ("--task bias --data FOLDER --words FILE", "an ONNX file"),
-    "image": ("", "a reference picture instead of captions: no task here asks about that"),
-    "image-layers": ("", "a reference picture instead of captions: no task here asks about that"),
+    "siglip": (PAIRS, "model=google/siglip2-base-patch16-224"),
+    "hf-clip": (PICKS, "model=yuvalkirstain/PickScore_v1"),
+    "hpsv2": ("--task hpdv2", "model=hpsv2"),
+    "image-reward": (PICKS, "model=image-reward"),
+    "aesthetic": (PICKS, "head=aesthetic-head.safetensors"),
+    "vqa": (PAIRS, "model=Salesforce/blip-vqa-base"),
+    "classifier": (NEGATIVES, "model=resnet50.a1_in1k"),
+    "onnx": (NEGATIVES, "file=network.onnx"),
+    "image": ("", ""),
+    "image-layers": ("", ""),
 }
-"""Referee -> the command that examines it, and what it needs for that."""
+"""Referee -> the task that examines it, and the setting that names its weights; empty: no task here asks about it."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="examine every referee that has a checkpoint here")
+    parser.add_argument("--measure", action="store_true", help="examine what the rows lack")
     if parser.parse_args().measure:
         measure()
     fill(PAGE, Path(__file__).name, parts())
@@ -87,28 +100,60 @@ def main() -> None:
 
 
 def measure() -> None:
-    """Asks every referee, and writes its rows."""
+    """Asks every referee whose rows are missing, and writes them.
+
+    Raises:
+        SystemExit: the other rows are of other checkpoints.
+    """
     torch.set_num_threads(1)
     RESULT.mkdir(parents=True, exist_ok=True)
-    seconds: dict[str, float] = {}
-    hashes: dict[str, str] = {}
-    for name in EMBEDDED:
-        examinee = Examinee(config_of(name, model=f"playground:{name}"))
-        for task in SCENES:
-            began = time.process_time()
-            drawn = examinations.get(task).draw
-            assert drawn is not None
-            keep(f"{name}-{task}", list(examinee.rows(drawn(Asked(SCENES[task], SEED)))))
-            seconds[f"{name}-{task}"] = round(time.process_time() - began, 1)
-            print(name, task, seconds[f"{name}-{task}"], flush=True)
-        hashes[f"playground:{name}"] = checkpoints.digest(Path(checkpoints.resolve(f"playground:{name}")))
-    for kind, ask in ((IMAGENET, seen), (OCR, written)):
+    names = [f"playground:{name}" for name in EMBEDDED]
+    hashes = {name: checkpoints.digest(Path(checkpoints.resolve(name))) for name in names}
+    path = RESULT / FACTS
+    facts = json.loads(path.read_text("utf-8")) if path.exists() else {"checkpoints": hashes, "cpu_seconds": {}}
+    if facts["checkpoints"] != hashes:
+        raise SystemExit(f"{RESULT} is of other checkpoints; remove it to examine them all anew")
+    for name, ask in questionings().items():
+        if (RESULT / f"{name}.parquet").exists():
+            continue
         began = time.process_time()
-        keep(kind, list(ask()))
-        seconds[kind] = round(time.process_time() - began, 1)
-        print(kind, seconds[kind], flush=True)
-    facts = {"seed": SEED, "cpu_seconds": seconds, "checkpoints": hashes, "versions": rundir.versions()}
-    rundir.write_text(RESULT / FACTS, rundir.to_json(facts, indent=1) + "\n")
+        keep(name, list(ask()))
+        facts["cpu_seconds"][name] = round(time.process_time() - began, 1)
+        print(name, facts["cpu_seconds"][name], flush=True)
+        facts |= {"seed": SEED, "versions": rundir.versions()}
+        rundir.write_text(path, rundir.to_json(facts, indent=1) + "\n")
+
+
+def questionings() -> dict[str, Callable[[], Iterable[Row]]]:
+    """Name of the rows -> what makes them."""
+    found: dict[str, Callable[[], Iterable[Row]]] = {
+        file_of(title, task): partial(answers, name, settings, task)
+        for name, several in SETTINGS.items()
+        for title, settings in several.items()
+        for task in tasks_of(settings)
+    }
+    return {**found, IMAGENET: seen, OCR: written}
+
+
+def tasks_of(settings: Mapping[str, Any]) -> list[str]:
+    """The tasks whose captions a referee with these settings reads."""
+    return [task for task in SCENES if not ("parser" in settings and task == "bias")]
+
+
+def file_of(title: str, task: str) -> str:
+    """Name of the rows of a referee and a task.
+
+    >>> file_of("owlv2, the caption whole", "bias")
+    'owlv2-whole-bias'
+    """
+    return "-".join([title.partition(",")[0], *(["whole"] if title.endswith("whole") else []), task])
+
+
+def answers(name: str, settings: Mapping[str, Any], task: str) -> Iterator[Row]:
+    """The rows of a referee of the embedded world."""
+    drawn = examinations.get(task).draw
+    assert drawn is not None
+    return Examinee(config_of(name, model=f"playground:{name}", **settings)).rows(drawn(Asked(SCENES[task], SEED)))
 
 
 def config_of(name: str, **settings: Any) -> RunConfig:
@@ -160,12 +205,13 @@ def written() -> Iterator[dict[str, Any]]:
     items = []
     for number, (word, font) in enumerate((word, font) for word in words for font in FONTS):
         kind = CHANGES[number % len(CHANGES)]
-        picture = Picture(f"{word} in {font}", partial(rendered, word, font))
         wrong = changed(word, kind, rng)
-        facts = {"kind": kind, "font": font, "caption": word, "negative_caption": wrong}
-        items.append(Item(facts, {"score": Question(picture, word), "negative_score": Question(picture, wrong)}))
+        for shown in SHOWN:
+            picture = Picture(f"{word} in {font}, {shown}", partial(rendered, word, font, shown))
+            facts = {"shown": shown, "kind": kind, "font": font, "caption": word, "negative_caption": wrong}
+            items.append(Item(facts, {"score": Question(picture, word), "negative_score": Question(picture, wrong)}))
     for reader in get_args(Weights):
-        config = config_of(OCR, weights=reader)
+        config = config_of(OCR, weights=reader, width=VIEWS[reader])
         panel = panel_of(config, words)
         (judge,) = panel.referees
         for item, row in zip(items, Examinee(config).rows(items), strict=True):
@@ -174,15 +220,15 @@ def written() -> Iterator[dict[str, Any]]:
             yield {"reader": reader, **row, "read": read}
 
 
-def rendered(word: str, font: str) -> Levels:
-    """A word in black on white, one line."""
+def rendered(word: str, font: str, shown: str) -> Levels:
+    """A word in black on white, one line, in the middle of the picture."""
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
     face = ImageFont.truetype(str(path), POINTS)
-    width = round(face.getlength(word)) + 2 * MARGIN
+    width = WIDTH if shown == "filled" else round(face.getlength(word)) + 2 * MARGIN
     image = Image.new("RGB", (width, HEIGHT), "white")
-    ImageDraw.Draw(image).text((MARGIN, HEIGHT / 2), word, "black", font=face, anchor="lm")
+    ImageDraw.Draw(image).text((width / 2, HEIGHT / 2), word, "black", font=face, anchor="mm")
     return np.asarray(image)
 
 
@@ -221,14 +267,14 @@ def summary() -> str:
     """One line for each referee of the embedded world."""
     columns = ["referee", "group score", "text score", "image score", "hard negatives", "their ROC AUC"]
     lines = []
-    for name in EMBEDDED:
-        scores = {each.name: each.estimate for each in sections(name, "winoground")[0].measures}
-        negatives = sections(name, "hard-negatives")[0].measures[0].estimate
-        rows = kept(f"{name}-hard-negatives")
+    for name, title in ((name, title) for name, several in SETTINGS.items() for title in several):
+        scores = {each.name: each.estimate for each in sections(title, "winoground")[0].measures}
+        negatives = sections(title, "hard-negatives")[0].measures[0].estimate
+        rows = kept(file_of(title, "hard-negatives"))
         area = auc([-row["score"] for row in rows], [-row["negative_score"] for row in rows])
         lines.append(
             [
-                f"[`{name}`](#{name})",
+                f"[`{name}`](#{name}){title.removeprefix(name)}",
                 *(share(scores[f"{kind} score"]) for kind in ("group", "text", "image")),
                 share(negatives),
                 f"{area:.3f} ± {auc_interval(area, len(rows)):.3f}",
@@ -246,32 +292,33 @@ def section(name: str) -> str:
 
 def embedded(name: str) -> str:
     """Pairs by kind, hard negatives by kind, and what the captions leave open."""
-    pairs, negatives = kept(f"{name}-winoground"), kept(f"{name}-hard-negatives")
+    (first, *_) = titles = list(SETTINGS[name])
+    pairs, negatives = kept(file_of(first, "winoground")), kept(file_of(first, "hard-negatives"))
     lines = [
-        f"On the checkpoint `playground:{name}`, scores in the unit "
-        f"{registry.get('referees', name).score_unit}: {len(pairs)} pairs of the task `winoground`, "
-        f"{len(negatives)} captions of `hard-negatives`, {SCENES['bias']} scenes of `bias`.",
-        "",
-        two_ways(sections(name, "winoground")),
-        "",
-        grid(
-            ["wrong fact", "prefers the true caption", "captions"],
-            [
-                [each.name, share(each.estimate), str(each.estimate.n)]
-                for each in sections(name, "hard-negatives")[0].measures
-            ],
-        ),
-        "",
-        grid(
-            ["attribute", "most", "least", "largest minus smallest, in a scene"],
-            [effect(each) for each in sections(name, "bias")],
-        ),
+        f"On the checkpoint `playground:{name}`, with scores in the unit {registry.get('referees', name).score_unit}: "
+        f"{len(pairs)} pairs of the task `winoground`, {len(negatives)} captions of `hard-negatives`, "
+        f"{SCENES['bias']} scenes of `bias`.",
     ]
+    for title, settings in SETTINGS[name].items():
+        if len(titles) > 1:
+            lines += ["", f"**{title.partition(', ')[2].capitalize()}**" + told(settings)]
+        lines += ["", two_ways(sections(title, "winoground")), ""]
+        negative = sections(title, "hard-negatives")[0].measures
+        columns = ["wrong fact", "prefers the true caption", "captions"]
+        lines.append(grid(columns, [[each.name, share(each.estimate), str(each.estimate.n)] for each in negative]))
+        if "bias" in tasks_of(settings):
+            columns = ["attribute", "most", "least", "largest minus smallest, in a scene"]
+            lines += ["", grid(columns, [effect(each) for each in sections(title, "bias")])]
     return "\n".join(lines)
 
 
-def sections(name: str, task: str) -> list[Section]:
-    return examinations.get(task).measure(kept(f"{name}-{task}"))
+def told(settings: Mapping[str, Any]) -> str:
+    """Settings as a config has them."""
+    return f" (`{{{', '.join(f'{field}: {value}' for field, value in settings.items())}}}`)" if settings else ""
+
+
+def sections(title: str, task: str) -> list[Section]:
+    return examinations.get(task).measure(kept(file_of(title, task)))
 
 
 def two_ways(found: Sequence[Section]) -> str:
@@ -323,9 +370,9 @@ def of_photographs(name: str) -> str:
 def of_words(name: str) -> str:
     """How often a reader reads a word exactly, and scores it above the same word with a letter wrong."""
     rows = kept(name)
-    readers = list(dict.fromkeys(row["reader"] for row in rows))
-    columns = ["", *(f"`weights: {reader}`" for reader in readers)]
-    own = {reader: [row for row in rows if row["reader"] == reader] for reader in readers}
+    asked = list(dict.fromkeys((row["reader"], row["shown"]) for row in rows))
+    columns = ["", *(f"`{reader}`, {shown}" for reader, shown in asked)]
+    own = {each: [row for row in rows if (row["reader"], row["shown"]) == each] for each in asked}
     lines = [["reads it exactly", *(share(rate([exact(row) for row in each])) for each in own.values())]]
     for font in FONTS:
         by_font = [[exact(row) for row in each if row["font"] == font] for each in own.values()]
@@ -334,11 +381,12 @@ def of_words(name: str) -> str:
     for several in zip(*measured, strict=True):
         what = "any letter" if several[0].name == "all" else f"a letter {several[0].name}"
         lines.append([f"prefers it to the word with {what}", *(share(each.estimate) for each in several)])
-    pictures = len(rows) // len(readers)
+    pictures = len(rows) // len(asked)
     return (
         f"On {pictures} pictures: the 60 reporting words and pairs of `studies/lettering-words.yaml`, black on white "
-        f"in three fonts, {HEIGHT} pixels high, against the same word with one letter replaced, dropped or added, or two "
-        f"swapped.\n\n{grid(columns, lines)}"
+        "in three fonts, against the same word with a letter replaced, dropped or added, or two swapped. *Filled*: the "
+        "picture has the shape of the view. *Padded*: it is as wide as its word, and the referee fills the view with "
+        f"grey.\n\n{grid(columns, lines)}"
     )
 
 
@@ -347,13 +395,13 @@ def exact(row: Row) -> bool:
 
 
 def absent(name: str) -> str:
-    """That a referee was not examined, and how it is."""
-    command, needs = ABSENT[name]
-    if not command:
-        return f"Not examined. It takes {needs}."
+    """That a referee was not examined, and the command that does it."""
+    task, setting = ABSENT[name]
+    if not task:
+        return "Not examined. It judges by a reference picture, and no task here asks about that."
     return (
-        f"Not examined: there are no weights of it here. With {needs}:\n\n<!-- not-run: needs weights and data -->\n"
-        f"```sh\nrefcore probe referee {name} {command}\n```"
+        "Not examined: there are no weights of it here.\n\n<!-- not-run: needs weights and data -->\n"
+        f"```sh\nrefcore probe referee {name} {task} --data FOLDER --set referees.0.config.{setting}\n```"
     )
 
 

@@ -58,7 +58,7 @@ def referee(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", min=1, help="Only the first examples of --data (of each file that is a kind)."),
+        typer.Option("--count", min=1, help="Only the first examples of --data (of each kind or split)."),
     ] = None,
     words: Annotated[
         Path | None,

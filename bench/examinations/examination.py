@@ -85,10 +85,12 @@ class Examination:
         try:
             facts = read_json(folder / FACTS)
             rows = need("polars").read_parquet(folder / ROWS).to_dicts()
-            return cls(examinations.get(facts["task"]), facts, rows)
+            made = cls(examinations.get(facts["task"]), facts, rows)
+            made.task.measure(rows)  # rows of other columns are refused here
+            return made
         except RefcoreError:
             raise
-        except Exception as error:  # polars raises many kinds
+        except Exception as error:  # polars and measures raise many kinds on other people's rows
             raise RefcoreError(
                 f'"{folder}" holds no examination ({type(error).__name__}: {str(error)[:100]}); expected the folder of '
                 "`refcore probe referee NAME --task TASK --out FOLDER`"

@@ -81,13 +81,18 @@ class Section:
             [
                 each.name,
                 self._shown(each.estimate.value),
-                f"{self._shown(each.estimate.low)} to {self._shown(each.estimate.high)}",
+                self._interval(each.estimate),
                 f"{each.estimate.n:,}",
                 *([NONE if each.chance is None else self._shown(each.chance)] if chance else []),
             ]
             for each in self.measures
         ]
         return Table(self.title, columns, rows, self.note)
+
+    def _interval(self, estimate: Estimate) -> str:
+        if math.isnan(estimate.low):
+            return NONE
+        return f"{self._shown(estimate.low)} to {self._shown(estimate.high)}"
 
     def _shown(self, value: float) -> str:
         if math.isnan(value):
@@ -104,8 +109,7 @@ class Asked:
     seed: int = 0
     """Random seed of the scenes."""
     count: int | None = None
-    """Maximum number of examples that are read from a folder (of each file, where each is a kind of its own); None:
-    all."""
+    """Maximum number of examples that are read from a folder, or of each file that is a kind or a split; None: all."""
     words: Path | None = None
     """File with attribute words; None: the shipped one."""
 

@@ -158,8 +158,15 @@ def refcore_says(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str,
     return call
 
 
-def test_a_network_that_knows_relations_tells_captions_of_the_same_words_apart(tmp_path: Path) -> None:
-    found = values(asked("blip2", "winoground", winoground_folder(tmp_path), BLIP2))
+DETECTOR = (OWLV2, "referees.0.config.parser=grammar", "referees.0.config.total=1.0")
+"""The detector as in the presets: told the parts of a caption."""
+
+
+@pytest.mark.parametrize(("name", "settings"), [("blip2", (BLIP2,)), ("owlv2", DETECTOR)])
+def test_a_network_that_knows_relations_tells_captions_of_the_same_words_apart(
+    name: str, settings: Sequence[str], tmp_path: Path
+) -> None:
+    found = values(asked(name, "winoground", winoground_folder(tmp_path), *settings))
     assert found == {"text score": 1, "image score": 1, "group score": 1}
 
 
@@ -216,8 +223,9 @@ def test_drawn_pairs_have_the_same_words_and_scenes_that_are_true_of_their_own_c
 
 def test_hard_negatives_are_counted_by_kind_and_ties_are_wrong(tmp_path: Path) -> None:
     folder = negatives_folder(tmp_path)
-    found = values(asked("blip2", "hard-negatives", folder, BLIP2))
-    assert (found["replace_att"], found["swapped"], found["all"]) == (1, 0, 0.8)
+    for name, setting in (("blip2", BLIP2), ("clip", CLIP)):
+        found = values(asked(name, "hard-negatives", folder, setting))
+        assert (found["replace_att"], found["swapped"], found["all"]) == (1, 0, 0.8), name
     register("blind", lambda views: 0 * views.mean((1, 2, 3)))
     tied = asked("blind", "hard-negatives", folder)
     assert values(tied)["all"] == 0
@@ -225,13 +233,25 @@ def test_hard_negatives_are_counted_by_kind_and_ties_are_wrong(tmp_path: Path) -
 
 
 def test_who_prefers_the_right_render_agrees_with_people_who_do(tmp_path: Path) -> None:
-    found = asked("blip2", "pick-a-pic", pick_folder(tmp_path), BLIP2)
-    assert values(found) == {"agreement, ties as published": 1, "agreement where people picked one": 1}
+    for name, settings in (("owlv2", DETECTOR), ("clip", (CLIP,)), ("blip2", (BLIP2,))):
+        found = asked(name, "pick-a-pic", pick_folder(tmp_path), *settings)
+        assert values(found) == {"agreement, ties as published": 1, "agreement where people picked one": 1}, name
     assert [row["split"] for row in found.rows] == ["validation_unique"] * 5 + ["test_unique"] * 5
     assert "of which people call 1 ties" in found.sections[0].note
     register("against", lambda views, prompts: -views.std((1, 2, 3)))
     one = asked("against", "pick-a-pic", pick_folder(tmp_path / "one", ("test",)))
     assert "no threshold could be chosen" in one.sections[0].note
+
+
+def test_parquet_files_are_read_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, task = pick_folder(tmp_path), examinations.get("pick-a-pic")
+    register("bright", lambda views: -views.mean((1, 2, 3)))
+    whole = asked("bright", "pick-a-pic", folder).rows
+    for size in (1, 2, 3):
+        monkeypatch.setattr(pick_a_pic, "AT_ONCE", size)
+        assert asked("bright", "pick-a-pic", folder).rows == whole
+        first = list(task.read(DataFolder(folder, task.name), Asked(count=2)))
+        assert [item.facts["row"] for item in first] == [1, 2, 1, 2]
 
 
 def test_points_for_ties_are_those_of_the_authors_and_the_threshold_is_chosen_on_validation_rows() -> None:
@@ -334,6 +354,9 @@ def test_figures_follow_from_the_kept_rows(tmp_path: Path, refcore_says: Callabl
     assert "rows.parquet" in refused
     _, nothing = refcore_says("show", str(tmp_path))
     assert "holds no examination" in nothing
+    rows.drop("kind").write_parquet(kept / "rows.parquet")
+    _, others = refcore_says("show", str(kept))
+    assert "holds no examination" in others
 
 
 def test_the_batch_changes_no_score_and_the_model_is_loaded_once(

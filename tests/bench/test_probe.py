@@ -99,6 +99,7 @@ def test_the_page_is_printed_and_pictures_are_kept(probed: Any, tmp_path: Any) -
     ):
         assert part in page, part
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["image_0.png", "image_1.png"]
+    assert "| wrong fact | ROC AUC |" in probed("blind", *FAST, "--markdown")
 
 
 def test_a_probe_is_of_one_referee(capsys: pytest.CaptureFixture[str]) -> None:

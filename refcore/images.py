@@ -90,6 +90,21 @@ def read_levels(path: str | Path) -> Levels:
         return _levels(_upright(file))
 
 
+def decode(data: bytes, what: str) -> Levels:
+    """The pixels of an image in memory, such as a cell of a table; otherwise as `read_levels`.
+
+    Args:
+        data: the bytes of a file of `FORMATS`.
+        what: names it in a message: 'test.parquet, row 3, "jpg_0"'.
+
+    Raises:
+        RefcoreError: as for `read_levels`, naming `what`.
+    """
+    with _opened(io.BytesIO(data), what=what) as file:
+        file.load()
+        return _levels(_upright(file))
+
+
 def check(path: str | Path) -> None:
     """Reads as much of an image file as says what it is; errors as for `read_levels`."""
     with _opened(path):
@@ -112,19 +127,21 @@ def _opened(
 ) -> Iterator[Image.Image]:
     """The image in a file, with what goes wrong in reading it as a RefcoreError; `what` names it there."""
     try:
-        if not isinstance(path, io.BytesIO):
+        if isinstance(path, io.BytesIO):
+            _refuse_size(len(path.getbuffer()))
+        else:
             _refuse_special(path)
         with warnings.catch_warnings():  # Pillow's, of broken EXIF tags and of sizes that `_refuse_large` bounds
             warnings.simplefilter("ignore")
             with Image.open(path, formats=tuple(formats)) as file:
                 _refuse_large(file.size)
-                if file.format in ("JPEG", "MPO") and not isinstance(path, io.BytesIO):
+                if file.format in ("JPEG", "MPO"):
                     _refuse_scans(path)
                 with _silent() if file.format == "TIFF" else contextlib.nullcontext():
                     yield file
                 return
     except UnidentifiedImageError:
-        reason = "it is no PNG" if isinstance(path, io.BytesIO) else _instead(path)
+        reason = "it is no PNG" if formats == ("PNG",) else _instead(path)
     except Image.DecompressionBombError:
         reason = f"it has more than {MOST_PIXELS:,} pixels; {SMALLER}"
     except OSError as error:
@@ -197,11 +214,15 @@ def _refuse_special(path: str | Path) -> None:
     """Raises unless the path is of a regular file of a bearable size: opening a pipe waits, and a device has no end."""
     if (kind := special(path)) is not None:
         raise ValueError(f"{kind}; expected an image file")
-    status = os.stat(path)
-    if not status.st_size:
+    _refuse_size(os.stat(path).st_size)
+
+
+def _refuse_size(size: int) -> None:
+    """Raises for a number of bytes that no image of a bearable size has."""
+    if not size:
         raise ValueError("the file is empty")
-    if status.st_size > MOST_BYTES:
-        raise ValueError(f"the file has {status.st_size:,} bytes, more than {MOST_BYTES:,}; {SMALLER}")
+    if size > MOST_BYTES:
+        raise ValueError(f"the file has {size:,} bytes, more than {MOST_BYTES:,}; {SMALLER}")
 
 
 def _refuse_large(size: tuple[int, int]) -> None:
@@ -213,21 +234,35 @@ def _refuse_large(size: tuple[int, int]) -> None:
         raise ValueError(f"it has {width} x {height} pixels; expected at least one")
 
 
-def _refuse_scans(path: str | Path) -> None:
+def _refuse_scans(path: str | Path | io.BytesIO) -> None:
     """Raises for a JPEG whose decoding would take minutes: hundreds of scans in a file of some hundred kB."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = -1
-        for _ in range(MOST_SCANS + 1):
-            at = data.find(SCAN, at + 1)
-            if at < 0:
-                return
+    if isinstance(path, io.BytesIO):
+        scans = _scans(path.getvalue())
+    else:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            scans = _scans(data)
+    if scans <= MOST_SCANS:
+        return
     raise ValueError(f"it has more than {MOST_SCANS} scans; save it as a JPEG again, or {AS_PNG}")
 
 
-def _instead(path: str | Path) -> str:
+def _scans(data: bytes | mmap.mmap) -> int:
+    """Scans in the bytes of a JPEG, counted up to one more than MOST_SCANS."""
+    at = -1
+    for found in range(MOST_SCANS + 1):
+        at = data.find(SCAN, at + 1)
+        if at < 0:
+            return found
+    return MOST_SCANS + 1
+
+
+def _instead(path: str | Path | io.BytesIO) -> str:
     """What a file is that no reader of `FORMATS` takes."""
-    with open(path, "rb") as file:
-        start = file.read(512)
+    if isinstance(path, io.BytesIO):
+        start = path.getvalue()[:512]
+    else:
+        with open(path, "rb") as file:
+            start = file.read(512)
     found = next((what for sign, what in OTHERS.items() if start.lstrip().startswith(sign)), "")
     if start[4:8] == b"ftyp" and start[8:12] in HEIF:
         found = "an HEIC photograph"

@@ -400,3 +400,31 @@ def test_a_broken_tiff_ends_in_one_line_and_libtiff_says_nothing_beside_it(tmp_p
     assert capfd.readouterr().err == ""
     os.write(2, b"and now it is heard again\n")
     assert capfd.readouterr().err == "and now it is heard again\n"
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_bytes_in_memory_are_read_as_the_same_bytes_in_a_file(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path / f"image.{kind}", COLOURS)
+    assert (images.decode(path.read_bytes(), "a cell") == images.read_levels(path)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "the file is empty"),
+        (b"words", "not a known image format"),
+        (b"%PDF-1.7\n", "it is a PDF document"),
+        (png_of(2**16, 2**16, 8, 2, b""), "more than 67,108,864 pixels"),
+    ],
+)
+def test_bytes_that_are_no_bearable_image_are_refused_by_the_name_of_their_cell(data: bytes, said: str) -> None:
+    with pytest.raises(RefcoreError) as told:
+        images.decode(data, 'test.parquet, row 3, "jpg_0"')
+    assert str(told.value).startswith('cannot read test.parquet, row 3, "jpg_0": ')
+    assert said in str(told.value)
+
+
+def test_a_jpeg_in_memory_with_hundreds_of_scans_is_refused(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "image.jpg", COLOURS).read_bytes()
+    with pytest.raises(RefcoreError, match=f"more than {images.MOST_SCANS} scans"):
+        images.decode(whole[:-2] + images.SCAN * (images.MOST_SCANS + 1) + whole[-2:], "a cell")

@@ -54,7 +54,7 @@ MORE = {
 How well the referee judges images of the playground, and whether it can make one on its own:
 
 ```
-refcore probe $name
+refcore probe referee $name
 ```
 """,
     "priors": "",

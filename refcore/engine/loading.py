@@ -110,7 +110,7 @@ class Loader:
         self.warnings: list[str] = []
         self.notes: list[str] = []
         self._shared = Models() if models is None else models
-        """Where equal uses within this run are found."""
+        """Where equal uses are found: within this run, or among `models`."""
         self._uses: Counter[Hashable] = Counter()
         """Equal uses of a prior so far, each of which is a prior of its own."""
 

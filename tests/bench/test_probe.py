@@ -1,4 +1,4 @@
-"""`refcore probe`: agreement, gradient and cost, on referees with known answers."""
+"""`refcore probe referee`, on the playground: agreement, gradient and cost, on referees with known answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def probed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
     def call(*argv: str) -> Any:
         with pytest.raises(SystemExit) as left:
-            main(["probe", *argv])
+            main(["probe", "referee", *argv])
         printed = capsys.readouterr()
         assert not left.value.code, printed.err
         return printed.out
@@ -99,6 +99,7 @@ def test_the_page_is_printed_and_pictures_are_kept(probed: Any, tmp_path: Any) -
     ):
         assert part in page, part
     assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["image_0.png", "image_1.png"]
+    assert "| wrong fact | ROC AUC |" in probed("blind", *FAST, "--markdown")
 
 
 def test_a_probe_is_of_one_referee(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +109,7 @@ def test_a_probe_is_of_one_referee(capsys: pytest.CaptureFixture[str]) -> None:
         (["clp"], 'unknown referee "clp"'),
     ):
         with pytest.raises(SystemExit):
-            main(["probe", *argv])
+            main(["probe", "referee", *argv])
         assert told in capsys.readouterr().err
 
 

@@ -30,7 +30,7 @@ def test_the_table_has_a_row_for_each_setting(refcore, config_file):
 
 
 def test_a_probe_is_of_a_referee_and_smoothness_of_a_run(refcore):
-    assert "the cost of a view" in " ".join(refcore("probe", "--help").out.split())
+    assert "the cost of a view" in " ".join(refcore("probe", "referee", "--help").out.split())
     assert "CONFIG" in refcore("smoothness", "--help").out
 
 

@@ -55,7 +55,7 @@ def test_a_plugin_leads_to_the_section_about_it(pages: dict[str, str]) -> None:
 def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
     for name in presets.names():
         assert presets.get(name).text.strip() in pages["presets.md"]
-    for command in ("invert", "config show", "probe", "bench playground", "plugins show"):
+    for command in ("invert", "config show", "probe referee", "bench playground", "plugins show"):
         assert f"\n## `refcore {command}`\n" in pages["commands.md"], command
     assert "--prompts-seed" in pages["commands.md"]
 

@@ -159,6 +159,13 @@ def test_a_panel_takes_its_referees_from_the_models() -> None:
     assert len(panel.losses(torch.rand(2, 3, 32, 32, dtype=torch.float64))) == 1
 
 
+def test_a_panel_fills_models_that_are_empty() -> None:
+    models, config = Models(), toy_config(referees=[{"name": "counted"}]).panel
+    first, second = load_panel(config, models), load_panel(config, models)
+    assert first.referees[0].referee is second.referees[0].referee
+    assert len(models) == 1
+
+
 def test_without_models_text_towers_are_dropped_and_with_them_kept() -> None:
     for models in (None, Models()):
         engine = Inversion(config(), models=models).engine

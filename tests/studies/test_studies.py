@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,9 +13,13 @@ from types import ModuleType
 import pytest
 
 import refcore
+from refcore import registry
 from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.config.settings import load_yaml, override
+from refcore_bench import examinations
+from refcore_bench.examinations import winoground
+from refcore_bench.examinations.task import Asked
 from refcore_bench.task import TUNING
 from refcore_bench.tasks.natural import draw
 from refcore_plugins.models.coco_classes import OF_IMAGENET
@@ -153,3 +158,28 @@ def test_the_strip_of_a_captioned_picture_is_the_one_that_its_readers_see(monkey
     assert {term["label"] for term in settings["referees"] if term.get("views") == "strip"} == {"ppocr", "easyocr"}
     networks = {term["config"].get("weights") for term in settings["referees"]}
     assert not networks & {term["config"]["weights"] for term in settings["witnesses"]}
+
+
+def test_every_shipped_referee_has_a_section_on_its_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    examination = study("examination", monkeypatch)
+    shipped = [
+        name for name in registry.names("referees") if registry.entry("referees", name).distribution == "refcore"
+    ]
+    page = (DOCS / "results" / "examination.md").read_text("utf-8")
+    for name in shipped:
+        assert page.count(f"\n## `{name}`\n") == 1, name
+    examined = {*examination.EMBEDDED, examination.IMAGENET, examination.OCR}
+    assert set(shipped) == examined | set(examination.ABSENT)
+    for name, (task, setting) in examination.ABSENT.items():
+        if task:
+            assert task.split()[1] in examinations.TASKS
+            assert setting.partition("=")[0] in registry.get("referees", name).Config.model_fields
+
+
+def test_scenes_of_the_examination_are_from_no_stream_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    examination = study("examination", monkeypatch)
+    drawn = [item.facts["caption_0"] for item in winoground.draw(Asked(4, examination.SEED))]
+    assert drawn != [item.facts["caption_0"] for item in winoground.draw(Asked(4, 0))]
+    recipes = (ROOT / "playground" / "training").glob("*.py")
+    seeds = {int(found) for path in recipes for found in re.findall(r"Random\(seed \+ (\d)\)", path.read_text("utf-8"))}
+    assert seeds <= set(range(6))

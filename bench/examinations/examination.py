@@ -23,7 +23,7 @@ from refcore_bench.tables import Table
 
 ROWS, FACTS = "rows.parquet", "examination.json"
 """Files of an examination's folder."""
-EVERYWHERE = ("referees", "device", "dtype", "autocast", "weights", "offload", "chunk")
+EVERYWHERE = ("referees", "device", "dtype", "autocast", "weights", "offload", "strict")
 """Fields of a run's config that matter to a referee that is only asked for scores."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import combinations
 
+from refcore.errors import shortened
 from refcore_bench.examinations.folder import DataFolder, Record
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
 from refcore_bench.intervals import Estimate, mean
@@ -18,6 +19,7 @@ from refcore_bench.intervals import Estimate, mean
 TEST = "test.json"
 PLACES = ("test", "images", "test/test", ".")
 """Where the pictures may lie."""
+MOST_RANK = 1000
 Ranked = tuple[Sequence[float], Sequence[float]]
 """Scores and ranks of the pictures of one prompt."""
 
@@ -69,6 +71,9 @@ def _pictures(folder: DataFolder, record: Record) -> list[Item]:
 def _ranking(record: Record, field: str, ranks: list[float], pictures: int) -> list[float]:
     if len(ranks) != pictures:
         raise record.wrong(field, f"it has {len(ranks)} ranks for {pictures} pictures; expected one for each")
+    for rank in ranks:
+        if not 0 <= rank <= MOST_RANK:
+            raise record.wrong(field, f"it holds {shortened(str(rank))}; expected ranks from 0 to {MOST_RANK:,}")
     return ranks
 
 

@@ -30,6 +30,8 @@ COMMANDS = ("judges", "metrics", "trackers")
 CHAPTERS = "Background"
 """The section of the navigation that a new page of docs/ joins."""
 PLUGINS, PRESETS, COMMANDS, FIELDS = "plugins", "presets.md", "commands.md", "fields.md"
+EXAMINED = "results/examination.md"
+"""The page with a section for each shipped referee."""
 PLAIN = {"COLUMNS": "110", "TERMINAL_WIDTH": "110", "NO_COLOR": "1", "TERM": "dumb"}
 """Environment variables that make help plain text."""
 STYLE = """\
@@ -131,6 +133,8 @@ def _plugin(kind: registry.Kind, name: str, docs: Path, home: str | None) -> str
             "",
             f"Equations, sources and measurements: [{_heading(docs / home.partition('#')[0])}](../../{home}).",
         ]
+    if kind == "referees":
+        lines += ["", f"[What it was examined on](../../{EXAMINED}#{name})."]
     if shown["fields"]:
         lines += ["", "## Settings", "", "| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
         for field in shown["fields"]:

@@ -424,6 +424,8 @@ BOMB = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 65536, 6553
         ("pick-a-pic", lambda f: pick_folder(f, caption=" "), ["row 1", '"caption"', "is empty"]),
         ("pick-a-pic", lambda f: written(f, {"data/test-0.parquet": "words"}), ["test-0.parquet", "no readable"]),
         ("hpdv2", lambda f: hpd_folder(f, rank=[1, 2]), ["test.json", "row 1", '"rank"', "2 ranks for 3 pictures"]),
+        ("hpdv2", lambda f: hpd_folder(f, rank=[1, 2, 10**400]), ["row 1", '"rank"', "expected ranks from 0 to 1,000"]),
+        ("hpdv2", lambda f: hpd_folder(f, rank=[1, 2, float("nan")]), ["row 1", '"rank"', "it holds nan"]),
         ("hpdv2", lambda f: hpd_folder(f, rank="no"), ["row 1", '"rank"', "expected a list of ranks"]),
         ("hpdv2", lambda f: hpd_folder(f, image_path=["0-0.jpg", "../x.jpg"], rank=[1, 2], raw_annotations=[]),
          ["row 1", '"image_path"', "leads out of the folder"]),
@@ -442,6 +444,39 @@ def test_wrong_data_are_refused_with_file_row_field_and_remedy(
     assert "\n" not in message
     for part in told:
         assert part in message
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "winoground": winoground_folder,
+    "hard-negatives": negatives_folder,
+    "pick-a-pic": pick_folder,
+    "hpdv2": hpd_folder,
+}
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_corrupt_files_of_every_layout_are_read_or_refused_in_one_line(task: str, tmp_path: Path) -> None:
+    folder, rng = MAKERS[task](tmp_path), np.random.default_rng(0)
+    described = [path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".parquet")]
+    refused = list[str]()
+    for turn in range(60):
+        path = described[turn % len(described)]
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        if turn % 3 == 0:
+            data = data[: 1 + len(data) * turn // 60]
+        for at in rng.integers(0, len(data), 1 + turn // 6):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            for item in examinations.get(task).items(Asked(), folder):
+                for question in item.questions.values():
+                    question.picture.read()
+        except RefcoreError as error:
+            refused.append(str(error))
+        path.write_bytes(whole)
+    assert len(refused) > 10
+    assert not any("\n" in message for message in refused)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_a_plugin_leads_to_the_section_about_it(pages: dict[str, str]) -> None:
     assert "](../../priors.md#csd-nfsd-sdi-vsd)" in pages["plugins/priors/nfsd.md"]
 
 
+def test_a_referee_leads_to_what_it_was_examined_on(pages: dict[str, str]) -> None:
+    examined = (ROOT / "docs" / "results" / "examination.md").read_text("utf-8")
+    referees = [path for path in pages if path.startswith("plugins/referees/")]
+    assert len(referees) >= 15
+    for path in referees:
+        name = Path(path).stem
+        assert f"](../../results/examination.md#{name})" in pages[path]
+        assert f"\n## `{name}`\n" in examined
+
+
 def test_presets_and_commands_are_all_there(pages: dict[str, str]) -> None:
     for name in presets.names():
         assert presets.get(name).text.strip() in pages["presets.md"]

@@ -15,7 +15,7 @@ from refcore.errors import RefcoreError, printable, unknown
 
 if TYPE_CHECKING:
     from refcore_bench.examinations.examination import Examination
-    from refcore_bench.tables import Table
+    from refcore_bench.table import Table
 
 probe = typer.Typer(help="Examine a referee before it takes part in a run.", no_args_is_help=True)
 PLAYGROUND = "playground"
@@ -158,9 +158,9 @@ def _print_examination(made: Examination, json: bool, markdown: bool) -> None:
 
 def _print(heading: str, found: Sequence[Table], markdown: bool) -> None:
     if markdown:
-        from refcore_bench import tables
+        from refcore_bench.table import markdown as as_markdown
 
-        output.echo(f"{heading}\n\n{tables.markdown(found)}".removesuffix("\n"))
+        output.echo(f"{heading}\n\n{as_markdown(found)}".removesuffix("\n"))
         return
     output.stdout.print(heading, markup=False)
     for table in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refcore_bench.probe import ProbeReport
-from refcore_bench.tables import Table
+from refcore_bench.table import Table
 
 
 def tables(report: ProbeReport) -> list[Table]:

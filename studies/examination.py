@@ -43,7 +43,7 @@ from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import photographs
 from refcore_bench.probe import auc, auc_interval, run_of
 from refcore_bench.scoring import pixels
-from refcore_bench.tables import grid
+from refcore_bench.table import grid
 from refcore_plugins.models.imagenet_networks import Network
 from refcore_plugins.models.text_recognisers import Weights
 

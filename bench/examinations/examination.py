@@ -19,7 +19,7 @@ from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.examinations.examinee import BATCH, Examinee
 from refcore_bench.examinations.task import Asked, Row, Section, Task
 from refcore_bench.extras import need
-from refcore_bench.tables import Table
+from refcore_bench.table import Table
 
 ROWS, FACTS = "rows.parquet", "examination.json"
 """Files of an examination's folder."""

@@ -12,7 +12,7 @@ from refcore.errors import RefcoreError
 from refcore.images import Levels
 from refcore_bench.examinations.folder import DataFolder
 from refcore_bench.intervals import Estimate
-from refcore_bench.tables import NONE, Table
+from refcore_bench.table import NONE, Table
 
 Row = Mapping[str, Any]
 """The facts of an item and the scores of its questions, by column."""

@@ -21,22 +21,16 @@ PREPOSITIONS: Final = (
 COMMON, PROPER = "NOUN", "PROPN"
 
 
-def things_around(doc: Doc, first_pair: bool = False) -> tuple[str, str] | None:
+def things_around(doc: Doc) -> tuple[str, str] | None:
     """The things of the relation that a parsed prompt states; None where there are not exactly two.
 
     Each preposition gives the nearest noun before it, common or proper, and the first common noun after it; where there
-    is none, the last of the first proper nouns after it, unless the prompt ends with it. Two prepositions with a thing
-    on each side are four things, which the published code does not score.
-
-    Args:
-        doc: The prompt, parsed.
-        first_pair: Take the first preposition with a thing on both sides, however many there are.
+    is none, the last of the first proper nouns after it, unless the prompt ends with it. So a prompt with two
+    prepositions has four things, and no score.
     """
     tokens = list(doc)
-    pairs = [(_before(tokens[:start]), _after(tokens[end:])) for start, end in _prepositions(tokens)]
-    if first_pair:
-        return next(((a, b) for a, b in pairs if a is not None and b is not None), None)
-    things = [thing for pair in pairs for thing in pair if thing is not None]
+    around = [(_before(tokens[:start]), _after(tokens[end:])) for start, end in _prepositions(tokens)]
+    things = [thing for pair in around for thing in pair if thing is not None]
     return (things[0], things[1]) if len(things) == 2 else None
 
 

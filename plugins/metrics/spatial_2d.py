@@ -51,10 +51,6 @@ class Spatial2d(TwoThings):
             description="2d: first and last noun of the prompt. complex: the nouns before and after a preposition, as "
             "in the 3-in-1 score; a prompt without exactly two counts 0.",
         )
-        first_pair: bool = Field(
-            False,
-            description="Complex form: whether the first of several prepositions is scored; as published, none is.",
-        )
 
     name = "2d-owlv2"
     unit = "share of boxes and position, 0 to 1"
@@ -86,7 +82,7 @@ class Spatial2d(TwoThings):
         """
         relation = relation_of(prompt.text)
         if self.config.form == "complex":
-            return things_around(self.parse(prompt.text), self.config.first_pair), relation
+            return things_around(self.parse(prompt.text)), relation
         if relation is None:
             raise self.cannot(prompt, f"expected one of {', '.join(word for word, _ in SPATIAL_WORDS)}")
         return self.first_and_last(prompt), relation

@@ -1,18 +1,14 @@
-"""Formulas of boxes: every branch on boxes made by hand, and all of them against a transcription made apart."""
+"""Formulas of boxes: every branch on boxes made by hand; `test_boxes_parity.py` has them against a transcription."""
 
 from __future__ import annotations
 
 import math
-import random
-from itertools import product
 
 import numpy as np
-import published_boxes as published
 import pytest
 
 from refcore_plugins.metrics.box_scores import (
     CUT,
-    SPATIAL_WORDS,
     depth_order,
     directions,
     eight_bit,
@@ -118,7 +114,6 @@ def test_the_box_of_a_label_is_its_best_and_labels_are_equal_or_not_at_all():
 )
 def test_the_relation_is_the_first_of_the_list_in_the_text(text, relation):
     assert relation_of(text) == relation
-    assert dict(SPATIAL_WORDS)[published.relation_2d(text)] == relation
 
 
 def test_a_text_may_have_no_relation():
@@ -248,84 +243,3 @@ def test_suppression_drops_repeats_of_the_same_label_alone():
     boxes = [found("cat", 0.6), found("cat", 0.9, moved(1, 0)), found("dog", 0.5)]
     assert without_repeats(boxes, 0.5) == [boxes[1], boxes[2]]
     assert without_repeats(boxes, 1.0) == [boxes[1], boxes[0], boxes[2]]
-
-
-def draw(rng: random.Random, labels: tuple[str, ...], count: int, size: int = 480) -> list[Detection]:
-    boxes = []
-    for _ in range(count):
-        x, y = sorted(rng.sample(range(size), 2)), sorted(rng.sample(range(size), 2))
-        boxes.append(Detection(rng.choice(labels), rng.random(), (x[0], y[0], x[1], y[1])))
-    return boxes
-
-
-def plain(boxes: list[Detection]) -> list[published.Detection]:
-    return [(one.label, one.score, one.box) for one in boxes]
-
-
-def test_2d_scores_equal_the_transcription():
-    rng, seen = random.Random(1), set()
-    for (word, relation), mended in product(SPATIAL_WORDS, (False, True)):
-        for _ in range(60):
-            boxes = draw(rng, ("cat", "dog", "bus"), rng.randrange(7))
-            cut = rng.choice((0.0, 0.5))
-            used = "top" if mended and relation == "on top of" else relation
-            ours = spatial_2d(highest(boxes, "cat"), highest(boxes, "dog"), used, cut=cut)
-            theirs = published.spatial_2d(
-                ("cat", "dog"), word, plain(boxes), threshold=0.0, least=cut, on_top_of_scores=mended
-            )
-            assert ours == pytest.approx(theirs, rel=1e-12)
-            seen.add(ours > 0)
-    assert seen == {False, True}
-
-
-def test_3d_scores_equal_the_transcription():
-    rng, draws, values = random.Random(2), np.random.default_rng(2), set()
-    for word, transposed, matching in product(("in front of", "behind", "hidden"), (True, False), ("last", "best")):
-        for _ in range(40):
-            boxes = draw(rng, ("cat", "dog", "catdog"), rng.randrange(6))
-            depth = draws.random((480, 400), np.float32)
-            a, b = (
-                last_before_both(boxes, "cat", "dog")
-                if matching == "last"
-                else (highest(boxes, "cat"), highest(boxes, "dog"))
-            )
-            holds = 0.0
-            if a and b:
-                levels = eight_bit(depth)
-                near = [mean_depth(levels, one.box, transposed) for one in (a, b)]
-                holds = depth_order(near[0], near[1], iou(a.box, b.box), order_of(word))
-            theirs = published.spatial_3d(
-                ("cat", "dog"),
-                word,
-                plain(boxes),
-                depth,
-                threshold=0.0,
-                substring=matching == "last",
-                last_match=matching == "last",
-                transposed=transposed,
-            )
-            assert spatial_3d(a, b, holds) == pytest.approx(theirs, rel=1e-9)
-            values.add(holds > 0)
-    assert values == {False, True}
-
-
-def test_numbers_equal_the_transcription():
-    rng, values = random.Random(3), set()
-    for _ in range(300):
-        boxes = draw(rng, ("cat", "dog", "catfish"), rng.randrange(9), size=20)
-        wanted = {name: rng.randrange(1, 4) for name in ("cat", "dog")}
-        numbers = numbers_of(merged(boxes), list(wanted))
-        ours = sum(numeracy(numbers, list(wanted.values())))
-        assert ours == pytest.approx(published.numeracy(list(wanted.items()), plain(boxes), threshold=0.0))
-        assert plain(merged(boxes)) == published.distinct(plain(boxes))
-        values.add(ours)
-    assert values == {0.0, 0.25, 0.5, 0.75, 1.0}
-
-
-def test_directions_equal_the_transcription():
-    rng, seen = random.Random(4), set()
-    for _ in range(500):
-        a, b = draw(rng, ("cup",), 2)
-        assert directions(a, b) == published.relations_geneval(a.box, b.box)
-        seen |= directions(a, b)
-    assert seen == {"left of", "right of", "above", "below"}

@@ -18,6 +18,8 @@ from transformers import (
 
 from refcore.errors import CheckpointError
 from refcore.images import Levels
+from refcore_playground.render import render
+from refcore_playground.world import Scene, Thing
 from refcore_plugins.models.coco_classes import COCO
 from refcore_plugins.models.depth import Nearness
 from refcore_plugins.models.instance_segmentation import InstanceSegmenter, box_around, coco_name
@@ -55,6 +57,22 @@ def test_owlv2_finds_what_the_library_finds(tmp_path, photograph):
     inside = torch.minimum(theirs["boxes"][order].clamp(min=0), torch.tensor([240.0, 180.0, 240.0, 180.0]))
     assert np.allclose([one.box for one in found], inside.numpy(), atol=1e-3)
     assert len(found) == 16
+
+
+def test_the_embedded_detector_finds_things_where_they_are_drawn():
+    """The only detector here whose weights are trained: boxes are in pixels of an image that is not square."""
+    things = (
+        Thing("red", "circle", "solid", 10, 18, 20),
+        Thing("blue", "square", "solid", 10, 32, 46),
+    )
+    scene = (render(Scene(things)) * 255).round().astype(np.uint8)
+    image = np.ascontiguousarray(scene[:, :48])
+    detector = load_detector("x", "playground:owlv2", CPU, torch.float32, query="a {}", overlap=0.5)
+    found = detector(image, ["red circle", "blue square", "green star"], 0.5)
+    assert sorted(one.label for one in found) == ["blue square", "red circle"]
+    for one in found:
+        x, y = {"red circle": (18, 20), "blue square": (32, 46)}[one.label]
+        assert one.centre == pytest.approx((x, y), abs=4)
 
 
 def test_grounding_dino_scores_a_name_by_its_words(tmp_path, photograph):

@@ -125,13 +125,6 @@ def test_complex_prompts_compare_the_nouns_around_their_preposition(text, things
     assert published.objects_of_complex(tokens) == things
 
 
-def test_several_prepositions_are_mended_by_the_first():
-    text = "The cup is next to the book and the lamp is near the chair."
-    things = ("cup", 0.8, box(100, 100)), ("book", 0.6, box(110, 200))
-    assert value(seeing(Spatial2d(form="complex"), *things), text) == 0.0
-    assert value(seeing(Spatial2d(form="complex", first_pair=True), *things), text) == pytest.approx(0.85)
-
-
 def test_a_complex_prompt_is_scored_by_its_relation():
     things = ("cat", 0.8, box(100, 100)), ("pillow", 0.6, box(300, 110))
     metric = seeing(Spatial2d(form="complex"), *things)

@@ -58,7 +58,7 @@ class ThreeInOne(Metric):
             return {f"{of}.{field}": name for of, one in inner for field, name in one.checkpoints().items()}
 
     name = "3-in-1"
-    unit = "mean of BLIP-VQA, 2-D score and cosine, -1/3 to 1"
+    unit = "mean of probabilities, box scores and cosines, -0.5 to 1"
     requires = REQUIRES
     config: Config
 

@@ -49,8 +49,9 @@ class InstanceSegmenter:
         """Instances of an image [H, W, 3] with at least this score, in [0, 1], by falling score."""
         inputs = self.processor(images=image, return_tensors="pt").to(self.device)
         found = self.model(pixel_values=inputs["pixel_values"].to(self.dtype), pixel_mask=inputs["pixel_mask"])
-        found.class_queries_logits = found.class_queries_logits.float()
-        found.masks_queries_logits = found.masks_queries_logits.float()
+        # The library's post-processing keeps its maps on the CPU.
+        found.class_queries_logits = found.class_queries_logits.float().cpu()
+        found.masks_queries_logits = found.masks_queries_logits.float().cpu()
         (post,) = self.processor.post_process_instance_segmentation(
             found, threshold=threshold, target_sizes=[image.shape[:2]], return_binary_maps=True
         )

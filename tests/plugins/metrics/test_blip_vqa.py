@@ -67,7 +67,7 @@ def expected(folder: Path, image: object, phrases: list[str], **options: object)
 
 @pytest.mark.parametrize("interpolated", [False, True])
 def test_it_equals_the_public_code_written_out(interpolated, clip_constants, of_24, images):
-    """Each probability to 1e-6 without rounding, and the same four digits with it; images of four sizes in chunks."""
+    """Each probability to 1e-5 without rounding, and the same four digits with it; images of four sizes in chunks."""
     folder = of_24 if interpolated else clip_constants
     prompts = [BenchmarkPrompt(prompt) for prompt in PROMPTS]
     exact = metric_of(folder, rounding=False).measure(images, prompts)
@@ -78,8 +78,8 @@ def test_it_equals_the_public_code_written_out(interpolated, clip_constants, of_
         phrases = published.asked_phrases(chunks)
         wanted = expected(folder, image, phrases, interpolate=interpolated)
         assert list(whole.parts) == [f"{phrase}?" for phrase in phrases]
-        assert list(whole.parts.values()) == pytest.approx(wanted, abs=1e-6)
-        assert whole.value == pytest.approx(math.prod(wanted), abs=1e-6)
+        assert list(whole.parts.values()) == pytest.approx(wanted, abs=1e-5)
+        assert whole.value == pytest.approx(math.prod(wanted), abs=1e-5)
         assert list(cut.parts.values()) == pytest.approx([round(p, 4) for p in wanted], abs=1.01e-4)
         assert cut.value == round(math.prod(cut.parts.values()), 4)
         assert all(p == round(p, 4) for p in cut.parts.values())
@@ -126,7 +126,7 @@ def test_what_follows_the_thirty_fifth_token_is_not_read(clip_constants, images)
     assert list(first.parts) != list(second.parts)
     assert first.value == pytest.approx(second.value, abs=1e-7)
     phrases = metric.phrases.of(long)
-    assert list(first.parts.values()) == pytest.approx(expected(clip_constants, images[0], phrases), abs=1e-6)
+    assert list(first.parts.values()) == pytest.approx(expected(clip_constants, images[0], phrases), abs=1e-5)
 
 
 def test_phrases_beyond_the_number_asked_are_factors_of_one(clip_constants, images):

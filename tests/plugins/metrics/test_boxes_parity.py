@@ -366,7 +366,8 @@ def drawn_prompt(rng: Generator) -> dict[str, Any]:
     """Facts of one of GenEval's six tags."""
     tag = str(rng.choice(["single_object", "two_object", "counting", "colors", "position", "color_attr"]))
     colour = lambda: str(rng.choice(["red", "blue"]))  # noqa: E731
-    first: dict[str, Any] = {"class": "cup", "count": int(rng.integers(1, 5)) if tag == "counting" else 1}
+    most = {"counting": 4, "colors": 2}.get(tag, 1)
+    first: dict[str, Any] = {"class": "cup", "count": int(rng.integers(1, most + 1))}
     second: dict[str, Any] = {"class": "dog", "count": 1}
     if tag in ("colors", "color_attr"):
         first["color"] = colour()

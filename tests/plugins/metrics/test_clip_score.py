@@ -64,7 +64,7 @@ def expected(folder: Path, images: list, prompts: list[str]) -> list[float]:
 def test_it_is_the_cosine_neither_scaled_nor_clipped(folder, images):
     found = metric_of(folder).measure(images, [BenchmarkPrompt(prompt) for prompt in PROMPTS])
     wanted = expected(folder, images, PROMPTS)
-    assert [one.value for one in found] == pytest.approx(wanted, abs=1e-6)
+    assert [one.value for one in found] == pytest.approx(wanted, abs=1e-5)
     assert min(wanted) < 0 < max(wanted)
     assert [list(one.parts) for one in found] == [[prompt] for prompt in PROMPTS]
 
@@ -74,7 +74,7 @@ def test_clipscore_is_two_and_a_half_times_its_positive_part_with_its_prefix(fol
         images, [BenchmarkPrompt(prompt) for prompt in PROMPTS]
     )
     wanted = expected(folder, images, [f"A photo depicts {prompt}" for prompt in PROMPTS])
-    assert [one.value for one in found] == pytest.approx([2.5 * max(cosine, 0) for cosine in wanted], abs=1e-6)
+    assert [one.value for one in found] == pytest.approx([2.5 * max(cosine, 0) for cosine in wanted], abs=1e-5)
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (61, 197), (96, 96), (33, 64), (20, 31), (107, 83)])
@@ -96,7 +96,7 @@ def test_without_adjectives_it_reads_what_three_in_one_reads(folder, images):
     found = metric.measure(images[:2], [BenchmarkPrompt(prompt) for prompt in prompts])
     read = ["the bench is near a table .", "a circle"]
     assert [list(one.parts) for one in found] == [[text] for text in read]
-    assert [one.value for one in found] == pytest.approx(expected(folder, images[:2], read), abs=1e-6)
+    assert [one.value for one in found] == pytest.approx(expected(folder, images[:2], read), abs=1e-5)
 
 
 def test_a_missing_parser_is_told_before_anything_is_loaded(folder):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import detectors
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
 from transformers import (
     AutoImageProcessor,
@@ -18,8 +22,10 @@ from transformers import (
 
 from refcore.errors import CheckpointError
 from refcore.images import Levels
+from refcore_playground.render import render
+from refcore_playground.world import Scene, Thing
 from refcore_plugins.models.coco_classes import COCO
-from refcore_plugins.models.depth import Nearness
+from refcore_plugins.models.depth import UNUSED, Nearness
 from refcore_plugins.models.instance_segmentation import InstanceSegmenter, box_around, coco_name
 from refcore_plugins.models.open_vocabulary_detector import load_detector
 
@@ -55,6 +61,22 @@ def test_owlv2_finds_what_the_library_finds(tmp_path, photograph):
     inside = torch.minimum(theirs["boxes"][order].clamp(min=0), torch.tensor([240.0, 180.0, 240.0, 180.0]))
     assert np.allclose([one.box for one in found], inside.numpy(), atol=1e-3)
     assert len(found) == 16
+
+
+def test_the_embedded_detector_finds_things_where_they_are_drawn():
+    """The only detector here whose weights are trained: boxes are in pixels of an image that is not square."""
+    things = (
+        Thing("red", "circle", "solid", 10, 18, 20),
+        Thing("blue", "square", "solid", 10, 32, 46),
+    )
+    scene = (render(Scene(things)) * 255).round().astype(np.uint8)
+    image = np.ascontiguousarray(scene[:, :48])
+    detector = load_detector("x", "playground:owlv2", CPU, torch.float32, query="a {}", overlap=0.5)
+    found = detector(image, ["red circle", "blue square", "green star"], 0.5)
+    assert sorted(one.label for one in found) == ["blue square", "red circle"]
+    for one in found:
+        x, y = {"red circle": (18, 20), "blue square": (32, 46)}[one.label]
+        assert one.centre == pytest.approx((x, y), abs=4)
 
 
 def test_grounding_dino_scores_a_name_by_its_words(tmp_path, photograph):
@@ -128,6 +150,26 @@ def test_a_dpt_sees_the_published_side(tmp_path, photograph):
     own = Nearness("x", folder, CPU, torch.float32)(photograph, (90, 120))
     assert at_64.shape == own.shape
     assert not np.allclose(at_64, own)
+
+
+def test_intels_files_lack_tensors_that_are_never_used(tmp_path, photograph):
+    """And a file that lacks any other is refused."""
+    folder = detectors.dpt(tmp_path / "whole")
+    tensors = load_file(folder / "model.safetensors")
+    lacking = shutil.copytree(folder, tmp_path / "lacking")
+    unused = {name for name in tensors if re.match(UNUSED, name)}
+    assert len(unused) == 4
+    save_file(
+        {name: tensors[name] for name in tensors.keys() - unused}, lacking / "model.safetensors", {"format": "pt"}
+    )
+    near = [Nearness("x", str(one), CPU, torch.float32)(photograph, (90, 120)) for one in (folder, lacking)]
+    assert np.array_equal(*near)
+    needed = next(name for name in sorted(tensors) if "residual_layer2" in name)
+    save_file(
+        {name: tensors[name] for name in tensors.keys() - {needed}}, lacking / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(CheckpointError, match="lacks 1 tensors"):
+        Nearness("x", str(lacking), CPU, torch.float32)
 
 
 def test_instances_are_the_librarys_with_boxes_around_their_masks(tmp_path, photograph):

@@ -108,6 +108,15 @@ class GenEval(Metric):
                 )
         return needed
 
+    def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
+        """Whose detector it is."""
+        if not prompts:
+            return []
+        return [
+            "the published detector is mmdet's training of Mask2Former: how near values of another one come to "
+            "published ones is not known"
+        ]
+
     def colour(self, image: Levels, instance: Instance, name: str) -> str:
         """The colour of a thing: the nearest of `COLOURS` to its crop, with grey around its mask."""
         left, top, right, bottom = (int(side) for side in instance.detection.box)

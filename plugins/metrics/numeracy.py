@@ -12,7 +12,7 @@ from pydantic import Field
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
-from refcore_plugins.metrics.box_metric import BoxMetric
+from refcore_plugins.metrics.box_metric import STAND_IN, BoxMetric
 from refcore_plugins.metrics.box_scores import merged, numbers_of, numeracy
 from refcore_plugins.metrics.counted_things import counted_by_parse, counted_by_vocabulary, read_vocabulary
 from refcore_plugins.metrics.nouns import RENAMED
@@ -79,9 +79,10 @@ class Numeracy(BoxMetric):
 
     def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
         """Where the things come from."""
-        if not prompts or self.config.vocabulary is not None:
+        if not prompts:
             return []
-        return ["things and numbers come from the parse of the prompt, not from the published vocabulary of 100 nouns"]
+        parsed = "things and numbers come from the parse of the prompt, not from the published vocabulary of 100 nouns"
+        return [STAND_IN] if self.config.vocabulary is not None else [parsed, STAND_IN]
 
     def _words(self) -> dict[str, str] | None:
         if self.config.vocabulary is None:

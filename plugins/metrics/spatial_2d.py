@@ -9,6 +9,7 @@ from pydantic import Field
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
+from refcore_plugins.metrics.box_metric import STAND_IN
 from refcore_plugins.metrics.box_scores import (
     CUT,
     SPATIAL_WORDS,
@@ -92,13 +93,14 @@ class Spatial2d(TwoThings):
         if not prompts or self.config.form == "complex":
             return []
         can = scorable([self.first_and_last(prompt) for prompt in prompts], self.unlisted)
+        here = (
+            "they are not looked for here, either"
+            if self.config.label_list == "official"
+            else "here they are looked for"
+        )
         return [
             f"the label list of the published detector can score {can:,} of these {len(prompts):,} prompts at all: it "
             f"has no label that equals {', '.join(self.unlisted)}, and a missing thing leaves at most 0.25, which is "
-            "cut to 0; "
-            + (
-                "these are not looked for here, either"
-                if self.config.label_list == "official"
-                else "the detector used here looks for every noun, so values are not comparable with published ones"
-            )
+            f"cut to 0; {here}",
+            STAND_IN,
         ]

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from refcore.contracts.metric import BenchmarkPrompt, Measurement
 from refcore.images import Levels
-from refcore_plugins.metrics.box_metric import LONGER, SHORTER
+from refcore_plugins.metrics.box_metric import LONGER, SHORTER, STAND_IN
 from refcore_plugins.metrics.box_scores import (
     DEPTH_WORDS,
     Order,
@@ -108,5 +108,6 @@ class Spatial3d(TwoThings):
         can = scorable([self.first_and_last(prompt) for prompt in prompts], self.unlisted)
         return [
             f"the label list of the published detector can score {can:,} of these {len(prompts):,} prompts in full: "
-            f"no label of it contains {' or '.join(self.unlisted)}"
+            f"no label of it contains {' or '.join(self.unlisted)}",
+            STAND_IN,
         ]

@@ -19,6 +19,9 @@ EXPECTED = (
     f"depth-anything/Depth-Anything-V2-Small-hf, or a {PRO}, such as apple/DepthPro-hf"
 )
 
+UNUSED = r"neck\.fusion_stage\.layers\.0\.residual_layer1\."
+"""Tensors that a DPT's first fusion has and, without a layer before it, never uses; Intel's files lack them."""
+
 
 class Nearness:
     """A frozen depth model: an image in, a map out in which larger is nearer.
@@ -45,7 +48,7 @@ class Nearness:
         folder = TransformersFolder(plugin, model, EXPECTED)
         folder.require((DPT, ANYTHING, PRO))
         self.kind = folder.kind
-        self.model: Any = folder.load_model(AutoModelForDepthEstimation, dtype).to(device)
+        self.model: Any = folder.load_model(AutoModelForDepthEstimation, dtype, unused=UNUSED).to(device)
         self.processor: Any = folder.load_image_processor()
         self.device, self.dtype = device, dtype
         self.is_metric = getattr(self.model.config, "depth_estimation_type", "relative") == "metric"

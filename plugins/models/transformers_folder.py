@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from os.path import expanduser
 from pathlib import Path
@@ -85,13 +86,20 @@ class TransformersFolder:
         if self.kind not in kinds:
             raise CheckpointError(f'{self.plugin}: model "{self.model}" is {article(self.kind)}; {self.expected}')
 
-    def load_model(self, architecture: Any, dtype: torch.dtype = torch.float32, attention: str | None = None) -> Any:
+    def load_model(
+        self,
+        architecture: Any,
+        dtype: torch.dtype = torch.float32,
+        attention: str | None = None,
+        unused: str = "(?!)",
+    ) -> Any:
         """The model, frozen and in eval mode, on the CPU.
 
         Args:
             architecture: A model class of transformers, or one of its auto classes.
             dtype: Dtype of the weights.
             attention: Implementation, "eager" or "sdpa"; None lets the library choose.
+            unused: Regular expression of tensors that the class builds and never reads, which a file may lack.
 
         Raises:
             CheckpointError: files are missing or corrupt, or tensors are missing or have other shapes.
@@ -109,7 +117,7 @@ class TransformersFolder:
                 )
         except Exception as error:  # the library passes on its dependencies' errors, all of which mean: no checkpoint
             raise self.failure(error) from error
-        if missing := sorted(info["missing_keys"]):
+        if missing := sorted(name for name in info["missing_keys"] if not re.match(unused, name)):
             raise CheckpointError(
                 f'{self.plugin}: the checkpoint of model "{self.model}" lacks {len(missing)} tensors '
                 f"({', '.join(missing[:3])}, ...); expected a complete {self.kind}: copy or download it again"

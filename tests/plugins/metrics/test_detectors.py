@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import detectors
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
 from transformers import (
     AutoImageProcessor,
@@ -21,7 +25,7 @@ from refcore.images import Levels
 from refcore_playground.render import render
 from refcore_playground.world import Scene, Thing
 from refcore_plugins.models.coco_classes import COCO
-from refcore_plugins.models.depth import Nearness
+from refcore_plugins.models.depth import UNUSED, Nearness
 from refcore_plugins.models.instance_segmentation import InstanceSegmenter, box_around, coco_name
 from refcore_plugins.models.open_vocabulary_detector import load_detector
 
@@ -146,6 +150,26 @@ def test_a_dpt_sees_the_published_side(tmp_path, photograph):
     own = Nearness("x", folder, CPU, torch.float32)(photograph, (90, 120))
     assert at_64.shape == own.shape
     assert not np.allclose(at_64, own)
+
+
+def test_intels_files_lack_tensors_that_are_never_used(tmp_path, photograph):
+    """And a file that lacks any other is refused."""
+    folder = detectors.dpt(tmp_path / "whole")
+    tensors = load_file(folder / "model.safetensors")
+    lacking = shutil.copytree(folder, tmp_path / "lacking")
+    unused = {name for name in tensors if re.match(UNUSED, name)}
+    assert len(unused) == 4
+    save_file(
+        {name: tensors[name] for name in tensors.keys() - unused}, lacking / "model.safetensors", {"format": "pt"}
+    )
+    near = [Nearness("x", str(one), CPU, torch.float32)(photograph, (90, 120)) for one in (folder, lacking)]
+    assert np.array_equal(*near)
+    needed = next(name for name in sorted(tensors) if "residual_layer2" in name)
+    save_file(
+        {name: tensors[name] for name in tensors.keys() - {needed}}, lacking / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(CheckpointError, match="lacks 1 tensors"):
+        Nearness("x", str(lacking), CPU, torch.float32)
 
 
 def test_instances_are_the_librarys_with_boxes_around_their_masks(tmp_path, photograph):

@@ -97,6 +97,17 @@ class Dpg(QuestionAnsweringMetric):
             for questions, answers in zip(asked, found, strict=True)
         ]
 
+    def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
+        """See `Metric.remarks`."""
+        orphans = [prompt for prompt in prompts if missing_parents(dpg_questions(self, prompt))]
+        if not orphans:
+            return []
+        return [
+            f"{len(orphans)} of {len(prompts)} prompts have questions that depend on one that is missing, and gates "
+            f"nothing here; the public code fails on such a prompt, and leaves it out of the mean: "
+            f'"{shortened(orphans[0].text)}"'
+        ]
+
     def _says_yes(self, log_p: torch.Tensor) -> bool:
         """Whether the answer is yes, by the log-probabilities [V] of its first token."""
         if self.config.decision == "written":
@@ -107,11 +118,12 @@ class Dpg(QuestionAnsweringMetric):
 def counted(questions: Sequence[DpgQuestion], answers: Mapping[int, bool], gated_categories: bool) -> Measurement:
     """The value and parts of an image, by the answer to each question.
 
-    Questions are gone through in order, so that one that has lost its point to a parent takes it from those after it.
+    Questions are gone through in order, so that one that has lost its point to a parent takes it from those after it. A
+    parent that is missing gates nothing.
     """
     counts = dict(answers)
     for question in questions:
-        counts[question.id] = counts[question.id] and all(counts[parent] for parent in question.parents)
+        counts[question.id] = counts[question.id] and all(counts.get(parent, True) for parent in question.parents)
     parts = {f"{question.id}. {question.text}": float(counts[question.id]) for question in questions}
     by_category: dict[str, list[bool]] = {}
     for question in questions:
@@ -125,20 +137,19 @@ def dpg_questions(metric: Dpg, prompt: BenchmarkPrompt) -> list[DpgQuestion]:
     """The questions that a prompt's facts have.
 
     Raises:
-        RefcoreError: there are none, they are of another form, an id is there twice, or a parent is missing.
+        RefcoreError: there are none, they are of another form, or an id is there twice.
     """
     found = [_question(metric, prompt, row) for row in fact_of(metric, prompt, "questions", EXPECTED)]
     ids = [question.id for question in found]
     for question in found:
         if ids.count(question.id) > 1:
             raise RefcoreError(f'{metric.name}: "{shortened(prompt.text)}" has two questions of id {question.id}')
-        for parent in question.parents:
-            if parent not in ids:
-                raise RefcoreError(
-                    f'{metric.name}: question {question.id} of "{shortened(prompt.text)}" depends on {parent}, which '
-                    f"is none of its questions: {', '.join(map(str, ids))}"
-                )
     return found
+
+
+def missing_parents(questions: Sequence[DpgQuestion]) -> set[int]:
+    """Ids that questions depend on, and that none of them has: the public reader drops the first row of its table."""
+    return {parent for question in questions for parent in question.parents} - {question.id for question in questions}
 
 
 def _question(metric: Dpg, prompt: BenchmarkPrompt, row: Any) -> DpgQuestion:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import inspect
 import json
 import os
 import pickle
@@ -54,6 +55,7 @@ def synthetic(folder: Path, rows: int, batch: int) -> tuple[Any, list[Any], list
     results = Results(folder)
     results.claim(variants, "own", prompts, PROMPTS)
     spent = dict.fromkeys(KINDS, 1.0)
+    told = {"task": PROMPTS.name} if "task" in inspect.signature(Results.add).parameters else {}
     with patch("os.fsync"):  # which takes most of the time, and is not what is measured
         for variant in variants:
             for seed in range(SEEDS):
@@ -61,7 +63,7 @@ def synthetic(folder: Path, rows: int, batch: int) -> tuple[Any, list[Any], list
                     part = prompts[first : first + batch]
                     levels = [*rng.integers(0, 256, (len(part), SIDE, SIDE, 3), dtype=np.uint8)]
                     scores = {scorer.label: rng.random(len(part)).tolist() for scorer in scorers}
-                    results.add(variant, part, seed, Made(levels, scores, 2, 0.5, 0.1, spent), 1)
+                    Results(folder).add(variant, part, seed, Made(levels, scores, 2, 0.5, 0.1, spent), 1, **told)
     return results, variants, prompts
 
 

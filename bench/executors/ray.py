@@ -34,7 +34,7 @@ POLL_SECONDS = 2.0
 """Time between two looks at which machines there are."""
 KNOCK_SECONDS = 10.0
 """Longest time to wait for a cluster to answer."""
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 600.0
 """Longest time without any worker, while machines come or processes start."""
 PROBE_SECONDS = 60.0
 """Longest time to wait for the size of a GPU; one that is busy counts as unknown."""

@@ -18,6 +18,8 @@ RIGHT, WRONG, UNJUDGED = "#2a9d4a", "#d03030", "#888888"
 COLUMNS = 12
 SIDE = 128
 """Side of a picture on the sheet, in pixels."""
+MOST = 2_400
+"""Pictures on a sheet."""
 FRAME = 4
 GAP = 4
 
@@ -25,15 +27,15 @@ GAP = 4
 def write_sheets(results: Results) -> list[str]:
     """Writes `sheets/VARIANT.png` of every variant, in the order of seeds and prompts; returns the names.
 
-    A picture that was not kept has no place on a sheet.
+    A picture that was not kept has no place on a sheet, and of more than `MOST` only some have.
     """
     if not results.has_pictures:
         return []
-    rows = results.rows(images=True)
-    names = []
-    for (name,), own in rows.group_by(["variant"], maintain_order=True):
+    kept = {part.split("/")[1] for part in results.storage.listed("parts/*/*.parquet")}
+    names: list[str] = []
+    for name in [name for name in results.variants() if name in kept]:
         buffer = io.BytesIO()
-        draw_sheet(own).save(buffer, format="PNG")
+        draw_sheet(results.pictures(name, MOST)).save(buffer, format="PNG")
         names.append(f"sheets/{name}.png")
         results.storage.write(names[-1], buffer.getvalue())
     return names

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 RESULTS = "results.parquet"
 PARTS = "parts/*/*.parquet"
+MOST_PARTS = 20_000
+"""Number of parts above which they are joined: each is opened, or asked of a server, by whoever reads pictures."""
+SHARD_BYTES = 128 * 2**20
+"""Size of a joined part; so much is held in memory to join it."""
 KEY: Final = ["variant", "split", "category", "prompt", "seed"]
 """The columns that identify an image; images of two variants that agree in all others are a pair."""
 
@@ -274,7 +278,22 @@ class Results:
         if images and not self.has_pictures:
             raise RefcoreError(f'"{self.storage}" holds no pictures, only rows: its folder "parts" is missing')
         columns = [column for column in schema() if images or column != "image"]
-        frame = self._read([*self._parts()], columns) if images else self._all(columns)
+        return self._ordered(self._read([*self._parts()], columns) if images else self._all(columns))
+
+    def pictures(self, variant: str, most: int) -> polars.DataFrame:
+        """Rows of a variant with their pictures, in the order of seeds and prompts; of more than `most`, some of them.
+
+        No more parts are read than that takes.
+        """
+        frames: list[polars.DataFrame] = []
+        for name in self.storage.listed(f"parts/{variant}/*.parquet"):
+            frames.append(self._read([name], [*schema()]))
+            if sum(map(len, frames)) >= most:
+                break
+        return self._ordered(need("polars").concat(frames, how="vertical_relaxed"))[:most]
+
+    def _ordered(self, frame: polars.DataFrame) -> polars.DataFrame:
+        """Each row once, in the order of variants, seeds and prompts."""
         variants = {name: i for i, name in enumerate(self.variants())}
         prompts = {(row["split"], row["category"], row["prompt"]): i for i, row in enumerate(self.prompts())}
         places = [
@@ -294,7 +313,7 @@ class Results:
             found[file] = own
         return found
 
-    def pictures(self, name: str) -> dict[tuple[Any, ...], bytes]:
+    def pictures_in(self, name: str) -> dict[tuple[Any, ...], bytes]:
         """Columns `KEY` -> PNG, of a file of pictures that `keys` names."""
         frame = self._read([name], [*KEY, "image"])
         return {tuple(key): png for *key, png in frame.iter_rows()}
@@ -308,10 +327,6 @@ class Results:
     @property
     def has_pictures(self) -> bool:
         return bool(self._parts())
-
-    def has(self, variant: Variant, prompts: Sequence[TaskPrompt], seed: int) -> bool:
-        """Whether the part of a batch is there."""
-        return self.storage.exists(f"parts/{variant.name}/{part_name(prompts, seed)}.parquet")
 
     def done(self) -> dict[str, set[tuple[str, str, str, int]]]:
         """Variant's name -> (split, category, prompt, seed) of each image that it has, its picture kept or not."""
@@ -349,11 +364,28 @@ class Results:
         return frame
 
     def gather(self) -> None:
-        """Writes all rows, without pictures, to `results.parquet`."""
+        """Writes all rows, without pictures, to `results.parquet`; joins the parts where there are very many."""
+        if len(self._parts()) > MOST_PARTS:
+            self.compact()
         parts = self._parts()  # listed before they are read: what is written meanwhile is fresh the next time
         self._write_frame(RESULTS, self.rows())
         if parts:
             self._write_json(GATHERED, {**self.storage.listed(RESULTS), **parts}, indent=None)
+
+    def compact(self, size: int = SHARD_BYTES) -> None:
+        """Joins the parts of each variant to shards of about `size` bytes, while nobody writes any.
+
+        A shard is written before its parts are removed: after a kill in between, rows are there twice, and count once.
+        """
+        by_variant: dict[str, list[str]] = {}
+        stamps = self._parts()
+        for name in stamps:
+            by_variant.setdefault(name.split("/")[1], []).append(name)
+        for variant, names in by_variant.items():
+            for shard in _shards(names, [stamps[name][0] for name in names], size):
+                digest = hashlib.sha256("\n".join(shard).encode()).hexdigest()[:16]
+                self._write_frame(f"parts/{variant}/shard-{digest}.parquet", self._read(shard, [*schema()]))
+                self.storage.remove(shard)
 
     def _claim_prompts(
         self, task: Task, source: int | str, prompts: Sequence[TaskPrompt], names: Sequence[str]
@@ -428,6 +460,21 @@ class Results:
         buffer = io.BytesIO()
         frame.write_parquet(buffer)
         self.storage.write(name, buffer.getvalue())
+
+
+def _shards(names: Sequence[str], sizes: Sequence[int], size: int) -> Iterator[list[str]]:
+    """Names of files side by side that make up about `size` bytes each time; a file alone stays as it is."""
+    shard: list[str] = []
+    total = 0
+    for name, own in zip(names, sizes, strict=True):
+        if shard and total + own > size:
+            if len(shard) > 1:
+                yield shard
+            shard, total = [], 0
+        shard.append(name)
+        total += own
+    if len(shard) > 1:
+        yield shard
 
 
 def part_name(prompts: Sequence[TaskPrompt], seed: int) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from refcore import registry
 from refcore_bench.executors.job import Job, Outcome, Outcomes, called, portable
-from refcore_bench.executors.waiting import Waiting
+from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
 
 Progress = Callable[[str], None]
@@ -45,7 +45,7 @@ class Local:
                 yield one, called(one, warm.of(one.group))
             return
         number = min(self.workers, len(jobs)) if isinstance(jobs, Sequence) else self.workers
-        waiting = Waiting(jobs, 2 * number)
+        waiting = Waiting(jobs, in_sight(number))
         free: list[_Worker] = [_Worker(self._plugin_folders) for _ in range(number)]
         busy: dict[Future[Outcome], tuple[_Worker, Job]] = {}
         try:

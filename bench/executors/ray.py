@@ -25,7 +25,7 @@ from refcore.errors import RefcoreError, described
 from refcore.runs.rundir import versions
 from refcore_bench.executors.job import TRIES, Job, Outcome, Outcomes, called, portable
 from refcore_bench.executors.resources import Resources, least_bytes, share_of_gpu, wants_gpu
-from refcore_bench.executors.waiting import Waiting
+from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
 from refcore_bench.extras import need
 
@@ -34,7 +34,7 @@ POLL_SECONDS = 2.0
 """Time between two looks at which machines there are."""
 KNOCK_SECONDS = 10.0
 """Longest time to wait for a cluster to answer."""
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 600.0
 """Longest time without any worker, while machines come or processes start."""
 PROBE_SECONDS = 60.0
 """Longest time to wait for the size of a GPU; one that is busy counts as unknown."""
@@ -158,7 +158,7 @@ class _Pool:
                 looked, room = now, self._room()
                 self._add(room if most is None else min(room, most))
                 if waiting is None:
-                    waiting = Waiting(jobs, 2 * max(1, len(self._workers)))
+                    waiting = Waiting(jobs, in_sight(len(self._workers)))
             assert waiting is not None
             left = self._hand_out(waiting)
             if not left and all(job is None for _, job in self._busy.values()):

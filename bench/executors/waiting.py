@@ -8,6 +8,14 @@ from itertools import islice
 
 from refcore_bench.executors.job import TRIES, Job, Outcome, WorkerDied
 
+AHEAD = 16
+"""Jobs of the queue in sight beside two for each worker: so far may variants that take turns come apart."""
+
+
+def in_sight(workers: int) -> int:
+    """Number of jobs among which one of several workers chooses."""
+    return AHEAD + 2 * workers
+
 
 class Waiting:
     """Jobs to be begun, and how often each has been."""

@@ -166,7 +166,7 @@ def _measure(models: Models, place: str, chunk: Chunk, name: str, settings: Mapp
     metric: Metric = models.loaded(made, lambda fresh: fresh.load(where, torch.float32), where)
     results, pictures = Results(place), []
     for file, own in chunk.files.items():
-        every = results.pictures(file)
+        every = results.pictures_in(file)
         pictures += [np.asarray(images.picture(every[key])) for key in own]
     found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
     Measurements(place).add(chunk.label, chunk.keys, found)

@@ -233,10 +233,10 @@ def try_variant(
     models: Models, place: str, task: str, batches: Sequence[Batch], complete: list[dict[int, float]] | None
 ) -> Tried:
     """Makes the batches of a trial that are not there, until one is made or the trial is pruned. Done by a worker."""
-    results = Results(place)
-    told = _Told(complete)
+    results, told = Results(place), _Told(complete)
+    done = set(results.rows_of(batches[0].variant).select("split", "prompt", "seed").iter_rows())
     for batch in batches:
-        if results.has(batch.variant, batch.prompts, batch.seed):
+        if all((one.split, one.prompt, batch.seed) in done for one in batch.prompts):
             told.again(losses.read(results, batch).marks)
             continue
         watching = losses.Losses(told)

@@ -170,3 +170,49 @@ def test_worker_processes_write_to_s3_themselves(bucket):
     assert len(results.storage.listed("parts/*/*.parquet")) == 2
     assert results.rows()["threads"].to_list() == [1] * 4
     Image.open(io.BytesIO(results.storage.read("sheets/drawn.png"))).verify()
+
+
+def test_joined_parts_are_the_same_rows_and_pictures_and_are_continued(renders, place):
+    results = running.run(place, [PLAIN, OTHER], PROMPTS, TUNING_SEED, batch=1)
+    rows, pictures = results.rows(), results.rows(images=True)
+    sheet = results.storage.read("sheets/plain.png")
+    results.compact()
+    assert [name.split("/")[1:][0] for name in results._parts()] == ["other", "plain"]
+    assert results.rows().equals(rows)
+    assert results.rows(images=True).equals(pictures)
+    renders.clear()
+    again = running.run(place, [PLAIN, OTHER], PROMPTS, TUNING_SEED, seeds=[0, 1], batch=1)
+    assert {seed for *_, seed in renders} == {1}
+    assert len(again.rows()) == 2 * len(rows)
+    assert again.rows().filter(polars.col("seed") == 0).equals(rows)
+    assert again.storage.read("sheets/plain.png") != sheet
+
+
+def test_parts_are_joined_up_to_a_size_and_a_large_one_stays_as_it_is(renders, tmp_path):
+    results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, batch=1)
+    sizes = [stamp[0] for stamp in results._parts().values()]
+    results.compact(max(sizes) - 1)
+    assert len(results._parts()) == len(sizes)
+    results.compact(2 * max(sizes))
+    assert len(results._parts()) == 2
+    assert len(results.rows(images=True)) == len(PROMPTS)
+
+
+def test_very_many_parts_are_joined_when_they_are_gathered_and_a_kill_in_between_doubles_no_row(
+    renders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("refcore_bench.results.MOST_PARTS", 3)
+    monkeypatch.setattr(storage.Folder, "remove", lambda self, names: None)  # killed before they are gone
+    results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, batch=1)
+    assert len(results._parts()) == len(PROMPTS) + 1
+    assert len(results.rows(images=True)) == len(results.rows()) == len(PROMPTS)
+
+
+def test_a_sheet_of_very_many_pictures_has_some_of_them(renders, tmp_path, monkeypatch):
+    monkeypatch.setattr("refcore_bench.contact_sheets.MOST", 3)
+    results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, batch=1)
+    assert len(results.pictures("plain", 3)) == 3
+    whole = results.rows(images=True)
+    assert results.pictures("plain", 100).equals(whole)
+    width, height = Image.open(tmp_path / "sheets/plain.png").size
+    assert height < width

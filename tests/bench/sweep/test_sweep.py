@@ -200,3 +200,23 @@ def test_a_verdict_is_what_is_best_where_a_judge_gives_one():
     assert not towards("loss", PLAYGROUND).upwards
     with pytest.raises(RefcoreError, match="verdict"):
         towards("verdict", Prompts([]))
+
+
+@pytest.mark.slow
+def test_the_study_goes_along_with_results_at_a_url_and_workers_share_its_trials(here):
+    settings = {**base_settings("playground"), "steps": 1, "init": None, "candidates": {"count": 1}}
+
+    def planned(out, workers):
+        return Sweep(
+            out=out, settings=settings, axes=[Range("optimizer.lr", 0.001, 0.3, log=True)], task=Prompts([]),
+            prompts=listed(PROMPTS[:1]), source=OWN, seeds=[0], towards=Towards("loss"), executor=Local(workers),
+        )  # fmt: skip
+
+    first = search.run(planned("memory://searched", 1), 2)
+    more = search.run(planned("memory://searched", 1), 3)
+    assert more[:2] == first
+    assert len(more) == 3
+    assert Results("memory://searched").storage.read_text("best.yaml").startswith("# The best of 3 trials")
+    by_two = search.run(planned("here", 2), 3)
+    assert [trial.state for trial in by_two] == ["complete"] * 3
+    assert by_two[0] == first[0]

@@ -289,13 +289,17 @@ def disk() -> str:
     sizes = sorted(row["parquet"] for row in rows)
     mean = sum(sizes) / len(sizes)
     over = max(row["parquet"] - row["png"] for row in rows)
-    return (
-        f"Measured on {len(rows)} photographs that come with Python packages, the central square resized to 512 px, and\n"
-        f"kept as the benchmark keeps an image: {sizes[0] / 1e3:.0f} to {sizes[-1] / 1e3:.0f} kB each, "
-        f"{mean / 1e3:.0f} kB on average, of which at most {over / 1e3:.0f} kB are not PNG. At\nthat, {images():,} images "
-        f"of 512 px are {images() * mean / 1e9:.0f} GB for each variant ({images() * sizes[0] / 1e9:.0f} to "
-        f"{images() * sizes[-1] / 1e9:.0f}), and {images(50):,} are {images(50) * mean / 1e9:.1f} GB. Images of 1024 px "
-        "have four times the pixels and take\nup to four times as much. No generated image was measured."
+    first, last = sizes[0], sizes[-1]
+    return "\n".join(
+        [
+            f"Measured on {len(rows)} photographs that come with Python packages, the central square at 512 px,",
+            f"and kept as the benchmark keeps an image: {first / 1e3:.0f} to {last / 1e3:.0f} kB each,",
+            f"{mean / 1e3:.0f} kB on average, of which at most {over / 1e3:.0f} kB are not PNG. At that,",
+            f"{images():,} images of 512 px are {images() * mean / 1e9:.0f} GB for each variant",
+            f"({images() * first / 1e9:.0f} to {images() * last / 1e9:.0f}), and {images(50):,} are",
+            f"{images(50) * mean / 1e9:.1f} GB. Images of 1024 px have four times the pixels and take up to four times",
+            "as much. No generated image was measured.",
+        ]
     )
 
 

@@ -88,6 +88,7 @@ def test_a_pipeline_does_the_operations_that_are_counted(
     assert counted.operations == operations(run)
 
 
+@pytest.mark.slow
 def test_the_models_have_their_published_numbers_of_parameters(true_sizes: ModuleType) -> None:
     found = {one.model: round(one.parameters / 1e6) for one in true_sizes.questions().values()}
     assert found == {

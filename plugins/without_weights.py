@@ -42,8 +42,6 @@ from refcore_plugins.models.generators.stable_diffusion import StableDiffusionGe
 from refcore_plugins.models.generators.without_weights import (
     ARCHITECTURES,
     FAMILIES,
-    KL,
-    VAE,
     frozen,
     generator_without_weights,
 )
@@ -75,6 +73,8 @@ HF_CLIPS = {
 DIFFUSION = [model for model, family in FAMILIES.items() if family is StableDiffusionGenerator]
 """Hub ids that the latent canvas and its priors can have."""
 BLIP2 = "Salesforce/blip2-itm-vit-g"
+BLIP_VQA = ("Salesforce/blip-vqa-base", "Salesforce/blip-vqa-capfilt-large")
+"""Of the same shapes: the second is named after the data that it was trained on."""
 VQGAN = "vqgan-imagenet-f16-16384"
 """The name that the preset `vqgan-clip` gives to its folder."""
 
@@ -162,16 +162,19 @@ def _blip2(plugin: Blip2, device: torch.device, dtype: torch.dtype, size: Any) -
     if plugin.config.model != BLIP2:
         return None
     attention = "eager" if device.type == "cpu" else "sdpa"
-    model = Blip2ForImageTextRetrieval._from_config(blip2_config(), attn_implementation=attention)
+    shapes = blip2_config()
+    model = Blip2ForImageTextRetrieval._from_config(shapes, attn_implementation=attention)
     wide = torch.promote_types(dtype, torch.float32)
     plugin.model = _frozen(model, wide)
     _frozen(plugin.model.vision_model, dtype)
-    plugin.head = _frozen(ItgHead(768, 30523), wide) if plugin.config.itg else None
+    text, side = shapes.qformer_config, int(shapes.vision_config.image_size)
+    plugin.head = _frozen(ItgHead(text.hidden_size, text.vocab_size), wide) if plugin.config.itg else None
     plugin.normalise = Normalise((0.5,) * 3, (0.5,) * 3, device)
-    plugin.input_size, plugin.device, plugin.dtype = (224, 224), device, dtype
+    plugin.input_size, plugin.device, plugin.dtype = (side, side), device, dtype
     plugin.tokenizer = SimpleNamespace(bos_token_id=1)
     ids, mask = _tokens(device)
-    return Conditioning(("",), {"ids": ids, "mask": mask.bool(), "text": torch.zeros(1, 256, device=device)})
+    features = torch.zeros(1, shapes.image_text_hidden_size, device=device)
+    return Conditioning(("",), {"ids": ids, "mask": mask.bool(), "text": features})
 
 
 def blip2_config() -> Blip2Config:
@@ -223,7 +226,7 @@ class _Answering(BlipAnswering):
 
 
 def _vqa(plugin: Vqa, device: torch.device, dtype: torch.dtype, size: Any) -> Conditioning | None:
-    if plugin.config.model != "Salesforce/blip-vqa-base":
+    if plugin.config.model not in BLIP_VQA:
         return None
     towers: Any = object.__new__(_Answering)
     model = BlipForQuestionAnswering(BlipConfig())
@@ -240,9 +243,10 @@ def _vqa(plugin: Vqa, device: torch.device, dtype: torch.dtype, size: Any) -> Co
     return Conditioning(("",), {"input_ids": ids, "attention_mask": mask})
 
 
-def _autoencoder(dtype: torch.dtype) -> Autoencoder:
-    space = LatentSpace("without weights", 4, float(VAE["scaling_factor"]))
-    return Autoencoder(frozen(KL, dtype), space, (512, 512))
+def _autoencoder(model: str, dtype: torch.dtype, size: tuple[int, int]) -> Autoencoder:
+    vae: Any = frozen(ARCHITECTURES[model]["vae"], dtype)
+    space = LatentSpace("without weights", int(vae.config.latent_channels), float(vae.config.scaling_factor))
+    return Autoencoder(vae, space, size)
 
 
 def _diffusion(model: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
@@ -259,8 +263,9 @@ def _latent(plugin: Latent, device: torch.device, dtype: torch.dtype, size: Any)
     if plugin.config.model not in DIFFUSION or plugin.config.gradient_decoder is not None:
         return None
     own = dtype if plugin.config.dtype is None else getattr(torch, plugin.config.dtype)
-    plugin.autoencoder = _autoencoder(own)
-    plugin.latent_space, plugin.size, plugin.device = plugin.autoencoder.space, size or (512, 512), device
+    plugin.size, plugin.device = size or (512, 512), device
+    plugin.autoencoder = _autoencoder(plugin.config.model, own, plugin.size)
+    plugin.latent_space = plugin.autoencoder.space
     return Conditioning(("",))
 
 
@@ -309,7 +314,8 @@ def _distilled(
         return None
     plugin.diffusion, plugin.device, plugin.dtype = _diffusion(plugin.config.model, device, dtype), device, dtype
     plugin.compares_clean = False
-    text = torch.zeros(1, 77, int(plugin.diffusion.unet.config.cross_attention_dim), device=device)
+    tokens = int(plugin.diffusion.text_encoder.config.max_position_embeddings)  # type: ignore[union-attr]
+    text = torch.zeros(1, tokens, int(plugin.diffusion.unet.config.cross_attention_dim), device=device)
     return Conditioning(("",), {"text": text, "negative": text})
 
 

@@ -8,36 +8,22 @@ embeds is loaded. The rest is unknown, and said to be.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from refcore import checkpoints, registry
-from refcore.checkpoints import EMBEDDED
+from refcore import registry
 from refcore.config.run import RunConfig
 from refcore.config.terms import BaseTerm
 from refcore.contracts.canvas import Canvas
-from refcore.contracts.conditioning import Conditioning
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
+from refcore.diagnostics.without_data import WITHOUT_DATA, decoding, distilling, judging, loaded
 from refcore.engine.int8 import store_in_int8
 from refcore.engine.memory import held_storages, peak_storages
 from refcore.engine.networks import networks
-from refcore.engine.precision import autocast, dtype_of
+from refcore.engine.precision import dtype_of
 from refcore.errors import CANVAS
-from refcore.moment import Moment
 from refcore.plugin import Plugin
-from refcore.rng import Rng
-
-CPU = torch.device("cpu")
-WITHOUT_DATA = FakeTensorMode(allow_non_fake_inputs=True)
-END = Moment.end(1)
 
 
 @dataclass(frozen=True)
@@ -92,37 +78,22 @@ def _of(found: list[Part], label: str) -> Part:
 
 def _canvas(config: RunConfig, tracks: int) -> Part:
     canvas: Canvas = registry.create("canvases", config.canvas.name, config.canvas.config, CANVAS)
-    dtype = dtype_of(config.dtype)
-    loaded = _loaded(canvas, dtype, config.image_size)
-    if loaded is None:
+    found = loaded(canvas, dtype_of(config.dtype), config.image_size)
+    if found is None:
         return Part(CANVAS, None, None)
-    conditioning, fake = loaded
     loading = _bytes(canvas)
     canvas.finish_reading()
-
-    def params() -> dict[str, Tensor]:
-        return {name: value.requires_grad_() for name, value in canvas.init(Rng([*range(tracks)], 0, "init")).items()}
-
-    def decoded(given: dict[str, Tensor]) -> Tensor:
-        read = (conditioning.take([0] * tracks),) if canvas.reads_prompts else ()
-        with autocast(CPU, dtype_of(config.canvas.autocast)):
-            return canvas.decode(given, END, *read)
-
-    def step(given: dict[str, Tensor]) -> Any:
-        return torch.autograd.grad(decoded(given).sum(), list(given.values()), allow_unused=True)
-
-    ways = [fake] if canvas.config.checkpoints() else [True, False]
-    held = _measured(held_storages, params, decoded, ways)
-    peak = None if held is None else _measured(peak_storages, params, step, ways)
+    decoded, step = decoding(canvas, config, *found, tracks)
+    held = decoded.measured(held_storages)
+    peak = None if held is None else step.measured(peak_storages)
     return Part(CANVAS, loading, _bytes(canvas), peak, held or 0)
 
 
 def _term(plugin: Plugin, term: BaseTerm, config: RunConfig, tracks: int) -> Part:
-    dtype = dtype_of(term.dtype or config.dtype)
-    loaded = _loaded(plugin, dtype, None)
-    if loaded is None:
+    found = loaded(plugin, dtype_of(term.dtype or config.dtype), None)
+    if found is None:
         return Part("", None, None)
-    conditioning, fake = loaded
+    conditioning, fake = found
     loading = _bytes(plugin)
     stored = None if term.weights == "off" else term.weights or config.weights
     if stored == "int8" and not (isinstance(plugin, Prior) and plugin.learns):
@@ -132,69 +103,12 @@ def _term(plugin: Plugin, term: BaseTerm, config: RunConfig, tracks: int) -> Par
     weights = _bytes(plugin)
     kind = dtype_of(config.autocast if term.autocast is None else term.autocast)
     if isinstance(plugin, Referee):
-        referee = plugin
-
-        def view() -> Tensor:
-            return torch.zeros(1, 3, *referee.input_size, requires_grad=True)
-
-        def judged(x: Tensor) -> Any:
-            first = torch.zeros(1, dtype=torch.int64)
-            with autocast(CPU, kind):
-                if referee.beside is None:
-                    loss = referee.judge(x, conditioning, first)
-                else:
-                    loss = referee.judge_beside(x, x.detach(), conditioning, first)
-            return torch.autograd.grad(loss.float().sum(), x)
-
-        return Part("", loading, weights, _measured(peak_storages, view, judged, [fake]))
+        return Part("", loading, weights, judging(plugin, conditioning, fake, kind).measured(peak_storages))
     if isinstance(plugin, Prior) and plugin.space == "latent":
-        prior, (height, width) = plugin, config.image_size or (512, 512)
-
-        def latents() -> Tensor:
-            return torch.zeros(tracks, 4, height // 8, width // 8)
-
-        def distilled(x: Tensor) -> Any:
-            with autocast(CPU, kind):
-                return prior.gradient(x, conditioning.take([0] * tracks), END, Rng([*range(tracks)], 0, "count"))
-
-        return Part("", loading, weights, _measured(peak_storages, latents, distilled, [fake]))
+        height, width = config.image_size or (512, 512)
+        distilled = distilling(plugin, conditioning, fake, kind, (tracks, 4, height // 8, width // 8))
+        return Part("", loading, weights, distilled.measured(peak_storages))
     return Part("", loading, weights, 0)
-
-
-def _loaded(plugin: Plugin, dtype: torch.dtype, size: tuple[int, int] | None) -> tuple[Conditioning, bool] | None:
-    """What a plugin reads of a prompt once it is loaded, and whether that was without weights; None: it cannot be."""
-    with WITHOUT_DATA:
-        found = registry.load_without_weights(plugin, CPU, dtype, size)
-    if found is not None:
-        return found, True
-    named = plugin.config.checkpoints().values()
-    if not all(model.startswith(EMBEDDED) for model in named):
-        return None
-    try:
-        given: Any = (size,) if isinstance(plugin, Canvas) else ()
-        with checkpoints.keeping_nothing():
-            plugin.load(CPU, dtype, *given)  # type: ignore[attr-defined]
-        reads = not isinstance(plugin, Canvas) or plugin.reads_prompts
-        return (plugin.read(["a red circle"]) if reads else Conditioning(("",))), False  # type: ignore[attr-defined]
-    except Exception:  # a plugin's own, or of what it needs: `problems` tells what is known of it
-        return None
-
-
-def _measured(
-    measure: Callable[[Callable[[], Any]], int],
-    given: Callable[[], Any],
-    work: Callable[[Any], Any],
-    without_data: Sequence[bool],
-) -> int | None:
-    """`measure` of `work(given())`, with or without data, or first without and then with; None where that fails."""
-    for way in without_data:
-        try:
-            with WITHOUT_DATA if way else nullcontext():
-                x = given()
-                return measure(partial(work, x))
-        except Exception:  # of any library: each means that it cannot be counted in this way
-            continue
-    return None
 
 
 def _bytes(plugin: Plugin) -> int:

@@ -60,6 +60,7 @@ def test_a_page_of_results_is_made_of_what_is_committed(
         ("natural", "natural.md", "efficientnet_lite_pytorch"),
         ("family", "natural.md", "efficientnet_lite_pytorch"),
         ("captioned", "results/lettering.md", None),
+        ("paper_table", "guides/t2i-compbench.md", None),
     ],
 )
 def test_a_part_of_a_page_is_made_of_what_is_committed(

@@ -48,6 +48,7 @@ def _t5() -> nn.Module:
 
     own = {"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24, "vocab_size": 32128}
     model: nn.Module = T5EncoderModel(T5Config(**own, feed_forward_proj="gated-gelu"))
+    model.tie_weights()  # its embedding is there under two names
     return model
 
 

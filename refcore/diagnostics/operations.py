@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from refcore import registry
 from refcore.config.run import RunConfig
-from refcore.config.terms import BaseTerm
+from refcore.config.terms import PriorTerm, RefereeTerm
 from refcore.contracts.canvas import Canvas
 from refcore.contracts.prior import Prior
 from refcore.contracts.referee import Referee
@@ -26,11 +26,11 @@ Shape = tuple[int, ...]
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *others: Any, **named: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _attention_backward(gradient: Shape, query: Shape, key: Shape, value: Shape, *others: Any, **named: Any) -> int:
-    return int(sdpa_backward_flop_count(gradient, query, key, value))
+    return int(sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
 
 
 ATTENTION = {
@@ -110,9 +110,9 @@ def parts(config: RunConfig) -> list[Part]:
     judged = [i for i in range(config.steps) if any(term.weight_at(i, config.steps) for term in config.referees)]
     terms = [*_referees(config), *_priors(config, None if latents is None else tuple(latents.shape))]
     return [
-        Part(CANVAS, step and step.measured(operations), len(judged)),
+        Part(CANVAS, _counted(step), len(judged)),
         *terms,
-        Part("result", decoded and decoded.measured(_without_graph), 1),
+        Part("result", _counted(decoded, _without_graph), 1),
     ]
 
 
@@ -122,7 +122,7 @@ def _referees(config: RunConfig) -> Iterator[Part]:
         own = loaded(referee, dtype_of(term.dtype or config.dtype), None)
         judged = None if own is None else judging(referee, *own, _autocast(term, config))
         views = config.views[term.views].count if term.views in config.views else 1
-        yield Part(label, judged and judged.measured(operations), views * _steps(term, config))
+        yield Part(label, _counted(judged), views * _steps(term, config))
 
 
 def _priors(config: RunConfig, latents: tuple[int, ...] | None) -> Iterator[Part]:
@@ -132,16 +132,22 @@ def _priors(config: RunConfig, latents: tuple[int, ...] | None) -> Iterator[Part
         distilled: Evaluation | None = None
         if own is not None and prior.space == "latent" and latents is not None:
             distilled = distilling(prior, *own, _autocast(term, config), latents)
-        yield Part(label, distilled and distilled.measured(operations), _steps(term, config))
+        yield Part(label, _counted(distilled), _steps(term, config))
 
 
-def _steps(term: BaseTerm, config: RunConfig) -> int:
+def _steps(term: RefereeTerm | PriorTerm, config: RunConfig) -> int:
     """Steps in which a term takes part."""
     return sum(term.weight_at(step, config.steps) != 0 for step in range(config.steps))
 
 
-def _autocast(term: BaseTerm, config: RunConfig) -> torch.dtype | None:
+def _autocast(term: RefereeTerm | PriorTerm, config: RunConfig) -> torch.dtype | None:
     return dtype_of(config.autocast if term.autocast is None else term.autocast)
+
+
+def _counted(
+    evaluation: Evaluation | None, count: Callable[[Callable[[], Any]], Operations] = operations
+) -> Operations | None:
+    return None if evaluation is None else evaluation.measured(count)
 
 
 def _without_graph(work: Callable[[], Any]) -> Operations:

@@ -13,6 +13,7 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.diagnostics import footprint
 from refcore.diagnostics.footprint import Part, need, parts
+from refcore.diagnostics.without_data import WITHOUT_DATA
 from refcore.engine.memory import peak_storages
 from refcore.engine.networks import networks
 
@@ -51,7 +52,7 @@ def test_published_models_have_their_published_numbers_of_parameters(
     kind: registry.Kind, name: str, config: dict[str, Any], millions: float
 ) -> None:
     plugin = registry.create(kind, name, config)
-    with footprint.WITHOUT_DATA:
+    with WITHOUT_DATA:
         assert registry.load_without_weights(plugin, CPU, torch.float32, None) is not None
     every = {id(one): one for network in networks(plugin, shared=True) for one in network.parameters()}
     assert sum(one.numel() for one in every.values()) / 1e6 == pytest.approx(millions, abs=0.1)

@@ -1,11 +1,19 @@
-"""Worker processes of a benchmark end with it, also when it is killed in the middle of their batch."""
+"""Worker processes of a benchmark end with it, and one that is killed in the middle of its batch costs that alone."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
+import torch
+
+from refcore_bench import running
+from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
+from refcore_bench.variants import variant_from_text
 
 SCRIPT = """
 import sys, time
@@ -30,3 +38,27 @@ def test_a_killed_benchmark_takes_its_workers_along(tmp_path):
         assert parent.stdout.readline() == "busy\n"
         parent.kill()
         parent.communicate(timeout=60)  # which waits for everybody who holds its stdout, the worker among them
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_batch_and_the_table_ends_the_same(tmp_path):
+    variant, prompts, told = variant_from_text("plain=sampling-7.5,steps=20"), draw(6, TUNING_SEED), []
+
+    def progress(line):
+        if "images" in line and not any("images" in other for other in told):
+            os.kill(_workers()[0], signal.SIGKILL)
+        told.append(line)
+
+    by_two = running.run(tmp_path / "two", [variant], prompts, TUNING_SEED, batch=1, workers=2, progress=progress)
+    assert sum("was killed during a batch of plain" in line for line in told) == 1, told
+    torch.set_num_threads(1)
+    serial = running.run(tmp_path / "serial", [variant], prompts, TUNING_SEED, batch=1)
+    measured = ("seconds", "load_seconds")
+    assert by_two.rows().drop(measured).equals(serial.rows().drop(measured))
+    assert by_two.rows(images=True)["image"].equals(serial.rows(images=True)["image"])
+
+
+def _workers():
+    """Process ids of this process's workers."""
+    children = psutil.Process().children()
+    return [child.pid for child in children if any("spawn_main" in word for word in child.cmdline())]

@@ -205,6 +205,8 @@ def test_the_background_of_a_crop_does_not_matter(metric):
         metric.colour(one, Instance(Detection("cup", 0.9, (30.0, 20.0, 46.0, 36.0)), mask), "cup")
     metric.towers.image = image_features
     assert torch.equal(seen[0], seen[1])
+    outside = seen[0][0][:, :, 10:]  # of 16 pixels, as many as CLIP sees
+    assert torch.equal(outside, torch.full_like(outside, 0x99 / 255))
 
 
 def test_it_holds_the_contract(metric, folders):

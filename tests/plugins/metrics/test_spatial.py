@@ -311,6 +311,13 @@ def test_things_are_counted_by_their_published_names():
     assert value(persons, "three people") == 1.0
 
 
+def test_repeats_are_merged_by_whole_pixels_unless_told():
+    """9 of 10 columns are shared: 0.9, and 10 of 11 with a pixel more."""
+    cats = ("cat", 0.9, (10.0, 10.0, 20.0, 20.0)), ("cat", 0.8, (11.0, 10.0, 21.0, 20.0))
+    assert value(seeing(Numeracy(), *cats), "two cats") == 0.5
+    assert value(seeing(Numeracy(whole_pixels=False), *cats), "two cats") == 1.0
+
+
 def test_numbers_of_things_that_other_labels_contain():
     signs = [("stop sign", 0.9, box(60, 60)), ("stop sign", 0.8, box(200, 60)), ("sign", 0.7, box(300, 60))]
     text = "three signs"

@@ -90,13 +90,13 @@ def measure(rows: int, batch: int) -> dict[str, Any]:
             results.claim(variants, "own", prompts, PROMPTS)
         with timed(found, "missing"):
             assert not _missing(results, variants, prompts, range(SEEDS), batch)
+        parts = sum(1 for _ in Path(folder, "parts").rglob("*.parquet"))
         with timed(found, "gather"):
             results.gather()
         with timed(found, "rows"):
             assert len(results.rows()) == rows
         with timed(found, "missing again"):
             assert not _missing(results, variants, prompts, range(SEEDS), batch)
-        parts = sum(1 for _ in Path(folder, "parts").rglob("*.parquet"))
         size = Path(folder, "results.parquet").stat().st_size
     return {
         "rows": rows,
@@ -207,7 +207,7 @@ OPERATIONS = {
     "add all": "write all parts, without waiting for the disk",
     "claim": "claim the folder again",
     "missing": "find what is missing, nothing gathered yet",
-    "gather": "gather",
+    "gather": "gather; 25,000 parts are joined to shards first, after",
     "rows": "all rows, gathered",
     "missing again": "find what is missing, gathered",
 }

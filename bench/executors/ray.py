@@ -197,7 +197,9 @@ class _Pool:
         if len(self._workers) > self._said:
             self._said = len(self._workers)
             machines = sum(self._resources.fitting(node["Resources"]) > 0 for node in _alive(self._ray))
-            self._progress(f"Ray: {self._said} workers on {machines} machines, each with {self._resources}")
+            workers = "a worker" if self._said == 1 else f"{self._said} workers, each"
+            where = "a machine" if machines == 1 else f"{machines} machines"
+            self._progress(f"Ray: {workers} with {self._resources}, on {where}")
 
     def _hand_out(self, waiting: Waiting) -> bool:
         """Gives each free worker a job; whether there may be more of them."""

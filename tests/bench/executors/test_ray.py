@@ -9,9 +9,11 @@ import psutil
 import pytest
 import torch
 
+from refcore.engine.models import Models
 from refcore.errors import RefcoreError
 from refcore_bench import running
 from refcore_bench.executors.choice import chosen
+from refcore_bench.executors.job import Job
 from refcore_bench.executors.resources import Resources, share_of_gpu, wants_gpu
 from refcore_bench.results import Results
 from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
@@ -71,7 +73,7 @@ def test_a_killed_machine_costs_its_batch_and_the_table_ends_the_same(cluster, t
     by_ray = running.run(
         str(tmp_path / "ray"), variants, prompts, TUNING_SEED, batch=1, progress=progress, executor=executor
     )
-    assert any("2 workers on 2 machines, each with 1 CPU" in line for line in told)
+    assert any("2 workers, each with 1 CPU, on 2 machines" in line for line in told)
     assert sum("was killed" in line for line in told) == 1, told
     torch.set_num_threads(1)
     serial = running.run(tmp_path / "serial", variants, prompts, TUNING_SEED, batch=1)
@@ -92,9 +94,9 @@ def test_a_cluster_refuses_what_cannot_work_and_ends_its_workers_when_it_is_inte
     with pytest.raises(KeyboardInterrupt):
         running.run(tmp_path, [variant], prompts, TUNING_SEED, batch=1, progress=interrupted, executor=executor)
     deadline = time.monotonic() + 20
-    while _workers() and time.monotonic() < deadline:
+    while _workers(cluster) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not _workers()
+    assert not _workers(cluster)
     assert 1 <= len(Results(tmp_path).rows()) < 4
 
     hidden = running.sight_of(Results(tmp_path))
@@ -103,8 +105,22 @@ def test_a_cluster_refuses_what_cannot_work_and_ends_its_workers_when_it_is_inte
         list(executor.run([hidden], hidden))
 
 
-def _workers():
-    return [process for process in psutil.process_iter(["cmdline"]) if "ray::_Worker" in str(process.info["cmdline"])]
+@pytest.mark.slow
+def test_workers_share_a_gpu_and_hold_their_models(cluster, monkeypatch):
+    """A machine that says it has a GPU: what Ray hands out are names and fractions."""
+    cluster.add_node(num_cpus=4, num_gpus=1, object_store_memory=STORE)
+    told = []
+    executor = chosen(1, cluster.address, [], 1, [], told.append)
+    monkeypatch.setattr(executor, "_resources", lambda: Resources(gpus=0.5))
+    jobs = [Job(f"{i}", isinstance, (Models,)) for i in range(3)]
+    assert [outcome.value for _, outcome in executor.run(iter(jobs))] == [True] * 3
+    assert told == ["Ray: 2 workers, each with 1 CPU, 0.5 of a GPU, on a machine"]
+
+
+def _workers(cluster):
+    """The processes of the first machine that do a benchmark's jobs."""
+    children = psutil.Process(cluster.head_node.all_processes["raylet"][0].process.pid).children()
+    return [process for process in children if "ray::_Worker" in process.name() + "".join(process.cmdline())]
 
 
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path):

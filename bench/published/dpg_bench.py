@@ -25,7 +25,9 @@ PICTURES: Final = (".png", ".jpg", ".jpeg", ".webp")
 class DpgBench(PublishedTask):
     """Four images a prompt; the score is the mean over images.
 
-    As published, the first row of the table, a question of the first prompt, is skipped.
+    As published, the first row of the table, a question of the first prompt, is skipped (TencentQQGYLab/ELLA, issue
+    61). Where another question depends on it, the public code fails on the prompt's images and leaves them out of the
+    mean: so is the prompt here.
     """
 
     name = "dpg-bench"
@@ -80,7 +82,7 @@ class DpgBench(PublishedTask):
         return [
             TaskPrompt(prompt, DENSE, SPLIT, {"id": item, "questions": questions})
             for item, (prompt, questions) in prompts.items()
-            if questions
+            if _is_whole(questions)
         ]
 
     def groups(self) -> tuple[str, ...]:
@@ -97,6 +99,12 @@ class DpgBench(PublishedTask):
             if path.stem in by_id:
                 found += [Elsewhere(path, by_id[path.stem], number, number) for number in range(4)]
         return found
+
+
+def _is_whole(questions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are questions, and each has those that it depends on."""
+    ids = {question["id"] for question in questions}
+    return bool(ids) and all(ids.issuperset(question["dependency"]) for question in questions)
 
 
 DPG_BENCH: Final = DpgBench()

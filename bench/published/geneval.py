@@ -20,6 +20,8 @@ TAGS: Final = ("single_object", "two_object", "counting", "colors", "position", 
 SPLIT: Final = "all"
 KEPT: Final = ("include", "exclude", "tag")
 FOLDER: Final = re.compile(r"\d+")
+PICTURE: Final = re.compile(r"\d+\.(?:png|jpe?g|webp)")
+"""Name of an image; the public code reads PNG files alone."""
 
 
 class GenEval(PublishedTask):
@@ -83,7 +85,7 @@ class GenEval(PublishedTask):
         return (prompt["category"],)
 
     def made_elsewhere(self, folder: Path, prompts: Sequence[TaskPrompt]) -> list[Elsewhere]:
-        """`NUMBER/samples/*.png` beside `NUMBER/metadata.jsonl`, as the public code writes them."""
+        """`NUMBER/samples/NUMBER.png` beside `NUMBER/metadata.jsonl`, as the public code writes them."""
         by_prompt = {one.prompt: one for one in prompts}
         found = []
         for own in sorted(path for path in folder.iterdir() if path.is_dir() and FOLDER.fullmatch(path.name)):
@@ -93,7 +95,7 @@ class GenEval(PublishedTask):
                     f'"{own}" has images of "{shortened(prompt, 80)}", which is no prompt of the benchmark; expected '
                     "its metadata.jsonl as the public code writes it"
                 )
-            pictures = sorted(path for path in (own / "samples").glob("*") if path.is_file())
+            pictures = sorted(path for path in (own / "samples").glob("*") if PICTURE.fullmatch(path.name))
             found += [Elsewhere(path, by_prompt[prompt], number) for number, path in enumerate(pictures)]
         return found
 

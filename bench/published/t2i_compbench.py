@@ -110,15 +110,18 @@ class T2ICompBench(PublishedTask):
         }.get(group, "blip-vqa")
 
     def made_elsewhere(self, folder: Path, prompts: Sequence[TaskPrompt]) -> list[Elsewhere]:
-        """`PROMPT_NUMBER.png` in FOLDER/CATEGORY, FOLDER/CATEGORY_val, or either's `samples`; or in FOLDER itself."""
+        """`PROMPT_NUMBER.png` in FOLDER/CATEGORY, FOLDER/CATEGORY_val, or either's `samples`; or in FOLDER itself.
+
+        As in the public code, the prompt is what stands before the first underscore, and the numbers are the order.
+        """
         found: list[Elsewhere] = []
         wanted = {(one.category, _named(one.prompt)): one for one in prompts}
         anywhere = {named: one for (_, named), one in wanted.items()}
         counts: dict[TaskPrompt, int] = {}
         for place, category in _places(folder):
-            for path in sorted(place.iterdir()):
-                match = PICTURE.fullmatch(path.name)
-                if match is None or not path.is_file():
+            matches = [(match, path) for path in place.iterdir() if (match := PICTURE.fullmatch(path.name))]
+            for match, path in sorted(matches, key=lambda pair: (int(pair[0]["number"]), pair[1].name)):
+                if not path.is_file():
                     continue
                 named = match["prompt"].partition("_")[0]
                 one = wanted.get((category, named)) if category else anywhere.get(named)

@@ -229,7 +229,7 @@ def directions(a: Detection, b: Detection) -> set[str]:
         math.copysign(max(abs(offset[axis]) - 0.1 * (a.size[axis] + b.size[axis]), 0.0), offset[axis])
         for axis in (0, 1)
     ]
-    if not any(reduced):
+    if all(abs(part) < 1e-3 for part in reduced):
         return set()
     dx, dy = (part / math.hypot(*offset) for part in reduced)
     found = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}

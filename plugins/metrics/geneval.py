@@ -17,6 +17,7 @@ from refcore.plugin import PluginConfig
 from refcore_plugins.metrics.geneval_facts import Requirement, requirements_of
 from refcore_plugins.metrics.geneval_rules import judge
 from refcore_plugins.models.coco_classes import COCO
+from refcore_plugins.models.finished_images import covering
 from refcore_plugins.models.instance_segmentation import Instance, InstanceSegmenter, coco_name
 from refcore_plugins.models.transformers_towers import CLIP, TransformersTowers
 
@@ -50,7 +51,7 @@ class GenEval(Metric):
             description="A Mask2FormerForUniversalSegmentation of COCO's instances: hub id or folder.",
         )
         clip: str = Field("openai/clip-vit-large-patch14", description="A CLIPModel that tells colours.")
-        threshold: float = Field(0.3, ge=0.0, le=1.0, description="Lowest score of a thing.")
+        threshold: float = Field(0.3, ge=0.0, le=1.0, description="Score that a thing must exceed.")
         counting_threshold: float = Field(0.9, ge=0.0, le=1.0, description='The same for prompts tagged "counting".')
         most: int = Field(16, ge=1, description="Maximum number of things of a class, by score.")
 
@@ -76,11 +77,12 @@ class GenEval(Metric):
         threshold = c.counting_threshold if prompt.facts["tag"] == COUNTING else c.threshold
         found: dict[str, list[Instance]] = {}
         for instance in self.segmenter(image, threshold):
-            found.setdefault(instance.detection.label, []).append(instance)
+            if instance.detection.score > threshold:
+                found.setdefault(instance.detection.label, []).append(instance)
         boxes = {name: [instance.detection for instance in some[: c.most]] for name, some in found.items()}
 
-        def colours(name: str, indices: Sequence[int]) -> list[str]:
-            return [self.colour(image, found[name][index], name) for index in indices]
+        def colours(one: Requirement, indices: Sequence[int]) -> list[str]:
+            return [self.colour(image, found[one.name][index], one.called or one.name) for index in indices]
 
         holds = judge(needed, boxes, colours)
         return Measurement(float(all(holds.values())), {name: float(one) for name, one in holds.items()})
@@ -118,11 +120,13 @@ class GenEval(Metric):
         ]
 
     def colour(self, image: Levels, instance: Instance, name: str) -> str:
-        """The colour of a thing: the nearest of `COLOURS` to its crop, with grey around its mask."""
+        """The colour of a thing: the nearest of `COLOURS` to its crop, with grey around its mask.
+
+        `name` is that of its class in GenEval's prompts, "computer mouse", not the detector's.
+        """
         left, top, right, bottom = (int(side) for side in instance.detection.box)
         shown = np.where(instance.mask[..., None], image, np.uint8(GREY))[top:bottom, left:right]
-        view = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].to(self.device, torch.float32) / 255
-        features = self.towers.image(self.towers.fit(view))
+        features = self.towers.image(covering(shown, self.towers.input_size[0])[None].to(self.device))
         return COLOURS[int((features @ self._classifier(name).T).argmax())]
 
     def _classifier(self, name: str) -> torch.Tensor:

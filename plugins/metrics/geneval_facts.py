@@ -17,11 +17,14 @@ class Requirement:
     """At least so many things of a class, in a colour and a place; or, excluded, fewer than so many."""
 
     name: str
+    """The detector's name of the class."""
     count: int
     colour: str | None = None
     position: tuple[str, int] | None = None
     """Relation, and the index of the requirement whose things it refers to."""
     excluded: bool = False
+    called: str = ""
+    """The benchmark's name of the class, by which its colour is asked for; "": as the detector's."""
 
     def __str__(self) -> str:
         return f"fewer than {self.count} {self.name}" if self.excluded else f"{self.count} {self.name}"
@@ -69,7 +72,9 @@ def _requirement(prompt: BenchmarkPrompt, fact: str, entry: Any, name_of: Callab
         ):
             raise _wrong(prompt, fact, f"position {position!r:.60}", f"[one of {', '.join(RELATIONS)}, index]")
         position = (position[0], position[1])
-    return Requirement(name_of(entry["class"]), count, colour, position, excluded=fact == "exclude")
+    return Requirement(
+        name_of(entry["class"]), count, colour, position, excluded=fact == "exclude", called=entry["class"]
+    )
 
 
 def _wrong(prompt: BenchmarkPrompt, fact: str, value: str, expected: str) -> RefcoreError:

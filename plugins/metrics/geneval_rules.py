@@ -8,8 +8,8 @@ from refcore_plugins.metrics.box_scores import directions
 from refcore_plugins.metrics.geneval_facts import Requirement
 from refcore_plugins.models.detections import Detection
 
-Colours = Callable[[str, Sequence[int]], list[str]]
-"""(class, indices of its detections) -> the colour of each."""
+Colours = Callable[[Requirement, Sequence[int]], list[str]]
+"""(requirement, indices of the detections of its class) -> the colour of each."""
 
 
 def judge(needed: Sequence[Requirement], found: Mapping[str, Sequence[Detection]], colours: Colours) -> dict[str, bool]:
@@ -39,7 +39,7 @@ def judge(needed: Sequence[Requirement], found: Mapping[str, Sequence[Detection]
         used = there[: one.count]
         right = note(str(one), len(used) == one.count)
         if one.colour is not None:
-            seen = colours(one.name, range(one.count)) if right else []
+            seen = colours(one, range(one.count)) if right else []
             right = note(f"{one.count} {one.colour} {one.name}", right and seen.count(one.colour) >= one.count)
         if one.position is not None:
             relation, index = one.position

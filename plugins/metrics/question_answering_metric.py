@@ -60,7 +60,8 @@ class QuestionAnsweringMetric(Metric):
         return answered(self._answering, self._see, images, questions, read, self.config.batch, self._device)
 
     def _see(self, image: Levels) -> Tensor:
-        return self._answering.fit(pixels(image)[None])[0]
+        """[3, h, w] in whole levels, as the libraries' processors and their authors' code resize."""
+        return self._answering.fit(pixels(image)[None])[0].mul(255).round().div(255)
 
 
 def fact_of(metric: Metric, prompt: BenchmarkPrompt, key: str, expected: str) -> Sequence[object]:

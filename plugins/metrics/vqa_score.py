@@ -21,12 +21,12 @@ from refcore_plugins.models.question_answering.answering import (
 
 QUESTIONS: Mapping[str, str] = MappingProxyType(
     {
+        "t2v_metrics": 'Does this figure show "{}"? Please answer Yes or No.',
         "vqascore": 'Does this figure show "{}"? Please answer yes or no.',
-        "capitalised": 'Does this figure show "{}"? Please answer Yes or No.',
         "geneval2": 'Does this image show "{}"? Answer the question with Yes or No.',
     }
 )
-"""Name -> question: that of the paper and of t2v_metrics, that of its GPT and Gemini, and that of GenEval 2."""
+"""Name -> question: that of t2v_metrics 3.1, that of the paper's CLIP-FlanT5 and LLaVA, and that of GenEval 2."""
 SUMMED = "geneval2"
 """The one whose answer is read in four spellings."""
 
@@ -40,8 +40,9 @@ class VqaScore(QuestionAnsweringMetric):
 
     class Config(QuestionAnsweringMetric.Config):
         question: str = Field(
-            "vqascore",
-            description="vqascore: that of the paper and of t2v_metrics. capitalised: that of its GPT and Gemini. "
+            "t2v_metrics",
+            description="t2v_metrics: that of t2v_metrics 3.1 to every model. vqascore: that of the paper, and of "
+            "version 3.0 to CLIP-FlanT5 and LLaVA, with yes and no in lower case. "
             "geneval2: that of GenEval 2, which sums the probabilities of four spellings of yes. Or a question, in "
             "which {} stands for the prompt.",
         )

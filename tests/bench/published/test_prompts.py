@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refcore import checkpoints
+from refcore import BenchmarkPrompt, checkpoints
 from refcore.errors import RefcoreError
 from refcore.images import picture as opened
 from refcore_bench.commands.published import BENCHMARKS
@@ -27,6 +27,7 @@ from refcore_bench.published.summary import OVERALL
 from refcore_bench.published.t2i_compbench import CATEGORIES, HASHES, T2I_COMPBENCH
 from refcore_bench.published.task import PublishedTask
 from refcore_bench.tasks import get
+from refcore_plugins.metrics.dpg import Dpg, dpg_questions
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = Path(os.environ.get("REFCORE_T2I_COMPBENCH", ROOT.parent / "shared" / "t2i-compbench"))
@@ -100,6 +101,16 @@ class TestT2ICompBench:
         (found,) = T2I_COMPBENCH.made_elsewhere(tmp_path / "made", T2I_COMPBENCH.prompts(folder))
         assert found.prompt.category == "numeracy"
 
+    def test_images_of_a_prompt_are_in_the_order_of_their_numbers(self, folder, tmp_path):
+        for n in (9, 10, 2):
+            picture(tmp_path / "made" / "color" / f"a color one_{n}.png")
+        found = T2I_COMPBENCH.made_elsewhere(tmp_path / "made", T2I_COMPBENCH.prompts(folder))
+        assert [(one.path.stem, one.number) for one in found] == [
+            ("a color one_2", 0),
+            ("a color one_9", 1),
+            ("a color one_10", 2),
+        ]
+
     def test_an_image_of_no_prompt_is_named(self, folder, tmp_path):
         picture(tmp_path / "made" / "color" / "a zebra_000000.png")
         with pytest.raises(RefcoreError, match=r'"a zebra_000000.png" in .* is of no prompt.*--csv'):
@@ -131,6 +142,7 @@ class TestGenEval:
         for n in range(2):
             picture(tmp_path / "made" / "00001" / "samples" / f"{n:04d}.png")
         (tmp_path / "made" / "00001" / "metadata.jsonl").write_text('{"prompt": "two cats"}')
+        (tmp_path / "made" / "00001" / "samples" / "Thumbs.db").touch()
         found = GENEVAL.made_elsewhere(tmp_path / "made", prompts)
         assert [(one.prompt.prompt, one.number) for one in found] == [("two cats", 0), ("two cats", 1)]
         (tmp_path / "made" / "00001" / "metadata.jsonl").write_text('{"prompt": "two dogs"}')
@@ -142,6 +154,8 @@ class TestDpgBench:
     TABLE = (
         "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,"
         "question_natural_language\n"
+        "p0,A cow.,,1,0,entity,whole,,Is there a cow?\n"
+        "p0,A cow.,,2,0,entity,whole,,Is there an animal?\n"
         'p1,"Two red, round balls.",,1,0,entity,whole,,Are there balls?\n'
         'p1,"Two red, round balls.",,2,1,attribute,color,,Are the balls red?\n'
         'p1,"Two red, round balls.",,3,"1,2",other,count,,Are there two balls?\n'
@@ -154,15 +168,26 @@ class TestDpgBench:
         return DPG_BENCH.prompts(tmp_path)
 
     def test_questions_are_facts_and_the_first_row_is_skipped_as_published(self, prompts):
-        first, second = prompts
-        assert [question["id"] for question in first.facts["questions"]] == [2, 3]
-        assert first.facts["questions"][1] == {
+        cow, first, second = prompts
+        assert [question["id"] for question in cow.facts["questions"]] == [2]
+        assert [question["id"] for question in first.facts["questions"]] == [1, 2, 3]
+        assert first.facts["questions"][2] == {
             "id": 3,
             "text": "Are there two balls?",
             "dependency": [1, 2],
             "category": "other",
         }
         assert second.facts["questions"][0]["dependency"] == []
+
+    def test_a_prompt_whose_questions_depend_on_the_skipped_one_is_left_out_as_published(self, tmp_path):
+        """The public code meets a missing parent there, and goes on with the next file."""
+        row = "p0,A cow.,,3,1,attribute,color,,Is the cow red?\n"
+        lines = self.TABLE.splitlines(keepends=True)
+        (tmp_path / "dpg_bench.csv").write_text("".join([*lines[:3], row, *lines[3:]]))
+        prompts = DPG_BENCH.prompts(tmp_path)
+        assert [one.facts["id"] for one in prompts] == ["p1", "p2"]
+        for prompt in prompts:
+            assert dpg_questions(Dpg(), BenchmarkPrompt(prompt.prompt, facts=prompt.facts))
 
     def test_a_grid_is_four_images(self, prompts, tmp_path):
         whole = np.zeros((8, 8, 3), np.uint8)
@@ -179,7 +204,7 @@ class TestDpgBench:
 
     def test_a_wrong_row_is_named(self, tmp_path):
         (tmp_path / "dpg_bench.csv").write_text(self.TABLE + "p3,A cat.,,x,0,entity,whole,,Is there a cat?\n")
-        with pytest.raises(RefcoreError, match=r"row 5 of dpg_bench\.csv is no question"):
+        with pytest.raises(RefcoreError, match=r"row 7 of dpg_bench\.csv is no question"):
             DPG_BENCH.prompts(tmp_path)
 
 

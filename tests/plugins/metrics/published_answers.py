@@ -116,8 +116,8 @@ def clip_cosine(
 
 
 def vqascore_question(prompt: str) -> str:
-    """The question of VQAScore (t2v_metrics 3.1)."""
-    return f'Does this figure show "{prompt}"? Please answer yes or no.'
+    """The question of VQAScore, as t2v_metrics 3.1 asks it of every model; the paper's says yes and no."""
+    return f'Does this figure show "{prompt}"? Please answer Yes or No.'
 
 
 def geneval2_vqascore_question(prompt: str) -> str:

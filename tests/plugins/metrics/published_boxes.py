@@ -362,6 +362,8 @@ def relations_geneval(first: Box, second: Box) -> set[str]:
         return set()
     sizes = np.array([(first[2] - first[0]) + (second[2] - second[0]), (first[3] - first[1]) + (second[3] - second[1])])
     left = np.sign(offset) * np.maximum(np.abs(offset) - 0.1 * sizes, 0)
+    if np.all(np.abs(left) < 1e-3):
+        return set()
     dx, dy = left / length
     found = {"left of": dx < -0.5, "right of": dx > 0.5, "above": dy < -0.5, "below": dy > 0.5}
     return {relation for relation, holds in found.items() if holds}

@@ -243,3 +243,10 @@ def test_suppression_drops_repeats_of_the_same_label_alone():
     boxes = [found("cat", 0.6), found("cat", 0.9, moved(1, 0)), found("dog", 0.5)]
     assert without_repeats(boxes, 0.5) == [boxes[1], boxes[2]]
     assert without_repeats(boxes, 1.0) == [boxes[1], boxes[0], boxes[2]]
+
+
+def test_an_offset_below_a_thousandth_of_a_pixel_has_no_direction():
+    """As in GenEval's relative_position."""
+    first, near, far = (Detection("cup", 0.9, (x, 0.0, x, 0.0)) for x in (0.0, 5e-4, 5e-3))
+    assert directions(first, near) == set()
+    assert directions(first, far) == {"left of"}

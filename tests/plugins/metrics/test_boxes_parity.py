@@ -410,7 +410,7 @@ def test_every_verdict_of_every_tag_of_geneval():
         holds = judge(
             requirements_of(BenchmarkPrompt("a photo", facts["tag"], facts), str),
             boxes,
-            lambda name, indices: [colours[of[name][index]] for index in indices],
+            lambda one, indices: [colours[of[one.name][index]] for index in indices],
         )
         assert all(holds.values()) == theirs(case), case
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import detectors
 import numpy as np
+import published_answers
 import pytest
 import torch
+from PIL import Image
 from transformers import CLIPModel
 
 from refcore import registry
@@ -38,7 +40,7 @@ def verdict(asked: BenchmarkPrompt, *boxes: Detection, colours: Sequence[str] = 
     found: dict[str, list[Detection]] = {}
     for one in sorted(boxes, key=lambda one: -one.score):
         found.setdefault(one.label, []).append(one)
-    return judge(requirements_of(asked, str), found, lambda name, indices: [colours[index] for index in indices])
+    return judge(requirements_of(asked, str), found, lambda one, indices: [colours[index] for index in indices])
 
 
 def test_a_thing_must_be_there_as_often_as_asked():
@@ -191,6 +193,37 @@ def test_a_colour_is_the_nearest_text_to_the_masked_crop(metric, folders):
             sums.append(float(torch.nn.functional.normalize(mean, dim=0) @ seen))
     assert metric.colour(image, instance, "cup") == COLOURS[int(np.argmax(sums))]
     assert len({round(one, 4) for one in sums}) == 10
+
+
+@pytest.mark.parametrize(("called", "detected"), [("computer keyboard", "keyboard"), ("tv remote", "remote")])
+def test_the_sentences_of_a_colour_have_the_benchmarks_name_of_the_class(metric, monkeypatch, called, detected):
+    """evaluate_images.py makes its sentences from the class of the metadata, and its detector's names are the same."""
+    read: list[str] = []
+    monkeypatch.setattr(metric, "_colours", {})
+    monkeypatch.setattr(metric, "segmenter", shown(GenEval(), at(detected, 50)).segmenter)
+    monkeypatch.setattr(metric.segmenter, "names", {0: detected}, raising=False)
+    text = metric.towers.text
+    monkeypatch.setattr(metric.towers, "text", lambda texts: read.extend(texts) or text(texts))
+    (one,) = metric.measure([IMAGE], [prompt({"class": called, "count": 1, "color": "red"}, tag="colors")])
+    assert one.parts[f"1 {detected}"] == 1.0
+    assert read[:3] == [f"a photo of a red {called}", f"a photo of a red-colored {called}", "a photo of a red object"]
+
+
+def test_a_crop_is_resized_and_cut_in_whole_levels_as_clips_own_code_does(metric, monkeypatch):
+    """open_clip's transform is OpenAI's: the shorter side by Pillow, bicubic, then the centre."""
+    image = np.random.default_rng(2).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    seen: list[torch.Tensor] = []
+    image_features = metric.towers.image
+    monkeypatch.setattr(metric.towers, "image", lambda views: seen.append(views) or image_features(views))
+    metric.colour(image, Instance(Detection("cup", 0.9, (5.0, 3.0, 80.0, 42.0)), np.ones((60, 90), bool)), "cup")
+    side, crop = metric.towers.input_size[0], image[3:42, 5:80]
+    wanted = published_answers.clip_pixels(Image.fromarray(crop), side, (0.0,) * 3, (1.0,) * 3)
+    torch.testing.assert_close(seen[0], wanted, rtol=0, atol=1e-6)
+
+
+def test_a_score_must_exceed_the_threshold():
+    metric = shown(GenEval(), at("cup", 10, score=0.3))
+    assert metric.measure([IMAGE], [prompt({"class": "cup", "count": 1})])[0].value == 0.0
 
 
 def test_the_background_of_a_crop_does_not_matter(metric):

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from refcore.checkpoints import offline_error
 from refcore.errors import RefcoreError, described
-from refcore_bench.card import DATA, MARKDOWN, write_card
-from refcore_bench.results import Results
+from refcore_bench.showing.card import DATA, MARKDOWN, write_card
+from refcore_bench.storing.results import Results
 
 ROWS: Final = (
     MARKDOWN,

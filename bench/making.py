@@ -21,10 +21,10 @@ from refcore.engine.panel import Panel
 from refcore.engine.step import Engine
 from refcore.runs.observers import Observer
 from refcore.runs.run import Run
-from refcore_bench import pipeline_samples
 from refcore_bench.evaluations import Tally, counting
-from refcore_bench.pipelines import Pipeline
-from refcore_bench.sampling import Sampler, Sampling
+from refcore_bench.samples import pipeline_samples
+from refcore_bench.samples.pipelines import Pipeline
+from refcore_bench.samples.sampling import Sampler, Sampling
 from refcore_bench.scoring import Rank, losses_of, pixels, ranking_panel, ranks, score, scoring_panel
 from refcore_bench.variants import Variant
 

@@ -12,11 +12,13 @@ import torch
 from refcore.engine.models import Models
 from refcore.errors import RefcoreError
 from refcore.runs.observers import Observer
-from refcore_bench import contact_sheets, making, pipeline_samples, pipelines
+from refcore_bench import making
 from refcore_bench.executors.job import Executor, Job
 from refcore_bench.executors.local import Local
-from refcore_bench.results import Results
+from refcore_bench.samples import pipeline_samples, pipelines
 from refcore_bench.scorers import digest
+from refcore_bench.storing import contact_sheets
+from refcore_bench.storing.results import Results
 from refcore_bench.task import Progress, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.variants import Variant

@@ -113,7 +113,7 @@ class Task(ABC):
         """Name -> recipe of every baseline that is an inversion; the referees are those of `settings`."""
 
     def samplings(self) -> dict[str, Settings]:
-        """Name -> settings (see `refcore_bench.sampling.Sampling`) of every baseline that samples."""
+        """Name -> settings (see `refcore_bench.samples.sampling.Sampling`) of every baseline that samples."""
         return {}
 
     @abstractmethod
@@ -143,8 +143,8 @@ class Task(ABC):
     def refusal(self, settings: Settings) -> str | None:
         """Why resolved settings are no variant of this task; None: they are.
 
-        An inversion's settings are those of a config, a sampling's those of `refcore_bench.sampling.Sampling`, a
-        pipeline's those of `refcore_bench.pipelines.Pipeline`.
+        An inversion's settings are those of a config, a sampling's those of `refcore_bench.samples.sampling.Sampling`,
+        a pipeline's those of `refcore_bench.samples.pipelines.Pipeline`.
         """
         return None
 

@@ -16,13 +16,13 @@ from refcore.config.settings import override
 from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, unknown
 from refcore.explain import validated
-from refcore_bench import baselines
 from refcore_bench.checkpoint_hashes import hashes
-from refcore_bench.choice import Choice
 from refcore_bench.labels import labels
 from refcore_bench.option_text import split
-from refcore_bench.pipelines import Pipeline, checked
-from refcore_bench.sampling import Sampling
+from refcore_bench.samples import baselines
+from refcore_bench.samples.choice import Choice
+from refcore_bench.samples.pipelines import Pipeline, checked
+from refcore_bench.samples.sampling import Sampling
 from refcore_bench.scorers import Scorer, digest, identity, judged, witnesses
 from refcore_bench.task import Task
 from refcore_bench.tasks.playground import PLAYGROUND

@@ -27,10 +27,10 @@ from refcore.engine.views import coarsen, resize
 from refcore.errors import CheckpointError, RefcoreError
 from refcore.explain import validated
 from refcore.text_files import parse_json, read_text
-from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import Photograph, photographs
-from refcore_bench.results import KEY, Results
 from refcore_bench.scoring import Classifier, pixels
+from refcore_bench.statistics.intervals import Estimate, mean, rate
+from refcore_bench.storing.results import KEY, Results
 from refcore_bench.table import Table, number, share
 from refcore_bench.task import Progress
 from refcore_bench.variants import Variant

@@ -28,10 +28,10 @@ from refcore.config import presets
 from refcore.config.run import RunConfig
 from refcore.runs import rundir
 from refcore_bench import running, variants
-from refcore_bench.results import RESULTS, Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.summary import summarise
+from refcore_bench.showing.tables import tables
+from refcore_bench.storing.results import RESULTS, Results
 from refcore_bench.table import markdown
-from refcore_bench.tables import tables
 from refcore_bench.task import Task
 from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 from refcore_bench.tasks.playground_prompts import draw

@@ -38,11 +38,11 @@ from refcore.runs import rundir
 from refcore_bench import examinations
 from refcore_bench.examinations import hard_negatives
 from refcore_bench.examinations.examinee import Examinee
+from refcore_bench.examinations.probe import auc, auc_interval, run_of
 from refcore_bench.examinations.task import Asked, Item, Picture, Question, Row, Section
-from refcore_bench.intervals import Estimate, mean, rate
 from refcore_bench.photographs import photographs
-from refcore_bench.probe import auc, auc_interval, run_of
 from refcore_bench.scoring import pixels
+from refcore_bench.statistics.intervals import Estimate, mean, rate
 from refcore_bench.table import grid
 from refcore_plugins.models.imagenet_networks import Network
 from refcore_plugins.models.text_recognisers import Weights

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from refcore.engine.views import coarsen, resize
 from refcore.runs.rundir import write_text
-from refcore_bench.contact_sheets import COLUMNS, FRAME, GAP, SIDE
 from refcore_bench.photographs import photographs
 from refcore_bench.scoring import pixels
+from refcore_bench.storing.contact_sheets import COLUMNS, FRAME, GAP, SIDE
 from refcore_bench.table import grid
 from refcore_bench.tasks.natural import GROUPS, draw
 from refcore_plugins.referees.imagenet import Imagenet

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from PIL import Image
 
-from refcore_bench.contact_sheets import RIGHT, WRONG
+from refcore_bench.storing.contact_sheets import RIGHT, WRONG
 
 matplotlib.use("agg")
 

@@ -42,8 +42,8 @@ def synthetic(folder: Path, rows: int, batch: int) -> tuple[Any, list[Any], list
     """Writes the parts of a benchmark of so many rows: (results, variants, prompts)."""
     from refcore_bench.evaluations import KINDS
     from refcore_bench.making import Made
-    from refcore_bench.results import Results
     from refcore_bench.scorers import Scorer
+    from refcore_bench.storing.results import Results
     from refcore_bench.task import TaskPrompt
     from refcore_bench.tasks.prompts import PROMPTS
     from refcore_bench.variants import Variant
@@ -77,8 +77,8 @@ def timed(into: dict[str, float], name: str) -> Iterator[None]:
 
 def measure(rows: int, batch: int) -> dict[str, Any]:
     """CPU seconds of each operation on a folder of so many rows, in this process."""
-    from refcore_bench.results import Results
     from refcore_bench.running import _missing
+    from refcore_bench.storing.results import Results
     from refcore_bench.tasks.prompts import PROMPTS
 
     found: dict[str, float] = {}
@@ -162,8 +162,8 @@ def sizes() -> dict[str, float]:
     from sklearn.datasets import load_sample_image
 
     from refcore.images import png
-    from refcore_bench.results import Results
     from refcore_bench.running import Batch
+    from refcore_bench.storing.results import Results
     from refcore_bench.tasks.playground_prompts import draw
     from refcore_bench.variants import variant_from_text
 

@@ -31,7 +31,7 @@ from PIL import Image, ImageDraw, ImageOps
 import refcore
 from refcore import images
 from refcore.runs import rundir
-from refcore_bench.intervals import rate
+from refcore_bench.statistics.intervals import rate
 from refcore_bench.table import grid
 from refcore_plugins.models.ctc import greedy
 from refcore_plugins.referees.ocr import Ocr

@@ -18,12 +18,12 @@ import polars
 from page import DOCS, ROWS, fill, from_command_line
 from PIL import Image
 
-from refcore_bench.contact_sheets import draw_sheet
-from refcore_bench.grid import write_grid
-from refcore_bench.results import Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.grid import write_grid
+from refcore_bench.showing.summary import summarise
+from refcore_bench.showing.tables import tables
+from refcore_bench.storing.contact_sheets import draw_sheet
+from refcore_bench.storing.results import Results
 from refcore_bench.table import grid, markdown
-from refcore_bench.tables import tables
 from refcore_bench.tasks.natural import NATURAL
 
 PAGE = DOCS / "natural.md"

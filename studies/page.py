@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from refcore.runs import rundir
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 
 DOCS = Path(__file__).parents[1] / "docs"
 ROWS = Path(__file__).parent / "rows"

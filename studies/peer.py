@@ -200,8 +200,8 @@ def part() -> str:
     import strangers
 
     from refcore_bench import witnesses
-    from refcore_bench.intervals import mean, rate
-    from refcore_bench.results import Results
+    from refcore_bench.statistics.intervals import mean, rate
+    from refcore_bench.storing.results import Results
     from refcore_bench.table import Table, markdown, number, share
 
     rows = json.loads(RESULT.read_text("utf-8"))

@@ -19,12 +19,12 @@ from matplotlib import pyplot
 from page import DOCS, ROWS, fill, import_results
 from PIL import Image
 
-from refcore_bench.contact_sheets import draw_sheet
-from refcore_bench.plot import write_plot
-from refcore_bench.results import Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.plot import write_plot
+from refcore_bench.showing.summary import summarise
+from refcore_bench.showing.tables import tables
+from refcore_bench.storing.contact_sheets import draw_sheet
+from refcore_bench.storing.results import Results
 from refcore_bench.table import markdown
-from refcore_bench.tables import tables
 
 PAGES = ("playground", "blind")
 PARTS = {

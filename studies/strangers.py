@@ -31,7 +31,7 @@ from refcore.config.run import RunConfig
 from refcore.engine.inversion import Inversion
 from refcore.runs.rundir import write_text
 from refcore_bench import running, table, witnesses
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 from refcore_bench.task import TaskPrompt
 from refcore_bench.tasks.natural import NATURAL
 from refcore_bench.variants import Variant, variant_from_text

@@ -34,9 +34,9 @@ from refcore.diagnostics import footprint
 from refcore.engine.inversion import Inversion
 from refcore_bench import running, variants
 from refcore_bench.evaluations import counting
-from refcore_bench.intervals import rate
 from refcore_bench.making import make
-from refcore_bench.results import Results
+from refcore_bench.statistics.intervals import rate
+from refcore_bench.storing.results import Results
 from refcore_bench.task import Task
 from refcore_bench.tasks.playground import BLIND, PLAYGROUND
 from refcore_bench.tasks.playground_prompts import draw

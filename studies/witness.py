@@ -27,8 +27,8 @@ from refcore.engine.inversion import Inversion
 from refcore.engine.views import coarsen, resize
 from refcore.runs.rundir import slug, write, write_text
 from refcore_bench.photographs import photographs
-from refcore_bench.results import Results
 from refcore_bench.scoring import pixels
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.natural import NATURAL
 from refcore_plugins.referees.imagenet import Imagenet
 

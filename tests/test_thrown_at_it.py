@@ -35,7 +35,7 @@ from refcore.errors import CheckpointError, RefcoreError, described, printable, 
 from refcore.runs.observers import Lines, Progress
 from refcore.runs.stored import read_run
 from refcore.text_files import read_json, read_text
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 from refcore_bench.witnesses import entries
 from refcore_playground.grammar import GrammarError, parse
 from refcore_plugins.models.checkpoint_conversion import read_pickled

@@ -22,8 +22,8 @@ def add(app: typer.Typer) -> None:
 
 def card(folder: Folder) -> None:
     """Write the card of a results folder: README.md and card.json, with task, versions, hashes, seeds and licences."""
-    from refcore_bench.card import DATA, MARKDOWN, write_card
-    from refcore_bench.results import Results
+    from refcore_bench.showing.card import DATA, MARKDOWN, write_card
+    from refcore_bench.storing.results import Results
 
     write_card(Results.existing(folder))
     output.echo(f"{folder / MARKDOWN} {folder / DATA}")

@@ -12,7 +12,7 @@ from refcore.cli import output
 from refcore.errors import printable
 
 if TYPE_CHECKING:
-    from refcore_bench.results import Results
+    from refcore_bench.storing.results import Results
     from refcore_bench.table import Table
     from refcore_bench.task import Task, TaskPrompt
 
@@ -74,7 +74,7 @@ def run(
 
 def finish(results: Results) -> None:
     """Writes the folder's card, and prints the first table."""
-    from refcore_bench.card import write_card
+    from refcore_bench.showing.card import write_card
 
     write_card(results)
     print_first(results)
@@ -88,8 +88,8 @@ def print_first(results: Results) -> None:
 
 def print_tables(results: Results, against: str | None, everything: bool) -> None:
     from refcore_bench import witnesses
-    from refcore_bench.summary import summarise
-    from refcore_bench.tables import tables
+    from refcore_bench.showing.summary import summarise
+    from refcore_bench.showing.tables import tables
 
     print_all(tables(summarise(results, against))[: None if everything else 1])
     if everything:

@@ -17,7 +17,7 @@ from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
     from refcore_bench.published.task import PublishedTask
-    from refcore_bench.results import Results
+    from refcore_bench.storing.results import Results
 
 BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -96,7 +96,7 @@ def _command(name: str) -> Callable[..., None]:
         task, overrides = _task(name), measuring.uses(metric or [])
         if quick:
             from refcore_bench.published.small_checkpoints import overrides as small
-            from refcore_bench.results import Results
+            from refcore_bench.storing.results import Results
 
             overrides = {**small(task, Results(out).path), **overrides}
             chosen, source, seeds = list(task.quick_prompts), SMALL, seeds or "0"

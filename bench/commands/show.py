@@ -47,7 +47,7 @@ def show(
     ] = None,
 ) -> None:
     """Show accuracy and hack rate, or a panel's scores, and cost with 95 % confidence intervals."""
-    from refcore_bench.results import Results
+    from refcore_bench.storing.results import Results
 
     _refuse_several(markdown=markdown, json=json, latex=latex)
     for option, path in (("--html", html), ("--plot", plot), ("--grid", grid)):
@@ -57,19 +57,19 @@ def show(
     if not any((html, plot, grid, markdown, json, latex)):
         print_tables(results, against, everything=True)
         return
-    from refcore_bench.summary import summarise
+    from refcore_bench.showing.summary import summarise
 
     summary = summarise(results, against)
     if html is not None:
-        from refcore_bench.gallery import write_gallery
+        from refcore_bench.showing.gallery import write_gallery
 
         write_gallery(results, summary, html)
     if plot is not None:
-        from refcore_bench.plot import write_plot
+        from refcore_bench.showing.plot import write_plot
 
         write_plot(summary, plot)
     if grid is not None:
-        from refcore_bench.grid import write_grid
+        from refcore_bench.showing.grid import write_grid
 
         write_grid(results, grid)
     if json:
@@ -82,8 +82,8 @@ def show(
         output.echo(as_latex(summary).removesuffix("\n"))
     if markdown:
         from refcore_bench import witnesses
+        from refcore_bench.showing.tables import tables
         from refcore_bench.table import markdown as as_markdown
-        from refcore_bench.tables import tables
 
         output.echo(as_markdown([*tables(summary), *witnesses.tables(results, against)]).removesuffix("\n"))
 
@@ -105,7 +105,8 @@ def compare(
     With intervals over prompts. Pictures and curves side by side, on a page: refcore compare.
     """
     _refuse_several(markdown=markdown, json=json)
-    from refcore_bench import comparison_tables, run_comparison, table
+    from refcore_bench import table
+    from refcore_bench.showing import comparison_tables, run_comparison
 
     found = run_comparison.compare(run_comparison.read_runs(folders), evaluations)
     if json:

@@ -29,7 +29,7 @@ from refcore.text_files import read_named
 from refcore_bench.examinations.folder import DataFolder
 from refcore_bench.examinations.scenes import rendered
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
-from refcore_bench.intervals import mean
+from refcore_bench.statistics.intervals import mean
 from refcore_playground.grammar import Phrase
 from refcore_playground.world import COLOURS, RADII, SHAPES, SIZE, Scene, Thing
 

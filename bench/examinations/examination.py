@@ -109,7 +109,7 @@ def examine(
     """Asks a referee the questions of a task.
 
     Args:
-        config: a run of this referee alone, from `refcore_bench.probe.run_of`.
+        config: a run of this referee alone, from `refcore_bench.examinations.probe.run_of`.
         task: from `refcore_bench.examinations.get`.
         asked: how much of it.
         data: folder with the task's data; None: scenes of the playground.

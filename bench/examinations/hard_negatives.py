@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from refcore_bench.examinations.folder import DataFolder, Record
+from refcore_bench.examinations.probe import hard_negatives
 from refcore_bench.examinations.scenes import rendered
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
-from refcore_bench.intervals import rate
-from refcore_bench.probe import hard_negatives
+from refcore_bench.statistics.intervals import rate
 
 PLACES = ("val2017", "images", "coco/images/val2017", "data/images", ".", "data")
 """Where the pictures may lie."""

@@ -14,7 +14,7 @@ from itertools import combinations
 from refcore.errors import shortened
 from refcore_bench.examinations.folder import DataFolder, Record
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
-from refcore_bench.intervals import Estimate, mean
+from refcore_bench.statistics.intervals import Estimate, mean
 
 TEST = "test.json"
 PLACES = ("test", "images", "test/test", ".")

@@ -17,7 +17,7 @@ import numpy as np
 
 from refcore_bench.examinations.folder import DataFolder, decoded, part
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
-from refcore_bench.intervals import Estimate, ratio
+from refcore_bench.statistics.intervals import Estimate, ratio
 
 COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")
 LABELS = ((1.0, 0.0), (0.0, 1.0), (0.5, 0.5))

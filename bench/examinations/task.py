@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from refcore.errors import RefcoreError
 from refcore.images import Levels
 from refcore_bench.examinations.folder import DataFolder
-from refcore_bench.intervals import Estimate
+from refcore_bench.statistics.intervals import Estimate
 from refcore_bench.table import NONE, Table
 
 Row = Mapping[str, Any]

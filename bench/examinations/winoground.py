@@ -14,7 +14,7 @@ from functools import partial
 from refcore_bench.examinations.folder import DataFolder, Record, decoded, part
 from refcore_bench.examinations.scenes import rendered
 from refcore_bench.examinations.task import Asked, Item, Measure, Picture, Question, Row, Section, Task
-from refcore_bench.intervals import rate
+from refcore_bench.statistics.intervals import rate
 from refcore_playground.draw import draw_scene
 from refcore_playground.facts import satisfies
 from refcore_playground.grammar import Phrase, Request, write

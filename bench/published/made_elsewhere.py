@@ -12,11 +12,11 @@ from typing import Final
 from refcore import images
 from refcore.errors import RefcoreError, shortened
 from refcore.text_files import read_text
-from refcore_bench import contact_sheets
 from refcore_bench.evaluations import KINDS
 from refcore_bench.making import Made
 from refcore_bench.published.task import Elsewhere, PublishedTask
-from refcore_bench.results import Results
+from refcore_bench.storing import contact_sheets
+from refcore_bench.storing.results import Results
 from refcore_bench.task import Progress, TaskPrompt
 from refcore_bench.variants import NAME, Variant
 

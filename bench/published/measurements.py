@@ -17,9 +17,9 @@ from refcore.explain import validated
 from refcore.text_files import parse_json
 from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.extras import need
-from refcore_bench.results import KEY
 from refcore_bench.scorers import digest
-from refcore_bench.storage import open_storage
+from refcore_bench.storing.results import KEY
+from refcore_bench.storing.storage import open_storage
 
 if TYPE_CHECKING:
     import polars

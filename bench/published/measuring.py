@@ -21,7 +21,7 @@ from refcore_bench.executors.local import Local
 from refcore_bench.option_text import split
 from refcore_bench.published.measurements import Measurements
 from refcore_bench.published.task import MetricUse, Prompted, PublishedTask
-from refcore_bench.results import KEY, Results
+from refcore_bench.storing.results import KEY, Results
 from refcore_bench.task import Progress
 
 CHUNK = 32

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from refcore_bench.intervals import NOTHING, Estimate, mean_of_means
-from refcore_bench.pairing import Pair, difference, image_of, over_prompts, prompt_of
 from refcore_bench.published.measurements import Measurements
 from refcore_bench.published.task import PublishedTask
-from refcore_bench.results import KEY, Results
+from refcore_bench.statistics.intervals import NOTHING, Estimate, mean_of_means
+from refcore_bench.statistics.pairing import Pair, difference, image_of, over_prompts, prompt_of
+from refcore_bench.storing.results import KEY, Results
 from refcore_bench.task import Row
 
 OVERALL = "overall"

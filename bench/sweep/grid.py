@@ -6,8 +6,8 @@ from typing import cast
 
 from refcore.engine.models import Models
 from refcore_bench import running
-from refcore_bench.results import Results
 from refcore_bench.running import Batch
+from refcore_bench.storing.results import Results
 from refcore_bench.sweep import axes, losses
 from refcore_bench.sweep.plan import Sweep, Trial, write_summary
 

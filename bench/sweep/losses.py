@@ -11,8 +11,8 @@ from refcore.engine.inversion import Inversion, StepResult
 from refcore.engine.step import Engine
 from refcore.runs.observers import Observer, Record, mean_losses
 from refcore.text_files import parse_json
-from refcore_bench.results import Results, part_name
 from refcore_bench.running import Batch
+from refcore_bench.storing.results import Results, part_name
 
 MARKS = 10
 """Number of times that the loss of a batch is noted, evenly over its steps."""

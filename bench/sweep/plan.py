@@ -13,7 +13,7 @@ from refcore.errors import RefcoreError, unknown
 from refcore.runs.rundir import to_json
 from refcore_bench import variants
 from refcore_bench.executors.job import Executor
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 from refcore_bench.sweep.axes import Axis, Point, assignments
 from refcore_bench.sweep.towards import Towards
 from refcore_bench.task import Progress, Task, TaskPrompt

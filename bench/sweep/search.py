@@ -16,13 +16,14 @@ from typing import Any
 
 from refcore.engine.models import Models
 from refcore.errors import RefcoreError
-from refcore_bench import contact_sheets, running
+from refcore_bench import running
 from refcore_bench.executors.job import Job, Outcome
 from refcore_bench.extras import need
-from refcore_bench.results import Results
 from refcore_bench.running import Batch
 from refcore_bench.scorers import digest
-from refcore_bench.storage import Folder
+from refcore_bench.storing import contact_sheets
+from refcore_bench.storing.results import Results
+from refcore_bench.storing.storage import Folder
 from refcore_bench.sweep import losses
 from refcore_bench.sweep.axes import Axis, Point, Values
 from refcore_bench.sweep.plan import Sweep, Trial, write_summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from refcore.errors import RefcoreError, unknown
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 from refcore_bench.sweep import losses
 from refcore_bench.task import Task
 from refcore_bench.variants import Variant

@@ -23,8 +23,8 @@ from refcore.contracts.judge import Fact, Verdict
 from refcore.engine.build import resolve
 from refcore.errors import RefcoreError, nearest, unknown
 from refcore.images import Levels
-from refcore_bench.hacks import accepted
 from refcore_bench.scorers import witnesses
+from refcore_bench.statistics.hacks import accepted
 from refcore_bench.task import (
     REPORTING,
     TUNING,

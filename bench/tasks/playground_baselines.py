@@ -57,7 +57,7 @@ def inversions(settings: Settings) -> dict[str, Recipe]:
 
 
 def samplings() -> dict[str, Settings]:
-    """Name -> settings (see `refcore_bench.sampling.Sampling`) of every baseline that samples.
+    """Name -> settings (see `refcore_bench.samples.sampling.Sampling`) of every baseline that samples.
 
     best-of-n draws samples as the default preset does for its start, and chooses as the preset chooses candidates: they
     differ only in how they spend the rest of the evaluations.

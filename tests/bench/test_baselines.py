@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refcore.errors import RefcoreError
-from refcore_bench import baselines
-from refcore_bench.pipelines import Pipeline, remark
+from refcore_bench.samples import baselines
+from refcore_bench.samples.pipelines import Pipeline, remark
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.tasks.prompts import Prompts
 from refcore_bench.variants import variant_from_text

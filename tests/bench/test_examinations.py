@@ -27,8 +27,8 @@ from refcore_bench import examinations
 from refcore_bench.examinations import bias, hpdv2, pick_a_pic, winoground
 from refcore_bench.examinations.examination import Examination, examine
 from refcore_bench.examinations.folder import DataFolder
+from refcore_bench.examinations.probe import run_of
 from refcore_bench.examinations.task import Asked, Section
-from refcore_bench.probe import run_of
 from refcore_playground.draw import draw_scene
 from refcore_playground.grammar import parse
 from refcore_playground.judge import judge

@@ -13,9 +13,9 @@ from hub_server import TOKEN, hub
 from refcore.errors import RefcoreError
 from refcore_bench import hub as hub_folders
 from refcore_bench import making, running
-from refcore_bench.card import write_card
 from refcore_bench.evaluations import KINDS
-from refcore_bench.results import Results
+from refcore_bench.showing.card import write_card
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.prompts import OWN, Prompts, listed
 from refcore_bench.variants import variant_from_text
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refcore_bench import making
-from refcore_bench.sampling import Sampler, Sampling
+from refcore_bench.samples.sampling import Sampler, Sampling
 from refcore_bench.scoring import losses_of, pixels, ranking_panel, score, scoring_panel
 from refcore_bench.thresholds import measure_thresholds
 from refcore_bench.variants import variant_from_text

@@ -16,15 +16,16 @@ from refcore.cli import main
 from refcore.config import presets
 from refcore.config.settings import override
 from refcore.errors import RefcoreError
-from refcore_bench import making, running, tables
+from refcore_bench import making, running
 from refcore_bench.evaluations import KINDS
-from refcore_bench.gallery import write_gallery
-from refcore_bench.grid import write_grid
-from refcore_bench.hacks import hacked
-from refcore_bench.plot import write_plot
-from refcore_bench.results import Results
 from refcore_bench.scoring import Rank
-from refcore_bench.summary import summarise
+from refcore_bench.showing import tables
+from refcore_bench.showing.gallery import write_gallery
+from refcore_bench.showing.grid import write_grid
+from refcore_bench.showing.plot import write_plot
+from refcore_bench.showing.summary import summarise
+from refcore_bench.statistics.hacks import hacked
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.natural import GROUPS, NATURAL, OTHER, by_rank, draw, only, witness_of
 from refcore_bench.tasks.playground_prompts import TUNING_SEED
 from refcore_bench.tasks.playground_prompts import draw as draw_prompts

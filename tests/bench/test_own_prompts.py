@@ -9,13 +9,14 @@ import pytest
 
 from refcore.cli import main
 from refcore.errors import RefcoreError
-from refcore_bench import making, running, table, tables
+from refcore_bench import making, running, table
 from refcore_bench.evaluations import KINDS
-from refcore_bench.gallery import write_gallery
-from refcore_bench.grid import write_grid
-from refcore_bench.plot import write_plot
-from refcore_bench.results import Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing import tables
+from refcore_bench.showing.gallery import write_gallery
+from refcore_bench.showing.grid import write_grid
+from refcore_bench.showing.plot import write_plot
+from refcore_bench.showing.summary import summarise
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.prompts import OWN, Prompts, listed
 from refcore_bench.variants import variant_from_text
 from refcore_bench.witness_panel import read_panel

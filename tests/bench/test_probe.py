@@ -13,8 +13,8 @@ from torch import Tensor
 import refcore
 from refcore import images, registry
 from refcore.cli import main
-from refcore_bench import probe
-from refcore_bench.probe import Agreement, auc, auc_interval, hard_negatives, prompts_with_scenes
+from refcore_bench.examinations import probe
+from refcore_bench.examinations.probe import Agreement, auc, auc_interval, hard_negatives, prompts_with_scenes
 from refcore_playground.judge import judge
 from refcore_playground.render import render_levels
 

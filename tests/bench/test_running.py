@@ -11,8 +11,8 @@ import pytest
 from refcore.errors import RefcoreError
 from refcore_bench import running
 from refcore_bench.evaluations import KINDS
-from refcore_bench.results import KEY, Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.summary import summarise
+from refcore_bench.storing.results import KEY, Results
 from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
 from refcore_bench.variants import Variant, variant_from_text
 

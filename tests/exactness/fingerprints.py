@@ -87,7 +87,7 @@ def resumed(out: Path) -> str:
 
 def benchmark(out: Path) -> str:
     """Two variants of the playground's benchmark, one inversion and one choice among samples."""
-    from refcore_bench.results import Results
+    from refcore_bench.storing.results import Results
 
     short = "steps=3,init.rounds=[],candidates.count=3"
     variants = [f"short=playground,{short}", "best-of-n=best-of-n,count=3,steps=5"]

@@ -12,7 +12,7 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from refcore.checkpoints import zoo
 from refcore.moment import Moment
 from refcore.rng import Rng
-from refcore_bench.sampling import Sampler, Sampling
+from refcore_bench.samples.sampling import Sampler, Sampling
 from refcore_playground.draw import draw_prompts
 from refcore_playground.judge import judge
 from refcore_plugins.canvases.noise import Noise

@@ -100,7 +100,7 @@ def test_the_models_have_their_published_numbers_of_parameters(true_sizes: Modul
 
 
 def test_every_baseline_is_counted_as_it_samples(true_sizes: ModuleType) -> None:
-    baselines = pytest.importorskip("refcore_bench.baselines", reason="the named baselines are not there yet")
+    baselines = pytest.importorskip("refcore_bench.samples.baselines", reason="the named baselines are not there yet")
     for name, one in true_sizes.PIPELINES.items():
         own = baselines.settings_of(name)
         assert (own["model"], own["steps"], own["guidance"]) == (one.model, one.steps, one.guidance), name

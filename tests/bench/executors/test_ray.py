@@ -15,7 +15,7 @@ from refcore_bench import running
 from refcore_bench.executors.choice import chosen
 from refcore_bench.executors.job import Job
 from refcore_bench.executors.resources import Resources, share_of_gpu, wants_gpu
-from refcore_bench.results import Results
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
 from refcore_bench.variants import variant_from_text
 

@@ -14,17 +14,18 @@ from PIL import Image
 
 from refcore.cli import main
 from refcore.errors import RefcoreError
-from refcore_bench import running, tables, tasks
-from refcore_bench.card import write_card
-from refcore_bench.gallery import write_gallery
-from refcore_bench.plot import write_plot
+from refcore_bench import running, tasks
 from refcore_bench.published import measuring
 from refcore_bench.published import tables as published_tables
 from refcore_bench.published.made_elsewhere import take_in
 from refcore_bench.published.measurements import Measurements
 from refcore_bench.published.task import Elsewhere, MetricUse, PublishedTask, only
-from refcore_bench.results import KEY, Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing import tables
+from refcore_bench.showing.card import write_card
+from refcore_bench.showing.gallery import write_gallery
+from refcore_bench.showing.plot import write_plot
+from refcore_bench.showing.summary import summarise
+from refcore_bench.storing.results import KEY, Results
 from refcore_bench.task import TaskPrompt, Wording
 from refcore_bench.variants import variant_from_text
 

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 import refcore
 from refcore import images
 from refcore.errors import RefcoreError
+from refcore_bench.commands.sweep import sweep as command
 from refcore_bench.executors.local import Local
-from refcore_bench.results import Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.summary import summarise
+from refcore_bench.storing.results import Results
 from refcore_bench.sweep import losses, search
 from refcore_bench.sweep.axes import Range
 from refcore_bench.sweep.plan import Sweep, base_settings
 from refcore_bench.sweep.towards import Towards, towards
-from refcore_bench.sweep_command import sweep as command
 from refcore_bench.tasks.prompts import OWN, Prompts, listed
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")

@@ -90,7 +90,7 @@ def test_a_config_with_an_oracle_is_labelled(settings: object, told: list[str]) 
 
 
 def test_the_label_stands_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    from refcore_bench import tables
+    from refcore_bench.showing import tables
 
     assert tables.named({"variant": "mine", "labels": [ORACLE]}) == "mine (oracle parser)"
     assert tables.named(json.loads('{"variant": "mine", "labels": []}')) == "mine"

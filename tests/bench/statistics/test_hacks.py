@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refcore.errors import RefcoreError
-from refcore_bench.hacks import accepted, hacked, moved
+from refcore_bench.statistics.hacks import accepted, hacked, moved
 from refcore_bench.thresholds import Threshold, by_threshold
 
 THRESHOLDS = {"c": Threshold("clip", 0.3, 0.95, 0.2), "b": Threshold("blip2", 0.9, 0.95, 0.2)}

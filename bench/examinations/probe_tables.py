@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refcore_bench.probe import ProbeReport
+from refcore_bench.examinations.probe import ProbeReport
 from refcore_bench.table import Table
 
 

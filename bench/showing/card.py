@@ -11,10 +11,10 @@ from refcore.config.yaml_text import write_yaml
 from refcore.runs import rundir
 from refcore_bench.published.measurements import GATHERED, Measurements
 from refcore_bench.published.task import SMALL, PublishedTask
-from refcore_bench.results import RESULTS, Results
-from refcore_bench.summary import summarise
+from refcore_bench.showing.summary import summarise
+from refcore_bench.showing.tables import tables
+from refcore_bench.storing.results import RESULTS, Results
 from refcore_bench.table import Table, markdown
-from refcore_bench.tables import tables
 
 MARKDOWN, DATA = "README.md", "card.json"
 LIBRARIES: Final = ("refcore", "torch", "transformers", "diffusers", "open_clip_torch")

@@ -13,8 +13,8 @@ from refcore.runs import rundir
 from refcore_bench import tasks
 from refcore_bench.extras import need
 from refcore_bench.published import tables as published
-from refcore_bench.summary import ALL
-from refcore_bench.tables import named, prompt_set
+from refcore_bench.showing.summary import ALL
+from refcore_bench.showing.tables import named, prompt_set
 
 COLOURS = {"seen": "#0072b2", "unseen": "#e69f00", "hack": "#d55e00", "all": "#333333"}
 """Okabe and Ito's palette, distinguishable by colour-blind readers."""

@@ -36,7 +36,7 @@ def names() -> list[str]:
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Settings (see `refcore_bench.pipelines.Pipeline`) of a baseline.
+    """Settings (see `refcore_bench.samples.pipelines.Pipeline`) of a baseline.
 
     Raises:
         RefcoreError: there is none of this name.

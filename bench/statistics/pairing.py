@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refcore_bench.intervals import Estimate, mean
+from refcore_bench.statistics.intervals import Estimate, mean
 from refcore_bench.task import Row
 
 Pair = tuple[Row, Row]

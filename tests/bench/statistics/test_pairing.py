@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refcore_bench.pairing import difference, over_prompts, pairs_of
-from refcore_bench.panel_scores import compared, scores_of
+from refcore_bench.statistics.pairing import difference, over_prompts, pairs_of
+from refcore_bench.statistics.panel_scores import compared, scores_of
 
 PANEL = {"clip": "c", "blip2": "b"}
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from refcore.runs import rundir
-from refcore_bench.contact_sheets import side_of
 from refcore_bench.extras import need
-from refcore_bench.hacks import accepted
 from refcore_bench.published import tables as published
 from refcore_bench.published.summary import Measured
 from refcore_bench.published.task import PublishedTask
-from refcore_bench.results import Results
-from refcore_bench.tables import prompt_set, tables
+from refcore_bench.showing.tables import prompt_set, tables
+from refcore_bench.statistics.hacks import accepted
+from refcore_bench.storing.contact_sheets import side_of
+from refcore_bench.storing.results import Results
 from refcore_bench.task import Accepts, Score
 
 TEMPLATE = "gallery.html.jinja"

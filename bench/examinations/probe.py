@@ -32,7 +32,7 @@ from refcore.runs.observers import Observer
 from refcore.runs.run import Run
 from refcore.testing.case import tensors_of
 from refcore.testing.cost import measure
-from refcore_bench.intervals import Estimate, rate
+from refcore_bench.statistics.intervals import Estimate, rate
 from refcore_playground.draw import NEGATIVES, applies, draw_negative, draw_pair, draw_prompts, draw_scene
 from refcore_playground.grammar import parse, write
 from refcore_playground.judge import judge

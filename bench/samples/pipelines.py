@@ -11,8 +11,8 @@ from refcore import registry
 from refcore.config.section import Section
 from refcore.config.terms import PROMPT
 from refcore.errors import RefcoreError, unknown
-from refcore_bench.choice import Choice
-from refcore_bench.subjects import Subjects
+from refcore_bench.samples.choice import Choice
+from refcore_bench.samples.subjects import Subjects
 
 TOKENS = "token_indices"
 """Argument of pipelines that attend to the tokens of things."""

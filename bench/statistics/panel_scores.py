@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from refcore_bench.hacks import moved
-from refcore_bench.intervals import rate
-from refcore_bench.pairing import Pair, difference, over_prompts
+from refcore_bench.statistics.hacks import moved
+from refcore_bench.statistics.intervals import rate
+from refcore_bench.statistics.pairing import Pair, difference, over_prompts
 from refcore_bench.task import Row
 
 Panel = Mapping[str, str]

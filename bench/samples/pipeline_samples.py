@@ -15,9 +15,9 @@ from refcore.engine.loading import pick_device
 from refcore.errors import RefcoreError
 from refcore.rng import candidate_key, keyed_generator
 from refcore_bench.checkpoint_hashes import hashes
-from refcore_bench.pipelines import TOKENS, Pipeline, arguments_of, attends
+from refcore_bench.samples.pipelines import TOKENS, Pipeline, arguments_of, attends
+from refcore_bench.samples.subjects import Subjects, token_indices
 from refcore_bench.scorers import digest
-from refcore_bench.subjects import Subjects, token_indices
 
 
 class Drawn:

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from refcore import images
 from refcore.errors import RefcoreError
-from refcore_bench import making, pipeline_samples, running
-from refcore_bench.pipeline_samples import generator
-from refcore_bench.pipelines import Pipeline
+from refcore_bench import making, running
+from refcore_bench.samples import pipeline_samples
+from refcore_bench.samples.pipeline_samples import generator
+from refcore_bench.samples.pipelines import Pipeline
+from refcore_bench.samples.subjects import Subjects, token_indices
 from refcore_bench.scoring import losses_of, ranking_panel
-from refcore_bench.subjects import Subjects, token_indices
 from refcore_bench.tasks import playground
 from refcore_bench.tasks.natural import NATURAL
 from refcore_bench.tasks.playground import BLIND, PLAYGROUND

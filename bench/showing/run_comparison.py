@@ -11,10 +11,10 @@ from refcore.config.differences import ABSENT, differences
 from refcore.errors import RefcoreError
 from refcore.runs.stored import StoredRun, read_run
 from refcore_bench import making
-from refcore_bench.intervals import NOTHING, rate
-from refcore_bench.pairing import difference, image_of, pairs_of
-from refcore_bench.panel_scores import compared, scores_of
 from refcore_bench.relatives import networks, optimised
+from refcore_bench.statistics.intervals import NOTHING, rate
+from refcore_bench.statistics.pairing import difference, image_of, pairs_of
+from refcore_bench.statistics.panel_scores import compared, scores_of
 from refcore_bench.task import Row
 
 

@@ -22,8 +22,8 @@ from refcore_bench import tasks
 from refcore_bench.evaluations import KINDS
 from refcore_bench.extras import need
 from refcore_bench.scorers import identity
-from refcore_bench.storage import Folder, Stamp, open_storage
-from refcore_bench.stored import BUDGETS, GATHERED, PROMPTS, STORED, THRESHOLDS, StoredVariant
+from refcore_bench.storing.storage import Folder, Stamp, open_storage
+from refcore_bench.storing.stored import BUDGETS, GATHERED, PROMPTS, STORED, THRESHOLDS, StoredVariant
 from refcore_bench.task import Accepts, Task, TaskPrompt
 from refcore_bench.tasks.playground import PLAYGROUND
 from refcore_bench.thresholds import Threshold

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from refcore import checkpoints
 from refcore.rng import keyed_generator
-from refcore_bench.choice import Choice
+from refcore_bench.samples.choice import Choice
 
 CHUNK = 64
 """Samples per batch; affects memory, not results."""

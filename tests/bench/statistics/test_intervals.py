@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from refcore_bench.intervals import NOTHING, difference_of_rates, mean, rate, ratio
+from refcore_bench.statistics.intervals import NOTHING, difference_of_rates, mean, rate, ratio
 
 
 @pytest.mark.parametrize(

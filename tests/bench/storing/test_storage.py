@@ -12,9 +12,10 @@ from fsspec.registry import _registry as registered
 from PIL import Image
 
 from refcore.errors import RefcoreError
-from refcore_bench import running, storage
-from refcore_bench.results import Results
-from refcore_bench.summary import summarise
+from refcore_bench import running
+from refcore_bench.showing.summary import summarise
+from refcore_bench.storing import storage
+from refcore_bench.storing.results import Results
 from refcore_bench.tasks.playground_prompts import TUNING_SEED, draw
 from refcore_bench.variants import variant_from_text
 
@@ -201,7 +202,7 @@ def test_parts_are_joined_up_to_a_size_and_a_large_one_stays_as_it_is(renders, t
 def test_very_many_parts_are_joined_when_they_are_gathered_and_a_kill_in_between_doubles_no_row(
     renders, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("refcore_bench.results.MOST_PARTS", 3)
+    monkeypatch.setattr("refcore_bench.storing.results.MOST_PARTS", 3)
     monkeypatch.setattr(storage.Folder, "remove", lambda self, names: None)  # killed before they are gone
     results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, batch=1)
     assert len(results._parts()) == len(PROMPTS) + 1
@@ -209,7 +210,7 @@ def test_very_many_parts_are_joined_when_they_are_gathered_and_a_kill_in_between
 
 
 def test_a_sheet_of_very_many_pictures_has_some_of_them(renders, tmp_path, monkeypatch):
-    monkeypatch.setattr("refcore_bench.contact_sheets.MOST", 3)
+    monkeypatch.setattr("refcore_bench.storing.contact_sheets.MOST", 3)
     results = running.run(tmp_path, [PLAIN], PROMPTS, TUNING_SEED, batch=1)
     assert len(results.pictures("plain", 3)) == 3
     whole = results.rows(images=True)

@@ -97,8 +97,8 @@ def referee(
         _refuse(task, "it has no attribute words", {"--words": words})
     from refcore_bench.examinations.examination import examine, refuse_settings_of_a_run
     from refcore_bench.examinations.examinee import BATCH
+    from refcore_bench.examinations.probe import run_of
     from refcore_bench.examinations.task import Asked
-    from refcore_bench.probe import run_of
 
     refuse_settings_of_a_run(overrides or [], task)
     asked = Asked(scenes or SCENES, seed or SEED, count, words)
@@ -134,8 +134,8 @@ def _playground(
     json: bool,
     markdown: bool,
 ) -> None:
-    from refcore_bench import probe as probing
-    from refcore_bench.probe_tables import tables
+    from refcore_bench.examinations import probe as probing
+    from refcore_bench.examinations.probe_tables import tables
 
     with needed_by(None):
         report = probing.probe(probing.run_of(name, overrides), scenes, prompts, seed, out)

@@ -12,7 +12,7 @@ from refcore import images
 if TYPE_CHECKING:
     import polars
 
-    from refcore_bench.results import Results
+    from refcore_bench.storing.results import Results
 
 RIGHT, WRONG, UNJUDGED = "#2a9d4a", "#d03030", "#888888"
 COLUMNS = 12

@@ -1,4 +1,4 @@
-"""A comparison of runs as tables of text; see `refcore_bench.run_comparison`."""
+"""A comparison of runs as tables of text; see `refcore_bench.showing.run_comparison`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from refcore.config.terms import UNWANTED
+from refcore_bench.showing.tables import MOVES_NOTE, RELATIVE, RELATIVE_NOTE, move_columns, moves, score_of
 from refcore_bench.table import NONE, Table, points, share
-from refcore_bench.tables import MOVES_NOTE, RELATIVE, RELATIVE_NOTE, move_columns, moves, score_of
 
 MOST_ROWS = 40
 """Longest table of single images; all of them are in the JSON."""

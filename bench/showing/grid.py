@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from refcore import images as files
 from refcore.errors import RefcoreError
 from refcore.runs import rundir
-from refcore_bench.contact_sheets import colour_of, scaled
-from refcore_bench.results import Results
+from refcore_bench.storing.contact_sheets import colour_of, scaled
+from refcore_bench.storing.results import Results
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SIDE = 144

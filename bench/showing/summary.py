@@ -9,14 +9,14 @@ import numpy as np
 
 from refcore.errors import unknown
 from refcore_bench.evaluations import KINDS
-from refcore_bench.hacks import hacked, moved
-from refcore_bench.intervals import Estimate, difference_of_rates, mean, rate, ratio
-from refcore_bench.pairing import Pair, difference, pairs_of, prompt_of
-from refcore_bench.panel_scores import compared, scores_of
 from refcore_bench.published.summary import Measured
 from refcore_bench.published.task import PublishedTask
 from refcore_bench.relatives import relatives
-from refcore_bench.results import Results
+from refcore_bench.statistics.hacks import hacked, moved
+from refcore_bench.statistics.intervals import Estimate, difference_of_rates, mean, rate, ratio
+from refcore_bench.statistics.pairing import Pair, difference, pairs_of, prompt_of
+from refcore_bench.statistics.panel_scores import compared, scores_of
+from refcore_bench.storing.results import Results
 from refcore_bench.task import Accepts, Measure, Row, Task
 from refcore_bench.variants import Variant
 

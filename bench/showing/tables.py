@@ -7,7 +7,7 @@ from typing import Any
 
 from refcore_bench import tasks
 from refcore_bench.published import tables as published
-from refcore_bench.summary import ALL
+from refcore_bench.showing.summary import ALL
 from refcore_bench.table import NONE, Table, number, percent, points, share
 
 
@@ -124,7 +124,7 @@ def move_columns(labels: Sequence[str]) -> list[str]:
 
 
 def moves(difference: dict[str, Any], labels: Sequence[str], relatives: Collection[str]) -> list[str]:
-    """Cells of paired differences by a panel; see `refcore_bench.panel_scores.compared`."""
+    """Cells of paired differences by a panel; see `refcore_bench.statistics.panel_scores.compared`."""
     return [
         str(difference["pairs"]),
         *(score_of(difference["scores"][label], label in relatives, "+") for label in labels),

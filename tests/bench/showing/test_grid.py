@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from refcore_bench import grid
+from refcore_bench.showing import grid
 
 FONT = ImageFont.load_default(grid.TEXT)
 

@@ -1,0 +1,1 @@
+"""Samples of generators: the embedded diffusion models, and any pipeline of diffusers, as variants."""

@@ -1,0 +1,1 @@
+"""Intervals, pairs of images, hacks, and what a panel says of a variant."""

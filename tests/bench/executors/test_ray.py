@@ -120,7 +120,8 @@ def test_workers_share_a_gpu_and_hold_their_models(cluster, monkeypatch):
 def _workers(cluster):
     """The processes of the first machine that do a benchmark's jobs."""
     children = psutil.Process(cluster.head_node.all_processes["raylet"][0].process.pid).children()
-    return [process for process in children if "ray::_Worker" in process.name() + "".join(process.cmdline())]
+    running = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in running if process.name().startswith("ray::_Worker")]
 
 
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path):

@@ -61,7 +61,11 @@ def run(sweep: Sweep, trials: int, seed: int = 0, prune: bool = True) -> list[Tr
     search = _Search(sweep, seed, prune)
     with TemporaryDirectory() as folder:
         search.open(Path(folder))
-        search.go_on(trials)
+        try:
+            search.go_on(trials)
+        except KeyboardInterrupt:
+            search.end()  # the best so far
+            raise
         return search.end()
 
 

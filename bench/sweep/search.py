@@ -135,7 +135,7 @@ class _Search:
             Trial(
                 _name(trial.number),
                 self._point(trial.params),
-                {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed"),
+                {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished"}.get(trial.state.name, "failed"),
                 trial.value if trial.state.name == "COMPLETE" else None,
                 [loss for _, loss in sorted(trial.intermediate_values.items())],
             )

@@ -62,7 +62,7 @@ class Trial:
     """Of its variant."""
     point: Point
     state: str
-    """complete, pruned or failed."""
+    """complete, pruned, failed, or unfinished where the sweep was interrupted."""
     value: float | None = None
     """Of what the sweep is after; None where the images are not all made."""
     losses: list[float] = field(default_factory=list)

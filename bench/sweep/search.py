@@ -62,7 +62,11 @@ def run(sweep: Sweep, trials: int, seed: int = 0, prune: bool = True) -> list[Tr
     search = _Search(sweep, seed, prune)
     with TemporaryDirectory() as folder:
         search.open(Path(folder))
-        search.go_on(trials)
+        try:
+            search.go_on(trials)
+        except KeyboardInterrupt:
+            search.end()  # the best so far
+            raise
         return search.end()
 
 
@@ -132,7 +136,7 @@ class _Search:
             Trial(
                 _name(trial.number),
                 self._point(trial.params),
-                {"COMPLETE": "complete", "PRUNED": "pruned"}.get(trial.state.name, "failed"),
+                {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "unfinished"}.get(trial.state.name, "failed"),
                 trial.value if trial.state.name == "COMPLETE" else None,
                 [loss for _, loss in sorted(trial.intermediate_values.items())],
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -120,7 +121,12 @@ def test_workers_share_a_gpu_and_hold_their_models(cluster, monkeypatch):
 def _workers(cluster):
     """The processes of the first machine that do a benchmark's jobs."""
     children = psutil.Process(cluster.head_node.all_processes["raylet"][0].process.pid).children()
-    return [process for process in children if "ray::_Worker" in process.name() + "".join(process.cmdline())]
+    found = []
+    for process in children:
+        with contextlib.suppress(psutil.Error):  # has ended meanwhile
+            if process.status() != psutil.STATUS_ZOMBIE and process.name().startswith("ray::_Worker"):
+                found.append(process)
+    return found
 
 
 def test_without_a_cluster_the_error_says_how_to_start_one(tmp_path):

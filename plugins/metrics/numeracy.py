@@ -81,7 +81,7 @@ class Numeracy(BoxMetric):
         """Where the things come from."""
         if not prompts or self.config.vocabulary is not None:
             return []
-        return ["things and numbers come from the parse of the prompt, not from the published vocabulary of 100 nouns"]
+        return ["things and numbers come from the parse of the prompt, not from the published vocabulary of 88 nouns"]
 
     def _words(self) -> dict[str, str] | None:
         if self.config.vocabulary is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 
@@ -127,10 +128,8 @@ class BlipVqa(Metric):
         ):
             p = float(log_p.exp())
             found[i][j] = round(p, DIGITS) if self.config.rounding else p
-        measured = [product(questions, each) for questions, each in zip(asked, found, strict=True)]
-        if not self.config.rounding:
-            return measured
-        return [replace(one, value=round(one.value, DIGITS)) for one in measured]
+        digits = DIGITS if self.config.rounding else None
+        return [product(questions, each, digits) for questions, each in zip(asked, found, strict=True)]
 
     def remarks(self, prompts: Sequence[BenchmarkPrompt]) -> list[str]:
         """See `Metric.remarks`."""
@@ -159,11 +158,14 @@ class BlipVqa(Metric):
         return found
 
 
-def product(names: Sequence[str], factors: Sequence[float]) -> Measurement:
-    """The product of named factors; a name that is there again is told by its number, "a cat? (2)"."""
-    value, parts = 1.0, dict[str, float]()
+def product(names: Sequence[str], factors: Sequence[float], digits: int | None = None) -> Measurement:
+    """The product of named factors; a name that is there again is told by its number, "a cat? (2)".
+
+    `digits`: of the value, multiplied in float32 as in the public code, which decides between two of them.
+    """
+    value = math.prod(factors) if digits is None else round(float(np.prod(factors, dtype=np.float32)), digits)
+    parts = dict[str, float]()
     for name, factor in zip(names, factors, strict=True):
-        value *= factor
         again = sum(part == name or part.startswith(f"{name} (") for part in parts)
         parts[f"{name} ({again + 1})" if again else name] = factor
     return Measurement(value, parts)

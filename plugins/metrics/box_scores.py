@@ -139,15 +139,6 @@ def mean_depth(depth: NDArray[np.float32], box: Box, transposed: bool = True) ->
     return float(inside.mean(dtype=np.float64)) if inside.size else math.nan
 
 
-def eight_bit(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A depth map as MiDaS saves it and T2I-CompBench reads it back: stretched to whole levels, 0 to 255."""
-    low, high = float(depth.min()), float(depth.max())
-    if high - low <= np.finfo(np.float32).eps:
-        return np.zeros_like(depth)
-    levels: NDArray[np.float32] = np.floor(255 * (depth - low) / (high - low)).astype(np.float32)
-    return levels
-
-
 def depth_order(first: float, second: float, overlap: float, order: Order) -> float:
     """How far an order in depth holds, 0 to 1 (T2I-CompBench, 3D_spatial_eval).
 

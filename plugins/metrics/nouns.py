@@ -14,7 +14,8 @@ PEOPLE: Final[Mapping[str, str]] = MappingProxyType(dict.fromkeys(("girl", "boy"
 RENAMED: Final[Mapping[str, str]] = MappingProxyType(
     {**PEOPLE, "people": "person", "ship": "boat", "painting": "picture", "goldfish": "fish", "telivision": "tv"}
 )
-"""Nouns of numeracy prompts that the published code renames; one is spelt as there."""
+"""Nouns of numeracy prompts -> the published code's names. Its vocabulary has "people" as the plural of person; one is
+spelt as there, so that a television stays one."""
 UNLISTED_2D: Final[Mapping[str, int]] = MappingProxyType(
     {
         "wallet": 18,

@@ -81,7 +81,7 @@ class Numeracy(BoxMetric):
         """Where the things come from."""
         if not prompts:
             return []
-        parsed = "things and numbers come from the parse of the prompt, not from the published vocabulary of 100 nouns"
+        parsed = "things and numbers come from the parse of the prompt, not from the published vocabulary of 88 nouns"
         return [STAND_IN] if self.config.vocabulary is not None else [parsed, STAND_IN]
 
     def _words(self) -> dict[str, str] | None:

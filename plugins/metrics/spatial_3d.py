@@ -16,7 +16,6 @@ from refcore_plugins.metrics.box_scores import (
     DEPTH_WORDS,
     Order,
     depth_order,
-    eight_bit,
     highest,
     last_before_both,
     mean_depth,
@@ -25,7 +24,7 @@ from refcore_plugins.metrics.box_scores import (
 )
 from refcore_plugins.metrics.nouns import PEOPLE, UNLISTED_3D, scorable
 from refcore_plugins.metrics.two_things import TwoThings
-from refcore_plugins.models.depth import Nearness
+from refcore_plugins.models.depth import Nearness, read_back
 from refcore_plugins.models.detections import iou, resized_to
 
 
@@ -81,7 +80,7 @@ class Spatial3d(TwoThings):
         if a is not None and b is not None:
             factor = resized_to(image.shape[0], image.shape[1], SHORTER, LONGER)
             height, width = (round(side * factor) for side in image.shape[:2])
-            depth = eight_bit(self.nearness(image, (height, width)))
+            depth = read_back(self.nearness(image), image.shape[:2], (height, width))
             near = [mean_depth(depth, one.box, self.config.transposed) for one in (a, b)]
             overlap = iou(a.box, b.box)
             holds = depth_order(near[0], near[1], overlap, order)

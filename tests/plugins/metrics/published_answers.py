@@ -77,7 +77,16 @@ def blip_yes(
 
 def blip_vqa(model: Any, tokenizer: Any, image: Image.Image, phrases: Sequence[str], **ids: Any) -> float:
     """BLIP-VQA of T2I-CompBench: product over the phrases of probabilities, each of them and it rounded to 4 digits."""
-    return round(math.prod(round(blip_yes(model, tokenizer, image, phrase, **ids), 4) for phrase in phrases), 4)
+    return blip_product([blip_yes(model, tokenizer, image, phrase, **ids) for phrase in phrases])
+
+
+def blip_product(probabilities: Sequence[float]) -> float:
+    """The value of an image: numbers of 4 digits, which a tensor of float32 holds, multiplied there and written so."""
+    reward = torch.tensor([float(f"{p:.4f}") for p in probabilities])
+    whole = reward[0].clone()
+    for factor in reward[1:]:
+        whole *= factor
+    return float(f"{whole.item():.4f}")
 
 
 def clip_pixels(image: Image.Image, side: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:

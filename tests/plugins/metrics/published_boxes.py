@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Box = tuple[float, float, float, float]
 Detection = tuple[str, float, Box]
@@ -156,7 +157,28 @@ def as_png(depth: NDArray[Any]) -> NDArray[Any]:
     low, high = float(depth.min()), float(depth.max())
     if high - low <= np.finfo("float").eps:
         return np.zeros_like(depth)
-    return np.trunc(255 * (depth - low) / (high - low))
+    return np.trunc(255 * ((depth - low) / (high - low)))
+
+
+def as_read_back(depth: NDArray[Any], image: tuple[int, int], size: tuple[int, int]) -> NDArray[Any]:
+    """A depth map of a model as it comes back from its PNG, which is as large as the image, for a picture of `size`.
+
+    The stretched map is resampled with its corners on those of the image, between the four nearest values, before it is
+    cut to whole levels; the picture of it is then resized as the image is.
+    """
+    depth = np.asarray(depth, np.float64)
+    stretched = (depth - depth.min()) / (depth.max() - depth.min())
+    rows, columns = (
+        np.linspace(0, have - 1, wanted) if wanted > 1 else np.zeros(1)
+        for have, wanted in zip(depth.shape, image, strict=True)
+    )
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    below, right = np.minimum(top + 1, depth.shape[0] - 1), np.minimum(left + 1, depth.shape[1] - 1)
+    down, along = (rows - top)[:, None], (columns - left)[None]
+    upper = stretched[np.ix_(top, left)] * (1 - along) + stretched[np.ix_(top, right)] * along
+    lower = stretched[np.ix_(below, left)] * (1 - along) + stretched[np.ix_(below, right)] * along
+    levels = Image.fromarray(np.trunc(255 * (upper * (1 - down) + lower * down)).astype(np.uint8))
+    return np.asarray(levels.resize((size[1], size[0]), Image.Resampling.BILINEAR), dtype=float)
 
 
 def mean_depth(depth: NDArray[Any], box: Box, *, transposed: bool = True) -> float:

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import published_answers as published
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_it_equals_the_public_code_written_out(interpolated, clip_constants, of_
         assert list(whole.parts.values()) == pytest.approx(wanted, abs=1e-5)
         assert whole.value == pytest.approx(math.prod(wanted), abs=1e-5)
         assert list(cut.parts.values()) == pytest.approx([round(p, 4) for p in wanted], abs=1.01e-4)
-        assert cut.value == round(math.prod(cut.parts.values()), 4)
+        assert cut.value == published.blip_product(list(cut.parts.values()))
         assert all(p == round(p, 4) for p in cut.parts.values())
     assert len({round(one.value, 6) for one in exact}) == len(exact)
 
@@ -104,6 +105,16 @@ def test_the_value_is_the_product_as_the_public_code_rounds_it(clip_constants, i
     whole = published.blip_vqa(model, tokenizer, picture, phrases, side=32, **ids(clip_constants))
     (found,) = metric_of(clip_constants).measure(images[:1], [BenchmarkPrompt("a red circle and a blue square")])
     assert found.value == pytest.approx(whole, abs=2e-4)
+
+
+def test_a_product_between_two_numbers_is_rounded_as_in_float32():
+    """The public code holds the four digits in a tensor: 0.5001 times 0.5 is 0.2501 there, and 0.25 in float64."""
+    assert product(["a?", "b?"], [0.5001, 0.5], digits=4).value == published.blip_product([0.5001, 0.5]) == 0.2501
+    draw = np.random.default_rng(0)
+    for _ in range(2000):
+        factors = draw.choice([0.25, 0.5, 0.75, *draw.random(3).round(4)], draw.integers(1, 5)).tolist()
+        whole = product([f"{i}?" for i in range(len(factors))], factors, digits=4)
+        assert whole.value == published.blip_product(factors), factors
 
 
 @pytest.mark.parametrize(

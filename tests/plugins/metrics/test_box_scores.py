@@ -11,7 +11,6 @@ from refcore_plugins.metrics.box_scores import (
     CUT,
     depth_order,
     directions,
-    eight_bit,
     highest,
     last_before_both,
     mean_depth,
@@ -24,6 +23,7 @@ from refcore_plugins.metrics.box_scores import (
     spatial_2d,
     spatial_3d,
 )
+from refcore_plugins.models.depth import read_back
 from refcore_plugins.models.detections import Detection, covered, iou, resized_to, without_repeats
 
 MIDDLE = (200.0, 200.0, 240.0, 240.0)
@@ -182,8 +182,8 @@ def test_the_published_depth_is_that_of_the_mirrored_box():
 
 
 def test_depth_is_read_in_whole_levels():
-    assert eight_bit(np.array([[0.0, 0.5, 1.0]], np.float32)).tolist() == [[0, 127, 255]]
-    assert eight_bit(np.full((2, 2), 3.0, np.float32)).tolist() == [[0, 0], [0, 0]]
+    assert read_back(np.array([[0.0, 0.5, 1.0]], np.float32), (1, 3), (1, 3)).tolist() == [[0, 127, 255]]
+    assert read_back(np.full((4, 4), 3.0, np.float32), (3, 3), (2, 2)).tolist() == [[0, 0], [0, 0]]
 
 
 def test_boxes_of_one_thing_are_counted_once():

@@ -19,7 +19,6 @@ from refcore_plugins.metrics.box_scores import (
     SPATIAL_WORDS,
     depth_order,
     directions,
-    eight_bit,
     highest,
     last_before_both,
     mean_depth,
@@ -39,6 +38,7 @@ from refcore_plugins.metrics.geneval_rules import judge
 from refcore_plugins.metrics.numeracy import Numeracy
 from refcore_plugins.metrics.spatial_2d import Spatial2d
 from refcore_plugins.metrics.spatial_3d import Spatial3d
+from refcore_plugins.models.depth import read_back
 from refcore_plugins.models.detections import Box, Detection
 
 ROOT = Path(__file__).parents[3]
@@ -247,7 +247,7 @@ def test_every_combination_of_things_found_in_depth():
             a, b = last_before_both(found, "cat", "dog") if last else (highest(found, "cat"), highest(found, "dog"))
             holds = 0.0
             if a is not None and b is not None:
-                levels = eight_bit(depth)
+                levels = read_back(depth, depth.shape, depth.shape)
                 near = [mean_depth(levels, one.box) for one in (a, b)]
                 holds = depth_order(near[0], near[1], published.iou(a.box, b.box), order_of(word))
             theirs = published.spatial_3d(("cat", "dog"), word, plain(found), depth, substring=last, last_match=last)
@@ -261,9 +261,22 @@ def test_a_depth_map_comes_back_from_eight_bits_the_same():
     rng = np.random.default_rng(3)
     for _ in range(EACH):
         depth = (rng.random((9, 7)) * rng.choice([1e-3, 1, 1e4]) - rng.choice([0, 5])).astype(np.float32)
-        np.testing.assert_array_equal(eight_bit(depth), published.as_png(depth))
+        np.testing.assert_array_equal(read_back(depth, (9, 7), (9, 7)), published.as_png(depth))
     flat = np.full((3, 3), 2.0, np.float32)
-    np.testing.assert_array_equal(eight_bit(flat), published.as_png(flat))
+    np.testing.assert_array_equal(read_back(flat, (3, 3), (3, 3)), published.as_png(flat))
+
+
+@pytest.mark.parametrize(
+    ("image", "size"), [((512, 512), (479, 479)), ((300, 400), (360, 480)), ((20, 50), (192, 480))]
+)
+def test_a_depth_map_is_resampled_before_it_is_cut_to_levels(image: tuple[int, int], size: tuple[int, int]):
+    """A map of 48 x 48 in the place of MiDaS's 480; a level may differ where a value lies on the edge of one."""
+    rng = np.random.default_rng(4)
+    depth = np.cumsum(np.cumsum(rng.normal(size=(48, 48)), 0), 1).astype(np.float32)
+    ours, theirs = read_back(depth, image, size), published.as_read_back(depth, image, size)
+    assert ours.shape == size
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.mean(ours != theirs) < 1e-3
 
 
 # Numbers of things.
@@ -459,7 +472,7 @@ def test_the_metric_of_depth_on_every_prompt():
     image, metric = np.zeros((SIDE, SIDE, 3), np.uint8), Spatial3d(parser=str(english_folder()))
     depth = np.random.default_rng(8).random((SIDE, SIDE), np.float32)
     metric.detector, values = Draws(), Counter[bool]()
-    metric.nearness = lambda image, size: depth
+    metric.nearness = lambda image: depth
     for text in prompts_of("3d_spatial"):
         nouns = [token.text for token in metric.parse(text) if token.pos_ == "NOUN"]
         (one,) = metric.measure([image], [BenchmarkPrompt(text)])

@@ -9,6 +9,7 @@ import detectors
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_images
 from transformers import (
@@ -170,6 +171,19 @@ def test_intels_files_lack_tensors_that_are_never_used(tmp_path, photograph):
     )
     with pytest.raises(CheckpointError, match="lacks 1 tensors"):
         Nearness("x", str(lacking), CPU, torch.float32)
+
+
+def test_a_dpt_sees_the_image_as_the_public_code_resizes_it(tmp_path, photograph):
+    """Pillow's bilinear filter, whatever the checkpoint's processor says; 0.5 off and over 0.5. Its map is as large."""
+    folder = detectors.dpt(tmp_path)
+    near = Nearness("x", str(folder), CPU, torch.float32, side=64)(photograph)
+    model = AutoModelForDepthEstimation.from_pretrained(folder).eval()
+    model.dpt.embeddings.image_size = (64, 64)
+    seen = np.asarray(Image.fromarray(photograph).resize((64, 64), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1
+    with torch.no_grad():
+        (wanted,) = model(pixel_values=torch.from_numpy(seen).permute(2, 0, 1)[None]).predicted_depth.numpy()
+    assert near.shape == wanted.shape
+    assert np.abs(near - wanted).max() < 0.01 * np.abs(wanted).max()
 
 
 def test_instances_are_the_librarys_with_boxes_around_their_masks(tmp_path, photograph):

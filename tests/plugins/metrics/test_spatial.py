@@ -257,8 +257,8 @@ def test_synonyms_find_a_thing_by_another_name():
 class Slope:
     """A depth model that sees the lower right as near: nearness grows with x + 2y."""
 
-    def __call__(self, image: Levels, size: tuple[int, int]) -> np.ndarray:
-        height, width = size
+    def __call__(self, image: Levels) -> np.ndarray:
+        height, width = image.shape[:2]
         return (np.arange(width)[None] + 2 * np.arange(height)[:, None]).astype(np.float32)
 
 

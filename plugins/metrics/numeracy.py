@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -88,5 +89,5 @@ class Numeracy(BoxMetric):
         if self.config.vocabulary is None:
             return None
         if not hasattr(self, "_vocabulary"):
-            self._vocabulary = read_vocabulary(Path(self.config.vocabulary).expanduser())
+            self._vocabulary = read_vocabulary(Path(expanduser(self.config.vocabulary)))
         return self._vocabulary

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from errno import ENOENT
+from os.path import expanduser
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,7 @@ class DataFolder:
         Raises:
             RefcoreError: there is no such folder.
         """
-        self.path, self.task = Path(path).expanduser(), task
+        self.path, self.task = Path(expanduser(path)), task
         try:
             found = self.path.is_dir()
         except (OSError, ValueError):

@@ -25,7 +25,6 @@ from transformers import (
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
     GroundingDinoProcessor,
-    Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
     Mask2FormerImageProcessor,
     Owlv2Config,
@@ -35,8 +34,8 @@ from transformers import (
     SwinConfig,
 )
 
+from refcore_bench.published.small_checkpoints import mask2former_config
 from refcore_playground.training.tokens import clip_tokenizer
-from refcore_plugins.models.coco_classes import COCO
 
 
 def owlv2(folder: Path, length: int = 10, shift: float = -1.2) -> Path:
@@ -172,28 +171,7 @@ def depth_pro(folder: Path) -> Path:
 
 def mask2former(folder: Path) -> Path:
     """A `Mask2FormerForUniversalSegmentation` of COCO's classes; about a third of its queries find something."""
-    swin = SwinConfig(
-        embed_dim=8,
-        depths=[1, 1, 1, 1],
-        num_heads=[1, 1, 2, 2],
-        window_size=4,
-        image_size=64,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    config = Mask2FormerConfig(
-        backbone_config=swin,
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=32,
-        dim_feedforward=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        num_queries=12,
-        id2label=dict(enumerate(COCO)),
-    )
-    model = Mask2FormerForUniversalSegmentation(config)
+    model = Mask2FormerForUniversalSegmentation(mask2former_config())
     scramble(model, 24)
     model.save_pretrained(folder)
     Mask2FormerImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)

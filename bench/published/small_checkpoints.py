@@ -132,13 +132,13 @@ def dpt(folder: Path) -> None:
     DPTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
-def mask2former(folder: Path) -> None:
-    """A `Mask2FormerForUniversalSegmentation`, in the place of facebook/mask2former-swin-small-coco-instance."""
+def mask2former_config() -> Mask2FormerConfig:
+    """Of a `Mask2FormerForUniversalSegmentation` of a few thousand parameters, with COCO's classes."""
     stages = ["stage1", "stage2", "stage3", "stage4"]
     swin = SwinConfig(
         embed_dim=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=4, image_size=SIDE, out_features=stages
     )
-    config = Mask2FormerConfig(
+    return Mask2FormerConfig(
         backbone_config=swin,
         feature_size=32,
         mask_feature_size=32,
@@ -151,7 +151,11 @@ def mask2former(folder: Path) -> None:
         num_queries=12,
         id2label=dict(enumerate(COCO)),
     )
-    _random(Mask2FormerForUniversalSegmentation(config)).save_pretrained(folder)
+
+
+def mask2former(folder: Path) -> None:
+    """A `Mask2FormerForUniversalSegmentation`, in the place of facebook/mask2former-swin-small-coco-instance."""
+    _random(Mask2FormerForUniversalSegmentation(mask2former_config())).save_pretrained(folder)
     Mask2FormerImageProcessor(size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE}).save_pretrained(folder)
 
 

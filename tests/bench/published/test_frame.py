@@ -294,6 +294,22 @@ def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):
     assert "--variant is missing; name at least one, such as --variant vlminv" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("metrics.json", "{", r"metrics\.json\" is broken .*; restore the file, or measure anew without it"),
+        ("metrics.json", '{"plain": {"name": 3}}', r"metrics\.json\" is broken"),
+        ("measurements.parquet", "PAR1", "the measurements in .* cannot be read"),
+    ],
+)
+def test_broken_files_of_measurements_are_one_sentence(grey, tmp_path, file, text, message):
+    run(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(RefcoreError, match=message) as caught:
+        summarise(Results.existing(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_folder_in_other_storage_is_measured_shown_and_has_its_card(grey):
     place = "memory://tests/published"
     results, _ = run(place)

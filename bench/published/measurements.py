@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from refcore.contracts.metric import Measurement
-from refcore.errors import ConfigError, RefcoreError
+from refcore.errors import ConfigError, RefcoreError, described
 from refcore.explain import validated
 from refcore.text_files import parse_json
 from refcore_bench.checkpoint_hashes import hashes
@@ -28,6 +28,7 @@ FOLDER: Final = "measurements"
 GATHERED: Final = "measurements.parquet"
 METRICS: Final = "metrics.json"
 """File of the metrics: label -> name, settings, checkpoints and identity."""
+ANEW: Final = f'remove {METRICS}, {GATHERED} and the folder "{FOLDER}" to measure all images anew'
 
 
 class StoredMetric(BaseModel):
@@ -76,7 +77,7 @@ class Measurements:
             return dict(validated(RootModel[dict[str, StoredMetric]], stored).root)
         except (OSError, ValueError, ConfigError) as error:
             raise RefcoreError(
-                f'"{self.storage}/{METRICS}" is broken ({error}); restore the file, or measure anew without it'
+                f'"{self.storage}/{METRICS}" is broken ({error}); restore the file, or {ANEW}'
             ) from error
 
     def claim(self, label: str, name: str, config: Mapping[str, Any], remarks: Sequence[str]) -> None:
@@ -91,7 +92,7 @@ class Measurements:
         if label in before and before[label].identity != identity:
             raise RefcoreError(
                 f'"{self.storage}" holds values of "{label}" with other settings or weights ({before[label].config}); '
-                f'choose another --out, or remove {METRICS} and "{FOLDER}" to measure all images anew'
+                f"choose another --out, or {ANEW}"
             )
         entry = StoredMetric(
             name=name, config=dict(config), checkpoints=checkpoints, identity=identity, remarks=list(remarks)
@@ -129,9 +130,10 @@ class Measurements:
         names = [*self.storage.listed(f"{FOLDER}/*/*.parquet"), *self.storage.listed(GATHERED)]
         try:
             frames = [pl.read_parquet(io.BytesIO(data)) for data in self.storage.read_all(names)]
+            every: polars.DataFrame = pl.concat([pl.DataFrame(schema=schema()), *frames])
         except (pl.exceptions.PolarsError, OSError) as error:
-            raise RefcoreError(f'the measurements in "{self.storage}" cannot be read: {error}') from error
-        every: polars.DataFrame = pl.concat([pl.DataFrame(schema=schema()), *frames])
+            reason = described(error)
+            raise RefcoreError(f'the measurements in "{self.storage}" cannot be read ({reason}); {ANEW}') from error
         return every.unique([*KEY, "metric"], keep="first", maintain_order=True)
 
     def gather(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import ClassVar
 
@@ -118,6 +119,19 @@ def test_other_settings_of_a_metric_are_refused_in_the_same_folder(grey, tmp_pat
         run(tmp_path, overrides={"plain": {"gain": 3.0}})
 
 
+def test_the_files_that_the_refusal_names_are_all_that_has_to_go(grey, tmp_path):
+    run(tmp_path)
+    with pytest.raises(RefcoreError) as caught:
+        run(tmp_path, overrides={"plain": {"gain": 3.0}})
+    named = re.search(r'remove (\S+), (\S+) and the folder "(\S+)" to measure', str(caught.value))
+    for name in named.groups():
+        path = tmp_path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    results, _ = run(tmp_path, overrides={"plain": {"gain": 3.0}})
+    dark, _ = summarise(results)["variants"]
+    assert dark["measured"]["low"]["value"] == pytest.approx(0.6)
+
+
 def test_a_wrong_metric_or_setting_is_named(grey, tmp_path):
     with pytest.raises(RefcoreError, match=r'unknown metric "brigthness" .*did you mean "brightness"'):
         run(tmp_path, overrides={"brigthness": {}})
@@ -201,8 +215,6 @@ def test_gallery_and_figure_have_the_measurements(grey, tmp_path):
 
 
 def test_committed_rows_without_pictures_still_make_the_table(grey, tmp_path):
-    import shutil
-
     results, _ = run(tmp_path)
     before = summarise(results)
     for folder in ("parts", "measurements"):
@@ -297,14 +309,22 @@ def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("metrics.json", "{", r"metrics\.json\" is broken .*; restore the file, or measure anew without it"),
+        (
+            "metrics.json",
+            "{",
+            r"metrics\.json\" is broken .*; restore the file, or remove metrics\.json, measurements\.parquet and",
+        ),
         ("metrics.json", '{"plain": {"name": 3}}', r"metrics\.json\" is broken"),
         ("measurements.parquet", "PAR1", "the measurements in .* cannot be read"),
+        ("measurements.parquet", polars.DataFrame({"a": [1]}), "the measurements in .* cannot be read"),
     ],
 )
 def test_broken_files_of_measurements_are_one_sentence(grey, tmp_path, file, text, message):
     run(tmp_path)
-    (tmp_path / file).write_text(text)
+    if isinstance(text, str):
+        (tmp_path / file).write_text(text)
+    else:
+        text.write_parquet(tmp_path / file)
     with pytest.raises(RefcoreError, match=message) as caught:
         summarise(Results.existing(tmp_path))
     assert "\n" not in str(caught.value)

@@ -52,12 +52,12 @@ class Measured:
         return found | ({OVERALL: self._overall(rows).to_dict()} if self.task.overall else {})
 
     def differences(self, pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
-        """Group -> mean difference within pairs, with its interval over prompts."""
-        both = [(ours, theirs) for ours, theirs in pairs if not self.missing([ours, theirs])]
-        return {
-            group: difference([pair for pair in both if group in self._groups_of(pair[0])], self._by(group)).to_dict()
-            for group in self.groups([ours for ours, _ in both])
-        }
+        """Group -> mean difference within the pairs that its metric has measured, with its interval over prompts."""
+        found = {}
+        for group in self.groups([ours for ours, _ in pairs]):
+            if both := [pair for pair in pairs if all(self._counts(row, group) for row in pair)]:
+                found[group] = difference(both, self._by(group)).to_dict()
+        return found
 
     def _overall(self, rows: Sequence[Row]) -> Estimate:
         if self.task.overall == "images":
@@ -76,8 +76,10 @@ class Measured:
 
     def _of(self, rows: Sequence[Row], group: str) -> list[Row]:
         """The images of a group that its metric has measured."""
-        label = self._metric_of(group)
-        return [row for row in rows if group in self._groups_of(row) and self._value(row, label) is not None]
+        return [row for row in rows if self._counts(row, group)]
+
+    def _counts(self, row: Row, group: str) -> bool:
+        return group in self._groups_of(row) and self._value(row, self._metric_of(group)) is not None
 
     def _by(self, group: str) -> Callable[[Row], float]:
         return self._reader(self._metric_of(group))

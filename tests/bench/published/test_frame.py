@@ -148,6 +148,15 @@ def test_a_further_metric_measures_every_image_and_has_a_column_of_its_own(grey,
     assert shown.rows[0][shown.columns.index("brightness")].startswith("0.1000")
 
 
+def test_a_further_metric_of_an_earlier_run_does_not_empty_the_other_columns(grey, tmp_path):
+    run(tmp_path, ("dark",), overrides={"brightness": {}})
+    results, _ = run(tmp_path)
+    _, bright = summarise(results)["variants"]
+    assert bright["unmeasured"] == 3
+    assert set(bright["difference"]["measured"]) == {"low", "high"}
+    assert bright["difference"]["measured"]["low"]["value"] == pytest.approx(0.6)
+
+
 def test_means_are_over_prompts_and_the_overall_one_over_groups(grey, tmp_path):
     results, _ = run(tmp_path, seeds=(0, 51))
     dark, bright = summarise(results)["variants"]

@@ -18,6 +18,7 @@ from refcore_bench.executors.options import RayAddress, Workers
 if TYPE_CHECKING:
     from refcore_bench.published.task import PublishedTask
     from refcore_bench.storing.results import Results
+    from refcore_bench.task import TaskPrompt
 
 BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -149,13 +150,20 @@ def score(
     """Measure images made elsewhere, by a published benchmark. If interrupted, the same command continues."""
     from refcore_bench.extras import need
     from refcore_bench.published.made_elsewhere import take_in
-    from refcore_bench.published.measuring import uses
+    from refcore_bench.published.measuring import prepared, uses
     from refcore_bench.published.task import only
 
     need("polars")
     found, overrides = _task(task), uses(metric or [])
-    chosen = only(found.prompts(prompts), category or [], per_category)
-    results = take_in(out, folder, csv, name or folder.resolve().name, found, chosen, print_progress)
+    every = found.prompts(prompts)
+    chosen = only(every, category or [], per_category)
+
+    def check(asked: Sequence[TaskPrompt]) -> None:  # refused before the images are copied
+        prepared(found, [one.to_dict() | {"facts": one.facts} for one in asked], overrides)
+
+    results = take_in(
+        out, folder, csv, name or folder.resolve().name, found, every, print_progress, chosen=chosen, check=check
+    )
     _measure(results, overrides, device, workers, ray, plugins_dir or [])
 
 

@@ -87,7 +87,8 @@ class GenEval(PublishedTask):
     def made_elsewhere(self, folder: Path, prompts: Sequence[TaskPrompt]) -> list[Elsewhere]:
         """`NUMBER/samples/NUMBER.png` beside `NUMBER/metadata.jsonl`, as the public code writes them."""
         by_prompt = {one.prompt: one for one in prompts}
-        found = []
+        found: list[Elsewhere] = []
+        counts: dict[str, int] = {}
         for own in sorted(path for path in folder.iterdir() if path.is_dir() and FOLDER.fullmatch(path.name)):
             prompt = _prompt_of(own)
             if prompt not in by_prompt:
@@ -95,8 +96,11 @@ class GenEval(PublishedTask):
                     f'"{own}" has images of "{shortened(prompt, 80)}", which is no prompt of the benchmark; expected '
                     "its metadata.jsonl as the public code writes it"
                 )
-            pictures = sorted(path for path in (own / "samples").glob("*") if PICTURE.fullmatch(path.name))
-            found += [Elsewhere(path, by_prompt[prompt], number) for number, path in enumerate(pictures)]
+            names = (path for path in (own / "samples").glob("*") if PICTURE.fullmatch(path.name))
+            pictures = sorted(names, key=lambda path: (int(path.stem), path.name))
+            first = counts.get(prompt, 0)  # of folders of one prompt, the later ones go on counting
+            found += [Elsewhere(path, by_prompt[prompt], number) for number, path in enumerate(pictures, first)]
+            counts[prompt] = first + len(pictures)
         return found
 
 

@@ -115,8 +115,10 @@ class T2ICompBench(PublishedTask):
         As in the public code, the prompt is what stands before the first underscore, and the numbers are the order.
         """
         found: list[Elsewhere] = []
-        wanted = {(one.category, _named(one.prompt)): one for one in prompts}
-        anywhere = {named: one for (_, named), one in wanted.items()}
+        wanted: dict[tuple[str, str], list[TaskPrompt]] = {}
+        for one in prompts:
+            for category in (one.category, ""):
+                wanted.setdefault((category, _named(one.prompt)), []).append(one)
         counts: dict[TaskPrompt, int] = {}
         for place, category in _places(folder):
             matches = [(match, path) for path in place.iterdir() if (match := PICTURE.fullmatch(path.name))]
@@ -124,16 +126,16 @@ class T2ICompBench(PublishedTask):
                 if not path.is_file():
                     continue
                 named = match["prompt"].partition("_")[0]
-                one = wanted.get((category, named)) if category else anywhere.get(named)
-                if one is None:
-                    if category and category not in {each.category for each in prompts}:
-                        continue  # of a category that was not asked for
+                own = wanted.get((category, named), [])
+                if len(own) != 1:
+                    several = f"of prompts of {' and '.join(one.category for one in own)}; put it into CATEGORY"
                     raise RefcoreError(
-                        f'"{shortened(path.name, 80)}" in "{place}" is of no prompt of the benchmark; rename it to '
-                        "PROMPT_NUMBER.png, or list file and prompt in a CSV (--csv)"
+                        f'"{shortened(path.name, 80)}" in "{place}" is '
+                        f"{several if own else 'of no prompt of the benchmark; rename it to PROMPT_NUMBER.png'}, or "
+                        "list file and prompt in a CSV (--csv)"
                     )
-                counts[one] = counts.get(one, -1) + 1
-                found.append(Elsewhere(path, one, counts[one]))
+                counts[own[0]] = counts.get(own[0], -1) + 1
+                found.append(Elsewhere(path, own[0], counts[own[0]]))
         return found
 
 

@@ -273,8 +273,58 @@ class TestMadeElsewhere:
         results, _ = self.taken(tmp_path, folder)
         assert len(results.rows()) == 3
         Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(folder / "a.png")
-        with pytest.raises(RefcoreError, match=r'another variant "theirs": settings.digest'):
+        with pytest.raises(RefcoreError, match=r'other images as "theirs"; give these another name \(--name\)'):
             self.taken(tmp_path, folder)
+
+    def test_a_folder_is_the_same_however_it_is_spelled(self, tmp_path, folder, monkeypatch):
+        self.taken(tmp_path, folder)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+        for spelled in (Path("made"), Path("made/../made"), tmp_path / "link"):
+            results, _ = self.taken(tmp_path, spelled)
+        assert len(results.rows()) == 3
+
+    def test_a_broken_image_is_found_before_the_name_stands_for_these_files(self, tmp_path, folder):
+        whole = (folder / "b.png").read_bytes()
+        (folder / "b.png").write_bytes(whole[:-30])
+        with pytest.raises(RefcoreError, match=r"cannot read the image .*b\.png"):
+            self.taken(tmp_path, folder)
+        (folder / "b.png").write_bytes(whole)
+        results, _ = self.taken(tmp_path, folder)
+        assert len(results.rows()) == 3
+
+    def test_images_of_prompts_that_were_not_chosen_are_passed_over(self, tmp_path, folder):
+        checked = []
+        results, told = self.taken(tmp_path, folder, chosen=PROMPTS[:1], check=checked.append)
+        assert [row["category"] for row in results.rows().to_dicts()] == ["low"]
+        assert told == ["theirs: 1 images of 1 of 1 prompts"]
+        assert checked == [PROMPTS[:1]]
+
+    def test_metrics_of_prompts_without_an_image_are_not_asked_for(self, tmp_path, folder):
+        (folder / "a.png").unlink()
+        results, told = self.taken(tmp_path, folder)
+        assert told == ["theirs: 1 images of 1 of 3 prompts"]
+        measuring.measure(results, {}, told.append, "cpu")
+        assert set(Measurements(results.place).metrics()) == {"plain"}
+
+    def test_nothing_is_copied_where_a_metric_is_refused(self, tmp_path, folder):
+        def refuse(prompts):
+            raise RefcoreError("no such metric")
+
+        with pytest.raises(RefcoreError, match="no such metric"):
+            self.taken(tmp_path, folder, check=refuse)
+        assert not (tmp_path / "out").exists()
+
+    def test_two_files_of_one_image_are_named(self, tmp_path, folder):
+        shutil.copy(folder / "a.png", folder / "a.webp")
+        with pytest.raises(RefcoreError, match=r'a\.(png|webp)" and .*a\.(png|webp)" are both image 0 of "a"'):
+            self.taken(tmp_path, folder)
+
+    def test_a_table_of_a_spreadsheet_has_a_mark_at_its_start(self, tmp_path, folder):
+        table = tmp_path / "list.csv"
+        table.write_text("file,prompt\nb.png,b\n", encoding="utf-8-sig")
+        results, _ = self.taken(tmp_path, folder, table=table)
+        assert len(results.rows()) == 1
 
     def test_a_table_names_file_prompt_category_and_seed(self, tmp_path, folder):
         table = tmp_path / "list.csv"
@@ -288,11 +338,17 @@ class TestMadeElsewhere:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            ("file,prompt\nno.png,a\n", r'line 2: there is no file "no.png"'),
-            ("file,prompt\n../secret.png,a\n", r'line 2: there is no file "../secret.png"'),
+            ("file,prompt\nno.png,b\n", r'line 2: there is no file "no.png"'),
+            ("file,prompt\n../secret.png,b\n", r'line 2: there is no file "../secret.png"'),
             ("file,prompt\na.png,zebra\n", r'line 2: "zebra" is no prompt'),
             ("path,prompt\na.png,a\n", "line 2 has no file or no prompt"),
-            ("file,prompt,seed\na.png,a,-1\n", 'seed is "-1"'),
+            ("file,prompt,seed\nb.png,b,-1\n", 'seed is "-1"'),
+            ("file,prompt,seed\nb.png,b,²\n", 'seed is "²"'),
+            (f"file,prompt,seed\nb.png,b,{10**30}\n", "expected a number from 0 to"),
+            ("file,prompt\na.png,a\n", 'line 2: "a" is a prompt of low and high; name one in the column category'),
+            ("file,prompt,category\nb.png,b,high\n", 'line 2: "b" is no prompt .* "high", but of low'),
+            (f"file,prompt\n{'x' * 5000}.png,b\n", "line 2: there is no file"),
+            ("file,prompt,seed\na.png,b,1\nb.png,b,\n", 'are both image 1 of "b"; .* a seed of its own'),
         ],
     )
     def test_a_wrong_line_is_named(self, tmp_path, folder, lines, message):

@@ -111,6 +111,12 @@ class TestT2ICompBench:
             ("a color one_10", 2),
         ]
 
+    def test_an_image_of_one_folder_whose_prompt_is_in_two_categories_is_named(self, folder, tmp_path):
+        (folder / "shape_val.txt").write_text("a color one")
+        picture(tmp_path / "made" / "a color one_000000.png")
+        with pytest.raises(RefcoreError, match=r"is of prompts of color and shape; put it into CATEGORY"):
+            T2I_COMPBENCH.made_elsewhere(tmp_path / "made", T2I_COMPBENCH.prompts(folder))
+
     def test_an_image_of_no_prompt_is_named(self, folder, tmp_path):
         picture(tmp_path / "made" / "color" / "a zebra_000000.png")
         with pytest.raises(RefcoreError, match=r'"a zebra_000000.png" in .* is of no prompt.*--csv'):
@@ -148,6 +154,15 @@ class TestGenEval:
         (tmp_path / "made" / "00001" / "metadata.jsonl").write_text('{"prompt": "two dogs"}')
         with pytest.raises(RefcoreError, match='"two dogs", which is no prompt'):
             GENEVAL.made_elsewhere(tmp_path / "made", prompts)
+
+    def test_images_of_a_prompt_are_in_the_order_of_their_numbers_and_of_their_folders(self, prompts, tmp_path):
+        for folder, names in (("00000", ["10", "9"]), ("00001", ["0"])):
+            (tmp_path / "made" / folder).mkdir(parents=True)
+            (tmp_path / "made" / folder / "metadata.jsonl").write_text('{"prompt": "two cats"}')
+            for name in names:
+                picture(tmp_path / "made" / folder / "samples" / f"{name}.png")
+        found = GENEVAL.made_elsewhere(tmp_path / "made", prompts)
+        assert [(one.path.stem, one.number) for one in found] == [("9", 0), ("10", 1), ("0", 2)]
 
 
 class TestDpgBench:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from refcore.checkpoints import offline_error
 from refcore.errors import RefcoreError, described
 from refcore_bench.showing.card import DATA, MARKDOWN, write_card
 from refcore_bench.storing.results import Results
+from refcore_bench.storing.storage import Folder, Storage
 
 ROWS: Final = (
     MARKDOWN,
@@ -25,15 +28,17 @@ ROWS: Final = (
 """Patterns of the files that are pushed."""
 PICTURES: Final = ("parts/*/*.parquet", "sheets/*.png")
 """Patterns of those that are pushed with the pictures."""
+BEGUN: Final = ".pull"
+"""File of a folder whose pull has begun and not ended: repository and revision."""
 
 
 def push(
-    folder: Path, repository: str, pictures: bool = False, private: bool = False, endpoint: str | None = None
+    folder: str | Path, repository: str, pictures: bool = False, private: bool = False, endpoint: str | None = None
 ) -> str:
     """Pushes the results in a folder, with a new card, to a dataset repository, which is made if need be.
 
     Args:
-        folder: of results.
+        folder: of results, a path or a URL.
         repository: owner/name.
         pictures: whether the pictures go with them.
         private: whether a new repository is private.
@@ -50,18 +55,32 @@ def push(
     results = Results.existing(folder)
     write_card(results)
     api = HfApi(endpoint=endpoint)
-    try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repository,
-            repo_type="dataset",
-            folder_path=folder,
-            allow_patterns=[*ROWS, *(PICTURES if pictures else ())],
-            commit_message=f"Results of refcore bench {results.task.name}",
-        )
-    except Exception as error:  # the library passes on those of its own and of the network
-        raise _refused(repository, error) from error
+    patterns = [*ROWS, *(PICTURES if pictures else ())]
+    with _here(results.storage, patterns) as place:
+        try:
+            api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=repository,
+                repo_type="dataset",
+                folder_path=place,
+                allow_patterns=patterns,
+                commit_message=f"Results of refcore bench {results.task.name}",
+            )
+        except Exception as error:  # the library passes on those of its own and of the network
+            raise _refused(repository, error) from error
     return str(done.commit_url)
+
+
+@contextmanager
+def _here(storage: Storage, patterns: Sequence[str]) -> Iterator[Path]:
+    """The files on this machine: their folder, or a copy for as long as it is needed."""
+    if isinstance(storage, Folder):
+        yield storage.path
+        return
+    with TemporaryDirectory() as copy:
+        for name in [name for pattern in patterns for name in storage.listed(pattern)]:
+            Folder(Path(copy)).write(name, storage.read(name))
+        yield Path(copy)
 
 
 def pull(
@@ -71,7 +90,7 @@ def pull(
 
     Args:
         repository: owner/name.
-        out: folder, new or empty.
+        out: folder, new or empty, or with what the same call had copied when it was interrupted.
         pictures: whether the pictures are copied, too, if the repository has them.
         revision: branch, tag or commit.
         endpoint: address of the hub; None: that of huggingface_hub.
@@ -79,31 +98,45 @@ def pull(
     Raises:
         RefcoreError: the folder is not empty; the repository cannot be reached, or holds no results.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import filter_repo_objects
 
-    if out.exists() and any(out.iterdir()):
+    storage = Folder(out)
+    asked = f"{repository} {revision or ''}\n"
+    begun = storage.exists(BEGUN) and storage.read(BEGUN) == asked.encode()
+    if out.exists() and not begun and (not out.is_dir() or any(out.iterdir())):
         raise RefcoreError(f'--out "{out}" is not empty; expected a new folder')
+    patterns = [*ROWS, *(PICTURES if pictures else ())]
     try:
+        # Asked first: of a repository that it cannot reach, snapshot_download returns whatever is in the folder.
+        found = HfApi(endpoint=endpoint).dataset_info(repository, revision=revision)
+        storage.write(BEGUN, asked.encode())
         snapshot_download(
             repository,
             repo_type="dataset",
-            revision=revision,
+            revision=found.sha,
             local_dir=out,
-            allow_patterns=[*ROWS, *(PICTURES if pictures else ())],
+            allow_patterns=patterns,
             endpoint=endpoint,
         )
     except Exception as error:  # the library passes on those of its own and of the network
         raise _refused(repository, error) from error
+    for name in filter_repo_objects([file.rfilename for file in found.siblings or ()], allow_patterns=patterns):
+        if not storage.exists(name):
+            raise RefcoreError(f'"{name}" of "{repository}" was not pulled; the same command continues')
     results = Results.existing(out)
     results.variants()  # broken files are found now
+    storage.remove([BEGUN])
     return results
 
 
 def _refused(repository: str, error: Exception) -> RefcoreError:
-    import httpx
+    from huggingface_hub.errors import HFValidationError
 
     if isinstance(error, RefcoreError):
         return error
+    if isinstance(error, HFValidationError):
+        return RefcoreError(f'"{repository}" is no name of a dataset repository; expected owner/name')
     status = _status(error)
     if status in (401, 403):
         return RefcoreError(
@@ -113,8 +146,12 @@ def _refused(repository: str, error: Exception) -> RefcoreError:
         return RefcoreError(
             f'the hub has no dataset repository "{repository}"; expected owner/name of one that you may see'
         )
-    if isinstance(error, (OSError, httpx.HTTPError)) and status is None:
-        return offline_error(repository, error, "connect to the network, and try again")
+    # By name: the HTTP client of huggingface_hub is another package from version to version.
+    if status is None and {"OSError", "HTTPError"} & {kind.__name__ for kind in type(error).__mro__}:
+        return RefcoreError(
+            f'the hub cannot be reached for "{repository}" ({type(error).__name__}); connect to the network, and try '
+            "again"
+        )
     return RefcoreError(f'"{repository}" cannot be pushed or pulled: {described(error)}')
 
 

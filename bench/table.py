@@ -26,7 +26,7 @@ class Table:
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table's columns and rows in Markdown, without title and note."""
     return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        "| " + " | ".join(" ".join(cell.splitlines()).replace("|", "\\|") for cell in row) + " |"
         for row in [columns, ["---"] * len(columns), *rows]
     )
 

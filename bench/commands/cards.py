@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from refcore.cli import output
+from refcore.errors import RefcoreError
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Results of a benchmark.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR|URL", help="Results of a benchmark.")]
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository of the hub.")]
 
 
@@ -25,8 +25,9 @@ def card(folder: Folder) -> None:
     from refcore_bench.showing.card import DATA, MARKDOWN, write_card
     from refcore_bench.storing.results import Results
 
-    write_card(Results.existing(folder))
-    output.echo(f"{folder / MARKDOWN} {folder / DATA}")
+    results = Results.existing(folder)
+    write_card(results)
+    output.echo(f"{results.storage}/{MARKDOWN} {results.storage}/{DATA}")
 
 
 def push(
@@ -43,12 +44,16 @@ def push(
 
 def pull(
     repository: Repository,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New folder for the results.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="New folder for the results.")],
     pictures: Annotated[bool, typer.Option("--pictures", help="Pull the pictures, too.")] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit.")] = None,
 ) -> None:
     """Pull the results in a dataset repository of the hub into a new folder."""
     from refcore_bench import hub
     from refcore_bench.commands.parts import print_first
+    from refcore_bench.storing.storage import Folder, open_storage
 
-    print_first(hub.pull(repository, out, pictures, revision))
+    storage = open_storage(out)
+    if not isinstance(storage, Folder):
+        raise RefcoreError(f'--out "{out}" is not a folder of this machine; pull into one, and copy that')
+    print_first(hub.pull(repository, storage.path, pictures, revision))

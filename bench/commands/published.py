@@ -97,9 +97,8 @@ def _command(name: str) -> Callable[..., None]:
         task, overrides = _task(name), measuring.uses(metric or [])
         if quick:
             from refcore_bench.published.small_checkpoints import overrides as small
-            from refcore_bench.storing.results import Results
 
-            overrides = {**small(task, Results(out).path), **overrides}
+            overrides = {**small(task, out), **overrides}
             chosen, source, seeds = list(task.quick_prompts), SMALL, seeds or "0"
             named: Sequence[str] = variant or task.quick()
         else:

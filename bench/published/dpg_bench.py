@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from refcore.errors import RefcoreError
 from refcore_bench.published.public_files import PublicFile
-from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, text
+from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, of_ids, text
 from refcore_bench.task import TaskPrompt, Wording
 
 COMMIT: Final = "3c228f1dc6c4d3cad0a47493816151a419f14db3"
@@ -61,7 +61,13 @@ class DpgBench(PublishedTask):
     def read(self, folder: Path) -> list[TaskPrompt]:
         """The public table, one question a row."""
         prompts: dict[str, tuple[str, list[dict[str, Any]]]] = {}
-        for number, row in enumerate(csv.DictReader(io.StringIO(text(folder, TABLE)))):
+        try:
+            rows = list(csv.DictReader(io.StringIO(text(folder, TABLE))))
+        except csv.Error as error:
+            raise RefcoreError(
+                f'--prompts "{folder}": {TABLE} is no table ({error}); expected that of the public repository'
+            ) from error
+        for number, row in enumerate(rows):
             try:
                 own = prompts.setdefault(row["item_id"], (row["text"], []))
                 parents = [int(part) for part in row["dependency"].split(",")]
@@ -95,9 +101,8 @@ class DpgBench(PublishedTask):
         """`ID.png`, each a grid of 2 x 2 images, as the public code takes them."""
         by_id = {one.facts["id"]: one for one in prompts}
         found = []
-        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES):
-            if path.stem in by_id:
-                found += [Elsewhere(path, by_id[path.stem], number, number) for number in range(4)]
+        for path, one, place in of_ids(folder, PICTURES, by_id):
+            found += [Elsewhere(path, one, 4 * place + quarter, quarter) for quarter in range(4)]
         return found
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
-from refcore.checkpoints import offline_error
 from refcore.errors import RefcoreError
-from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, text
+from refcore.text_files import parse_json
+from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, of_ids, text
 from refcore_bench.task import TaskPrompt, Wording
 
 REPOSITORIES: Final[Mapping[str, str]] = MappingProxyType(
@@ -47,8 +46,8 @@ class GenAIBench(PublishedTask):
     def read(self, folder: Path) -> list[TaskPrompt]:
         """`genai_image.json` and `genai_skills.json` of the dataset."""
         try:
-            listed: Any = json.loads(text(folder, PROMPTS))
-            skills: Any = json.loads(text(folder, SKILLS))
+            listed: Any = parse_json(text(folder, PROMPTS))
+            skills: Any = parse_json(text(folder, SKILLS))
             return [
                 TaskPrompt(
                     str(entry["prompt"]),
@@ -76,8 +75,7 @@ class GenAIBench(PublishedTask):
     def made_elsewhere(self, folder: Path, prompts: Sequence[TaskPrompt]) -> list[Elsewhere]:
         """`ID.jpeg`, as in the dataset."""
         by_id = {one.facts["id"]: one for one in prompts}
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.stem in by_id)
-        return [Elsewhere(path, by_id[path.stem], 0) for path in found]
+        return [Elsewhere(*found) for found in of_ids(folder, PICTURES, by_id)]
 
     def _downloaded(self) -> Path:
         from huggingface_hub import hf_hub_download
@@ -86,8 +84,9 @@ class GenAIBench(PublishedTask):
         try:
             paths = [Path(hf_hub_download(repository, name, repo_type="dataset")) for name in (PROMPTS, SKILLS)]
         except Exception as error:  # the library passes on those of its own and of the network
-            raise offline_error(
-                repository, error, f"connect to the network, or name a folder with {PROMPTS} and {SKILLS} by --prompts"
+            raise RefcoreError(
+                f'the dataset "{repository}" is not on this machine and cannot be downloaded ({type(error).__name__}); '
+                f"connect to the network, or name a folder with {PROMPTS} and {SKILLS} by --prompts"
             ) from error
         return paths[0].parent
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
 
 from refcore.errors import RefcoreError, shortened
+from refcore.text_files import parse_json
 from refcore_bench.published.public_files import PublicFile
 from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, text
 from refcore_bench.task import TaskPrompt, Wording
@@ -66,7 +66,7 @@ class GenEval(PublishedTask):
         found = []
         for number, line in enumerate(text(folder, METADATA).splitlines(), start=1):
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 facts = {key: entry[key] for key in KEPT if key in entry}
                 found.append(TaskPrompt(entry["prompt"], entry["tag"], SPLIT, facts))
                 if not isinstance(entry["prompt"], str) or entry["tag"] not in TAGS or "include" not in entry:
@@ -106,7 +106,7 @@ class GenEval(PublishedTask):
 
 def _prompt_of(folder: Path) -> str:
     try:
-        entry: Any = json.loads(text(folder, "metadata.jsonl"))
+        entry: Any = parse_json(text(folder, "metadata.jsonl"))
         return str(entry["prompt"])
     except (ValueError, KeyError, TypeError) as error:
         raise RefcoreError(

@@ -3,13 +3,13 @@ downloaded: only a folder that is named is read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
 from refcore.errors import RefcoreError
+from refcore.text_files import parse_json
 from refcore_bench.published.task import SMALL, Elsewhere, MetricUse, Prompted, PublishedTask, text
 from refcore_bench.task import TaskPrompt, Wording
 
@@ -55,7 +55,7 @@ class GenEval2(PublishedTask):
         found = []
         for number, line in enumerate(text(folder, DATA).splitlines(), start=1):
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 questions = [[str(question), str(answer)] for question, answer in entry["vqa_list"]]
                 atoms = f"{int(entry['atom_count'])} atoms"
                 found.append(TaskPrompt(str(entry["prompt"]), atoms, SPLIT, {"vqa_list": questions}))

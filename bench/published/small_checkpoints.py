@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -30,7 +31,9 @@ from transformers import (
     SwinConfig,
 )
 
+from refcore import checkpoints
 from refcore_bench.published.task import PublishedTask
+from refcore_bench.storing.storage import Folder, open_storage
 from refcore_playground.training.tokens import CONTEXT_LENGTH, bert_tokenizer, clip_tokenizer
 from refcore_plugins.models.coco_classes import COCO
 
@@ -48,14 +51,16 @@ DETECTOR: Final = "playground:owlv2"
 """The embedded detector, which is a trained one."""
 
 
-def overrides(task: PublishedTask, out: Path) -> dict[str, dict[str, Any]]:
-    """Label -> settings of each metric of a benchmark with checkpoints in `out/checkpoints`, which are made if need be.
+def overrides(task: PublishedTask, out: str | Path) -> dict[str, dict[str, Any]]:
+    """Label -> settings of each metric of a benchmark with small checkpoints, which are made if need be.
 
     Args:
         task: the benchmark.
-        out: results folder.
+        out: results folder; they are in its folder "checkpoints", or if it is a URL in the user's cache.
     """
-    made = {name: str(_made(out / "checkpoints" / name, make)) for name, make in MAKERS.items()}
+    storage = open_storage(out)
+    folder = storage.path / "checkpoints" if isinstance(storage, Folder) else checkpoints.cache() / "small"
+    made = {name: str(_made(folder / name, make)) for name, make in MAKERS.items()}
     asks, sees = {"model": made["blip-vqa"]}, {"model": made["clip"]}
     blip, boxes = {**asks, "size": SIDE}, {"model": DETECTOR}
     settings: dict[str, dict[str, Any]] = {
@@ -74,8 +79,16 @@ def overrides(task: PublishedTask, out: Path) -> dict[str, dict[str, Any]]:
 
 
 def _made(folder: Path, make: Callable[[Path], None]) -> Path:
-    if not (folder / "config.json").is_file():
-        make(folder)
+    """The folder, which appears whole or not at all: what a kill left half made would be taken for a checkpoint."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".") as beside:
+            make(Path(beside) / folder.name)
+            try:
+                (Path(beside) / folder.name).rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
     return folder
 
 

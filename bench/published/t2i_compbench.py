@@ -86,10 +86,10 @@ class T2ICompBench(PublishedTask):
         kinds: dict[str, str] = {}
         for kind in KINDS:
             if (folder / f"complex_val_{kind}.txt").is_file():
-                kinds |= dict.fromkeys(map(str.strip, lines(folder, f"complex_val_{kind}.txt")), kind)
+                kinds |= dict.fromkeys(lines(folder, f"complex_val_{kind}.txt"), kind)
         found = []
         for category in CATEGORIES:
-            for prompt in map(str.strip, lines(folder, f"{category}_val.txt")):
+            for prompt in lines(folder, f"{category}_val.txt"):
                 own: dict[str, Any] = {"kind": kinds[prompt]} if category == "complex" and prompt in kinds else {}
                 found.append(TaskPrompt(prompt, category, SPLIT, own))
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,7 +16,18 @@ DIGITS: Final = 4
 MEANINGLESS: Final = "small checkpoints, numbers without meaning"
 APART: Final = "*"
 """Mark of a published column whose numbers another detector or judge made than ours."""
-SPECIAL: Final = re.compile(r"([&%$#_{}])")
+SPECIAL: Final = str.maketrans(
+    {
+        **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\n": " ",
+    }
+)
+"""Sign -> what prints it in LaTeX."""
 
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
@@ -39,7 +49,7 @@ def latex(summary: Mapping[str, Any]) -> str:
         for one in summary["variants"]
     ]
     lines = [
-        f"% {title(summary)}",
+        f"% {' '.join(title(summary).split())}",
         r"% Means. $^\ast$: by another detector or judge than here, so not comparable with the measured column.",
         rf"\begin{{tabular}}{{l{'c' * len(shown)}}}",
         r"\toprule",
@@ -147,7 +157,7 @@ def _plain(value: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return SPECIAL.sub(r"\\\1", text)
+    return text.translate(SPECIAL)
 
 
 def _task(summary: Mapping[str, Any]) -> PublishedTask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -118,11 +118,14 @@ class PublishedTask(WithBaselines):
 
 
 def only(prompts: Sequence[TaskPrompt], categories: Sequence[str], per_category: int | None) -> list[TaskPrompt]:
-    """The prompts of some categories, the first so many of each; all without a choice.
+    """The prompts of some categories, the first so many of each; all without a choice. Each prompt is there once.
 
     Raises:
-        RefcoreError: there is no such category.
+        RefcoreError: there is no prompt, or no such category.
     """
+    if not prompts:
+        raise RefcoreError("--prompts: the files hold no prompt; expected those of the public repository")
+    prompts = list({(one.split, one.category, one.prompt): one for one in reversed(prompts)}.values())[::-1]
     known = list(dict.fromkeys(one.category for one in prompts))
     for name in categories:
         if name not in known:
@@ -135,17 +138,30 @@ def only(prompts: Sequence[TaskPrompt], categories: Sequence[str], per_category:
     return chosen
 
 
+def of_ids(
+    folder: Path, suffixes: Sequence[str], by_id: Mapping[str, TaskPrompt]
+) -> Iterator[tuple[Path, TaskPrompt, int]]:
+    """(file, prompt, place) of the files that are called by ids; the ids of one prompt have the places 0, 1 and on."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem in by_id):
+        one = by_id[path.stem]
+        ids = places.setdefault(one.prompt, [])
+        if path.stem not in ids:
+            ids.append(path.stem)
+        yield path, one, ids.index(path.stem)
+
+
 def lines(folder: Path, name: str) -> list[str]:
-    """The lines of a text file in a folder, without empty ones at its end.
+    """The lines of a text file in a folder, without spaces around them and without empty ones.
 
     Raises:
         RefcoreError: there is no such file, or it cannot be read.
     """
-    return text(folder, name).rstrip("\n").split("\n")
+    return [line.strip() for line in text(folder, name).split("\n") if line.strip()]
 
 
 def text(folder: Path, name: str) -> str:
-    """A text file in a folder.
+    """A text file in a folder, without a byte order mark.
 
     Raises:
         RefcoreError: there is no such file, or it cannot be read.
@@ -153,7 +169,7 @@ def text(folder: Path, name: str) -> str:
     from refcore.text_files import read_text
 
     try:
-        return read_text(folder / name)
+        return read_text(folder / name).removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         raise RefcoreError(
             f'--prompts "{folder}": {name} cannot be read ({error}); expected the files of the public repository'

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hub_server import TOKEN, hub
 
+from refcore.cli import main
 from refcore.errors import RefcoreError
 from refcore_bench import hub as hub_folders
 from refcore_bench import making, running
@@ -85,11 +86,72 @@ def test_pictures_go_only_when_they_are_asked_for(folder, server, tmp_path):
 def test_nothing_but_data_is_pulled(folder, server, tmp_path):
     address, repositories = server
     hub_folders.push(folder, "somebody/results", endpoint=address)
-    repositories["somebody/results"] |= {"evil.py": b"raise SystemExit", "variants/x.pkl": b"", "parts/../../out": b""}
+    repositories["somebody/results"] |= {"evil.py": b"raise SystemExit", "variants/x.pkl": b""}
     hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address)
     names = {path.suffix for path in (tmp_path / "theirs").rglob("*") if path.is_file() and ".cache" not in path.parts}
     assert names == {".md", ".json", ".parquet"}
-    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(folder, server, tmp_path):
+    address, repositories = server
+    hub_folders.push(folder, "somebody/results", endpoint=address)
+    repositories["somebody/results"]["variants/../../out.json"] = b"{}"
+    with pytest.raises(RefcoreError, match=r'"somebody/results" cannot be pushed or pulled: .*\.\./out\.json'):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_pull_that_was_interrupted_is_continued(folder, server, tmp_path, monkeypatch):
+    address, repositories = server
+    hub_folders.push(folder, "somebody/results", endpoint=address)
+    kept = repositories["somebody/results"].pop("results.parquet")
+    with pytest.raises(RefcoreError, match="holds no results"):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address)
+    repositories["somebody/results"]["results.parquet"] = kept
+    with pytest.raises(RefcoreError, match="is not empty"):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", revision="other", endpoint=address)
+    assert len(hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address).rows()) == 4
+    with pytest.raises(RefcoreError, match="is not empty"):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address)
+
+
+def test_a_pull_without_a_network_is_refused_although_some_files_are_there(folder, server, tmp_path):
+    address, repositories = server
+    hub_folders.push(folder, "somebody/results", endpoint=address)
+    repositories["somebody/results"]["variants/drawn.json"] = b"{"
+    with pytest.raises(RefcoreError, match=r"drawn\.json\" is broken"):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address)
+    with pytest.raises(RefcoreError, match=r'the hub cannot be reached for "somebody/results".*connect to the network'):
+        hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint="http://127.0.0.1:9")
+    with pytest.raises(RefcoreError, match=r'the hub cannot be reached for "somebody/results".*connect to the network'):
+        hub_folders.push(folder, "somebody/results", endpoint="http://127.0.0.1:9")
+
+
+def test_after_a_wrong_name_the_right_one_is_pulled_into_the_same_folder(folder, server, tmp_path):
+    address, _ = server
+    hub_folders.push(folder, "somebody/results", endpoint=address)
+    with pytest.raises(RefcoreError, match="no dataset repository"):
+        hub_folders.pull("somebody/result", tmp_path / "theirs", endpoint=address)
+    assert len(hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint=address).rows()) == 4
+
+
+def test_results_at_a_url_are_pushed_and_have_a_card_and_a_pull_wants_a_folder(folder, server, tmp_path, capsys):
+    address, repositories = server
+    place = "memory://tests/hub"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            Results(place).storage.write(path.relative_to(folder).as_posix(), path.read_bytes())
+    hub_folders.push(place, "somebody/remote", pictures=True, endpoint=address)
+    assert repositories["somebody/remote"]["results.parquet"] == (folder / "results.parquet").read_bytes()
+    assert any(name.startswith("parts/drawn/") for name in repositories["somebody/remote"])
+    for arguments, told in (
+        (["card", place], f"{place}/README.md {place}/card.json"),
+        (["pull", "somebody/remote", "--out", place], "is not a folder of this machine"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["bench", *arguments])
+        said = capsys.readouterr()
+        assert told in said.out + said.err
 
 
 def test_a_second_push_replaces_the_first(folder, server, tmp_path):
@@ -107,10 +169,14 @@ def test_refusals_say_what_to_do(folder, server, tmp_path, monkeypatch):
     address, _ = server
     with pytest.raises(RefcoreError, match='no dataset repository "somebody/nothing"'):
         hub_folders.pull("somebody/nothing", tmp_path / "theirs", endpoint=address)
+    with pytest.raises(RefcoreError, match=r'"\.\./\.\./etc" is no name of a dataset repository; expected owner/name'):
+        hub_folders.pull("../../etc", tmp_path / "theirs", endpoint=address)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(RefcoreError, match=r"401.*hf auth login"):
         hub_folders.push(folder, "somebody/results", endpoint=address)
     with pytest.raises(RefcoreError, match="is not empty"):
         hub_folders.pull("somebody/results", folder, endpoint=address)
+    with pytest.raises(RefcoreError, match="is not empty; expected a new folder"):
+        hub_folders.pull("somebody/results", folder / "results.parquet", endpoint=address)
     with pytest.raises(RefcoreError, match="connect to the network"):
         hub_folders.pull("somebody/results", tmp_path / "theirs", endpoint="http://127.0.0.1:9")

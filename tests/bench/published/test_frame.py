@@ -27,6 +27,7 @@ from refcore_bench.showing.gallery import write_gallery
 from refcore_bench.showing.plot import write_plot
 from refcore_bench.showing.summary import summarise
 from refcore_bench.storing.results import KEY, Results
+from refcore_bench.table import Table
 from refcore_bench.task import TaskPrompt, Wording
 from refcore_bench.variants import variant_from_text
 
@@ -197,6 +198,21 @@ def test_published_numbers_stand_apart_and_say_which_are_comparable(grey, tmp_pa
     assert text.index(r"\midrule") < text.index("dark") < text.rindex(r"\midrule") < text.index("Somebody")
 
 
+def test_latex_prints_names_as_they_are_and_runs_none_of_them(grey, tmp_path):
+    results, _ = run(tmp_path)
+    summary = summarise(results)
+    summary["variants"][0]["variant"] = r"a_b~c^d\input{e}"
+    summary["source"] = "val\n\\input{f}"
+    text = published_tables.latex(summary)
+    assert r"a\_b\textasciitilde{}c\textasciicircum{}d\textbackslash{}input\{e\} & " in text
+    assert not [line for line in text.splitlines() if line.startswith(r"\input")]
+
+
+def test_a_cell_of_several_lines_is_one_line_in_markdown():
+    shown = Table("t", ["a\nb"], [["c\nd | e"]]).markdown()
+    assert shown.splitlines()[2:] == ["| a b |", "| --- |", r"| c d \| e |"]
+
+
 def test_workers_measure_as_this_process_does(grey, tmp_path):
     from refcore_bench.executors.local import Local
 
@@ -234,6 +250,9 @@ def test_committed_rows_without_pictures_still_make_the_table(grey, tmp_path):
 def test_categories_and_a_number_of_each_are_chosen():
     assert [one.prompt for one in only(PROMPTS, ["low"], 1)] == ["a"]
     assert len(only(PROMPTS, [], None)) == 3
+    assert only([*PROMPTS, *PROMPTS], [], None) == PROMPTS  # an image is of a prompt, however often that is listed
+    with pytest.raises(RefcoreError, match="the files hold no prompt"):
+        only([], [], None)
     with pytest.raises(RefcoreError, match=r'--category "lo": .*low, high'):
         only(PROMPTS, ["lo"], None)
 

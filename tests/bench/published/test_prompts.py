@@ -70,6 +70,11 @@ class TestT2ICompBench:
         assert Counter(one.category for one in found) == dict.fromkeys(CATEGORIES, 2)
         assert [one.facts for one in found if one.category == "complex"] == [{}, {"kind": "spatial"}]
 
+    def test_a_byte_order_mark_and_empty_lines_are_no_part_of_prompts(self, folder):
+        (folder / "color_val.txt").write_text("a red one\r\n\r\na blue one \n", encoding="utf-8-sig", newline="")
+        found = [one.prompt for one in T2I_COMPBENCH.prompts(folder) if one.category == "color"]
+        assert found == ["a red one", "a blue one"]
+
     def test_a_missing_file_is_named(self, folder):
         (folder / "shape_val.txt").unlink()
         with pytest.raises(RefcoreError, match=r"shape_val\.txt cannot be read"):
@@ -217,6 +222,20 @@ class TestDpgBench:
         assert [row["seed"] for row in rows] == [0, 1, 2, 3]
         assert [np.asarray(opened(row["image"])).mean() for row in rows] == [0, 50, 100, 150]
 
+    def test_two_ids_of_one_prompt_are_further_images_of_it(self, tmp_path):
+        (tmp_path / "dpg_bench.csv").write_text(self.TABLE.replace("A dog.", "A cow."))
+        for name in ("p0", "p2"):
+            picture(tmp_path / "made" / f"{name}.png")
+        found = DPG_BENCH.made_elsewhere(tmp_path / "made", DPG_BENCH.prompts(tmp_path))
+        assert [(one.prompt.prompt, one.number, one.quarter) for one in found] == [
+            ("A cow.", number, number % 4) for number in range(8)
+        ]
+
+    def test_a_cell_beyond_the_limit_of_csv_is_one_sentence(self, tmp_path):
+        (tmp_path / "dpg_bench.csv").write_text(self.TABLE + f"p3,{'x' * 200_000},,1,0,entity,whole,,Is there?\n")
+        with pytest.raises(RefcoreError, match=r"dpg_bench\.csv is no table .*field larger than"):
+            DPG_BENCH.prompts(tmp_path)
+
     def test_a_wrong_row_is_named(self, tmp_path):
         (tmp_path / "dpg_bench.csv").write_text(self.TABLE + "p3,A cat.,,x,0,entity,whole,,Is there a cat?\n")
         with pytest.raises(RefcoreError, match=r"row 7 of dpg_bench\.csv is no question"):
@@ -236,6 +255,16 @@ class TestGenAIBench:
         picture(tmp_path / "made" / "00001.jpeg")
         (image,) = GENAI_BENCH.made_elsewhere(tmp_path / "made", found)
         assert image.prompt is found[1]
+
+    def test_without_a_network_the_folder_can_be_named(self, monkeypatch):
+        import huggingface_hub
+
+        def unreachable(*args, **options):
+            raise OSError("no route")
+
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+        with pytest.raises(RefcoreError, match=r'the dataset "BaiqiL/GenAI-Bench-1600" is not .* by --prompts'):
+            GENAI_BENCH.prompts(None)
 
     def test_other_files_are_refused(self, tmp_path):
         (tmp_path / "genai_image.json").write_text("[]")

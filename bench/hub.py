@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -99,7 +100,6 @@ def pull(
         RefcoreError: the folder is not empty; the repository cannot be reached, or holds no results.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import filter_repo_objects
 
     storage = Folder(out)
     asked = f"{repository} {revision or ''}\n"
@@ -121,8 +121,8 @@ def pull(
         )
     except Exception as error:  # the library passes on those of its own and of the network
         raise _refused(repository, error) from error
-    for name in filter_repo_objects([file.rfilename for file in found.siblings or ()], allow_patterns=patterns):
-        if not storage.exists(name):
+    for name in [file.rfilename for file in found.siblings or ()]:
+        if any(fnmatch(name, pattern) for pattern in patterns) and not storage.exists(name):
             raise RefcoreError(f'"{name}" of "{repository}" was not pulled; the same command continues')
     results = Results.existing(out)
     results.variants()  # broken files are found now

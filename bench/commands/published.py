@@ -12,7 +12,7 @@ import typer
 from refcore.cli.options import PluginsDir
 from refcore.errors import RefcoreError
 from refcore.prompts import parse_seeds
-from refcore_bench.commands.parts import Batch, Named, Out, finish, print_progress, run
+from refcore_bench.commands.parts import Batch, Out, finish, print_progress, run
 from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
@@ -32,12 +32,21 @@ BENCHMARKS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Command -> what it runs."""
 
+Variants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME|NAME=SOURCE,field=value",
+        help="A baseline or preset, or a name for one (or for a YAML config, or diffusers:MODEL) with overrides. "
+        "Repeatable; at least one without --quick. The others are compared with the first.",
+    ),
+]
 Prompts = Annotated[
     Path | None,
     typer.Option(
         "--prompts",
         metavar="FOLDER",
-        help="Folder with the public files; by default they are downloaded once and checked by their hashes.",
+        help="Folder with the public files; by default they are downloaded once.",
     ),
 ]
 Category = Annotated[
@@ -68,7 +77,7 @@ def add(app: typer.Typer) -> None:
 def _command(name: str) -> Callable[..., None]:
     def command(
         out: Out,
-        variant: Named = None,
+        variant: Variants = None,
         prompts: Prompts = None,
         category: Category = None,
         per_category: PerCategory = None,
@@ -96,6 +105,9 @@ def _command(name: str) -> Callable[..., None]:
 
         task, overrides = _task(name), measuring.uses(metric or [])
         if quick:
+            given = {"--prompts": prompts, "--category": category, "--per-category": per_category}
+            if told := [option for option, value in given.items() if value]:
+                raise RefcoreError(f"--quick has prompts of its own; leave out {' and '.join(told)}")
             from refcore_bench.published.small_checkpoints import overrides as small
 
             overrides = {**small(task, out), **overrides}

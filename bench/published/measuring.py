@@ -122,13 +122,33 @@ def measure(
         measurements.claim(label, metric.name, settings, metric.remarks(own))
     keys = results.keys()
     jobs: dict[Job, Chunk] = {}
+    done = {label: measurements.done(label) for label in metrics}
+    if gone := _without_pictures(task, results, keys, prompts, done):
+        progress(f"{gone} images cannot be measured, since their pictures are not in the folder")
     for label, metric in metrics.items():
-        for chunk in _chunks(task, label, keys, prompts, measurements.done(label)):
+        for chunk in _chunks(task, label, keys, prompts, done[label]):
             settings = metric.config.model_dump(mode="json")
             name = f"{len(chunk.keys)} images of {label}"
             jobs[Job(name, _measure, (results.place, chunk, metric.name, settings, device), label)] = chunk
     _run(jobs, executor or Local(), progress)
     measurements.gather()
+
+
+def _without_pictures(
+    task: PublishedTask,
+    results: Results,
+    keys: Mapping[str, Sequence[Key]],
+    prompts: Mapping[Key, Prompted],
+    done: Mapping[str, set[Key]],
+) -> int:
+    """Number of images that lack a value, and the picture to measure it on."""
+    kept = {key for own in keys.values() for key in own}
+    rows = ((variant, *image) for variant, own in results.done().items() for image in own)
+    return sum(
+        any(key not in measured and wants(task, label, _of(prompts, key)) for label, measured in done.items())
+        for key in rows
+        if key not in kept
+    )
 
 
 def wants(task: PublishedTask, label: str, prompt: Prompted) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from refcore import checkpoints
 from refcore.errors import RefcoreError
-from refcore.runs import rundir
+from refcore_bench.storing.storage import Folder
 
 LARGEST = 1 << 26
 """Bytes of the largest file that is downloaded."""
@@ -27,8 +27,13 @@ class PublicFile:
     hash: str
     """`sha256:...` of its bytes, or `git:...`, the name of its blob in the repository."""
 
-    def check(self, data: bytes) -> None:
+    def check(self, data: bytes, place: str | Path, remedy: str) -> None:
         """Raises unless these are the bytes of the file.
+
+        Args:
+            data: its bytes.
+            place: where they are from, for the message.
+            remedy: what to do, for the message.
 
         Raises:
             RefcoreError: they are others.
@@ -37,8 +42,8 @@ class PublicFile:
         found = blob(data) if kind == "git" else hashlib.sha256(data).hexdigest()
         if found != wanted:
             raise RefcoreError(
-                f"{self.url} is not the file that the benchmark was defined with: its hash is {found}, expected "
-                f"{wanted}; get that version by hand, and name its folder with --prompts"
+                f'"{place}" is not the file that the benchmark was defined with: its hash is {found}, expected '
+                f"{wanted}; {remedy}"
             )
 
 
@@ -65,12 +70,11 @@ def brought(name: str, files: Sequence[PublicFile]) -> Path:
     for file in files:
         path = folder / file.name
         if path.is_file():
-            file.check(path.read_bytes())
+            file.check(Folder(folder).read(file.name), path, "remove it, and it is downloaded again")
             continue
         data = _downloaded(file)
-        file.check(data)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rundir.write(path, data)
+        file.check(data, file.url, "get that version by hand, and name its folder with --prompts")
+        Folder(folder).write(file.name, data)
     return folder
 
 
@@ -78,7 +82,7 @@ def _downloaded(file: PublicFile) -> bytes:
     try:
         with urlopen(file.url, timeout=SECONDS) as answer:  # the addresses are constants of this package
             data: bytes = answer.read(LARGEST + 1)
-    except (URLError, OSError, ValueError) as error:
+    except (HTTPException, OSError, ValueError) as error:
         raise RefcoreError(
             f"{file.url} cannot be downloaded ({error}); connect to the network, or name a folder that holds "
             f"{file.name} with --prompts"

@@ -141,7 +141,7 @@ def only(prompts: Sequence[TaskPrompt], categories: Sequence[str], per_category:
 def of_ids(
     folder: Path, suffixes: Sequence[str], by_id: Mapping[str, TaskPrompt]
 ) -> Iterator[tuple[Path, TaskPrompt, int]]:
-    """(file, prompt, place) of the files that are called by ids; the ids of one prompt have the places 0, 1 and on."""
+    """(file, prompt, place) of the files that are called by ids; place counts the ids of one prompt, from 0."""
     places: dict[str, list[str]] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.stem in by_id):
         one = by_id[path.stem]

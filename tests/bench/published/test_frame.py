@@ -247,6 +247,18 @@ def test_committed_rows_without_pictures_still_make_the_table(grey, tmp_path):
     assert summarise(Results.existing(tmp_path)) == before
 
 
+def test_images_whose_pictures_are_gone_are_told_of_unless_they_are_measured(grey, tmp_path):
+    results, _ = run(tmp_path)
+    shutil.rmtree(tmp_path / "parts")
+    for overrides, expected in (
+        ({}, []),
+        ({"brightness": {}}, ["6 images cannot be measured, since their pictures are not in the folder"]),
+    ):
+        told = []
+        measuring.measure(results, overrides, told.append, "cpu")
+        assert told == expected
+
+
 def test_categories_and_a_number_of_each_are_chosen():
     assert [one.prompt for one in only(PROMPTS, ["low"], 1)] == ["a"]
     assert len(only(PROMPTS, [], None)) == 3
@@ -381,6 +393,15 @@ class TestMadeElsewhere:
         (tmp_path / "empty").mkdir()
         with pytest.raises(RefcoreError, match=r"no image of a prompt of Levels.*--csv"):
             self.taken(tmp_path, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("option", [["--prompts", "."], ["--category", "colors"], ["--per-category", "1"]])
+def test_quick_has_prompts_of_its_own(capsys, tmp_path, monkeypatch, option):
+    monkeypatch.undo()
+    with pytest.raises(SystemExit):
+        main(["bench", "geneval", "--quick", "--out", str(tmp_path / "out"), *option])
+    assert f"--quick has prompts of its own; leave out {option[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_variant_has_to_be_named(capsys, tmp_path, monkeypatch):

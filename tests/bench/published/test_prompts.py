@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import io
 import json
 import os
 from collections import Counter
@@ -16,6 +18,7 @@ from refcore import BenchmarkPrompt, checkpoints
 from refcore.errors import RefcoreError
 from refcore.images import picture as opened
 from refcore_bench.commands.published import BENCHMARKS
+from refcore_bench.published import public_files
 from refcore_bench.published.dpg_bench import DPG_BENCH
 from refcore_bench.published.genai_bench import GENAI_BENCH
 from refcore_bench.published.geneval import GENEVAL
@@ -308,6 +311,21 @@ class TestPublicFiles:
         with pytest.raises(RefcoreError, match="is not the file that the benchmark was defined with"):
             brought("some", [self.file(tmp_path, b"other", kind)])
         assert not cache.exists()
+
+    def test_another_file_in_the_cache_is_named_with_its_place(self, tmp_path, cache):
+        cache.mkdir(parents=True)
+        (cache / "public.txt").write_bytes(b"cut o")
+        with pytest.raises(RefcoreError, match=r'cache/prompts/some/public\.txt" is not the file .*remove it'):
+            brought("some", [self.file(tmp_path)])
+
+    def test_a_download_that_ends_early_says_how_to_go_on(self, tmp_path, cache, monkeypatch):
+        class Cut(io.BytesIO):
+            def read(self, size=-1):
+                raise http.client.IncompleteRead(b"a")
+
+        monkeypatch.setattr(public_files, "urlopen", lambda *args, **options: Cut())
+        with pytest.raises(RefcoreError, match=r"cannot be downloaded \(IncompleteRead.* with --prompts"):
+            brought("some", [self.file(tmp_path)])
 
     def test_without_a_network_the_folder_can_be_named(self, tmp_path, cache):
         file = self.file(tmp_path)

@@ -123,7 +123,7 @@ def _command(name: str) -> Callable[..., None]:
             source = chosen[0].split
         numbers = parse_seeds(seeds or task.seeds)
         if measure:  # refused before hours of work
-            measuring.prepared(task, [one.to_dict() | {"facts": one.facts} for one in chosen], overrides)
+            measuring.prepared(task, [one.to_dict() | {"facts": one.facts} for one in chosen], overrides, device)
         folders = plugins_dir or []
         results = run(task, out, named, chosen, source, numbers, batch, workers, quick, folders, ray, show=False)
         if measure:
@@ -170,7 +170,7 @@ def score(
     chosen = only(every, category or [], per_category)
 
     def check(asked: Sequence[TaskPrompt]) -> None:  # refused before the images are copied
-        prepared(found, [one.to_dict() | {"facts": one.facts} for one in asked], overrides)
+        prepared(found, [one.to_dict() | {"facts": one.facts} for one in asked], overrides, device)
 
     results = take_in(
         out, folder, csv, name or folder.resolve().name, found, every, print_progress, chosen=chosen, check=check

@@ -71,7 +71,7 @@ def take_in(
     have = {_key(one.prompt) for one in found}
     own = [one for one in prompts if _key(one) in have]
     check(own)
-    settings = {"images": len(found), "digest": _digest(folder, found)}
+    settings = {"images": len(every), "digest": _digest(folder, every)}  # of all, so that more may be chosen later
     variant = Variant(name, "images", settings, (), {})
     results = Results(out)
     before = results.variants().get(name) if results.source is not None else None

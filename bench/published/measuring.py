@@ -45,7 +45,10 @@ class Chunk:
 
 
 def uses(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Label -> settings of every `--metric LABEL,field=value`.
+    """Label -> settings of every `--metric LABEL,field=value`; those of one label are joined.
+
+    Raises:
+        RefcoreError: an assignment is none.
 
     >>> uses(["blip-vqa,model=/models/blip,batch=8"])
     {'blip-vqa': {'model': '/models/blip', 'batch': 8}}
@@ -53,7 +56,10 @@ def uses(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         label, *assignments = split(text)
-        found[label.strip()] = override({}, assignments)
+        try:
+            found[label.strip()] = override(found.get(label.strip(), {}), assignments)
+        except RefcoreError as error:
+            raise RefcoreError(f'--metric "{text}": {str(error).removeprefix("--set ")}') from error
     return found
 
 
@@ -75,13 +81,15 @@ def resolved(task: PublishedTask, overrides: Mapping[str, Mapping[str, Any]]) ->
 
 
 def prepared(
-    task: PublishedTask, prompts: Sequence[Prompted], overrides: Mapping[str, Mapping[str, Any]]
+    task: PublishedTask, prompts: Sequence[Prompted], overrides: Mapping[str, Mapping[str, Any]], device: str = "auto"
 ) -> dict[str, Metric]:
     """The metrics of `resolved` that measure any of the prompts, checked as far as that takes no model.
 
     Raises:
-        RefcoreError: as `resolved`; a package or a local checkpoint is missing, or a prompt cannot be measured.
+        RefcoreError: as `resolved`; there is no such device, a package or a local checkpoint is missing, or a prompt
+            cannot be measured.
     """
+    pick_device(device)
     found = {}
     for label, metric in resolved(task, overrides).items():
         if own := [row for row in prompts if wants(task, label, row)]:
@@ -112,10 +120,9 @@ def measure(
     """
     task = results.task
     assert isinstance(task, PublishedTask), "only published benchmarks have metrics"
-    pick_device(device)
     measurements = Measurements(results.place)
     prompts = {_prompt_of(row): row for row in results.prompts()}
-    metrics = prepared(task, list(prompts.values()), overrides)
+    metrics = prepared(task, list(prompts.values()), overrides, device)
     for label, metric in metrics.items():
         own = [_benchmark_prompt(row) for row in prompts.values() if wants(task, label, row)]
         settings = metric.config.model_dump(mode="json")
@@ -188,7 +195,10 @@ def _measure(models: Models, place: str, chunk: Chunk, name: str, settings: Mapp
     for file, own in chunk.files.items():
         every = results.pictures_in(file)
         pictures += [np.asarray(images.picture(every[key])) for key in own]
-    found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
+    try:
+        found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
+    except RefcoreError as error:
+        raise RefcoreError(f'metric "{chunk.label}": {error}') from error
     Measurements(place).add(chunk.label, chunk.keys, found)
 
 

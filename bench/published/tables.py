@@ -87,7 +87,7 @@ def _measured(summary: Mapping[str, Any]) -> Table:
             variant["variant"],
             str(variant["images"]),
             *(number(variant["measured"][g], digits=DIGITS) if g in variant["measured"] else NONE for g in shown),
-            f"{variant['seconds']:.1f}",
+            f"{variant['seconds']:.1f}" if variant["seconds"] else NONE,  # images that were made elsewhere
         ]
         for variant in summary["variants"]
     ]

@@ -140,6 +140,36 @@ def test_a_wrong_metric_or_setting_is_named(grey, tmp_path):
         run(tmp_path, overrides={"plain": {"gian": 3.0}})
 
 
+def test_settings_of_one_metric_are_joined_and_a_wrong_assignment_names_its_option():
+    assert measuring.uses(["plain,gain=2", "plain,size=3"]) == {"plain": {"gain": 2, "size": 3}}
+    with pytest.raises(RefcoreError, match=r'^--metric "plain,gain": "gain" is not an assignment'):
+        measuring.uses(["plain,gain"])
+
+
+def test_a_device_that_is_missing_is_refused_before_any_image_is_made():
+    with pytest.raises(RefcoreError, match='"gpu"'):
+        measuring.prepared(TASK, [PROMPTS[0].to_dict()], {}, "gpu")
+
+
+def test_what_a_metric_measured_before_it_failed_is_kept(grey, tmp_path, monkeypatch):
+    brightness = type(measuring.resolved(TASK, {})["plain"])
+    measure, calls = brightness.measure, []
+
+    def failing(self, images, prompts):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise RefcoreError("the prompt has no phrase")
+        return measure(self, images, prompts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(brightness, "measure", failing)
+        with pytest.raises(RefcoreError, match='metric "double": the prompt has no phrase'):
+            run(tmp_path)
+    _, told = run(tmp_path)
+    assert calls == [4, 2]
+    assert told == ["double: 2 of 2 images"]
+
+
 def test_a_further_metric_measures_every_image_and_has_a_column_of_its_own(grey, tmp_path):
     results, _ = run(tmp_path, overrides={"brightness": {"gain": 0.5}})
     measured = Measurements(results.path).rows().filter(polars.col("metric") == "brightness")
@@ -298,6 +328,7 @@ class TestMadeElsewhere:
         dark, theirs = summarise(results)["variants"]
         assert (dark["variant"], theirs["variant"]) == ("dark", "theirs")
         assert theirs["difference"]["measured"]["low"]["value"] == pytest.approx(0.1)
+        assert [row[-1] for row in tables.tables(summarise(results))[0].rows] == ["0.5", "-"]
 
     def test_again_nothing_is_done_and_other_files_are_another_variant(self, tmp_path, folder):
         self.taken(tmp_path, folder)
@@ -330,6 +361,8 @@ class TestMadeElsewhere:
         assert [row["category"] for row in results.rows().to_dicts()] == ["low"]
         assert told == ["theirs: 1 images of 1 of 1 prompts"]
         assert checked == [PROMPTS[:1]]
+        results, _ = self.taken(tmp_path, folder)
+        assert len(results.rows()) == 3
 
     def test_metrics_of_prompts_without_an_image_are_not_asked_for(self, tmp_path, folder):
         (folder / "a.png").unlink()

@@ -200,13 +200,26 @@ def _task(
 
 
 def _tell(sweep: Sweep, trials: Sequence[Trial], json: bool) -> None:
-    from refcore_bench.sweep.axes import assignments
     from refcore_bench.sweep.plan import BEST, best_first
 
     ranked = best_first(trials, sweep.towards)
     if json:
         output.print_json({"towards": sweep.towards.name, "trials": [vars(trial) for trial in ranked]})
-        return
+    else:
+        _print(sweep, ranked)
+    if not ranked or ranked[0].value is None:
+        raise RefcoreError(
+            f"none of {len(ranked)} trials is complete, so there is no {BEST}; the lines above say why; vary other "
+            "values in another --out"
+        )
+    if not json:
+        output.echo(f"the best: {sweep.out}/{BEST}; more: refcore bench show {sweep.out}")
+
+
+def _print(sweep: Sweep, ranked: Sequence[Trial]) -> None:
+    """Prints the best trials."""
+    from refcore_bench.sweep.axes import assignments
+
     output.print_table(
         ["trial", "settings", sweep.towards.title],
         [
@@ -220,7 +233,6 @@ def _tell(sweep: Sweep, trials: Sequence[Trial], json: bool) -> None:
     )
     if len(ranked) > SHOWN:
         output.echo(f"and {len(ranked) - SHOWN} more in {sweep.out}/sweep.json")
-    output.echo(f"the best: {sweep.out}/{BEST}; more: refcore bench show {sweep.out}")
 
 
 def _print_progress(line: str) -> None:

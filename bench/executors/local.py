@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from refcore import registry
-from refcore_bench.executors.job import Job, Outcome, Outcomes, called, portable
+from refcore_bench.executors.job import Job, Outcome, Outcomes, portable
 from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
 
@@ -42,7 +42,7 @@ class Local:
         if self.workers == 1 or (isinstance(jobs, Sequence) and len(jobs) < 2):
             warm = Warm()
             for one in jobs:
-                yield one, called(one, warm.of(one.group))
+                yield one, warm.call(one)
             return
         number = min(self.workers, len(jobs)) if isinstance(jobs, Sequence) else self.workers
         waiting = Waiting(jobs, in_sight(number))
@@ -102,7 +102,7 @@ class _Worker:
 
 
 def _work(job: Job) -> Outcome:
-    return portable(called(job, _warm().of(job.group)))
+    return portable(_warm().call(job))
 
 
 @cache

@@ -170,7 +170,7 @@ class _Search:
             self._claim([variant])
             self._variants[number] = variant
             arguments = (self._results.place, self._results.task.name, self._batches(variant), self._complete())
-            job = Job(f"trial {number}", try_variant, arguments, "sweep")
+            job = Job(f"trial {number}", try_variant, arguments, running.models_of(variant))
             jobs[job] = number
             yield job
 

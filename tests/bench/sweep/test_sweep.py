@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars
@@ -231,6 +232,25 @@ def test_values_that_are_only_valid_apart_are_a_failed_trial(here, undone):
     assert [trial.state for trial in trials] == ["failed"] * 8
     assert len(told) == 8
     assert any("nesterov is true, but momentum is 0" in line for line in told)
+
+
+def test_trials_of_other_checkpoints_are_of_another_group(here, undone):
+    """A worker lets go of the models of other groups where memory is short."""
+    seen = []
+
+    class Watched(Local):
+        def run(self, jobs, check=None):
+            def watched():
+                for job in jobs:
+                    seen.append(job.group)
+                    yield job
+
+            return super().run(watched(), check)
+
+    varied = Values("referees.clip.config.model", ("playground:clip", "playground:blip2"))
+    sweep = planned("groups", varied)
+    search.run(replace(sweep, executor=Watched(1)), 8)
+    assert len(set(seen)) == 2
 
 
 def test_without_a_complete_trial_there_is_no_best_config(app, here, undone):

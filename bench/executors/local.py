@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from refcore import registry
+from refcore.errors import RefcoreError, described
 from refcore_bench.executors.job import Job, Outcome, Outcomes, portable
 from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
@@ -66,6 +67,8 @@ class Local:
                         outcome = waiting.died(job)
                         if outcome is None:
                             self._progress(f"a worker process was killed during {job.name}, which begins again")
+                    except Exception as error:  # not of the job, whose errors are outcomes: of the way there or back
+                        outcome = waiting.finished(job, Outcome(error=RefcoreError(f"{job.name}: {described(error)}")))
                     free.append(worker)
                     if outcome is not None:
                         yield job, outcome

@@ -91,7 +91,7 @@ class _Search:
         """Opens the folder's study, or begins one; `folder` holds the journal of results that are elsewhere."""
         storage = self._results.storage
         if isinstance(storage, Folder):
-            storage.path.mkdir(parents=True, exist_ok=True)
+            storage.make()
             folder = storage.path
         elif storage.exists(JOURNAL):
             (folder / JOURNAL).write_bytes(storage.read(JOURNAL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from refcore.errors import RefcoreError, printable, unknown
 from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
+    from refcore_bench.sweep.axes import Axis
     from refcore_bench.sweep.plan import Sweep, Trial
     from refcore_bench.task import Task, TaskPrompt
 
@@ -157,10 +158,30 @@ def _planned(
         source=source,
         seeds=numbers,
         towards=towards_of(towards, task),
-        executor=chosen(**where, runs=[settings], images=min(batch, len(prompts)), progress=_print_progress),
+        executor=chosen(
+            **where, runs=_runs(settings, varied), images=min(batch, len(prompts)), progress=_print_progress
+        ),
         batch=batch,
         progress=_print_progress,
     )
+
+
+def _runs(settings: Mapping[str, Any], varied: Sequence[Axis]) -> list[Mapping[str, Any] | None]:
+    """Settings of the sweep's largest runs; None for one that is not valid, whose size is unknown."""
+    from refcore.config.run import RunConfig
+    from refcore.config.settings import override
+    from refcore_bench.sweep.axes import assignments, largest
+
+    found: list[Mapping[str, Any] | None] = []
+    for point in largest(varied):
+        try:
+            own = override(dict(settings), assignments(point))
+            RunConfig.from_settings({**own, "prompts": [], "seeds": [0]})
+        except RefcoreError:
+            found.append(None)
+        else:
+            found.append(own)
+    return found
 
 
 def _task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import re
@@ -125,9 +126,22 @@ def ends(axes: Sequence[Axis]) -> list[Point]:
     >>> ends([Range("steps", 10, 20, whole=True), Values("ema", ("null", "{}"))])
     [{'steps': '10', 'ema': 'null'}, {'steps': '20', 'ema': 'null'}, {'steps': '10', 'ema': '{}'}]
     """
-    texts = {axis.field: _ends(axis) for axis in axes}
-    first = {field: own[0] for field, own in texts.items()}
-    return [first, *({**first, field: value} for field, own in texts.items() for value in own[1:])]
+    return _in_turn({axis.field: _ends(axis) for axis in axes})
+
+
+def largest(axes: Sequence[Axis]) -> list[Point]:
+    """Points of which one takes the most memory: numbers at their largest, each value that is no number in turn.
+
+    >>> largest([Range("optimizer.lr", 0.01, 0.3), Values("canvas.name", ("pixel", "latent"))])
+    [{'optimizer.lr': '0.3', 'canvas.name': 'pixel'}, {'optimizer.lr': '0.3', 'canvas.name': 'latent'}]
+    """
+    found = {}
+    for axis in axes:
+        texts = _ends(axis)
+        with contextlib.suppress(ValueError):
+            texts = [max(texts, key=float)]
+        found[axis.field] = texts
+    return _in_turn(found)
 
 
 def names(points: Sequence[Point]) -> list[str]:
@@ -150,6 +164,12 @@ def names(points: Sequence[Point]) -> list[str]:
 def assignments(point: Mapping[str, str]) -> list[str]:
     """A point as overrides of a config."""
     return [f"{field}={value}" for field, value in point.items()]
+
+
+def _in_turn(texts: Mapping[str, Sequence[str]]) -> list[Point]:
+    """Each value of each field, with the first ones of all other fields; each point once."""
+    first = {field: own[0] for field, own in texts.items()}
+    return [first, *({**first, field: value} for field, own in texts.items() for value in own[1:])]
 
 
 def _ends(axis: Axis) -> Sequence[str]:

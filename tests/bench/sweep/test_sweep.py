@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import refcore
 from refcore import images
 from refcore.errors import RefcoreError
+from refcore_bench.commands import sweep as sweeping
 from refcore_bench.commands.sweep import sweep as command
 from refcore_bench.executors.local import Local
 from refcore_bench.showing.summary import summarise
@@ -251,6 +252,18 @@ def test_trials_of_other_checkpoints_are_of_another_group(here, undone):
     sweep = planned("groups", varied)
     search.run(replace(sweep, executor=Watched(1)), 8)
     assert len(set(seen)) == 2
+
+
+def test_on_a_cluster_the_largest_runs_of_a_sweep_are_counted():
+    settings = {**base_settings("playground"), "candidates": {"count": 1}, "init": None}
+    varied = [
+        Values("candidates.count", ("4", "16", "8")),
+        Range("optimizer.lr", 0.01, 0.1),
+        Values("dtype", ("float32", "bfloat16")),
+    ]
+    found = sweeping._runs(settings, varied)
+    assert [(run["candidates"]["count"], run["dtype"]) for run in found] == [(16, "float32"), (16, "bfloat16")]
+    assert sweeping._runs(settings, [Range("stpes", 1, 2)]) == [None]
 
 
 def test_without_a_complete_trial_there_is_no_best_config(app, here, undone):

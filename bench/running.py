@@ -152,14 +152,14 @@ def _jobs(results: Results, batches: Sequence[Batch], make: Callable[..., float]
             batch.name,
             function,
             (results.place, task, batch, budgets.get(batch.variant.hash)),
-            _models_of(batch.variant),
+            models_of(batch.variant),
         ): batch
         for batch in batches
     }
 
 
-def _models_of(variant: Variant) -> str:
-    """Tells variants of the same models from others."""
+def models_of(variant: Variant) -> str:
+    """Group of a variant's jobs: variants of the same checkpoints have the same one."""
     return digest(variant.checkpoints)
 
 

@@ -40,6 +40,10 @@ class AlreadyFinished(RefcoreError):
     """A run that is to be resumed, but has taken all of its steps."""
 
 
+class OutOfMemory(RefcoreError):
+    """A run that its device has no memory for; the message names the field to change."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a run like the first Ctrl-C."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from refcore.errors import RefcoreError, printable, unknown
 from refcore_bench.executors.options import RayAddress, Workers
 
 if TYPE_CHECKING:
+    from refcore_bench.sweep.axes import Axis
     from refcore_bench.sweep.plan import Sweep, Trial
     from refcore_bench.task import Task, TaskPrompt
 
@@ -157,10 +158,30 @@ def _planned(
         source=source,
         seeds=numbers,
         towards=towards_of(towards, task),
-        executor=chosen(**where, runs=[settings], images=min(batch, len(prompts)), progress=_print_progress),
+        executor=chosen(
+            **where, runs=_runs(settings, varied), images=min(batch, len(prompts)), progress=_print_progress
+        ),
         batch=batch,
         progress=_print_progress,
     )
+
+
+def _runs(settings: Mapping[str, Any], varied: Sequence[Axis]) -> list[Mapping[str, Any] | None]:
+    """Settings of the sweep's largest runs; None for one that is not valid, whose size is unknown."""
+    from refcore.config.run import RunConfig
+    from refcore.config.settings import override
+    from refcore_bench.sweep.axes import assignments, largest
+
+    found: list[Mapping[str, Any] | None] = []
+    for point in largest(varied):
+        try:
+            own = override(dict(settings), assignments(point))
+            RunConfig.from_settings({**own, "prompts": [], "seeds": [0]})
+        except RefcoreError:
+            found.append(None)
+        else:
+            found.append(own)
+    return found
 
 
 def _task(
@@ -200,13 +221,26 @@ def _task(
 
 
 def _tell(sweep: Sweep, trials: Sequence[Trial], json: bool) -> None:
-    from refcore_bench.sweep.axes import assignments
     from refcore_bench.sweep.plan import BEST, best_first
 
     ranked = best_first(trials, sweep.towards)
     if json:
         output.print_json({"towards": sweep.towards.name, "trials": [vars(trial) for trial in ranked]})
-        return
+    else:
+        _print(sweep, ranked)
+    if not ranked or ranked[0].value is None:
+        raise RefcoreError(
+            f"none of {len(ranked)} trials is complete, so there is no {BEST}; the lines above say why; vary other "
+            "values in another --out"
+        )
+    if not json:
+        output.echo(f"the best: {sweep.out}/{BEST}; more: refcore bench show {sweep.out}")
+
+
+def _print(sweep: Sweep, ranked: Sequence[Trial]) -> None:
+    """Prints the best trials."""
+    from refcore_bench.sweep.axes import assignments
+
     output.print_table(
         ["trial", "settings", sweep.towards.title],
         [
@@ -220,7 +254,6 @@ def _tell(sweep: Sweep, trials: Sequence[Trial], json: bool) -> None:
     )
     if len(ranked) > SHOWN:
         output.echo(f"and {len(ranked) - SHOWN} more in {sweep.out}/sweep.json")
-    output.echo(f"the best: {sweep.out}/{BEST}; more: refcore bench show {sweep.out}")
 
 
 def _print_progress(line: str) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from refcore import registry
-from refcore_bench.executors.job import Job, Outcome, Outcomes, called, portable
+from refcore.errors import RefcoreError, described
+from refcore_bench.executors.job import Job, Outcome, Outcomes, portable
 from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
 
@@ -42,7 +43,7 @@ class Local:
         if self.workers == 1 or (isinstance(jobs, Sequence) and len(jobs) < 2):
             warm = Warm()
             for one in jobs:
-                yield one, called(one, warm.of(one.group))
+                yield one, warm.call(one)
             return
         number = min(self.workers, len(jobs)) if isinstance(jobs, Sequence) else self.workers
         waiting = Waiting(jobs, in_sight(number))
@@ -66,6 +67,8 @@ class Local:
                         outcome = waiting.died(job)
                         if outcome is None:
                             self._progress(f"a worker process was killed during {job.name}, which begins again")
+                    except Exception as error:  # not of the job, whose errors are outcomes: of the way there or back
+                        outcome = waiting.finished(job, Outcome(error=RefcoreError(f"{job.name}: {described(error)}")))
                     free.append(worker)
                     if outcome is not None:
                         yield job, outcome
@@ -102,7 +105,7 @@ class _Worker:
 
 
 def _work(job: Job) -> Outcome:
-    return portable(called(job, _warm().of(job.group)))
+    return portable(_warm().call(job))
 
 
 @cache

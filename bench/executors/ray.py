@@ -265,7 +265,7 @@ class _Worker:
         return portable(called(job, self._warm.models))
 
     def call(self, job: Job) -> Outcome:
-        return portable(called(job, self._warm.of(job.group)))
+        return portable(self._warm.call(job))
 
 
 def _checked(models: Models, expected: dict[str, str], plugin_folders: Sequence[str], check: Job | None) -> None:

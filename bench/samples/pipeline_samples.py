@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from refcore.config.terms import PROMPT
+from refcore.engine import memory
 from refcore.engine.loading import pick_device
-from refcore.errors import RefcoreError
+from refcore.errors import OutOfMemory, RefcoreError
 from refcore.rng import candidate_key, keyed_generator
 from refcore_bench.checkpoint_hashes import hashes
 from refcore_bench.samples.pipelines import TOKENS, Pipeline, arguments_of, attends
@@ -34,15 +35,23 @@ class Drawn:
         folder = DiffusersFolder(settings.model)
         cls = pipeline_class(settings.pipeline or class_in(folder))
         arguments_of(cls, settings)  # before minutes of loading
-        self.pipeline = load_pipeline(
-            folder,
-            cls,
-            {name: part.model for name, part in settings.parts.items()},
-            pick_device(settings.device),
-            getattr(torch, settings.dtype),
-            settings.scheduler,
-            settings.schedule,
-        )
+        try:
+            self.pipeline = load_pipeline(
+                folder,
+                cls,
+                {name: part.model for name, part in settings.parts.items()},
+                pick_device(settings.device),
+                getattr(torch, settings.dtype),
+                settings.scheduler,
+                settings.schedule,
+            )
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f'{cls.__name__} of "{settings.model}" in {settings.dtype} does not fit into the memory of the device '
+                f'"{settings.device}"; try dtype=bfloat16, or another device'
+            ) from error
 
     def steps(self, settings: Pipeline) -> int:
         """Steps of an image."""
@@ -90,13 +99,13 @@ class Drawn:
             )
         except RefcoreError:
             raise
-        except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        except Exception as error:  # pipelines raise many kinds on settings that they do not take
             from refcore_plugins.models.untrusted_checkpoints import reason_of
 
-            if isinstance(error, torch.OutOfMemoryError):
-                raise RefcoreError(
+            if memory.is_out_of_memory(error):
+                raise OutOfMemory(
                     f'{cls.__name__} of "{settings.model}" needs more memory to draw {len(texts)} images at once; '
-                    "try a smaller --batch, or dtype=bfloat16"
+                    "try a smaller --batch, a smaller height and width, or dtype=bfloat16"
                 ) from error
             raise RefcoreError(
                 f'{cls.__name__} of "{settings.model}" cannot draw with these settings: {type(error).__name__}: '

@@ -108,8 +108,21 @@ class Folder(Storage):
 
     def write(self, name: str, data: bytes) -> None:
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.make(path.parent)
         rundir.write(path, data)
+
+    def make(self, folder: Path | None = None) -> None:
+        """Makes this folder, or one in it, where it is missing.
+
+        Raises:
+            RefcoreError: it cannot be made.
+        """
+        path = folder or self.path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            rundir.refuse_unwritable(path)
+            raise RefcoreError(f'cannot write "{path}": {described(error)}; name another --out') from error
 
     def exists(self, name: str) -> bool:
         return (self.path / name).is_file()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from refcore.errors import RefcoreError
 from refcore_bench.option_text import split
+from refcore_bench.scorers import digest
 
 Point = dict[str, str]
 """Field -> its value as YAML text: one combination."""
 MOST_POINTS = 10_000
 """Combinations of the largest grid."""
+LONGEST = 100
+"""Letters of a variant's name at most: it is that of files, which may have 255 with their ending."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ def range_from_text(text: str) -> Range:
             f'--range "{text}" is no range; expected FIELD=LOW..HIGH with ,log or ,int, as in '
             "referees.0.weight=0.1..3,log"
         )
+    if not (math.isfinite(found.low) and math.isfinite(found.high)):
+        raise RefcoreError(f'--range "{text}": expected two finite numbers, as in {found.field}=0.1..3')
     if not found.low < found.high or (found.log and found.low <= 0):
         raise RefcoreError(f'--range "{text}": expected LOW below HIGH{", and above 0 for log" if found.log else ""}')
     if found.whole and not (found.low.is_integer() and found.high.is_integer()):
@@ -113,6 +120,30 @@ def grid(axes: Sequence[Values]) -> list[Point]:
     return [dict(zip(fields, values, strict=True)) for values in itertools.product(*(axis.values for axis in axes))]
 
 
+def ends(axes: Sequence[Axis]) -> list[Point]:
+    """For each axis, its values or its two ends, with the first ones of all other axes; each point once.
+
+    >>> ends([Range("steps", 10, 20, whole=True), Values("ema", ("null", "{}"))])
+    [{'steps': '10', 'ema': 'null'}, {'steps': '20', 'ema': 'null'}, {'steps': '10', 'ema': '{}'}]
+    """
+    return _in_turn({axis.field: _ends(axis) for axis in axes})
+
+
+def largest(axes: Sequence[Axis]) -> list[Point]:
+    """Points of which one takes the most memory: numbers at their largest, each value that is no number in turn.
+
+    >>> largest([Range("optimizer.lr", 0.01, 0.3), Values("canvas.name", ("pixel", "latent"))])
+    [{'optimizer.lr': '0.3', 'canvas.name': 'pixel'}, {'optimizer.lr': '0.3', 'canvas.name': 'latent'}]
+    """
+    found = {}
+    for axis in axes:
+        texts = _ends(axis)
+        with contextlib.suppress(ValueError):
+            texts = [max(texts, key=float)]
+        found[axis.field] = texts
+    return _in_turn(found)
+
+
 def names(points: Sequence[Point]) -> list[str]:
     """A variant's name for each point, in words of its fields and values, all different.
 
@@ -123,6 +154,8 @@ def names(points: Sequence[Point]) -> list[str]:
     found: list[str] = []
     for point in points:
         name = "+".join(f"{short[field]}-{_plain(value)}" for field, value in point.items())
+        if len(name) > LONGEST:
+            name = f"{name[: LONGEST - 9]}.{digest(point)[:8]}"
         again = sum(other == name or other.startswith(f"{name}.again") for other in found)
         found.append(f"{name}.again{again}" if again else name)
     return found
@@ -131,6 +164,18 @@ def names(points: Sequence[Point]) -> list[str]:
 def assignments(point: Mapping[str, str]) -> list[str]:
     """A point as overrides of a config."""
     return [f"{field}={value}" for field, value in point.items()]
+
+
+def _in_turn(texts: Mapping[str, Sequence[str]]) -> list[Point]:
+    """Each value of each field, with the first ones of all other fields; each point once."""
+    first = {field: own[0] for field, own in texts.items()}
+    return [first, *({**first, field: value} for field, own in texts.items() for value in own[1:])]
+
+
+def _ends(axis: Axis) -> Sequence[str]:
+    if isinstance(axis, Values):
+        return axis.values
+    return [str(int(end) if axis.whole else float(end)) for end in (axis.low, axis.high)]
 
 
 def _short(fields: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ which SQLite's locks do not. One process writes it, the sweep's own; workers are
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from refcore.engine.models import Models
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, described
+from refcore.runs import rundir
 from refcore_bench import running
 from refcore_bench.executors.job import Job, Outcome
 from refcore_bench.extras import need
@@ -25,7 +27,7 @@ from refcore_bench.storing import contact_sheets
 from refcore_bench.storing.results import Results
 from refcore_bench.storing.storage import Folder
 from refcore_bench.sweep import losses
-from refcore_bench.sweep.axes import Axis, Point, Values
+from refcore_bench.sweep.axes import Axis, Point, Values, ends
 from refcore_bench.sweep.plan import Sweep, Trial, write_summary
 from refcore_bench.variants import Variant
 
@@ -57,8 +59,11 @@ def run(sweep: Sweep, trials: int, seed: int = 0, prune: bool = True) -> list[Tr
         prune: whether unpromising trials stop early.
 
     Raises:
-        RefcoreError: Optuna is not installed; the folder holds another sweep; a proposal makes no valid config.
+        RefcoreError: Optuna is not installed; the folder holds another sweep, or a damaged journal; an end of a range,
+            or a listed value, makes no valid config.
     """
+    for point in ends(sweep.axes):
+        sweep.variant(_name(0), point)  # before a study remembers what cannot be
     search = _Search(sweep, seed, prune)
     with TemporaryDirectory() as folder:
         search.open(Path(folder))
@@ -86,20 +91,25 @@ class _Search:
         """Opens the folder's study, or begins one; `folder` holds the journal of results that are elsewhere."""
         storage = self._results.storage
         if isinstance(storage, Folder):
-            storage.path.mkdir(parents=True, exist_ok=True)
+            storage.make()
             folder = storage.path
         elif storage.exists(JOURNAL):
             (folder / JOURNAL).write_bytes(storage.read(JOURNAL))
         self._journal = folder / JOURNAL
+        if self._journal.exists():
+            _mend(self._journal, self._sweep.out)
         journal = need("optuna.storages.journal", "sweep")
         sweep = self._sweep
-        self._study = self._optuna.create_study(
-            study_name="sweep",
-            storage=self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(self._journal))),
-            direction="maximize" if sweep.towards.upwards else "minimize",
-            pruner=self._optuna.pruners.NopPruner(),  # workers decide
-            load_if_exists=True,
-        )
+        try:
+            self._study = self._optuna.create_study(
+                study_name="sweep",
+                storage=self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(self._journal))),
+                direction="maximize" if sweep.towards.upwards else "minimize",
+                pruner=self._optuna.pruners.NopPruner(),  # workers decide
+                load_if_exists=True,
+            )
+        except Exception as error:  # of many classes, by what the lines say
+            raise _damaged(sweep.out, described(error)) from error
         definition = {
             "config": digest(sweep.settings),
             "axes": [repr(axis) for axis in sweep.axes],
@@ -150,11 +160,17 @@ class _Search:
         left = [(trial.number, self._point(trial.params)) for trial in self._begun() if not trial.state.is_finished()]
         while left or len(self._begun()) < trials:
             number, point = left.pop(0) if left else self._ask()
-            variant = self._sweep.variant(_name(number), point)
+            try:
+                variant = self._sweep.variant(_name(number), point)
+            except RefcoreError as error:  # values that are valid alone, but not together
+                self._sweep.progress(f"{_name(number)} failed: {error}")
+                self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
+                self._keep()
+                continue
             self._claim([variant])
             self._variants[number] = variant
             arguments = (self._results.place, self._results.task.name, self._batches(variant), self._complete())
-            job = Job(f"trial {number}", try_variant, arguments, "sweep")
+            job = Job(f"trial {number}", try_variant, arguments, running.models_of(variant))
             jobs[job] = number
             yield job
 
@@ -282,6 +298,31 @@ class _Told:
             self.marks.append(loss)
             if self._trial is not None:
                 self._trial.report(loss, len(self.marks) - 1)
+
+
+def _mend(journal: Path, out: str) -> None:
+    """Cuts off a last line that is not whole: what is appended to it would be lost with it, and all after it.
+
+    Raises:
+        RefcoreError: another line is none of a journal.
+    """
+    data = journal.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            known = "op_code" in json.loads(line)
+        except (ValueError, TypeError):
+            known = False
+        if not known:
+            raise _damaged(out, f"line {number} is no operation of a study")
+    if whole != data:
+        rundir.write(journal, whole)
+
+
+def _damaged(out: str, why: str) -> RefcoreError:
+    return RefcoreError(
+        f'{JOURNAL} of "{out}" is damaged: {why}; restore it from a copy, or choose another --out for a new search'
+    )
 
 
 def _name(number: int) -> str:

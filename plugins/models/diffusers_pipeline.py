@@ -148,7 +148,10 @@ def _component(
                 f'parts.{name} "{part}" is no file in safetensors; pickles can run code when they are read'
             )
     elif part is not None:
-        source = DiffusersFolder(part)
+        try:
+            source = DiffusersFolder(part)
+        except CheckpointError as error:
+            raise CheckpointError(f"parts.{name}: {error}") from error
         theirs = source.json(INDEX) or {}
         index = {**index, name: theirs[name]} if isinstance(theirs.get(name), list) else index
         if source.json(f"{name}/{_config_of(name)}") is None:
@@ -207,7 +210,8 @@ def _rescheduled(own: Any, name: str | None, changes: Mapping[str, Any]) -> Any:
     """A scheduler with the config of another, perhaps changed, and perhaps of another class that can sample the same.
 
     Raises:
-        RefcoreError: diffusers has no such class, it cannot sample the same networks, or it has no such field.
+        RefcoreError: diffusers has no such class, it cannot sample the same networks, it has no such field, or does not
+            take its value.
     """
     classes = {cls.__name__: cls for cls in (*own.compatibles, type(own))}
     if name is not None and name not in classes:
@@ -223,7 +227,11 @@ def _rescheduled(own: Any, name: str | None, changes: Mapping[str, Any]) -> Any:
         raise RefcoreError(
             f"schedule.{strangers[0]}: {cls.__name__} has no such field; known: {', '.join(sorted(fields))}"
         )
-    return cls.from_config(own.config, **changes)
+    try:
+        return cls.from_config(own.config, **changes)
+    except Exception as error:  # whatever a wrong value leads to
+        given = ", ".join(f"schedule.{field}={value}" for field, value in changes.items())
+        raise RefcoreError(f"{given}: {cls.__name__} cannot be made with it: {reason_of(error, 200)}") from error
 
 
 def _of_diffusers(cls: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from refcore.config.run import RunConfig
 from refcore.engine import memory
 from refcore.engine.checks import CALL
-from refcore.errors import RefcoreError
+from refcore.errors import OutOfMemory
 
 A_PIXEL = 48
 """Bytes that a pixel takes at least: three colours in float32 of parameters, image, and a gradient of each."""
@@ -24,7 +24,7 @@ UNKNOWN = 2**47
 
 
 def refuse_too_large(config: RunConfig, device: torch.device) -> None:
-    """Raises RefcoreError, with the field and what would fit, for what cannot fit into the device's free memory."""
+    """Raises OutOfMemory, with the field and what would fit, for what cannot fit into the device's free memory."""
     free = memory.free_memory(device) or UNKNOWN
     samples, count = len(config.samples), config.candidates.count
     image = A_TRACK + A_PIXEL * math.prod(config.image_size or (1, 1))
@@ -51,7 +51,7 @@ def refuse_too_large(config: RunConfig, device: torch.device) -> None:
 
 def out_of_memory(
     config: RunConfig, size: tuple[int, int] | None, device: torch.device, error: BaseException
-) -> RefcoreError:
+) -> OutOfMemory:
     """The error, to be raised, for one that says that memory is short in a run on images of `size`."""
     samples, count = len(config.samples), config.candidates.count
     where = getattr(error, CALL, "")
@@ -67,12 +67,12 @@ def out_of_memory(
         fewer.append(f"views.{largest}.count is {_number(config.views[largest].count)}: lower it")
     if config.dtype in ("float32", "float64"):
         fewer.append("dtype: bfloat16 halves the models")
-    return RefcoreError(f"out of memory on {device}{left}{f' in {where}' if where else ''}; {'; '.join(fewer)}")
+    return OutOfMemory(f"out of memory on {device}{left}{f' in {where}' if where else ''}; {'; '.join(fewer)}")
 
 
 @contextmanager
 def named(config: RunConfig, device: torch.device, size: tuple[int, int] | None = None) -> Iterator[None]:
-    """A context in which lack of memory is a RefcoreError by `out_of_memory`."""
+    """A context in which lack of memory is the error of `out_of_memory`."""
     try:
         yield
     except Exception as error:
@@ -95,9 +95,9 @@ def memory_text(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB"
 
 
-def _too_large(what: str, need: int, free: int, device: torch.device, fits: str) -> RefcoreError:
+def _too_large(what: str, need: int, free: int, device: torch.device, fits: str) -> OutOfMemory:
     has = "" if free == UNKNOWN else f", and {memory_text(free)} are free"
-    return RefcoreError(f"{what}, which takes at least {memory_text(need)} on {device}{has}; {fits}")
+    return OutOfMemory(f"{what}, which takes at least {memory_text(need)} on {device}{has}; {fits}")
 
 
 def _side(free: int) -> int:

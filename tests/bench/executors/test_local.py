@@ -43,6 +43,10 @@ def killed_always(models):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def unsendable(models):
+    return lambda: None
+
+
 def named(name, function, *arguments, group=""):
     return Job(name, function, arguments, group)
 
@@ -109,3 +113,13 @@ def test_errors_of_workers_arrive_whatever_their_constructors_take():
     assert "step 3" in str(found["a"])
     assert "not_a_number" in found["a"].__notes__[0]
     assert type(found["b"]) is RefcoreError
+
+
+@pytest.mark.slow
+def test_what_cannot_be_sent_is_an_error_of_its_job_and_the_others_go_on():
+    jobs = [named("value", unsendable), named("argument", doubled, lambda: None), named("whole", doubled, 1)]
+    found = {job.name: outcome for job, outcome in Local(2).run(jobs)}
+    assert "value: " in str(found["value"].error)
+    assert "argument: " in str(found["argument"].error)
+    assert isinstance(found["argument"].error, RefcoreError)
+    assert found["whole"].value == 2

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from refcore import images
-from refcore.errors import RefcoreError
+from refcore.errors import OutOfMemory, RefcoreError
 from refcore_bench import making, running
 from refcore_bench.samples import pipeline_samples
 from refcore_bench.samples.pipeline_samples import generator
@@ -400,6 +400,13 @@ def test_a_mistake_is_told_when_the_variant_is_named(folders, more, told):
             ",pipeline=StableDiffusion3Pipeline",
             "names no text_encoder_2.*is the folder of a StableDiffusionPipeline",
         ),
+        (
+            ",schedule.beta_schedule=none",
+            "schedule.beta_schedule=none: DDIMScheduler cannot be made with it: none is not",
+        ),
+        (",schedule.num_train_timesteps=many", "schedule.num_train_timesteps=many: DDIMScheduler cannot be made"),
+        (",parts.unet=nowhere", 'parts.unet: model "nowhere" is neither an existing folder nor a hub id'),
+        (",height=80000000,width=80000000", "needs more memory to draw 2 images at once; try a smaller --batch"),
         (",timesteps=[9, 5]", "StableDiffusionPipeline of .* cannot draw with these settings: ValueError: .*support"),
     ],
 )
@@ -407,6 +414,16 @@ def test_what_only_loading_or_drawing_shows_is_told_in_a_sentence(folders, more,
     with pytest.raises(RefcoreError, match=told) as error:
         drawn(variant(folders, "sd", more))
     assert "\n" not in str(error.value)
+
+
+def test_a_pipeline_that_does_not_fit_on_the_device_is_told_with_its_remedy(folders, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    pipeline_samples.release()
+    monkeypatch.setattr(diffusers_pipeline, "load_pipeline", full)
+    with pytest.raises(OutOfMemory, match=r'in float32 does not fit into the memory of the device "auto"; try dtype'):
+        drawn(variant(folders, "sd"))
 
 
 def test_a_model_that_is_no_pipeline_is_refused(folders, tmp_path):

@@ -154,6 +154,12 @@ def test_an_unknown_protocol_is_refused_and_no_folder_is_made(tmp_path, monkeypa
     assert os.listdir() == []
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_words(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RefcoreError, match=r'cannot write ".*": ".*file" is a file; name another place'):
+        storage.open_storage(tmp_path / "file/results").write("parts/a.txt", b"x")
+
+
 def test_a_storage_that_does_not_answer_is_an_error_in_words(bucket):
     with pytest.raises(RefcoreError, match=r'"s3://nowhere/first.*" cannot be'):
         running.run("s3://nowhere/first", [PLAIN], PROMPTS, TUNING_SEED)

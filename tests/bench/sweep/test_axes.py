@@ -22,7 +22,19 @@ def test_a_list_that_is_none_is_refused(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["w", "w=1", "w=1..", "w=a..b", "=1..2", "w=2..1", "w=0..1,log", "w=1..2,linear", "w=0.5..2,int"],
+    [
+        "w",
+        "w=1",
+        "w=1..",
+        "w=a..b",
+        "=1..2",
+        "w=2..1",
+        "w=0..inf",
+        "w=-inf..0",
+        "w=0..1,log",
+        "w=1..2,linear",
+        "w=0.5..2,int",
+    ],
 )
 def test_a_range_that_is_none_is_refused(text):
     with pytest.raises(RefcoreError, match="--range"):
@@ -43,6 +55,22 @@ def test_names_are_valid_for_variants_short_and_all_different():
     assert found[:2] == ["referees.0.weight-0.5+priors.0.weight-1", "referees.0.weight-0.5+priors.0.weight--2"]
     assert len(set(found)) == len(points) == 6
     assert all(NAME.fullmatch(name) for name in found)
+
+
+def test_names_of_long_values_stay_those_of_files():
+    long = "{name: tv, config: {note: " + 300 * "x"
+    points = axes.grid([axes.Values("priors.0", (long + "}}", long + "y}}")), axes.Values("steps", ("1", "2"))])
+    found = axes.names(points)
+    assert len(set(found)) == 4
+    assert all(len(name) <= axes.LONGEST and NAME.fullmatch(name) for name in found)
+
+
+def test_every_value_and_both_ends_of_a_range_are_among_the_ends():
+    varied = [axes.Values("a", ("x", "y", "z")), axes.Range("b", 0.5, 2.0)]
+    found = axes.ends(varied)
+    assert {point["a"] for point in found} == {"x", "y", "z"}
+    assert {point["b"] for point in found} == {"0.5", "2.0"}
+    assert len(found) == 4
 
 
 def test_a_field_is_varied_once_and_a_grid_has_bounds():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import polars
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 import refcore
 from refcore import images
 from refcore.errors import RefcoreError
+from refcore_bench.commands import sweep as sweeping
 from refcore_bench.commands.sweep import sweep as command
 from refcore_bench.executors.local import Local
 from refcore_bench.showing.summary import summarise
 from refcore_bench.storing.results import Results
 from refcore_bench.sweep import losses, search
-from refcore_bench.sweep.axes import Range
+from refcore_bench.sweep.axes import Range, Values
 from refcore_bench.sweep.plan import Sweep, base_settings
 from refcore_bench.sweep.towards import Towards, towards
 from refcore_bench.tasks.prompts import OWN, Prompts, listed
@@ -175,6 +177,100 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_made(app, here, word
     with pytest.raises(RefcoreError, match=re.escape(told)):
         swept(app, *words, "--out", "none")
     assert not (here / "none/parts").exists()
+
+
+@pytest.mark.parametrize("axis", ["optimizer.lrr=0.1..0.2", "optimizer.lr=0.1..1e30"])
+def test_a_range_that_the_config_does_not_take_leaves_no_study_behind(app, here, axis):
+    """With a study in it, the folder would be one of a search with another range."""
+    words = ["playground", "--search", "optuna", "--range", axis, "--task", "playground", "--out", "none"]
+    with pytest.raises(RefcoreError, match=r"optimizer\.lr"):
+        swept(app, *words)
+    assert not (here / "none").exists()
+
+
+def planned(out, *axes, told=lambda line: None):
+    """A sweep of one image a trial, of one step."""
+    settings = {**base_settings("playground"), "steps": 1, "init": None, "candidates": {"count": 1}}
+    return Sweep(
+        out=out, settings=settings, axes=axes, task=Prompts([]), prompts=listed(PROMPTS[:1]), source=OWN, seeds=[0],
+        towards=Towards("loss"), executor=Local(1), progress=told,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def undone(monkeypatch):
+    """Trials that fail at once, as for want of a checkpoint."""
+
+    def fail(*args):
+        raise RefcoreError("no such checkpoint")
+
+    monkeypatch.setattr(search, "try_variant", fail)
+
+
+def test_a_journal_whose_last_line_was_cut_off_goes_on(here, undone):
+    axis = Range("optimizer.lr", 0.01, 0.1)
+    first = search.run(planned("cut", axis), 1)
+    journal = here / "cut/study.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code":4,"worker_')
+    assert search.run(planned("cut", axis), 1) == first
+    assert journal.read_bytes().startswith(whole)
+    assert search.run(planned("cut", axis), 2)[:1] == first
+
+
+@pytest.mark.parametrize("line", [b"x\n", b"\n", b"3\n", b'{"a": 1}\n', b'{"op_code": 99}\n'])
+def test_a_damaged_journal_is_told_in_a_sentence(here, line):
+    (here / "broken").mkdir()
+    (here / "broken/study.journal").write_bytes(line)
+    with pytest.raises(RefcoreError, match=r'study\.journal of "broken" is damaged: .*; restore it'):
+        search.run(planned("broken", Range("optimizer.lr", 0.01, 0.1)), 1)
+
+
+def test_values_that_are_only_valid_apart_are_a_failed_trial(here, undone):
+    told = []
+    varied = [Values("optimizer.momentum", ("0.9", "0")), Values("optimizer.nesterov", ("false", "true"))]
+    trials = search.run(planned("apart", *varied, told=told.append), 8)
+    assert [trial.state for trial in trials] == ["failed"] * 8
+    assert len(told) == 8
+    assert any("nesterov is true, but momentum is 0" in line for line in told)
+
+
+def test_trials_of_other_checkpoints_are_of_another_group(here, undone):
+    """A worker lets go of the models of other groups where memory is short."""
+    seen = []
+
+    class Watched(Local):
+        def run(self, jobs, check=None):
+            def watched():
+                for job in jobs:
+                    seen.append(job.group)
+                    yield job
+
+            return super().run(watched(), check)
+
+    varied = Values("referees.clip.config.model", ("playground:clip", "playground:blip2"))
+    sweep = planned("groups", varied)
+    search.run(replace(sweep, executor=Watched(1)), 8)
+    assert len(set(seen)) == 2
+
+
+def test_on_a_cluster_the_largest_runs_of_a_sweep_are_counted():
+    settings = {**base_settings("playground"), "candidates": {"count": 1}, "init": None}
+    varied = [
+        Values("candidates.count", ("4", "16", "8")),
+        Range("optimizer.lr", 0.01, 0.1),
+        Values("dtype", ("float32", "bfloat16")),
+    ]
+    found = sweeping._runs(settings, varied)
+    assert [(run["candidates"]["count"], run["dtype"]) for run in found] == [(16, "float32"), (16, "bfloat16")]
+    assert sweeping._runs(settings, [Range("stpes", 1, 2)]) == [None]
+
+
+def test_without_a_complete_trial_there_is_no_best_config(app, here, undone):
+    words = ["playground", "--search", "optuna", "--trials", 2, "--range", "optimizer.lr=0.1..0.2", "--out", "failed"]
+    with pytest.raises(RefcoreError, match=r"none of 2 trials is complete, so there is no best\.yaml"):
+        swept(app, *words, "--prompts-file", "mine.txt", *TINY)
+    assert not (here / "failed/best.yaml").exists()
 
 
 def test_losses_are_noted_evenly_and_the_last_one_stands_for_what_was_not_run():

@@ -16,7 +16,7 @@ from PIL import Image
 from refcore.cli import main
 from refcore.errors import RefcoreError
 from refcore_bench import running, tasks
-from refcore_bench.published import measuring
+from refcore_bench.published import made_elsewhere, measuring
 from refcore_bench.published import tables as published_tables
 from refcore_bench.published.made_elsewhere import take_in
 from refcore_bench.published.measurements import Measurements
@@ -168,6 +168,12 @@ def test_what_a_metric_measured_before_it_failed_is_kept(grey, tmp_path, monkeyp
     _, told = run(tmp_path)
     assert calls == [4, 2]
     assert told == ["double: 2 of 2 images"]
+
+
+def test_a_value_that_is_no_number_is_refused_and_not_kept(grey, tmp_path):
+    with pytest.raises(RefcoreError, match='metric "plain" gave inf to an image of "a"; expected a finite number'):
+        run(tmp_path, overrides={"plain": {"gain": 1e308}, "double": {"gain": 1e308}})
+    assert len(Measurements(tmp_path).rows()) == 0
 
 
 def test_a_further_metric_measures_every_image_and_has_a_column_of_its_own(grey, tmp_path):
@@ -344,6 +350,27 @@ class TestMadeElsewhere:
         (tmp_path / "link").symlink_to(folder, target_is_directory=True)
         for spelled in (Path("made"), Path("made/../made"), tmp_path / "link"):
             results, _ = self.taken(tmp_path, spelled)
+        assert len(results.rows()) == 3
+
+    def test_after_a_kill_only_the_rest_is_copied(self, tmp_path, folder, monkeypatch):
+        add, calls = Results.add, []
+
+        def killed(self, variant, prompts, *arguments):
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(len(prompts))
+            add(self, variant, prompts, *arguments)
+
+        monkeypatch.setattr(made_elsewhere, "BATCH", 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Results, "add", killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.taken(tmp_path, folder)
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+        results, _ = self.taken(tmp_path, folder)
+        assert calls == [2]
+        assert len(before) == 1
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
         assert len(results.rows()) == 3
 
     def test_a_broken_image_is_found_before_the_name_stands_for_these_files(self, tmp_path, folder):

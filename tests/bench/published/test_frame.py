@@ -336,6 +336,17 @@ class TestMadeElsewhere:
         assert theirs["difference"]["measured"]["low"]["value"] == pytest.approx(0.1)
         assert [row[-1] for row in tables.tables(summarise(results))[0].rows] == ["0.5", "-"]
 
+    @pytest.mark.parametrize("lines", [None, "file,prompt\nb.png,b\n"])
+    def test_the_first_image_has_the_first_seed_of_the_benchmark(self, tmp_path, folder, grey, monkeypatch, lines):
+        monkeypatch.setattr(Levels, "seeds", "42-51")
+        run(tmp_path / "out", ("dark",), seeds=(42,))
+        if lines is not None:
+            (tmp_path / "list.csv").write_text(lines)
+        results, _ = self.taken(tmp_path, folder, table=None if lines is None else tmp_path / "list.csv")
+        _, theirs = summarise(results)["variants"]
+        assert theirs["seeds"] == [42]
+        assert theirs["difference"]["pairs"] == theirs["images"]
+
     def test_again_nothing_is_done_and_other_files_are_another_variant(self, tmp_path, folder):
         self.taken(tmp_path, folder)
         results, _ = self.taken(tmp_path, folder)
@@ -408,7 +419,9 @@ class TestMadeElsewhere:
 
     def test_two_files_of_one_image_are_named(self, tmp_path, folder):
         shutil.copy(folder / "a.png", folder / "a.webp")
-        with pytest.raises(RefcoreError, match=r'a\.(png|webp)" and .*a\.(png|webp)" are both image 0 of "a"'):
+        with pytest.raises(
+            RefcoreError, match=r'a\.(png|webp)" and .*a\.(png|webp)" are both the image of seed 0 of "a"'
+        ):
             self.taken(tmp_path, folder)
 
     def test_a_table_of_a_spreadsheet_has_a_mark_at_its_start(self, tmp_path, folder):
@@ -439,7 +452,7 @@ class TestMadeElsewhere:
             ("file,prompt\na.png,a\n", 'line 2: "a" is a prompt of low and high; name one in the column category'),
             ("file,prompt,category\nb.png,b,high\n", 'line 2: "b" is no prompt .* "high", but of low'),
             (f"file,prompt\n{'x' * 5000}.png,b\n", "line 2: there is no file"),
-            ("file,prompt,seed\na.png,b,1\nb.png,b,\n", 'are both image 1 of "b"; .* a seed of its own'),
+            ("file,prompt,seed\na.png,b,1\nb.png,b,\n", 'are both the image of seed 1 of "b"; .* a seed of its own'),
         ],
     )
     def test_a_wrong_line_is_named(self, tmp_path, folder, lines, message):

@@ -58,6 +58,8 @@ class GenEval2(PublishedTask):
                 entry = parse_json(line)
                 questions = [[str(question), str(answer)] for question, answer in entry["vqa_list"]]
                 atoms = f"{int(entry['atom_count'])} atoms"
+                if atoms not in ATOMS:
+                    raise ValueError(f"atom_count is {entry['atom_count']}, expected 3 to 10")
                 found.append(TaskPrompt(str(entry["prompt"]), atoms, SPLIT, {"vqa_list": questions}))
             except (ValueError, KeyError, TypeError) as error:
                 raise RefcoreError(

@@ -6,12 +6,14 @@ import csv
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os.path import abspath, isfile, relpath
 from pathlib import Path
 from typing import Final
 
 from refcore import images
 from refcore.errors import RefcoreError, shortened
+from refcore.prompts import parse_seeds
 from refcore.text_files import read_text
 from refcore_bench.evaluations import KINDS
 from refcore_bench.making import Made
@@ -60,7 +62,11 @@ def take_in(
     if not NAME.fullmatch(name):
         raise RefcoreError(f'--name "{name}" is no name of a variant; use letters, digits, -, _, + and .')
     asked = {_key(one) for one in (prompts if chosen is None else chosen)}
-    every = task.made_elsewhere(folder, prompts) if table is None else _listed(folder, table, prompts)
+    first = parse_seeds(task.seeds)[0]  # of the first image of a prompt, so that it has a pair among ours
+    if table is None:
+        every = [replace(one, number=first + one.number) for one in task.made_elsewhere(folder, prompts)]
+    else:
+        every = _listed(folder, table, prompts, first)
     found = [one for one in every if _key(one.prompt) in asked]
     if not found:
         raise RefcoreError(
@@ -101,8 +107,8 @@ def take_in(
     return results
 
 
-def _listed(folder: Path, table: Path, prompts: Sequence[TaskPrompt]) -> list[Elsewhere]:
-    """The images that a CSV names: file, prompt, and perhaps category and seed."""
+def _listed(folder: Path, table: Path, prompts: Sequence[TaskPrompt], first: int) -> list[Elsewhere]:
+    """The images that a CSV names: file, prompt, and perhaps category and seed; seeds count from `first` without."""
     try:
         text = read_text(table).removeprefix("\ufeff")  # which spreadsheets write
         rows = list(csv.DictReader(io.StringIO(text)))
@@ -126,7 +132,7 @@ def _listed(folder: Path, table: Path, prompts: Sequence[TaskPrompt]) -> list[El
         seed = (row.get("seed") or "").strip()
         if seed and not (seed.isdecimal() and int(seed) <= LARGEST_SEED):
             raise RefcoreError(f'{where}: seed is "{seed}"; expected a number from 0 to {LARGEST_SEED}')
-        counts[_key(one)] = counts.get(_key(one), -1) + 1
+        counts[_key(one)] = counts.get(_key(one), first - 1) + 1
         found.append(Elsewhere(path, one, int(seed) if seed else counts[_key(one)]))
     return found
 
@@ -156,7 +162,8 @@ def _refuse_twice(found: Sequence[Elsewhere]) -> None:
         other = seen.setdefault((*_key(one.prompt), one.number), one)
         if other is not one:
             raise RefcoreError(
-                f'"{other.path}" and "{one.path}" are both image {one.number} of "{shortened(one.prompt.prompt, 80)}"; '
+                f'"{other.path}" and "{one.path}" are both the image of seed {one.number} of '
+                f'"{shortened(one.prompt.prompt, 80)}"; '
                 "remove one of them, or give each a seed of its own in a CSV (--csv)"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from refcore.config.settings import override
 from refcore.contracts.metric import BenchmarkPrompt, Metric
 from refcore.engine.loading import pick_device
 from refcore.engine.models import Models
-from refcore.errors import RefcoreError
+from refcore.errors import RefcoreError, shortened
 from refcore_bench.executors.job import Executor, Job
 from refcore_bench.executors.local import Local
 from refcore_bench.option_text import split
@@ -199,6 +200,12 @@ def _measure(models: Models, place: str, chunk: Chunk, name: str, settings: Mapp
         found = metric.measure(pictures, [chunk.prompts[key] for key in chunk.keys])
     except RefcoreError as error:
         raise RefcoreError(f'metric "{chunk.label}": {error}') from error
+    for key, one in zip(chunk.keys, found, strict=True):
+        if not math.isfinite(one.value):
+            raise RefcoreError(
+                f'metric "{chunk.label}" gave {one.value} to an image of "{shortened(chunk.prompts[key].text, 80)}"; '
+                "expected a finite number: look at its checkpoint and settings"
+            )
     Measurements(place).add(chunk.label, chunk.keys, found)
 
 

@@ -94,7 +94,10 @@ def _measured(summary: Mapping[str, Any]) -> Table:
     notes = ["Means with 95 % intervals over prompts."]
     if waiting := {v["variant"]: v["unmeasured"] for v in summary["variants"] if v["unmeasured"]}:
         counts = ", ".join(f"{count} of {name}" for name, count in waiting.items())
-        notes.append(f"Images that are not measured yet: {counts}; the same command continues.")
+        notes.append(
+            f"Images that some metric has not measured yet: {counts}; the same command continues, with each --metric "
+            "of the folder."
+        )
     for label, metric in summary["metrics"].items():
         notes += [f"{label}: {remark.removesuffix('.')}." for remark in metric["remarks"]]
     heads = ["variant", "images", *(head(summary, group) for group in shown), "s/image"]

@@ -40,7 +40,7 @@ class Elsewhere:
     path: Path
     prompt: TaskPrompt
     number: int
-    """Place among the images of its prompt, from 0; the seed of the row."""
+    """Place among the images of its prompt, from 0, or its seed."""
     quarter: int | None = None
     """Place of the image in a file of 2 x 2 images, 0 to 3, row by row; None: it is the whole file."""
 

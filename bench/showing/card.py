@@ -36,8 +36,8 @@ def write_card(results: Results) -> None:
 
 def card(results: Results, summary: Mapping[str, Any]) -> dict[str, Any]:
     """The card, ready for JSON."""
-    task, metrics = results.task, Measurements(results.place).metrics()
-    models = {name: digest for variant in results.variants().values() for name, digest in variant.checkpoints.items()}
+    task, metrics, variants = results.task, Measurements(results.place).metrics(), results.variants()
+    models = {name: digest for variant in variants.values() for name, digest in variant.checkpoints.items()}
     models |= {name: digest for metric in metrics.values() for name, digest in metric.checkpoints.items()}
     named = {*models, *(model for variant in results.variants().values() for model in _models(variant.settings))}
     named |= {model for metric in metrics.values() for model in _models(metric.config)}
@@ -52,7 +52,7 @@ def card(results: Results, summary: Mapping[str, Any]) -> dict[str, Any]:
                 "name": variant["variant"],
                 "images": variant["images"],
                 "config_hash": variant["config_hash"],
-                "method": results.variants()[variant["variant"]].method,
+                "method": variants[variant["variant"]].method if variant["variant"] in variants else None,
             }
             for variant in summary["variants"]
         ],

@@ -64,6 +64,13 @@ def test_the_card_says_what_was_made_of_what(folder):
     assert "| drawn | 4 | 2 |" in text
 
 
+def test_a_card_of_rows_without_their_definition_says_so(folder):
+    (folder / "variants" / "drawn.json").unlink()
+    write_card(Results.existing(folder))
+    (variant,) = json.loads((folder / "card.json").read_text())["variants"]
+    assert (variant["images"], variant["method"]) == (4, None)
+
+
 def test_results_come_back_from_the_hub_as_they_went(folder, server, tmp_path):
     address, repositories = server
     commit = hub_folders.push(folder, "somebody/results", endpoint=address)

@@ -16,7 +16,7 @@ from PIL import Image
 from refcore.cli import main
 from refcore.errors import RefcoreError
 from refcore_bench import running, tasks
-from refcore_bench.published import measuring
+from refcore_bench.published import made_elsewhere, measuring
 from refcore_bench.published import tables as published_tables
 from refcore_bench.published.made_elsewhere import take_in
 from refcore_bench.published.measurements import Measurements
@@ -168,6 +168,12 @@ def test_what_a_metric_measured_before_it_failed_is_kept(grey, tmp_path, monkeyp
     _, told = run(tmp_path)
     assert calls == [4, 2]
     assert told == ["double: 2 of 2 images"]
+
+
+def test_a_value_that_is_no_number_is_refused_and_not_kept(grey, tmp_path):
+    with pytest.raises(RefcoreError, match='metric "plain" gave inf to an image of "a"; expected a finite number'):
+        run(tmp_path, overrides={"plain": {"gain": 1e308}, "double": {"gain": 1e308}})
+    assert len(Measurements(tmp_path).rows()) == 0
 
 
 def test_a_further_metric_measures_every_image_and_has_a_column_of_its_own(grey, tmp_path):
@@ -330,6 +336,17 @@ class TestMadeElsewhere:
         assert theirs["difference"]["measured"]["low"]["value"] == pytest.approx(0.1)
         assert [row[-1] for row in tables.tables(summarise(results))[0].rows] == ["0.5", "-"]
 
+    @pytest.mark.parametrize("lines", [None, "file,prompt\nb.png,b\n"])
+    def test_the_first_image_has_the_first_seed_of_the_benchmark(self, tmp_path, folder, grey, monkeypatch, lines):
+        monkeypatch.setattr(Levels, "seeds", "42-51")
+        run(tmp_path / "out", ("dark",), seeds=(42,))
+        if lines is not None:
+            (tmp_path / "list.csv").write_text(lines)
+        results, _ = self.taken(tmp_path, folder, table=None if lines is None else tmp_path / "list.csv")
+        _, theirs = summarise(results)["variants"]
+        assert theirs["seeds"] == [42]
+        assert theirs["difference"]["pairs"] == theirs["images"]
+
     def test_again_nothing_is_done_and_other_files_are_another_variant(self, tmp_path, folder):
         self.taken(tmp_path, folder)
         results, _ = self.taken(tmp_path, folder)
@@ -344,6 +361,27 @@ class TestMadeElsewhere:
         (tmp_path / "link").symlink_to(folder, target_is_directory=True)
         for spelled in (Path("made"), Path("made/../made"), tmp_path / "link"):
             results, _ = self.taken(tmp_path, spelled)
+        assert len(results.rows()) == 3
+
+    def test_after_a_kill_only_the_rest_is_copied(self, tmp_path, folder, monkeypatch):
+        add, calls = Results.add, []
+
+        def killed(self, variant, prompts, *arguments):
+            if calls:
+                raise KeyboardInterrupt
+            calls.append(len(prompts))
+            add(self, variant, prompts, *arguments)
+
+        monkeypatch.setattr(made_elsewhere, "BATCH", 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(Results, "add", killed)
+            with pytest.raises(KeyboardInterrupt):
+                self.taken(tmp_path, folder)
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+        results, _ = self.taken(tmp_path, folder)
+        assert calls == [2]
+        assert len(before) == 1
+        assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
         assert len(results.rows()) == 3
 
     def test_a_broken_image_is_found_before_the_name_stands_for_these_files(self, tmp_path, folder):
@@ -381,7 +419,9 @@ class TestMadeElsewhere:
 
     def test_two_files_of_one_image_are_named(self, tmp_path, folder):
         shutil.copy(folder / "a.png", folder / "a.webp")
-        with pytest.raises(RefcoreError, match=r'a\.(png|webp)" and .*a\.(png|webp)" are both image 0 of "a"'):
+        with pytest.raises(
+            RefcoreError, match=r'a\.(png|webp)" and .*a\.(png|webp)" are both the image of seed 0 of "a"'
+        ):
             self.taken(tmp_path, folder)
 
     def test_a_table_of_a_spreadsheet_has_a_mark_at_its_start(self, tmp_path, folder):
@@ -412,7 +452,7 @@ class TestMadeElsewhere:
             ("file,prompt\na.png,a\n", 'line 2: "a" is a prompt of low and high; name one in the column category'),
             ("file,prompt,category\nb.png,b,high\n", 'line 2: "b" is no prompt .* "high", but of low'),
             (f"file,prompt\n{'x' * 5000}.png,b\n", "line 2: there is no file"),
-            ("file,prompt,seed\na.png,b,1\nb.png,b,\n", 'are both image 1 of "b"; .* a seed of its own'),
+            ("file,prompt,seed\na.png,b,1\nb.png,b,\n", 'are both the image of seed 1 of "b"; .* a seed of its own'),
         ],
     )
     def test_a_wrong_line_is_named(self, tmp_path, folder, lines, message):

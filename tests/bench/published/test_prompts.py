@@ -285,6 +285,12 @@ class TestGenEval2:
         (found,) = GENEVAL2.prompts(tmp_path)
         assert (found.category, found.facts) == ("3 atoms", {"vqa_list": [["How many cats?", "three"]]})
 
+    def test_a_number_of_atoms_without_a_column_is_named(self, tmp_path):
+        entry = {"prompt": "a cat", "atom_count": 1, "vqa_list": []}
+        (tmp_path / "geneval2_data.jsonl").write_text(json.dumps(entry))
+        with pytest.raises(RefcoreError, match=r"line 1 of .* \(atom_count is 1, expected 3 to 10\)"):
+            GENEVAL2.prompts(tmp_path)
+
 
 class TestPublicFiles:
     @pytest.fixture

@@ -233,9 +233,11 @@ class _Search:
             self._study.tell(number, state=states.FAIL)
             return
         tried: Tried = outcome.value
-        trial = self._optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
+        before = self._study.trials[number]
+        trial = self._optuna.trial.Trial(self._study, before._trial_id)
         for mark, loss in enumerate(tried.marks):
-            trial.report(loss, mark)
+            if mark not in before.intermediate_values:  # of a sweep that was killed while it told
+                trial.report(loss, mark)
         if tried.pruned:
             marks = len(self._batches(variant)) * losses.MARKS
             sweep.progress(f"{name} is pruned after {len(tried.marks)} of {marks} marks, loss {tried.marks[-1]:.4g}")

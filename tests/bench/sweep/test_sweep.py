@@ -88,6 +88,7 @@ def test_a_grid_is_a_benchmark_of_its_points_and_its_best_config_makes_the_same_
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error:The reported value")
 def test_a_search_goes_on_where_it_was_and_is_that_of_an_uninterrupted_one(app, here):
     words = [
         "playground",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -115,6 +116,8 @@ def _warm() -> Warm:
 
 
 def _start_worker(plugin_folders: Sequence[Path]) -> None:
+    # A terminal's Ctrl-C reaches all its processes: the benchmark says what there is to say, and workers just end.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     for folder in plugin_folders:

@@ -24,7 +24,7 @@ from refcore.engine.models import Models
 from refcore.errors import RefcoreError, described
 from refcore.runs.rundir import versions
 from refcore_bench.executors.job import TRIES, Job, Outcome, Outcomes, called, portable
-from refcore_bench.executors.resources import Resources, least_bytes, share_of_gpu, wants_gpu
+from refcore_bench.executors.resources import Resources, least_bytes, refuse_other_gpus, share_of_gpu, wants_gpu
 from refcore_bench.executors.waiting import Waiting, in_sight
 from refcore_bench.executors.warm import Warm
 from refcore_bench.extras import need
@@ -62,8 +62,9 @@ class Ray:
             progress: progress callback; receives a line about the workers, and where one dies.
 
         Raises:
-            RefcoreError: Ray is not installed.
+            RefcoreError: Ray is not installed; a run names a GPU beyond the first.
         """
+        refuse_other_gpus(runs)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics of the cluster to its makers
         self._ray = need("ray", "ray")
         self._address, self._runs, self._images = address, runs, images

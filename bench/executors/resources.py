@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from refcore.config.run import RunConfig
 from refcore.diagnostics import footprint
+from refcore.errors import RefcoreError
 
 HEADROOM = 1.5
 """Memory that a run is given, in units of the least that it needs: more views judged at a time, and kernels."""
@@ -78,6 +79,34 @@ def share_of_gpu(least: int | None, gpu: int | None) -> float:
         return 1.0
     fitting = min(MOST_SHARING, int(USABLE * gpu // (HEADROOM * least + CONTEXT)))
     return math.floor(STEPS / fitting) / STEPS if fitting > 1 else 1.0
+
+
+def refuse_other_gpus(settings: Iterable[Mapping[str, Any] | None]) -> None:
+    """Refuses runs that name a GPU beyond the first, since Ray shows a worker only its own.
+
+    Raises:
+        RefcoreError: naming the device.
+    """
+    for own in settings:
+        for device in _devices(own):
+            kind, _, number = device.partition(":")
+            if kind == "cuda" and number.strip("0"):
+                raise RefcoreError(
+                    f'device is "{device}", but with --ray each worker sees one GPU, "cuda:0"; expected auto, cuda '
+                    "or cpu"
+                )
+
+
+def _devices(value: Any) -> Iterator[str]:
+    """Every `device` in settings."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("device"), str):
+            yield value["device"]
+        for each in value.values():
+            yield from _devices(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _devices(each)
 
 
 def wants_gpu(settings: Iterable[Mapping[str, Any] | None]) -> bool:

@@ -94,6 +94,18 @@ def range_from_text(text: str) -> Range:
     return found
 
 
+def text_of(axis: Axis) -> str:
+    """An axis as the command line has it.
+
+    >>> text_of(range_from_text("referees.0.weight=0.1..3,log")), text_of(values_from_text("steps=10,20"))
+    ('referees.0.weight=0.1..3,log', 'steps=10,20')
+    """
+    if isinstance(axis, Values):
+        return f"{axis.field}={','.join(axis.values)}"
+    words = [word for word, said in (("log", axis.log), ("int", axis.whole)) if said]
+    return ",".join([f"{axis.field}={axis.low!r}..{axis.high!r}".replace(".0..", "..").removesuffix(".0"), *words])
+
+
 def refuse_twice(axes: Sequence[Axis]) -> None:
     """Refuses a field that is varied twice.
 

@@ -27,11 +27,13 @@ from refcore_bench.storing import contact_sheets
 from refcore_bench.storing.results import Results
 from refcore_bench.storing.storage import Folder
 from refcore_bench.sweep import losses
-from refcore_bench.sweep.axes import Axis, Point, Values, ends
+from refcore_bench.sweep.axes import Axis, Point, Values, ends, text_of
 from refcore_bench.sweep.plan import Sweep, Trial, write_summary
 from refcore_bench.variants import Variant
 
 JOURNAL = "study.journal"
+HASHED = ("config (CONFIG and --set)", "prompts")
+"""Parts of a search's definition of which the study knows a hash alone."""
 STARTUP = 5
 """Complete trials before the first one may be pruned."""
 
@@ -111,19 +113,20 @@ class _Search:
         except Exception as error:  # of many classes, by what the lines say
             raise _damaged(sweep.out, described(error)) from error
         definition = {
-            "config": digest(sweep.settings),
-            "axes": [repr(axis) for axis in sweep.axes],
+            "config (CONFIG and --set)": digest(sweep.settings),
+            "--grid or --range": " ".join(map(text_of, sweep.axes)),
             "prompts": digest([one.prompt for one in sweep.prompts]),
-            "seeds": list(sweep.seeds),
-            "batch": sweep.batch,
-            "towards": sweep.towards.name,
-            "seed": self._seed,
+            "--seeds": ", ".join(map(str, sweep.seeds)),
+            "--batch": sweep.batch,
+            "--towards": sweep.towards.name,
+            "--search-seed": self._seed,
         }
         before = self._study.user_attrs.get("definition", definition)
         for name, value in definition.items():
-            if before[name] != value:
+            if before.get(name) != value:
+                told = "" if name in HASHED else f": {before.get(name)}, now {value}"
                 raise RefcoreError(
-                    f'"{sweep.out}" holds a search with another {name}: {before[name]!r}, now {value!r}; choose '
+                    f'"{sweep.out}" holds a search with another {name}{told}; go on with the same command, or choose '
                     "another --out"
                 )
         self._study.set_user_attr("definition", definition)
@@ -230,9 +233,11 @@ class _Search:
             self._study.tell(number, state=states.FAIL)
             return
         tried: Tried = outcome.value
-        trial = self._optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
+        before = self._study.trials[number]
+        trial = self._optuna.trial.Trial(self._study, before._trial_id)
         for mark, loss in enumerate(tried.marks):
-            trial.report(loss, mark)
+            if mark not in before.intermediate_values:  # of a sweep that was killed while it told
+                trial.report(loss, mark)
         if tried.pruned:
             marks = len(self._batches(variant)) * losses.MARKS
             sweep.progress(f"{name} is pruned after {len(tried.marks)} of {marks} marks, loss {tried.marks[-1]:.4g}")

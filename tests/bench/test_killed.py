@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -38,6 +39,46 @@ def test_a_killed_benchmark_takes_its_workers_along(tmp_path):
         assert parent.stdout.readline() == "busy\n"
         parent.kill()
         parent.communicate(timeout=60)  # which waits for everybody who holds its stdout, the worker among them
+
+
+INTERRUPTED = """
+import time
+from pathlib import Path
+from refcore_bench.executors.job import Job
+from refcore_bench.executors.local import Local
+
+def busy(models, name):
+    Path(name).touch()
+    time.sleep(0 if name == "short" else 600)
+
+if __name__ == "__main__":
+    try:
+        for job, _ in Local(3).run([Job(name, busy, (name,)) for name in ("first", "second", "short")]):
+            print(job.name, flush=True)  # its worker has nothing to do from now on
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_workers_at_once_and_without_their_tracebacks(tmp_path):
+    (tmp_path / "benchmark.py").write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, "benchmark.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # the processes of one terminal
+    ) as parent:
+        assert parent.stdout.readline() == "short\n"
+        while not all((tmp_path / name).exists() for name in ("first", "second")):
+            assert parent.poll() is None, parent.stderr.read()
+            time.sleep(0.1)
+        os.killpg(parent.pid, signal.SIGINT)
+        told = parent.communicate(timeout=300)
+    assert told == ("interrupted\n", "")
 
 
 @pytest.mark.slow

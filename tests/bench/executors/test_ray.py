@@ -167,6 +167,12 @@ def test_as_many_runs_share_a_gpu_as_fit_and_one_of_unknown_size_has_it_alone():
     assert Resources().fitting({"CPU": 3}) == 3
 
 
+@pytest.mark.parametrize("run", [{"device": "cuda:1"}, {"device": "auto", "referees": [{"device": "cuda:3"}]}])
+def test_a_run_on_another_gpu_than_a_workers_own_is_refused(run):
+    with pytest.raises(RefcoreError, match=r'device is "cuda:[13]", but with --ray each worker sees one GPU'):
+        chosen(1, "auto", [None, {"device": "cuda:0"}, run], 1, [], print)
+
+
 def test_runs_on_the_cpu_ask_for_no_gpu():
     assert wants_gpu([{"device": "cpu"}, {"device": "auto"}])
     assert wants_gpu([{"device": "cuda:0"}])

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import diffusers
 import numpy as np
@@ -54,6 +55,8 @@ EXCITED = (
     "pipeline=StableDiffusionAttendAndExcitePipeline,steps=3,guidance=7.5,subjects.parser=grammar,"
     "arguments={max_iter_to_alter: 2, thresholds: {0: 0.05, 1: 0.9}}"
 )
+TIMES = 5
+"""Measurements of a time, of which the shortest counts: other processes can only make one longer."""
 BUDGET = "budget.steps=2,budget.init=null,budget.candidates={count: 1}"
 
 
@@ -218,8 +221,9 @@ def test_as_many_samples_as_cost_the_budgets_evaluations(folders):
 def test_as_many_samples_as_take_the_budgets_seconds(folders):
     one = variant(folders, "sd", f",choose=true,equal=seconds,{BUDGET}")
     samples = making.budget(one)
-    took = made_of(one, PROMPTS[:1], 0, samples).seconds
-    budget = making.make(Variant("b", "inversion", one.settings["budget"], (), {}), PROMPTS[:1], 0).seconds
+    reference = Variant("b", "inversion", one.settings["budget"], (), {})
+    took = min(made_of(one, PROMPTS[:1], 0, samples).seconds for _ in range(TIMES))
+    budget = min(making.make(reference, PROMPTS[:1], 0).seconds for _ in range(TIMES))
     assert 0.2 < took / budget < 5
 
 
@@ -236,7 +240,7 @@ def test_a_process_loads_a_pipeline_once_and_holds_one(folders, monkeypatch):
     one, other = variant(folders, "sd"), variant(folders, "pixart")
     made = [made_of(one, [prompt], seed) for prompt in PROMPTS for seed in range(5)]
     assert loads == ["sd"]
-    assert max(batch.load_seconds for batch in made[1:]) < made[0].load_seconds
+    assert median(batch.load_seconds for batch in made[1:]) < made[0].load_seconds
     made_of(variant(folders, "sd", ",steps=1"))  # other settings of the call
     assert loads == ["sd"]
     made_of(other)

@@ -88,6 +88,7 @@ def test_a_grid_is_a_benchmark_of_its_points_and_its_best_config_makes_the_same_
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error:The reported value")
 def test_a_search_goes_on_where_it_was_and_is_that_of_an_uninterrupted_one(app, here):
     words = [
         "playground",
@@ -112,7 +113,7 @@ def test_a_search_goes_on_where_it_was_and_is_that_of_an_uninterrupted_one(app, 
     rows = [Results.existing(name).rows().drop("seconds", "load_seconds") for name in ("whole", "parted")]
     assert rows[0].equals(rows[1])
     assert set(rows[0]["verdict"]) <= {True, False}
-    with pytest.raises(RefcoreError, match="another axes"):
+    with pytest.raises(RefcoreError, match="another --grid or --range"):
         swept(app, *words, "--trials", 5, "--out", "parted", "--grid", "optimizer.name=adam,sgd")
 
 
@@ -224,6 +225,26 @@ def test_a_damaged_journal_is_told_in_a_sentence(here, line):
     (here / "broken/study.journal").write_bytes(line)
     with pytest.raises(RefcoreError, match=r'study\.journal of "broken" is damaged: .*; restore it'):
         search.run(planned("broken", Range("optimizer.lr", 0.01, 0.1)), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"axes": [Range("optimizer.lr", 0.01, 0.2)]},
+            "--grid or --range: optimizer.lr=0.01..0.1, now optimizer.lr=0.01..0.2",
+        ),
+        ({"seeds": [0, 1]}, "--seeds: 0, now 0, 1"),
+        ({"towards": Towards("clip")}, "--towards: loss, now clip"),
+        ({"prompts": listed(PROMPTS)}, "prompts; go on with the same command, or choose another --out"),
+        ({"settings": base_settings("playground")}, "config (CONFIG and --set); go on with the same command"),
+    ],
+)  # fmt: skip
+def test_a_search_goes_on_as_it_began(here, undone, change, told):
+    first = planned("begun", Range("optimizer.lr", 0.01, 0.1))
+    search.run(first, 1)
+    with pytest.raises(RefcoreError, match=re.escape(f"holds a search with another {told}")):
+        search.run(replace(first, **change), 2)
 
 
 def test_values_that_are_only_valid_apart_are_a_failed_trial(here, undone):

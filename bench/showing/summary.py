@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refcore.errors import unknown
+from refcore.errors import RefcoreError, unknown
 from refcore_bench.evaluations import KINDS
 from refcore_bench.published.summary import Measured
 from refcore_bench.published.task import PublishedTask
@@ -32,12 +32,14 @@ def summarise(results: Results, against: str | None = None) -> dict[str, Any]:
             where there is none or the variants keep their order.
 
     Raises:
-        RefcoreError: there is no such variant; a referee has no threshold.
+        RefcoreError: there is no image, or no such variant; a referee has no threshold.
     """
     task, rows = results.task, results.rows().to_dicts()
     by_variant: dict[str, list[Row]] = {}
     for row in rows:
         by_variant.setdefault(row["variant"], []).append(row)
+    if not by_variant:
+        raise RefcoreError(f'"{results.storage}" holds no image; the command that was to make some continues there')
     if against is None:
         leading = task.preset in by_variant and not task.in_given_order
         against = task.preset if leading else next(iter(by_variant))

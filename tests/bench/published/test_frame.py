@@ -508,6 +508,14 @@ def test_broken_files_of_measurements_are_one_sentence(grey, tmp_path, file, tex
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_without_an_image_is_one_sentence(grey, tmp_path):
+    run(tmp_path)
+    shutil.rmtree(tmp_path / "parts")
+    polars.read_parquet(tmp_path / "results.parquet").clear().write_parquet(tmp_path / "results.parquet")
+    with pytest.raises(RefcoreError, match="holds no image"):
+        summarise(Results.existing(tmp_path))
+
+
 def test_a_folder_in_other_storage_is_measured_shown_and_has_its_card(grey):
     place = "memory://tests/published"
     results, _ = run(place)

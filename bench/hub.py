@@ -53,6 +53,10 @@ def push(
     """
     from huggingface_hub import HfApi
 
+    from refcore_plugins.models.hub_reach import try_again
+
+    try_again()
+
     results = Results.existing(folder)
     write_card(results)
     api = HfApi(endpoint=endpoint)
@@ -100,6 +104,10 @@ def pull(
         RefcoreError: the folder is not empty; the repository cannot be reached, or holds no results.
     """
     from huggingface_hub import HfApi, snapshot_download
+
+    from refcore_plugins.models.hub_reach import try_again
+
+    try_again()
 
     storage = Folder(out)
     asked = f"{repository} {revision or ''}\n"

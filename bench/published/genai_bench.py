@@ -80,6 +80,9 @@ class GenAIBench(PublishedTask):
     def _downloaded(self) -> Path:
         from huggingface_hub import hf_hub_download
 
+        from refcore_plugins.models.hub_reach import offline_unless_reachable
+
+        offline_unless_reachable()
         repository = REPOSITORIES[self.name]
         try:
             paths = [Path(hf_hub_download(repository, name, repo_type="dataset")) for name in (PROMPTS, SKILLS)]

@@ -459,6 +459,9 @@ def _fetch(model: str) -> Path | None:
     """The repository's folder in the hub's cache, with its files of `CONFIGS`; None if it has none of them."""
     from transformers.utils import cached_file
 
+    from refcore_plugins.models.hub_reach import offline_unless_reachable
+
+    offline_unless_reachable()
     repository, _, revision = model.partition("@")
     folder = None
     names = list(CONFIGS)

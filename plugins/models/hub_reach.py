@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from typing import Final
@@ -39,11 +38,13 @@ def try_again() -> None:
 
 
 def _reachable() -> bool:
-    place = urlsplit(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
-    if place.scheme in getproxies() or place.hostname is None:
+    place = urlsplit(constants.ENDPOINT)
+    if getproxies().keys() & {place.scheme, "all"} or place.hostname is None:
         return True
     try:
-        with socket.create_connection((place.hostname, place.port or 443), timeout=SECONDS):
+        with socket.create_connection(
+            (place.hostname, place.port or (80 if place.scheme == "http" else 443)), timeout=SECONDS
+        ):
             return True
     except OSError:
         return False

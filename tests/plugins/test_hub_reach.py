@@ -16,7 +16,6 @@ def fresh(monkeypatch):
     monkeypatch.setattr(hub_reach, "_FORCED", False)
     monkeypatch.setattr(hub_reach, "_asked", [])
     monkeypatch.setattr(hub_reach, "getproxies", dict)
-    monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
 
 @pytest.fixture
@@ -40,9 +39,10 @@ def test_a_hub_that_answers_is_asked_and_one_that_does_not_is_left_alone(monkeyp
     assert constants.HF_HUB_OFFLINE is False
 
 
-def test_the_environments_word_and_a_proxy_stand(monkeypatch):
+@pytest.mark.parametrize("kind", ["http", "all"])
+def test_the_environments_word_and_a_proxy_stand(monkeypatch, kind):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(hub_reach, "getproxies", lambda: {"http": "http://proxy:3128"})
+    monkeypatch.setattr(hub_reach, "getproxies", lambda: {kind: "http://proxy:3128"})
     hub_reach.offline_unless_reachable()
     assert constants.HF_HUB_OFFLINE is False
     monkeypatch.setattr(hub_reach, "_FORCED", True)

@@ -127,7 +127,7 @@ def _command(name: str) -> Callable[..., None]:
         folders = plugins_dir or []
         results = run(task, out, named, chosen, source, numbers, batch, workers, quick, folders, ray, show=False)
         if measure:
-            _measure(results, overrides, device, workers, ray, plugins_dir or [])
+            _measure(results, overrides, device, workers, ray, folders)
 
     command.__doc__ = BENCHMARKS[name]
     return command

@@ -101,10 +101,12 @@ class Measurements:
         text = json.dumps({key: one.model_dump(mode="json") for key, one in rows.items()}, indent=2, ensure_ascii=False)
         self.storage.write(METRICS, (text + "\n").encode())
 
-    def done(self, label: str) -> set[tuple[Any, ...]]:
-        """Keys of the images that a metric has measured."""
-        frame = self.rows()
-        return set(frame.filter(need("polars").col("metric") == label).select(KEY).iter_rows())
+    def done(self) -> dict[str, set[tuple[Any, ...]]]:
+        """Label -> keys of the images that a metric has measured."""
+        found: dict[str, set[tuple[Any, ...]]] = {}
+        for label, *key in self.rows().select("metric", *KEY).iter_rows():
+            found.setdefault(label, set()).add(tuple(key))
+        return found
 
     def add(self, label: str, keys: Sequence[tuple[Any, ...]], found: Sequence[Measurement]) -> None:
         """Writes the measurements of some images, each by its columns `KEY`, as one file."""

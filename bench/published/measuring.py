@@ -128,9 +128,9 @@ def measure(
         own = [_benchmark_prompt(row) for row in prompts.values() if wants(task, label, row)]
         settings = metric.config.model_dump(mode="json")
         measurements.claim(label, metric.name, settings, metric.remarks(own))
-    keys = results.keys()
+    keys, before = results.keys(), measurements.done()
     jobs: dict[Job, Chunk] = {}
-    done = {label: measurements.done(label) for label in metrics}
+    done = {label: before.get(label, set()) for label in metrics}
     if gone := _without_pictures(task, results, keys, prompts, done):
         progress(f"{gone} images cannot be measured, since their pictures are not in the folder")
     for label, metric in metrics.items():

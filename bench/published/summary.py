@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from refcore_bench.published.measurements import Measurements
 from refcore_bench.published.task import PublishedTask
 from refcore_bench.statistics.intervals import NOTHING, Estimate, mean_of_means
-from refcore_bench.statistics.pairing import Pair, difference, image_of, over_prompts, prompt_of
+from refcore_bench.statistics.pairing import Pair, difference, image_of, over_prompts, prompt_means, prompt_of
 from refcore_bench.storing.results import KEY, Results
 from refcore_bench.task import Row
 
@@ -65,14 +63,12 @@ class Measured:
             own = [row for row in rows if self._value(row, label) is not None]
             return over_prompts(own, self._reader(label)) if own else NOTHING
         return mean_of_means(
-            [self._by_prompt(self._of(rows, group), group) for group in self.groups(rows) if group not in self.further]
+            [
+                prompt_means(self._of(rows, group), self._by(group))
+                for group in self.groups(rows)
+                if group not in self.further
+            ]
         )
-
-    def _by_prompt(self, rows: Sequence[Row], group: str) -> list[float]:
-        found: dict[tuple[Any, ...], list[float]] = {}
-        for row in rows:
-            found.setdefault(prompt_of(row), []).append(self._by(group)(row))
-        return [float(np.mean(values)) for values in found.values()]
 
     def _of(self, rows: Sequence[Row], group: str) -> list[Row]:
         """The images of a group that its metric has measured."""

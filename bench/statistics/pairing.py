@@ -45,8 +45,17 @@ def over_prompts(rows: Sequence[Row], value: Callable[[Row], float]) -> Estimate
     return _mean([(row, float(value(row))) for row in rows])
 
 
+def prompt_means(rows: Sequence[Row], value: Callable[[Row], float]) -> list[float]:
+    """The mean over the images of each prompt."""
+    return _by_prompt([(row, float(value(row))) for row in rows])
+
+
 def _mean(values: Sequence[tuple[Row, float]]) -> Estimate:
+    return mean(_by_prompt(values))
+
+
+def _by_prompt(values: Sequence[tuple[Row, float]]) -> list[float]:
     by_prompt: dict[tuple[Any, ...], list[float]] = {}
     for row, value in values:
         by_prompt.setdefault(prompt_of(row), []).append(value)
-    return mean([float(np.mean(own)) for own in by_prompt.values()])
+    return [float(np.mean(own)) for own in by_prompt.values()]
